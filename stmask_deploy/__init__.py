@@ -1,0 +1,20 @@
+"""Run and export STMask, one-stage video instance segmentation (CVPR 2021), as portable ONNX and OpenVINO graphs.
+
+`stmask_deploy.load(bundle)` opens an exported bundle and returns a model whose `track(source)` yields one result a frame.
+Importing this package is cheap: nothing heavier than the standard library is loaded until it is used.
+"""
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+if TYPE_CHECKING:
+    from stmask_deploy.runtime.model import load
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load":
+        from stmask_deploy.runtime.model import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

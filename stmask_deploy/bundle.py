@@ -1,0 +1,104 @@
+"""The description of an exported bundle: what `stmask.json`, the graphs' metadata and the IR's `rt_info` all carry.
+
+A bundle is a folder: `frame.onnx`, `temporal.onnx` (absent for models without temporal fusion), `stmask.json`,
+`export_report.json` and, when asked for, `openvino/frame.xml|bin` and `openvino/temporal.xml|bin`.
+"""
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .config import ModelConfig
+from .errors import InputError
+
+SCHEMA = "stmask-bundle/1"
+DESCRIPTION_FILE = "stmask.json"
+REPORT_FILE = "export_report.json"
+METADATA_KEY = "stmask"  # the description as JSON, in metadata_props and rt_info
+OPENVINO_FOLDER = "openvino"
+ROLES = ("frame", "temporal")
+
+# Names of the graphs' inputs and outputs: exporter, verifier and runtime all read these.
+FRAME_INPUTS = ("frame",)
+FRAME_OUTPUTS = ("boxes", "class_scores", "centerness", "mask_coeffs", "embeddings", "anchor_index", "num_candidates",
+                 "prototypes", "fpn", "temporal")
+TEMPORAL_INPUTS = ("prev_fpn", "fpn", "prev_temporal", "temporal", "boxes")
+TEMPORAL_OUTPUTS = ("box_deltas", "coeff_deltas")
+
+
+@dataclass(frozen=True)
+class BundleDescription:
+    """Everything a runtime has to know about a bundle."""
+
+    export_id: str  # shared by all graphs of one export
+    model: ModelConfig
+    checkpoint_name: str
+    checkpoint_sha256: str
+    max_candidates: int  # K, rows that leave the frame graph
+    candidate_threshold: float  # foreground probability above which an anchor is a candidate
+    opset: int
+    dcn: str  # native | gridsample: how deformable convolution was lowered
+    tool_version: str
+    openvino_weights: str | None = None  # f32 | f16, None without IR
+    tolerances: Mapping[str, float] = field(default_factory=dict)  # backend -> largest error reached, as a share of range
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The graphs this bundle has."""
+        return ROLES if self.model.temporal is not None else ROLES[:1]
+
+    def graph_path(self, folder: Path, role: str, backend: str) -> Path:
+        """Where the graph of `role` (frame | temporal) lies for `backend` (onnxruntime | openvino)."""
+        if backend == "openvino":
+            return folder / OPENVINO_FOLDER / f"{role}.xml"
+        return folder / f"{role}.onnx"
+
+    def to_dict(self) -> dict[str, Any]:
+        values = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        return {"schema": SCHEMA, **values, "model": self.model.to_dict(), "variant": self.model.variant,
+                "tolerances": dict(self.tolerances)}
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> BundleDescription:
+        """Read what `to_json` wrote; `where` names the file in messages.
+
+        Raises:
+            InputError: the text is not a bundle description of a schema this version reads.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{where} is not valid JSON ({error}); export the checkpoint again") from error
+        if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+            found = values.get("schema") if isinstance(values, dict) else type(values).__name__
+            raise InputError(f"{where}: expected schema {SCHEMA!r}, found {found!r}; "
+                             "export the checkpoint again with this version")
+        names = {entry.name for entry in dataclasses.fields(cls)}
+        try:
+            values = {key: value for key, value in values.items() if key in names}
+            return cls(**{**values, "model": ModelConfig.from_dict(values["model"])})
+        except (KeyError, TypeError, InputError) as error:
+            raise InputError(f"{where} is incomplete or damaged ({error}); export the checkpoint again") from error
+
+
+def read_description(folder: Path) -> BundleDescription:
+    """The description of the bundle in `folder`.
+
+    Raises:
+        InputError: the folder is not a bundle.
+    """
+    path = folder / DESCRIPTION_FILE
+    if not folder.is_dir():
+        raise InputError(f"bundle {folder} does not exist or is not a folder; make one with stmask-export")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{folder} is not a bundle: cannot read {DESCRIPTION_FILE} ({error})") from error
+    return BundleDescription.from_json(text, str(path))

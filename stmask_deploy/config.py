@@ -1,0 +1,160 @@
+"""`ModelConfig`: everything that decides what an STMask network computes, as plain values."""
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from .errors import InputError
+
+
+class Calibration(str, Enum):
+    """Feature calibration for bounding boxes (FCB, paper section 3.1.2) of one head branch."""
+
+    NONE = "none"
+    ADAPTIVE = "adaptive"  # offsets from a 1x1 convolution on the box deltas (eq. 5)
+    ALIGNED = "aligned"  # offsets in closed form from the box deltas (eq. 6-8)
+
+
+class CenternessOrder(str, Enum):
+    """How the centerness maps of one pyramid level are flattened before they meet the anchors by position."""
+
+    RELEASED = "released"  # kernel, row, column: the released code's mismatch, there in training and in its scores
+    ANCHOR = "anchor"  # row, column, kernel: the order of every other prediction
+
+
+@dataclass(frozen=True)
+class TemporalConfig:
+    """Temporal fusion module (paper section 3.2)."""
+
+    level: int = 1  # pyramid level it reads: 0 is P3, 1 is P4
+    patch_size: int = 11  # side d of the correlation window, odd
+    roi_size: int = 7
+    widths: tuple[int, int, int] = (512, 512, 1024)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A complete description of one network. Sizes are (height, width); colours are RGB in [0, 255]."""
+
+    class_names: tuple[str, ...]  # foreground classes; class id i + 1 is class_names[i], 0 is the background
+    stem_width: int = 64
+    depths: tuple[int, ...] = (3, 4, 6, 3)
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    expansion: int = 4
+    deformable_blocks: tuple[tuple[int, int], ...] = ()  # (stage, block) whose conv2 is a DCNv2
+    fpn_width: int = 256
+    num_downsamples: int = 2  # pyramid levels below P5
+    proto_width: int = 256
+    num_prototypes: int = 32
+    head_width: int = 256
+    tower_depth: int = 2
+    kernel_shapes: tuple[tuple[int, int], ...] = ((3, 3), (3, 5), (5, 3))
+    anchor_shapes: tuple[tuple[float, float], ...] = ((3, 3), (3, 5), (5, 3))  # per kernel, in cells of the level
+    anchor_scales: tuple[float, ...] = (1.0,)  # every kernel predicts one anchor a scale
+    class_calibration: Calibration = Calibration.NONE
+    mask_calibration: Calibration = Calibration.NONE
+    track_calibration: Calibration = Calibration.NONE
+    embedding_dim: int = 128
+    centerness_order: CenternessOrder = CenternessOrder.RELEASED
+    temporal: TemporalConfig | None = TemporalConfig()
+    input_size: tuple[int, int] = (360, 640)
+    pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+
+    def __post_init__(self) -> None:
+        checks = [
+            (len(self.class_names) >= 1, "class_names must name at least one class"),
+            (len(self.depths) == len(self.widths) >= 3, "depths and widths must have the same length, at least 3"),
+            (len(self.anchor_shapes) == len(self.kernel_shapes) >= 1, "one anchor shape per kernel shape is needed"),
+            (len(self.anchor_scales) >= 1, "anchor_scales must hold at least one scale"),
+            (min(self.input_size) >= 32, f"input_size must be at least 32x32, got {self.input_size}"),
+            (all(s < len(self.depths) and b < self.depths[s] for s, b in self.deformable_blocks),
+             f"deformable_blocks {self.deformable_blocks} name blocks that depths {self.depths} do not have"),
+            (self.temporal is None or 0 <= self.temporal.level < self.num_levels,
+             f"temporal.level must be in 0..{self.num_levels - 1}"),
+            (self.temporal is None or self.temporal.patch_size % 2 == 1, "temporal.patch_size must be odd"),
+        ]
+        for good, message in checks:
+            if not good:
+                raise InputError(f"model configuration: {message}")
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes with the background."""
+        return len(self.class_names) + 1
+
+    @property
+    def num_levels(self) -> int:
+        """Number of pyramid levels: three laterals (P3 to P5) and the ones below."""
+        return 3 + self.num_downsamples
+
+    @property
+    def anchors_per_cell(self) -> int:
+        return len(self.kernel_shapes) * len(self.anchor_scales)
+
+    @property
+    def padded_size(self) -> tuple[int, int]:
+        """`input_size` rounded up to multiples of 32."""
+        height, width = (math.ceil(side / 32) * 32 for side in self.input_size)
+        return height, width
+
+    @property
+    def variant(self) -> str:
+        """A readable name, as the paper writes it: `STMask R50-DCN FCA FCB(ada) TF`."""
+        blocks = sum(self.depths)
+        names = {16: "R50", 33: "R101", 50: "R152"}
+        backbone = names.get(blocks, f"R{3 * blocks + 2}") + ("-DCN" if self.deformable_blocks else "")
+        parts = ["STMask", backbone]
+        if len(set(self.kernel_shapes)) > 1:
+            parts.append("FCA")
+        short = {Calibration.ADAPTIVE: "ada", Calibration.ALIGNED: "ali"}
+        branches = {"class": self.class_calibration, "mask": self.mask_calibration, "track": self.track_calibration}
+        calibrated = {branch: short[kind] for branch, kind in branches.items() if kind is not Calibration.NONE}
+        if calibrated:
+            kinds = "/".join(sorted(set(calibrated.values())))
+            parts.append(f"FCB({kinds}: {'+'.join(calibrated)})")
+        if self.temporal is not None:
+            parts.append("TF")
+        return " ".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {key: value.value if isinstance(value, Enum) else value
+                for key, value in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
+        """The inverse of `to_dict`.
+
+        Raises:
+            InputError: a key is unknown or missing, or a value has the wrong form.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise InputError(f"model configuration: unknown keys {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        converted: dict[str, Any] = {key: _tuples(value) for key, value in values.items()}
+        try:
+            for key in ("class_calibration", "mask_calibration", "track_calibration"):
+                if key in converted:
+                    converted[key] = Calibration(converted[key])
+            if "centerness_order" in converted:
+                converted["centerness_order"] = CenternessOrder(converted["centerness_order"])
+            if converted.get("temporal") is not None:
+                converted["temporal"] = TemporalConfig(**converted["temporal"])
+            return cls(**converted)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"model configuration: {error}") from error
+
+
+def _tuples(value: Any) -> Any:
+    """Lists (as JSON gives them) to tuples, at any depth."""
+    if isinstance(value, (list, tuple)):
+        return tuple(_tuples(item) for item in value)
+    if isinstance(value, Mapping):
+        return {key: _tuples(item) for key, item in value.items()}
+    return value

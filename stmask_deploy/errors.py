@@ -1,0 +1,29 @@
+"""Errors that end a command with one line and a documented exit code."""
+
+
+class StmaskError(Exception):
+    """A failure whose message says what is wrong and what to do. Exit code 1: a gate was not met or the run failed."""
+
+    exit_code = 1
+
+
+class InputError(StmaskError, ValueError):
+    """The checkpoint, bundle, video or option given cannot be used. Exit code 2."""
+
+    exit_code = 2
+
+
+class OutputError(StmaskError, OSError):
+    """A result could not be written. Exit code 4."""
+
+    exit_code = 4
+
+
+class DeviceError(StmaskError, RuntimeError):
+    """The backend or device asked for is missing or is not the one really used. Exit code 5."""
+
+    exit_code = 5
+
+
+EXIT_DAMAGED_INPUT = 3  # finished, but some of the input could not be read: results are complete for the rest
+EXIT_INTERRUPTED = 130

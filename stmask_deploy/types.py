@@ -1,0 +1,119 @@
+"""What passes between the stages of the runtime: frozen dataclasses of NumPy arrays.
+
+Everything of a frame (maps) and everything of an instance (rows) are kept apart, so rows can be sliced. An empty result
+has zero rows and every field. Arrays are float32 unless said otherwise.
+"""
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+
+RowsT = TypeVar("RowsT", bound="Rows")
+
+
+class Rows:
+    """Base of the dataclasses whose fields are parallel arrays, one row an instance."""
+
+    def _columns(self) -> list[tuple[str, Any]]:
+        return [(field.name, getattr(self, field.name)) for field in dataclasses.fields(self)]  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        return len(self._columns()[0][1])
+
+    def __getitem__(self: RowsT, rows: Any) -> RowsT:
+        """The rows selected by a slice, a mask or an index array, as a new value."""
+        return type(self)(**{name: column[rows] for name, column in self._columns()})
+
+    def replace(self: RowsT, **columns: Any) -> RowsT:
+        """A copy with some columns changed."""
+        return dataclasses.replace(self, **columns)  # type: ignore[type-var]
+
+    @classmethod
+    def concat(cls: type[RowsT], parts: Sequence[RowsT]) -> RowsT:
+        """Rows of all parts, in order; at least one part is needed (it may be empty)."""
+        names = [name for name, _ in parts[0]._columns()]
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+    def _check(self, ranks: dict[str, int]) -> None:
+        count = len(self)
+        for name, column in self._columns():
+            shape = (len(column),) if isinstance(column, Rows) else np.shape(column)
+            if len(shape) != ranks.get(name, 1) or shape[0] != count:
+                want = ", ".join([str(count)] + ["..."] * (ranks.get(name, 1) - 1))
+                raise ValueError(f"{type(self).__name__}.{name}: expected shape ({want}), got {shape}")
+
+
+@dataclass(frozen=True)
+class FrameFeatures:
+    """Maps of one frame. The temporal network reads those of two consecutive frames."""
+
+    prototypes: Array  # (Hm, Wm, P) after ReLU
+    fpn: Array  # (1, F, h, w) the pyramid level the temporal network reads
+    temporal: Array  # (1, T, h, w) the shared head map of that level
+
+
+@dataclass(frozen=True)
+class Candidates(Rows):
+    """Anchors whose best foreground probability passed the candidate threshold, best score first."""
+
+    boxes: Array  # (n, 4) xyxy, fractions of the padded frame
+    class_scores: Array  # (n, C) foreground probabilities
+    centerness: Array  # (n,) in (-1, 1)
+    mask_coeffs: Array  # (n, P) before tanh
+    embeddings: Array  # (n, E) unit length
+
+    def __post_init__(self) -> None:
+        self._check({"boxes": 2, "class_scores": 2, "mask_coeffs": 2, "embeddings": 2})
+
+
+@dataclass(frozen=True)
+class Instances(Rows):
+    """Detected or propagated objects of one frame."""
+
+    boxes: Array  # (n, 4) xyxy, fractions of the padded frame
+    scores: Array  # (n,)
+    class_ids: IntArray  # (n,) int64, 1-based
+    centerness: Array  # (n,)
+    mask_coeffs: Array  # (n, P) before tanh
+    embeddings: Array  # (n, E)
+    masks: Array  # (n, Hm, Wm) in [0, 1] at prototype size, zero outside the box
+
+    def __post_init__(self) -> None:
+        self._check({"boxes": 2, "mask_coeffs": 2, "embeddings": 2, "masks": 3})
+
+    @classmethod
+    def empty(cls, num_prototypes: int, embedding_dim: int, mask_hw: tuple[int, int]) -> Instances:
+        """Zero rows, every field present with its true rank."""
+        def zeros(*shape: int) -> Array:
+            return np.zeros((0, *shape), np.float32)
+
+        return cls(zeros(4), zeros(), np.zeros(0, np.int64), zeros(), zeros(num_prototypes), zeros(embedding_dim),
+                   zeros(*mask_hw))
+
+
+@dataclass(frozen=True)
+class TrackedInstances(Rows):
+    """Instances with identities: a tracker's state, or what it shows of it in one frame."""
+
+    instances: Instances
+    ids: IntArray  # (n,) int64
+    ages: IntArray  # (n,) int64, frames since last detected; 0 is detected in this frame, otherwise propagated
+
+    def __post_init__(self) -> None:
+        self._check({})
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @classmethod
+    def concat(cls, parts: Sequence[TrackedInstances]) -> TrackedInstances:
+        return cls(Instances.concat([part.instances for part in parts]), np.concatenate([part.ids for part in parts]),
+                   np.concatenate([part.ages for part in parts]))
