@@ -1,0 +1,1 @@
+"""The network in PyTorch, the definition that is exported."""

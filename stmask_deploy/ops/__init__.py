@@ -1,0 +1,1 @@
+"""Operators PyTorch lacks, as custom operators with eager definitions."""
