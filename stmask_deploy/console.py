@@ -1,0 +1,57 @@
+"""What all commands share: errors become one line on stderr and a documented exit code."""
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Any
+
+import click
+
+from .errors import EXIT_INTERRUPTED, StmaskError
+
+_VERBOSE = "stmask_deploy.verbose"
+
+
+class Command(click.Command):
+    """A click command with `-v/--verbose` and the project's exit codes.
+
+    `StmaskError` ends the command with its own code, Ctrl-C with 130, any other exception with 1; a wrong use stays
+    click's 2. The traceback is printed only with `-v`.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(click.Option(["-v", "--verbose"], is_flag=True, expose_value=False, callback=_keep_verbose,
+                                        help="Print the traceback of an error."))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click's own business: usage errors, --help, a closed pipe
+        except KeyboardInterrupt:
+            _say(ctx, "interrupted")
+            ctx.exit(EXIT_INTERRUPTED)
+        except StmaskError as error:
+            _say(ctx, f"error: {error}")
+            ctx.exit(error.exit_code)
+        except Exception as error:  # the last line of defence: whatever it is, the user gets a line and a code
+            lines = str(error).strip().splitlines() or ["no further message"]
+            hint = "" if is_verbose(ctx) else " (-v prints the traceback)"
+            _say(ctx, f"error: {type(error).__name__}: {lines[0]}{hint}")
+            ctx.exit(1)
+
+
+def is_verbose(ctx: click.Context) -> bool:
+    """Whether `-v` was given to the command of `ctx`."""
+    return bool(ctx.meta.get(_VERBOSE, False))
+
+
+def _keep_verbose(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    ctx.meta[_VERBOSE] = value
+
+
+def _say(ctx: click.Context, message: str) -> None:
+    if is_verbose(ctx):
+        traceback.print_exc(file=sys.stderr)
+    click.echo(message, err=True)

@@ -1,0 +1,101 @@
+"""Prediction layers of the head: one convolution a kernel shape (FCA), plain or calibrated to the boxes (FCB)."""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import Calibration
+from ..geometry import CENTER_VARIANCE, SIZE_VARIANCE
+from ..ops import deform_conv2d
+
+KernelShape = tuple[int, int]  # (height, width)
+
+
+class SameConv(nn.Conv2d):
+    """A convolution that keeps the map's size for any kernel; even sides are padded more at the top and left."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: KernelShape) -> None:
+        super().__init__(in_channels, out_channels, kernel, padding=(kernel[0] // 2, kernel[1] // 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, O, H, W)."""
+        out = super().forward(x)
+        return out[:, :, :x.shape[2], :x.shape[3]] if 0 in (self.kernel_size[0] % 2, self.kernel_size[1] % 2) else out
+
+
+class PlainPrediction(SameConv):
+    """A prediction read at the anchor's own cell. Channels are (anchor scale, value)."""
+
+    def forward(self, x: Tensor, deltas: Tensor) -> Tensor:
+        """(B, C, H, W), and box deltas that a plain layer does not read -> (B, S * O, H, W)."""
+        return super().forward(x)
+
+
+class CalibratedPrediction(nn.Module):
+    """A prediction read where the regressed box lies (FCB, paper section 3.1.2): deformable convolution, ReLU,
+    plain convolution. Anchors of several scales share the weights, each with its own offsets.
+
+    Args:
+        in_channels: channels of the branch.
+        out_channels: values of one anchor.
+        kernel: (height, width) of both convolutions.
+        kind: where the offsets come from, adaptive or aligned.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: KernelShape, kind: Calibration) -> None:
+        super().__init__()
+        self.kernel = kernel
+        if kind is Calibration.ADAPTIVE:
+            self.conv_offset = nn.Conv2d(4, 2 * kernel[0] * kernel[1], 1, bias=False)
+        self.kind = kind
+        self.conv_adaption = DeformableWeight(in_channels, in_channels, kernel)
+        self.conv = SameConv(in_channels, out_channels, kernel)
+
+    def offsets(self, deltas: Tensor) -> Tensor:
+        """(B, 4, H, W) raw d_x, d_y, d_w, d_h -> (B, 2 * taps, H, W), (dy, dx) interleaved."""
+        if self.kind is Calibration.ADAPTIVE:
+            out: Tensor = self.conv_offset(deltas)
+            return out
+        return aligned_offsets(deltas, self.kernel)
+
+    def forward(self, x: Tensor, deltas: Tensor) -> Tensor:
+        """(B, C, H, W) and (B, S * 4, H, W) -> (B, S * O, H, W)."""
+        return torch.cat([self.conv(F.relu(self.conv_adaption(x, self.offsets(one))))
+                          for one in deltas.split(4, dim=1)], dim=1)
+
+
+class DeformableWeight(nn.Module):
+    """Deformable convolution without bias or modulation whose offsets are given."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: KernelShape) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *kernel))
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+
+    def forward(self, x: Tensor, offset: Tensor) -> Tensor:
+        """(B, C, H, W) and (B, 2 * taps, H, W) -> (B, O, H, W)."""
+        kernel_h, kernel_w = self.weight.shape[2:]
+        out: Tensor = deform_conv2d(x, self.weight, offset, None, None, [1, 1], [kernel_h // 2, kernel_w // 2])
+        return out
+
+
+def aligned_offsets(deltas: Tensor, kernel: KernelShape) -> Tensor:
+    """Offsets that move a kernel's taps onto the regressed box, in closed form (paper eq. 6-8).
+
+    Args:
+        deltas: (B, 4, H, W) raw d_x, d_y, d_w, d_h.
+        kernel: (height, width).
+
+    Returns:
+        (B, 2 * taps, H, W), (dy, dx) interleaved per tap, in cells.
+    """
+    kernel_h, kernel_w = kernel
+    d_x, d_y, d_w, d_h = deltas.unbind(dim=1)  # each (B, H, W)
+    shift_y, shift_x = CENTER_VARIANCE * kernel_h * d_y, CENTER_VARIANCE * kernel_w * d_x
+    grow_y, grow_x = torch.exp(SIZE_VARIANCE * d_h) - 1, torch.exp(SIZE_VARIANCE * d_w) - 1
+    moves = []
+    for row in range(-(kernel_h // 2), kernel_h - kernel_h // 2):
+        for column in range(-(kernel_w // 2), kernel_w - kernel_w // 2):
+            moves += [shift_y + grow_y * row, shift_x + grow_x * column]
+    return torch.stack(moves, dim=1)

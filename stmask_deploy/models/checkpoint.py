@@ -1,0 +1,197 @@
+"""Load a checkpoint into the network it belongs to: safely, completely, or not at all."""
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..classes import guess_class_names
+from ..config import ModelConfig
+from ..errors import InputError
+from .inference import infer_config
+from .stmask import STMask, build_stmask
+
+CONFIG_KEY = "stmask_config"  # beside the state dict (or in safetensors metadata): a checkpoint's own ModelConfig
+STATE_KEYS = ("state_dict", "model")
+# torch < 2.10 executes or corrupts memory on crafted files even with weights_only (CVE-2025-32434, CVE-2026-24747).
+TORCH_FLOOR = (2, 10)
+MAX_BYTES = 4 << 30  # of tensors; the largest released variant holds 0.3 GB
+TRAINING_ONLY = ("semantic_seg_conv.", "maskiou_net.", "class_existence_fc.")  # heads used by training losses alone
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that fits its network."""
+
+    name: str
+    sha256: str
+    config: ModelConfig
+    state: Mapping[str, Tensor]
+    notes: tuple[str, ...]  # what was assumed, dropped or renamed, one line each
+
+    def build(self) -> STMask:
+        """The network with these weights, in evaluation mode."""
+        model = build_stmask(self.config)
+        model.load_state_dict(dict(self.state), strict=True)
+        return model
+
+
+def load_checkpoint(path: Path, sha256: str | None = None) -> Checkpoint:
+    """Read a `.pth` (pickle, tensors only) or `.safetensors` checkpoint and find its variant.
+
+    A configuration that the checkpoint carries wins over what its tensors show, and must fit them.
+
+    Args:
+        path: the file.
+        sha256: hexadecimal digest the file must have, or None.
+
+    Raises:
+        InputError: the file is not a checkpoint of a complete STMask network; the message lists every parameter that
+            is missing, unexpected, misshapen, of a wrong type or not finite.
+    """
+    path = Path(path)
+    digest = _digest(path)
+    if sha256 is not None and digest != sha256.strip().lower():
+        raise InputError(f"{path}: sha256 is {digest}, expected {sha256.strip().lower()}; the file is not the one meant")
+    content, carried = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    state, notes = _clean(content, path)
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
+    try:
+        if carried is not None:
+            config = ModelConfig.from_dict(carried)
+            notes.append("configuration: the checkpoint's own")
+        else:
+            config = infer_config(shapes)
+            names, reason = guess_class_names(path.name, config.num_classes - 1)
+            config = replace(config, class_names=names)
+            notes.append(f"class names: {reason}")
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    state, dropped = _fit(state, config, path)
+    return Checkpoint(path.name, digest, config, state, (*notes, *dropped))
+
+
+def _digest(path: Path) -> str:
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the checkpoint file (.pth or .safetensors)")
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise InputError(f"checkpoint {path} does not exist") from error
+    except OSError as error:
+        raise InputError(f"checkpoint {path} cannot be read ({error})") from error
+
+
+def _read_pickle(path: Path) -> tuple[Any, Any]:
+    """(content, the ModelConfig it carries as a dict or None)."""
+    version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+    if version < TORCH_FLOOR:
+        raise InputError(f"torch {torch.__version__} cannot load checkpoints safely; install torch >= 2.10")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty")
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
+                raise InputError(f"{path} unpacks to more than {MAX_BYTES >> 30} GiB, which no STMask checkpoint does")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).strip().splitlines()
+        detail = next((line for line in reason if "GLOBAL" in line or "global" in line), reason[0] if reason else "")
+        raise InputError(f"{path} is not a plain checkpoint: it holds code or objects other than tensors, which are "
+                         f"never run, or it is damaged ({detail.strip()[:160]})") from error
+    except Exception as error:  # torch reports damaged files with whatever its parsers raise
+        raise InputError(f"{path} is not a checkpoint or is damaged "
+                         f"({type(error).__name__}: {str(error).strip().splitlines()[0][:160] if str(error) else ''}); "
+                         "download it again") from error
+    carried = content.get(CONFIG_KEY) if isinstance(content, Mapping) else None
+    if carried is not None and not isinstance(carried, Mapping):
+        raise InputError(f"{path}: {CONFIG_KEY} must be a mapping, found {type(carried).__name__}")
+    return content, carried
+
+
+def _read_safetensors(path: Path) -> tuple[Any, Any]:
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise InputError("reading .safetensors needs the package safetensors: "
+                         "pip install 'stmask-deploy[export]'") from error
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            carried = json.loads((file.metadata() or {}).get(CONFIG_KEY, "null"))
+            content = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path} is not a safetensors file or is damaged ({error})") from error
+    return content, carried
+
+
+def _clean(content: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """The state dict inside `content` with plain names, and notes of what was changed."""
+    notes = []
+    if isinstance(content, Mapping):
+        for key in STATE_KEYS:
+            if isinstance(content.get(key), Mapping):
+                notes.append(f"weights taken from the entry {key!r}")
+                content = content[key]
+                break
+    if not isinstance(content, Mapping) or not content:
+        raise InputError(f"{path} holds no parameters (found {type(content).__name__}); "
+                         "an STMask checkpoint is a mapping of names to tensors")
+    others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
+    if others:
+        raise InputError(f"{path}: entries that are not tensors: {', '.join(others[:5])}"
+                         f"{' ...' if len(others) > 5 else ''}; this is not an STMask checkpoint")
+    state = {str(name): value for name, value in content.items()}
+    if all(name.startswith("module.") for name in state):
+        notes.append("removed the prefix 'module.' (saved from a data-parallel model)")
+        state = {name.removeprefix("module."): value for name, value in state.items()}
+    return state, notes
+
+
+def _fit(state: Mapping[str, Tensor], config: ModelConfig, path: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """The parameters of `config`'s network out of `state`, and notes; raises InputError with a table of all misfits."""
+    with torch.device("meta"):
+        expected = build_stmask(config).state_dict()
+    notes, problems, fitted = [], [], {}
+    extra = [name for name in state if name not in expected]
+    harmless = [name for name in extra if name.startswith(TRAINING_ONLY)]
+    if harmless:
+        prefixes = sorted({name.split(".")[0] for name in harmless})
+        notes.append(f"left out {len(harmless)} parameters used in training only ({', '.join(prefixes)})")
+    problems += [(name, "unexpected", f"shape {list(state[name].shape)}") for name in extra if name not in harmless]
+    for name, want in expected.items():
+        value = state.get(name)
+        if value is None:
+            if name.endswith("num_batches_tracked"):  # absent from older files, unused in inference
+                fitted[name] = torch.zeros((), dtype=torch.int64)
+                continue
+            problems.append((name, "missing", f"expected shape {list(want.shape)}"))
+        elif value.shape != want.shape:
+            problems.append((name, "misshapen", f"expected {list(want.shape)}, found {list(value.shape)}"))
+        elif value.dtype != want.dtype or value.is_sparse or value.is_quantized:
+            problems.append((name, "wrong type", f"expected {want.dtype}, found {value.dtype}".replace("torch.", "")))
+        elif value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            bad = int((~torch.isfinite(value)).sum())
+            problems.append((name, "not finite", f"{bad} of {value.numel()} values are NaN or infinite"))
+        else:
+            fitted[name] = value.contiguous()
+    if problems:
+        raise InputError(f"{path} does not fit {config.variant} ({len(problems)} parameters):\n" + _table(problems))
+    return fitted, notes
+
+
+def _table(problems: list[tuple[str, str, str]], most: int = 20) -> str:
+    width = max(len(name) for name, _, _ in problems[:most])
+    lines = [f"  {kind:10s}  {name:{width}s}  {detail}" for name, kind, detail in problems[:most]]
+    if len(problems) > most:
+        lines.append(f"  ... and {len(problems) - most} more")
+    return "\n".join(lines)

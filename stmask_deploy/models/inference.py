@@ -1,0 +1,127 @@
+"""Read the variant of a network off its parameters' names and shapes."""
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+from ..config import Calibration, ModelConfig, TemporalConfig
+from ..errors import InputError
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+HEAD = "prediction_layers.0."
+ASPECT_RATIOS = (1.0, 1 / 2, 2.0)  # height / width of the anchors without FCA (paper section 4.1)
+
+
+def infer_config(shapes: Shapes) -> ModelConfig:
+    """The configuration of the network that these parameters belong to.
+
+    Everything that shapes show is read from them: backbone depth, widths and deformable blocks, pyramid, prototypes,
+    kernel shapes, anchors a kernel, calibration of each branch, classes, embedding, correlation window. What they
+    cannot show takes the released values: input size, normalisation, anchor shapes and scales, the level and RoI size
+    of the temporal network, the order of the centerness map. Class names are numbered (`class_1`, ...).
+
+    Raises:
+        InputError: a parameter that every STMask network has is missing or has an impossible shape.
+    """
+    widths, depths, deformable = [], [], []
+    for stage in range(_count(shapes, r"backbone\.layers\.(\d+)\.")):
+        prefix = f"backbone.layers.{stage}"
+        depths.append(_count(shapes, rf"backbone\.layers\.{stage}\.(\d+)\."))
+        widths.append(_shape(shapes, f"{prefix}.0.conv1.weight", 4)[0])
+        deformable += [(stage, block) for block in range(depths[-1])
+                       if f"{prefix}.{block}.conv2.conv_offset_mask.weight" in shapes]
+    head_width = _shape(shapes, HEAD + "upfeature.0.weight", 4)[0]
+    num_kernels = _count(shapes, r"prediction_layers\.0\.bbox_layer\.(\d+)\.")
+    boxes = [_shape(shapes, f"{HEAD}bbox_layer.{k}.weight", 4) for k in range(num_kernels)]
+    if not depths or not boxes:
+        raise InputError("no parameters named backbone.layers.* and prediction_layers.0.bbox_layer.*: "
+                         "this is not an STMask checkpoint")
+    kernels = tuple((shape[2], shape[3]) for shape in boxes)
+    num_scales = max(boxes[0][0] // 4, 1)
+    sizes = {branch: _branch(shapes, branch, num_scales) for branch in ("conf_layer", "mask_layer", "track_layer")}
+    num_classes = sizes["conf_layer"][0]
+    if num_classes < 2:
+        raise InputError(f"the class layer has {num_classes} outputs; background and at least one class are needed")
+    return ModelConfig(
+        class_names=tuple(f"class_{i}" for i in range(1, num_classes)),
+        stem_width=_shape(shapes, "backbone.conv1.weight", 4)[0],
+        depths=tuple(depths),
+        widths=tuple(widths),
+        expansion=max(_shape(shapes, "backbone.layers.0.0.conv3.weight", 4)[0] // widths[0], 1),
+        deformable_blocks=tuple(deformable),
+        fpn_width=_shape(shapes, "fpn.lat_layers.0.weight", 4)[0],
+        num_downsamples=_count(shapes, r"fpn\.downsample_layers\.(\d+)\."),
+        proto_width=_shape(shapes, "proto_net.0.weight", 4)[0],
+        num_prototypes=_shape(shapes, "proto_net.10.weight", 4)[0],
+        head_width=head_width,
+        tower_depth=len({name for name in shapes if re.fullmatch(r"prediction_layers\.0\.bbox_extra\.\d+\.weight", name)}),
+        kernel_shapes=kernels,
+        anchor_shapes=anchor_shapes(kernels),
+        anchor_scales=anchor_scales(num_scales),
+        class_calibration=sizes["conf_layer"][1],
+        mask_calibration=sizes["mask_layer"][1],
+        track_calibration=sizes["track_layer"][1],
+        embedding_dim=sizes["track_layer"][0],
+        temporal=_temporal(shapes, head_width),
+    )
+
+
+def anchor_shapes(kernels: tuple[tuple[int, int], ...], ratios: tuple[float, ...] = ASPECT_RATIOS
+                  ) -> tuple[tuple[float, float], ...]:
+    """(height, width) in cells of each kernel's anchor.
+
+    With feature calibration for anchors (FCA) an anchor is its kernel's field. Kernels of one shape tell nothing:
+    their anchors keep its area and take the aspect `ratios` (height / width), one a kernel.
+
+    Raises:
+        InputError: as many ratios as kernels are needed.
+    """
+    if len(set(kernels)) > 1 or len(kernels) == 1:
+        return tuple((float(height), float(width)) for height, width in kernels)
+    if len(ratios) != len(kernels):
+        raise InputError(f"{len(kernels)} kernels of one shape need as many anchor ratios, got {len(ratios)}; "
+                         "give them with --anchor-ratios")
+    return tuple((height * math.sqrt(ratio), width / math.sqrt(ratio))
+                 for (height, width), ratio in zip(kernels, ratios, strict=True))
+
+
+def anchor_scales(count: int) -> tuple[float, ...]:
+    """Scales of the anchors of one kernel: 2^(i / count), as RetinaNet and YOLACT++ spread them."""
+    return tuple(2 ** (i / count) for i in range(count))
+
+
+def _branch(shapes: Shapes, layer: str, num_scales: int) -> tuple[int, Calibration]:
+    """(values of one anchor, calibration) of a prediction layer."""
+    prefix = f"{HEAD}{layer}.0."
+    if prefix + "conv_adaption.weight" in shapes:
+        kind = Calibration.ADAPTIVE if prefix + "conv_offset.weight" in shapes else Calibration.ALIGNED
+        return _shape(shapes, prefix + "conv.weight", 4)[0], kind
+    return _shape(shapes, prefix + "weight", 4)[0] // num_scales, Calibration.NONE
+
+
+def _temporal(shapes: Shapes, head_width: int) -> TemporalConfig | None:
+    if not any(name.startswith("TemporalNet.") for name in shapes):
+        return None
+    first = _shape(shapes, "TemporalNet.conv1.weight", 4)
+    window = first[1] - 2 * head_width
+    patch_size = math.isqrt(max(window, 0))
+    if window <= 0 or patch_size**2 != window or patch_size % 2 == 0:
+        raise InputError(f"TemporalNet.conv1 reads {first[1]} channels, which is not an odd square and twice the "
+                         f"head's {head_width}: this is not an STMask temporal network")
+    return TemporalConfig(patch_size=patch_size, widths=(
+        first[0], _shape(shapes, "TemporalNet.conv2.weight", 4)[0], _shape(shapes, "TemporalNet.conv3.weight", 4)[0]))
+
+
+def _shape(shapes: Shapes, name: str, rank: int) -> tuple[int, ...]:
+    if name not in shapes:
+        raise InputError(f"parameter {name} is missing: this is not an STMask checkpoint, or it is incomplete")
+    if len(shapes[name]) != rank:
+        raise InputError(f"parameter {name} has shape {list(shapes[name])}, expected {rank} dimensions")
+    return shapes[name]
+
+
+def _count(shapes: Shapes, pattern: str) -> int:
+    """1 + the largest index that `pattern` captures at the start of a name."""
+    return 1 + max((int(match[1]) for name in shapes if (match := re.match(pattern, name))), default=-1)

@@ -1,0 +1,74 @@
+"""The whole network, with the released parameter names."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+
+from ..config import ModelConfig
+from .backbone import ResNet
+from .fpn import FPN
+from .head import AnchorPredictions, PredictionHead
+from .protonet import ProtoNet
+from .temporal import TemporalNet
+
+
+@dataclass(frozen=True)
+class FramePrediction:
+    """What the frame network computes of a batch of frames."""
+
+    anchors: AnchorPredictions
+    prototypes: Tensor  # (B, Hm, Wm, P)
+    fpn: Tensor  # (B, F, h, w) the level the temporal network reads
+    temporal: Tensor  # (B, T, h, w) the shared head map of that level
+
+
+class STMask(nn.Module):
+    """Frame network and, where there is one, `TemporalNet`. `forward` is the frame network.
+
+    Args:
+        backbone, fpn, proto_net, head: the parts, made to fit each other.
+        temporal_net: None for a model without temporal fusion.
+        temporal_level: index of the pyramid level whose maps leave with the prediction.
+    """
+
+    def __init__(self, backbone: ResNet, fpn: FPN, proto_net: ProtoNet, head: PredictionHead,
+                 temporal_net: TemporalNet | None, temporal_level: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.proto_net = proto_net
+        self.fpn = fpn
+        self.prediction_layers = nn.ModuleList([head])
+        self.temporal_level = temporal_level
+        if temporal_net is not None:
+            self.TemporalNet = temporal_net
+
+    def forward(self, frames: Tensor) -> FramePrediction:
+        """(B, 3, H, W) normalised RGB, sides multiples of 32."""
+        levels = self.fpn(self.backbone(frames)[-3:])
+        predictions, shared = zip(*[self.prediction_layers[0](level) for level in levels], strict=True)
+        return FramePrediction(concat_levels(predictions), self.proto_net(levels[0]), levels[self.temporal_level],
+                               shared[self.temporal_level])
+
+
+def concat_levels(levels: Sequence[AnchorPredictions]) -> AnchorPredictions:
+    """Join the anchors of all levels."""
+    return AnchorPredictions(**{field.name: torch.cat([getattr(level, field.name) for level in levels], dim=1)
+                                for field in fields(AnchorPredictions)})
+
+
+def build_stmask(config: ModelConfig) -> STMask:
+    """The network that `config` describes, with freshly initialised weights, in evaluation mode."""
+    backbone = ResNet(config.stem_width, config.depths, config.widths, config.expansion, config.deformable_blocks)
+    head = PredictionHead(
+        config.fpn_width, config.head_width, config.tower_depth, config.kernel_shapes, len(config.anchor_scales),
+        config.num_classes, config.num_prototypes, config.embedding_dim, config.class_calibration,
+        config.mask_calibration, config.track_calibration, config.centerness_order)
+    temporal = config.temporal
+    temporal_net = None if temporal is None else TemporalNet(
+        config.head_width, temporal.patch_size, temporal.roi_size, temporal.widths, config.num_prototypes)
+    return STMask(backbone, FPN(backbone.out_channels[-3:], config.fpn_width, config.num_downsamples),
+                  ProtoNet(config.fpn_width, config.proto_width, config.num_prototypes), head, temporal_net,
+                  1 if temporal is None else temporal.level).eval()

@@ -1,0 +1,55 @@
+"""Deformable convolution, with modulation (DCNv2) or without (paper eq. 3)."""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .library import composite_operator
+
+
+@composite_operator(
+    "deform_conv2d(Tensor x, Tensor weight, Tensor offset, Tensor? mask, Tensor? bias, int[2] stride, int[2] padding)"
+    " -> Tensor"
+)
+def deform_conv2d(
+    x: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None, bias: Tensor | None,
+    stride: list[int], padding: list[int],
+) -> Tensor:
+    """Convolve `x` at sampling points moved by `offset`; points outside the map read zeros.
+
+    Sampling is bilinear with zeros beyond the border, which is `grid_sample` with zero padding and half-pixel centres.
+    The output takes the spatial size of `offset`, so that even kernels may be padded at the top and left only.
+
+    Args:
+        x: (B, C, H, W).
+        weight: (O, C, kh, kw).
+        offset: (B, 2*kh*kw, Ho, Wo), (dy, dx) interleaved per tap, in cells of `x`.
+        mask: (B, kh*kw, Ho, Wo) factors on the samples, or None for ones.
+        bias: (O,) or None.
+        stride: (vertical, horizontal).
+        padding: (rows above, columns left of) the map.
+
+    Returns:
+        (B, O, Ho, Wo).
+    """
+    batch, channels, height, width = x.shape
+    out_channels, _, kernel_h, kernel_w = weight.shape
+    taps, out_h, out_w = kernel_h * kernel_w, offset.shape[2], offset.shape[3]
+    # Coordinates stay float32 whatever the features are: rounding them to 16 bits moves the samples by whole cells.
+    place = {"dtype": torch.float32, "device": x.device}
+    tap_y = torch.arange(kernel_h, **place).repeat_interleave(kernel_w).view(1, taps, 1, 1)
+    tap_x = torch.arange(kernel_w, **place).repeat(kernel_h).view(1, taps, 1, 1)
+    cell_y = (torch.arange(out_h, **place) * stride[0] - padding[0]).view(1, 1, out_h, 1)
+    cell_x = (torch.arange(out_w, **place) * stride[1] - padding[1]).view(1, 1, 1, out_w)
+    moves = offset.float().view(batch, taps, 2, out_h, out_w)
+    sample_y = cell_y + tap_y + moves[:, :, 0]  # (B, taps, Ho, Wo)
+    sample_x = cell_x + tap_x + moves[:, :, 1]
+    grid = torch.stack([(2 * sample_x + 1) / width - 1, (2 * sample_y + 1) / height - 1], dim=-1)
+    grid = grid.view(batch, taps * out_h, out_w, 2).to(x.dtype)
+    columns = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    columns = columns.view(batch, channels, taps, out_h, out_w)
+    if mask is not None:
+        columns = columns * mask.view(batch, 1, taps, out_h, out_w)
+    return F.conv2d(columns.reshape(batch, channels * taps, out_h, out_w),
+                    weight.view(out_channels, channels * taps, 1, 1), bias)
