@@ -1,0 +1,74 @@
+"""Commands end with one line and the documented exit code, whatever goes wrong inside them."""
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from stmask_deploy.console import Command
+from stmask_deploy.errors import DeviceError, InputError, OutputError, StmaskError
+
+
+def run(error: BaseException | None, *args: str) -> Result:
+    @click.command(cls=Command)
+    @click.option("--count", type=int)
+    def command(count: int | None) -> None:
+        """Does one thing."""
+        if error is not None:
+            raise error
+        click.echo(f"count {count}")
+
+    return CliRunner().invoke(command, list(args))
+
+
+@pytest.mark.parametrize(("error", "code", "line"), [
+    (StmaskError("gate not met"), 1, "error: gate not met"),
+    (InputError("no such bundle"), 2, "error: no such bundle"),
+    (OutputError("disk full"), 4, "error: disk full"),
+    (DeviceError("no GPU"), 5, "error: no GPU"),
+    (KeyboardInterrupt(), 130, "interrupted"),
+    (ZeroDivisionError("division by zero"), 1, "error: ZeroDivisionError: division by zero (-v prints the traceback)"),
+    (RuntimeError("first\nsecond"), 1, "error: RuntimeError: first (-v prints the traceback)"),
+    (ValueError(), 1, "error: ValueError: no further message (-v prints the traceback)"),
+])
+def test_errors_become_one_line_and_a_code(error: BaseException, code: int, line: str) -> None:
+    result = run(error)
+    assert (result.exit_code, result.stderr.strip(), result.stdout) == (code, line, "")
+
+
+def test_verbose_prints_the_traceback_too() -> None:
+    result = run(InputError("no such bundle"), "-v")
+    assert result.exit_code == 2
+    assert "Traceback" in result.stderr
+    assert result.stderr.strip().endswith("error: no such bundle")
+    assert "-v prints" not in run(ZeroDivisionError("x"), "--verbose").stderr
+
+
+def test_success_help_and_usage_are_clicks() -> None:
+    assert run(None, "--count", "3").output == "count 3\n"
+    assert run(None, "--help").exit_code == 0
+    assert "--verbose" in run(None, "--help").output
+    wrong = run(None, "--count", "three")
+    assert wrong.exit_code == 2
+    assert "not a valid integer" in wrong.stderr
+    assert run(click.BadParameter("--count must be odd")).exit_code == 2
+
+
+def test_a_closed_pipe_is_quiet() -> None:
+    program = """
+import click
+from stmask_deploy.console import Command
+@click.command(cls=Command)
+def main():
+    for _ in range(100000):
+        click.echo("line")
+main()
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
