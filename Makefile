@@ -1,0 +1,44 @@
+# make demo   build .venv, install, run the whole path on generated material
+# make test   build .venv, install, lint, check types, run the tests (what .ci/run calls)
+# make check  the same three checks in the environment that is there
+# make clean  remove what was built
+PYTHON ?= $(shell for p in python3.11 python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+            2>/dev/null && { echo $$p; break; }; done)
+VENV := .venv
+BIN ?= $(VENV)/bin/
+STAMP := $(VENV)/.installed
+EXTRAS := cpu,openvino,export,dev
+LINTED := stmask_deploy export runtime tests benchmarks $(wildcard examples)
+LINKS := build/types/stmask_deploy
+
+.PHONY: demo test check lint types unit clean
+
+demo: $(STAMP)
+	$(BIN)python -m stmask_deploy.demo demo
+
+test: $(STAMP)
+	$(MAKE) check
+
+check: lint types unit
+
+lint:
+	$(BIN)ruff check $(LINTED)
+
+# A type checker does not know package_dir: links show it the tree as it is installed.
+types:
+	mkdir -p $(LINKS)
+	ln -sfn $(CURDIR)/stmask_deploy/* $(CURDIR)/export $(CURDIR)/runtime $(LINKS)
+	$(BIN)mypy
+
+unit:
+	$(BIN)python -m pytest
+
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.10 or newer is needed: make PYTHON=/path/to/python" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)python -m pip install --quiet -c constraints.txt -e '.[$(EXTRAS)]'
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) build dist demo *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

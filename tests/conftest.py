@@ -1,0 +1,49 @@
+"""Shared fixtures, and an early, readable stop where the package is not installed."""
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if importlib.util.find_spec("stmask_deploy") is None or importlib.util.find_spec("stmask_deploy.runtime") is None:
+        raise pytest.UsageError("stmask_deploy.runtime cannot be imported: run `pip install -e .` first")
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    skips = {
+        "reference": (reference_path().is_dir(), f"no recorded reference values at {reference_path()}"),
+        "gpu": (_has_cuda(), "onnxruntime has no CUDA provider here"),
+    }
+    for item in items:
+        for marker, (available, reason) in skips.items():
+            if not available and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def reference_dir() -> Path:
+    """The folder of recorded reference values; skips the test where it is absent."""
+    path = reference_path()
+    if not path.is_dir():
+        pytest.skip(f"no recorded reference values at {path}; set STMASK_REFERENCE")
+    return path
+
+
+def reference_path() -> Path:
+    """`STMASK_REFERENCE`, or `../shared/reference` beside the checkout."""
+    return Path(os.environ.get("STMASK_REFERENCE", REPOSITORY.parent / "shared" / "reference"))
+
+
+def _has_cuda() -> bool:
+    try:
+        import onnxruntime
+    except ImportError:
+        return False
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
