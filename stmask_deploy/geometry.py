@@ -63,13 +63,14 @@ def decode_boxes(deltas: Array, anchors: Array) -> Array:
 
 def box_iou(a: Array, b: Array) -> Array:
     """(n, 4) and (m, 4) xyxy -> (n, m) intersection over union; 0 where the union has no area."""
-    top_left = np.maximum(a[:, None, :2], b[None, :, :2])
-    bottom_right = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    inter = np.prod(np.clip(bottom_right - top_left, 0, None), axis=2)
-    area_a = np.prod(a[:, 2:] - a[:, :2], axis=1)
-    area_b = np.prod(b[:, 2:] - b[:, :2], axis=1)
+    # axis by axis: (n, m) arrays are several times faster here than (n, m, 2) ones
+    width, height = (np.clip(np.minimum(a[:, None, axis + 2], b[None, :, axis + 2])
+                             - np.maximum(a[:, None, axis], b[None, :, axis]), 0, None) for axis in (0, 1))
+    inter = width * height
+    area_a, area_b = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) for boxes in (a, b))
     union = area_a[:, None] + area_b[None, :] - inter
-    return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+    iou: Array = np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+    return iou
 
 
 def level_sizes(padded_hw: tuple[int, int], num_levels: int) -> list[tuple[int, int]]:

@@ -1,0 +1,86 @@
+"""The released tracker for models or runs without temporal fusion: detections of single frames, linked."""
+from __future__ import annotations
+
+import numpy as np
+
+from stmask_deploy.types import Instances, IntArray, TrackedInstances
+
+from .masks import MASK_THRESHOLD
+from .matching import NEW_OBJECT, NEW_OBJECT_SCORE, best_objects, mask_iou, released_scores
+from .tracker import (
+    DROPPED,
+    SCORE_THRESHOLD,
+    keep_best,
+    merge,
+    no_tracks,
+    retire,
+)
+
+CROWDED_IOU = 0.3  # a detection overlapping several stored masks by more than this does not refresh what is stored
+
+
+class FrameTracker:
+    """Detections against the last values stored of each object; nothing is propagated.
+
+    The pair score and the rule for new objects are those of `ReleasedTracker`. A matched detection also refreshes the
+    stored values, but only where the picture is clear: where its mask overlaps (IoU > 0.3) two or more stored ones, it
+    takes the id and leaves the stored values alone. Shown are the frame's own detections, above the score threshold.
+
+    Two oddities of the released code belong to this mode, and its recorded values contain them. Mask coefficients pass
+    through tanh twice: `tanh_passes` is what `assemble_masks` needs to be told. And masks are cut to 0 and 1 at
+    prototype size before they are upsampled: the instances returned have such masks, so their outlines are rougher.
+
+    Args:
+        score_threshold: detections with a higher score are shown; all take part in matching.
+        new_object_score: pair score in [0, 4] that a known object has to exceed.
+        retire_after: None keeps every object ever seen (released behaviour); a number forgets objects not detected for
+            more than that many frames. Ids are never used twice.
+    """
+
+    uses_propagation = False
+    tanh_passes = 2
+
+    def __init__(self, score_threshold: float = SCORE_THRESHOLD, new_object_score: float = NEW_OBJECT_SCORE,
+                 retire_after: int | None = None) -> None:
+        self._score_threshold = score_threshold
+        self._new_object_score = new_object_score
+        self._retire_after = retire_after
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all objects; ids start at 0 again."""
+        self._tracks = no_tracks()
+        self._next_id = 0
+
+    @property
+    def tracks(self) -> TrackedInstances:
+        """Every object known, with the values stored of it; ages count frames since it was last detected."""
+        return self._tracks
+
+    def update(self, detections: Instances, propagated: TrackedInstances) -> TrackedInstances:
+        """Take in one frame, see `Tracker.update`; `propagated` is not read."""
+        detections = detections.replace(masks=(detections.masks > MASK_THRESHOLD).astype(np.float32))
+        before = self._tracks.replace(ages=self._tracks.ages + 1)
+        assignment = np.full(len(detections), NEW_OBJECT, np.int64)
+        refreshes = np.ones(len(detections), np.bool_)
+        if len(before):
+            scores = released_scores(detections, before.instances)
+            assignment = keep_best(best_objects(scores, self._new_object_score), detections.scores)
+            overlaps = mask_iou(detections.masks, before.instances.masks) > CROWDED_IOU
+            refreshes = np.count_nonzero(overlaps, axis=1) < 2
+        ids = self._ids(before, assignment)
+        stored = np.where(refreshes | (assignment == NEW_OBJECT), assignment, DROPPED)
+        tracks = merge(before, detections, stored, self._next_id)
+        self._next_id += int(np.count_nonzero(assignment == NEW_OBJECT))
+        tracks = tracks.replace(ages=np.where(np.isin(tracks.ids, ids), 0, tracks.ages))
+        self._tracks = retire(tracks, self._retire_after)
+        found = (assignment != DROPPED) & (detections.scores > self._score_threshold)
+        return TrackedInstances(detections[found], ids[found], np.zeros(np.count_nonzero(found), np.int64))
+
+    def _ids(self, tracks: TrackedInstances, assignment: IntArray) -> IntArray:
+        """(n,) id of each detection; DROPPED ones have none and keep that value."""
+        ids = assignment.copy()
+        ids[assignment >= 0] = tracks.ids[assignment[assignment >= 0]]
+        new = assignment == NEW_OBJECT
+        ids[new] = self._next_id + np.arange(np.count_nonzero(new))
+        return ids

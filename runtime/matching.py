@@ -1,0 +1,57 @@
+"""How well detections and stored objects fit: cosine of embeddings, overlap of masks, and their weighted sums."""
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from stmask_deploy.geometry import box_iou
+from stmask_deploy.types import Array, Instances, IntArray
+
+from .masks import MASK_THRESHOLD
+
+# The released pair score: weights of cosine (mapped to 0..1), mask IoU and box IoU. Best possible: 4.
+RELEASED_COSINE_WEIGHT = 1.0
+RELEASED_MASK_WEIGHT = 1.0
+RELEASED_BOX_WEIGHT = 2.0
+NEW_OBJECT = -1  # in an assignment: the detection belongs to no known object
+# What a new object has to be beaten by: half a cosine, 0.3 of mask IoU and 0.3 of box IoU under the weights above.
+NEW_OBJECT_SCORE = 1.4
+
+
+def cosine(a: Array, b: Array) -> Array:
+    """(n, E) and (m, E) -> (n, m) cosine in [-1, 1]; 0 where a vector has no length."""
+    lengths = np.linalg.norm(a, axis=1)[:, None] * np.linalg.norm(b, axis=1)[None, :]
+    products = a @ b.T
+    cosines: Array = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
+    return cosines
+
+
+def mask_iou(a: Array, b: Array) -> Array:
+    """(n, Hm, Wm) and (m, Hm, Wm) soft masks, cut at 0.5 -> (n, m) intersection over union; 0 for two empty masks."""
+    cut_a, cut_b = ((masks > MASK_THRESHOLD).reshape(len(masks), math.prod(masks.shape[1:])).astype(np.float32)
+                    for masks in (a, b))
+    inter = cut_a @ cut_b.T  # counts of cells: exact in float32
+    union = cut_a.sum(axis=1)[:, None] + cut_b.sum(axis=1)[None, :] - inter
+    iou: Array = np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+    return iou
+
+
+def released_scores(detections: Instances, objects: Instances) -> Array:
+    """(n, m) score of each detection with each object: (cos + 1) / 2 + mask IoU + 2 * box IoU, in [0, 4]."""
+    scores: Array = (RELEASED_COSINE_WEIGHT * (cosine(detections.embeddings, objects.embeddings) + 1) / 2
+                     + RELEASED_MASK_WEIGHT * mask_iou(detections.masks, objects.masks)
+                     + RELEASED_BOX_WEIGHT * box_iou(detections.boxes, objects.boxes))
+    return scores
+
+
+def paper_scores(detections: Instances, objects: Instances, alpha: float, beta: float) -> Array:
+    """(n, m) score of each detection with each propagated object: alpha * cos + beta * mask IoU (paper eq. 15)."""
+    scores: Array = (alpha * cosine(detections.embeddings, objects.embeddings)
+                     + beta * mask_iou(detections.masks, objects.masks))
+    return scores
+
+
+def best_objects(scores: Array, threshold: float) -> IntArray:
+    """(n, m) pair scores, m > 0 -> (n,) column of the best object, the first on ties; NEW_OBJECT if none exceeds."""
+    return np.where(scores.max(axis=1) > threshold, scores.argmax(axis=1), NEW_OBJECT)

@@ -1,0 +1,83 @@
+"""Fast non-maximum suppression (YOLACT), over all classes at once or class by class.
+
+Fast means that a row goes if *any* better row overlaps it, even one that goes itself: one matrix of overlaps, no loop.
+Rows of equal score keep their order in the input, so results do not depend on the machine.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from stmask_deploy.geometry import box_iou
+from stmask_deploy.types import Array, Candidates, IntArray, Rows
+
+
+@dataclass(frozen=True)
+class Detections(Rows):
+    """Which candidates are kept, best score first."""
+
+    rows: IntArray  # (n,) int64 indices into the candidates; a candidate may come once for each of several classes
+    scores: Array  # (n,) class probability * centerness, in (-1, 1)
+    class_ids: IntArray  # (n,) int64, 1-based
+
+    def __post_init__(self) -> None:
+        self._check({})
+
+
+def cross_class_fast_nms(candidates: Candidates, *, iou_threshold: float = 0.5, top_k: int = 200) -> Detections:
+    """One class a candidate (its most probable one), suppression across classes.
+
+    Args:
+        candidates: n rows, any order.
+        iou_threshold: a row goes if a better one overlaps it by more than this.
+        top_k: rows that take part, best first.
+
+    Returns:
+        The kept rows. Scores are not thresholded: small and negative ones stay (a tracker may use them).
+    """
+    if not len(candidates):
+        return _no_detections()
+    classes = candidates.class_scores.argmax(axis=1)
+    scores = candidates.class_scores.max(axis=1) * candidates.centerness
+    order = _best_first(scores)[:top_k]
+    rows = order[_kept(candidates.boxes[order], iou_threshold)]
+    return Detections(rows, scores[rows], classes[rows].astype(np.int64) + 1)
+
+
+def per_class_fast_nms(candidates: Candidates, *, iou_threshold: float = 0.5, top_k: int = 200,
+                       score_threshold: float = 0.05, max_detections: int = 100) -> Detections:
+    """Every class on its own, then the best detections over all classes; one candidate may yield several.
+
+    Args:
+        candidates: n rows, any order.
+        iou_threshold: a row goes if a better one of the same class overlaps it by more than this.
+        top_k: rows of each class that take part, best first.
+        score_threshold: only scores (class probability * centerness) above it are kept.
+        max_detections: the most rows returned.
+    """
+    scores = candidates.class_scores * candidates.centerness[:, None]  # (n, C)
+    # A row is suppressed by better ones only, so leaving out the low scores first gives the same result sooner.
+    above = scores > score_threshold
+    parts = [_no_detections()]
+    for index in np.flatnonzero(above.any(axis=0)):
+        members = np.flatnonzero(above[:, index])
+        order = members[_best_first(scores[members, index])[:top_k]]
+        rows = order[_kept(candidates.boxes[order], iou_threshold)]
+        parts.append(Detections(rows, scores[rows, index], np.full(len(rows), index + 1, np.int64)))
+    found = Detections.concat(parts)
+    return found[_best_first(found.scores)[:max_detections]]
+
+
+def _no_detections() -> Detections:
+    return Detections(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int64))
+
+
+def _best_first(scores: Array) -> IntArray:
+    return np.argsort(-scores, kind="stable").astype(np.int64)
+
+
+def _kept(boxes: Array, iou_threshold: float) -> IntArray:
+    """(n, 4) boxes, best first -> indices of those that no earlier box overlaps by more than the threshold."""
+    overlaps = np.triu(box_iou(boxes, boxes) > iou_threshold, k=1)  # (n, n) [better, worse]
+    return np.flatnonzero(np.logical_not(overlaps.any(axis=0)))

@@ -1,0 +1,69 @@
+"""The tracker of the paper: section 3.2, "Merge Frame-level and Cross-frame Instance Segmentation", eq. 15-17."""
+from __future__ import annotations
+
+import numpy as np
+
+from stmask_deploy.types import Instances, TrackedInstances
+
+from .matching import NEW_OBJECT, best_objects, paper_scores
+from .tracker import MAX_AGE_SHOWN, SCORE_THRESHOLD, keep_best, merge, no_tracks, retire, shown
+
+EPSILON = 0.7  # in [-alpha, alpha + beta]; the paper names epsilon and gives no value
+
+
+class PaperTracker:
+    """Detections against propagated objects by embedding and mask, one threshold.
+
+    s = alpha * cos + beta * mask IoU (eq. 15). A detection takes the id with the highest s if that exceeds epsilon,
+    otherwise a new one (eq. 16). Ids without a detection are supplied by propagation (eq. 17).
+
+    What the paper leaves open is settled as follows. Of several detections with one id the best-scoring keeps it and
+    the others vanish. A matched detection replaces everything stored of its object, its embedding too; an object that
+    is not detected keeps the embedding of its last detection. Propagated objects are shown under the rule of
+    `ReleasedTracker`: for `max_age_shown` frames, above the score threshold (scores decay while propagated), with more
+    than one mask cell set. Ids count from 0.
+
+    Args:
+        alpha: weight of the cosine of embeddings, in [-1, 1].
+        beta: weight of the mask IoU, in [0, 1].
+        epsilon: score a known object has to exceed.
+        max_age_shown: frames an object is shown after it was last detected.
+        score_threshold: objects with a higher score are shown; lower and negative ones are kept all the same.
+        retire_after: None keeps every object ever seen, as the paper's set of ids does; a number forgets objects not
+            detected for more than that many frames. Ids are never used twice.
+    """
+
+    uses_propagation = True
+    tanh_passes = 1
+
+    def __init__(self, alpha: float = 1.0, beta: float = 1.0, epsilon: float = EPSILON,
+                 max_age_shown: int = MAX_AGE_SHOWN, score_threshold: float = SCORE_THRESHOLD,
+                 retire_after: int | None = None) -> None:
+        self._alpha = alpha
+        self._beta = beta
+        self._epsilon = epsilon
+        self._max_age_shown = max_age_shown
+        self._score_threshold = score_threshold
+        self._retire_after = retire_after
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all objects; ids start at 0 again."""
+        self._tracks = no_tracks()
+        self._next_id = 0
+
+    @property
+    def tracks(self) -> TrackedInstances:
+        """Every object known, as of the last frame."""
+        return self._tracks
+
+    def update(self, detections: Instances, propagated: TrackedInstances) -> TrackedInstances:
+        """Take in one frame, see `Tracker.update`."""
+        assignment = np.full(len(detections), NEW_OBJECT, np.int64)
+        if len(propagated):
+            scores = paper_scores(detections, propagated.instances, self._alpha, self._beta)
+            assignment = keep_best(best_objects(scores, self._epsilon), detections.scores)
+        tracks = merge(propagated, detections, assignment, self._next_id)
+        self._next_id += int(np.count_nonzero(assignment == NEW_OBJECT))
+        self._tracks = retire(tracks, self._retire_after)
+        return shown(self._tracks, self._max_age_shown, self._score_threshold)

@@ -1,0 +1,67 @@
+"""The tracker of the released STMask code, with temporal fusion."""
+from __future__ import annotations
+
+import numpy as np
+
+from stmask_deploy.types import Instances, TrackedInstances
+
+from .matching import NEW_OBJECT, NEW_OBJECT_SCORE, best_objects, released_scores
+from .tracker import (
+    MAX_AGE_SHOWN,
+    SCORE_THRESHOLD,
+    keep_best,
+    merge,
+    no_tracks,
+    retire,
+    shown,
+)
+
+
+class ReleasedTracker:
+    """Detections against propagated objects by embedding, mask and box, as the released models are evaluated.
+
+    Every detection goes to the object with the highest pair score, or becomes a new object if none exceeds
+    `new_object_score`; scores are computed once, against the objects as propagated. Of several detections of one object
+    the best keeps it and the others vanish. An object that is not detected lives on by propagation and is shown for
+    `max_age_shown` frames; it may be found again at any time.
+
+    Args:
+        max_age_shown: frames an object is shown after it was last detected.
+        score_threshold: objects with a higher score are shown; lower and negative ones are kept all the same.
+        new_object_score: pair score in [0, 4] that a known object has to exceed.
+        retire_after: None is the released behaviour: nothing is ever deleted, so memory and time per frame grow with
+            every object seen. A number forgets objects not detected for more than that many frames, which bounds both;
+            an object that returns later then gets a new id. Ids are never used twice.
+    """
+
+    uses_propagation = True
+    tanh_passes = 1
+
+    def __init__(self, max_age_shown: int = MAX_AGE_SHOWN, score_threshold: float = SCORE_THRESHOLD,
+                 new_object_score: float = NEW_OBJECT_SCORE, retire_after: int | None = None) -> None:
+        self._max_age_shown = max_age_shown
+        self._score_threshold = score_threshold
+        self._new_object_score = new_object_score
+        self._retire_after = retire_after
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all objects; ids start at 0 again."""
+        self._tracks = no_tracks()
+        self._next_id = 0
+
+    @property
+    def tracks(self) -> TrackedInstances:
+        """Every object known, as of the last frame."""
+        return self._tracks
+
+    def update(self, detections: Instances, propagated: TrackedInstances) -> TrackedInstances:
+        """Take in one frame, see `Tracker.update`."""
+        assignment = np.full(len(detections), NEW_OBJECT, np.int64)
+        if len(propagated):
+            scores = released_scores(detections, propagated.instances)
+            assignment = keep_best(best_objects(scores, self._new_object_score), detections.scores)
+        tracks = merge(propagated, detections, assignment, self._next_id)
+        self._next_id += int(np.count_nonzero(assignment == NEW_OBJECT))
+        self._tracks = retire(tracks, self._retire_after)
+        return shown(self._tracks, self._max_age_shown, self._score_threshold)

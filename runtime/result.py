@@ -1,0 +1,73 @@
+"""What the user gets for one frame: boxes, masks and identities in pixels of the original picture."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stmask_deploy.geometry import FrameGeometry
+from stmask_deploy.types import Array, IntArray, TrackedInstances
+
+from .masks import MaskPatch, bilinear_axes, upsample_mask
+from .rle import Segmentation, encode_patch
+
+__all__ = ["FrameResult", "MaskPatch"]
+
+
+@dataclass(frozen=True, eq=False)
+class FrameResult:
+    """The instances shown in one frame, k rows. Masks are made when they are first asked for."""
+
+    index: int  # of the frame, from 0
+    time_s: float
+    geometry: FrameGeometry
+    class_names: tuple[str, ...]  # class id i + 1 is class_names[i]
+    ids: IntArray  # (k,) int64, the same number for the same object in every frame
+    class_ids: IntArray  # (k,) int64, 1-based
+    scores: Array  # (k,)
+    boxes_px: Array  # (k, 4) xyxy, pixels of the original picture, clipped to it
+    ages: IntArray  # (k,) int64, frames since last detected; 0 is detected in this frame
+    soft_masks: Array  # (k, Hm, Wm) in [0, 1] at prototype size, padding included
+
+    @classmethod
+    def from_tracked(cls, index: int, time_s: float, tracked: TrackedInstances, geometry: FrameGeometry,
+                     class_names: tuple[str, ...]) -> FrameResult:
+        """From what a tracker shows, in fractions of the padded frame."""
+        shown = tracked.instances
+        return cls(index, time_s, geometry, class_names, tracked.ids, shown.class_ids, shown.scores,
+                   geometry.boxes_to_px(shown.boxes), tracked.ages, shown.masks)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def labels(self) -> list[str]:
+        """(k) class names."""
+        return [self.class_names[class_id - 1] for class_id in self.class_ids.tolist()]
+
+    @property
+    def origins(self) -> list[str]:
+        """(k) "detected" in this frame, or "propagated" from an earlier one."""
+        return ["detected" if age == 0 else "propagated" for age in self.ages.tolist()]
+
+    @cached_property
+    def patches(self) -> tuple[MaskPatch, ...]:
+        """(k) masks in pixels of the original picture, each cut to its bounding rectangle."""
+        rows, columns = bilinear_axes(self.geometry, self.soft_masks.shape[1:])
+        return tuple(upsample_mask(mask, rows, columns) for mask in self.soft_masks)
+
+    @cached_property
+    def masks(self) -> NDArray[np.bool_]:
+        """(k, H0, W0) masks in pixels of the original picture. `patches` takes far less memory."""
+        masks = np.zeros((len(self), *self.geometry.original_hw), np.bool_)
+        for mask, patch in zip(masks, self.patches, strict=True):
+            h, w = patch.pixels.shape
+            mask[patch.y:patch.y + h, patch.x:patch.x + w] = patch.pixels
+        return masks
+
+    @cached_property
+    def segmentations(self) -> list[Segmentation]:
+        """(k) masks as COCO's compressed RLE, `{"size": [H0, W0], "counts": str}`."""
+        return [encode_patch(patch, self.geometry.original_hw) for patch in self.patches]
