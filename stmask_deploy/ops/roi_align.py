@@ -30,15 +30,15 @@ def roi_align(features: Tensor, boxes: Tensor, size: int) -> Tensor:
 
 def _bin_weights(start: Tensor, end: Tensor, size: int, length: int) -> Tensor:
     """(N, size, length) share of each cell in each bin along one axis."""
-    count = torch.ceil((end - start) / size).clamp(min=1)  # (N,) samples a bin
+    count = torch.ceil((end - start) / size)  # (N,) samples a bin; a box without extent has none and pools to zero
     most = -(-length // size) + 1  # boxes lie inside the map, so no box needs more
     index = torch.arange(most, device=start.device, dtype=start.dtype)
     bins = torch.arange(size, device=start.device, dtype=start.dtype)
     step = (end - start) / size
-    within = (index + 0.5) / count[:, None]  # (N, most) in bins
+    within = (index + 0.5) / count.clamp(min=1)[:, None]  # (N, most) in bins
     points = (start - 0.5)[:, None, None] + step[:, None, None] * (bins[None, :, None] + within[:, None, :])
     used = (index < count[:, None])[:, None, :] & (points >= -1) & (points <= length)
     points = points.clamp(0, length - 1)  # (N, size, most)
     cells = torch.arange(length, device=start.device, dtype=start.dtype)
     weights = (1 - (points[..., None] - cells).abs()).clamp(min=0) * used[..., None]
-    return weights.sum(dim=2) / count[:, None, None]
+    return weights.sum(dim=2) / count.clamp(min=1)[:, None, None]

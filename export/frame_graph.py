@@ -1,0 +1,60 @@
+"""The frame graph: one picture in, candidates and the frame's maps out."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from stmask_deploy.config import ModelConfig
+from stmask_deploy.geometry import level_sizes, make_anchors
+from stmask_deploy.models.boxes import decode_boxes
+from stmask_deploy.models.frames import prepare_frames
+from stmask_deploy.models.stmask import STMask
+
+NOT_A_CANDIDATE = -2.0  # below every product of a probability and a centerness
+
+
+class FrameGraph(nn.Module):
+    """The frame network with what surrounds it: normalisation, padding, decoding and the choice of candidates.
+
+    Only a few hundred rows leave the graph. Rows are ordered by score (best foreground probability times centerness),
+    the order in which cross-class NMS reads them, so it loses nothing as long as K is at least its own cap.
+
+    Args:
+        model: the network.
+        config: its configuration.
+        max_candidates: K, rows that leave the graph; at most the number of anchors.
+        candidate_threshold: foreground probability that makes an anchor a candidate.
+    """
+
+    anchors: Tensor
+
+    def __init__(self, model: STMask, config: ModelConfig, max_candidates: int, candidate_threshold: float) -> None:
+        super().__init__()
+        self.model, self.config = model, config
+        self.candidate_threshold = candidate_threshold
+        sizes = level_sizes(config.padded_size, config.num_levels)
+        anchors = make_anchors(sizes, config.anchor_shapes, config.anchor_scales)
+        self.max_candidates = min(max_candidates, len(anchors))
+        self.register_buffer("anchors", torch.from_numpy(anchors), persistent=False)
+
+    def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
+        """uint8 (1, H, W, 3) BGR -> the values named in `bundle.FRAME_OUTPUTS`, in that order."""
+        prediction = self.model(prepare_frames(frame, self.config))
+        anchors = prediction.anchors
+        class_scores = anchors.class_probs[0, :, 1:]  # (N, C)
+        best = class_scores.amax(dim=1)
+        passed = best > self.candidate_threshold
+        rank = torch.where(passed, best * anchors.centerness[0], NOT_A_CANDIDATE)
+        index = rank.topk(self.max_candidates).indices  # (K,)
+        return (
+            decode_boxes(anchors.box_deltas[0].index_select(0, index), self.anchors.index_select(0, index)),
+            class_scores.index_select(0, index),
+            anchors.centerness[0].index_select(0, index),
+            anchors.mask_coeffs[0].index_select(0, index),
+            anchors.embeddings[0].index_select(0, index),
+            index,
+            passed.sum(),
+            prediction.prototypes[0],
+            prediction.fpn,
+            prediction.temporal,
+        )

@@ -1,0 +1,121 @@
+"""One PyTorch module -> one checked ONNX model."""
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxsim
+import torch
+from torch import Tensor, nn
+
+from stmask_deploy.errors import InputError, StmaskError
+
+from .lowering import Dcn, lower, translation_table
+
+OPSETS = (20, 21, 22)  # the first with GridSample in its current form; what both runtimes were tested with
+
+
+def export_module(
+    module: nn.Module, inputs: Sequence[Tensor], input_names: Sequence[str], output_names: Sequence[str], *,
+    dynamic: Mapping[str, Mapping[int, str]] | None = None, opset: int = 20, dcn: Dcn = Dcn.NATIVE,
+    simplify: bool = True,
+) -> onnx.ModelProto:
+    """Trace `module`, lower its operators, simplify and check the result.
+
+    Args:
+        module: in evaluation mode; returns a tuple of tensors.
+        inputs: example inputs; only their shapes and types matter.
+        input_names, output_names: names of the graph's inputs and outputs, in order.
+        dynamic: input name -> {axis: name of the dimension}, for axes of any length, 0 included.
+        opset: ONNX operator set, one of `OPSETS`.
+        dcn: how deformable convolution is written.
+        simplify: run onnxsim and check that the outputs stay equal.
+
+    Raises:
+        InputError: the opset is not one of `OPSETS`.
+        StmaskError: the simplified graph computes something else, or the checker refuses the graph.
+    """
+    if opset not in OPSETS:
+        raise InputError(f"opset {opset} is not supported; choose one of {', '.join(map(str, OPSETS))}")
+    with _quiet():
+        program = torch.onnx.export(
+            module, tuple(inputs), dynamo=True, opset_version=opset, verbose=False, optimize=True,
+            custom_translation_table=translation_table(), input_names=list(input_names),
+            output_names=list(output_names), dynamic_shapes=_dynamic_shapes(input_names, dynamic or {}))
+    if program is None:
+        raise StmaskError("torch.onnx.export returned no program")
+    model = program.model_proto
+    _drop_traces(model)
+    lower(model, dcn)
+    if simplify:
+        model = _simplify(model, inputs, input_names)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise StmaskError(f"the exported graph does not pass onnx.checker: {error}") from error
+    return model
+
+
+def _dynamic_shapes(names: Sequence[str], dynamic: Mapping[str, Mapping[int, str]]) -> tuple[Any, ...] | None:
+    if not dynamic:
+        return None
+    return tuple({axis: torch.export.Dim(dim, min=0) for axis, dim in dynamic[name].items()} if name in dynamic else None
+                 for name in names)
+
+
+def _drop_traces(model: onnx.ModelProto) -> None:
+    """Remove what the exporter notes about Python source lines: it names paths of the machine that exported."""
+    for entries in (model.graph.node, model.graph.value_info, model.graph.input, model.graph.output,
+                    model.graph.initializer):
+        for entry in entries:
+            del entry.metadata_props[:]
+    del model.graph.metadata_props[:]
+    del model.metadata_props[:]
+
+
+def _simplify(model: onnx.ModelProto, inputs: Sequence[Tensor], names: Sequence[str]) -> onnx.ModelProto:
+    """onnxsim's constant folding and fusion, kept only if the outputs agree on fresh inputs."""
+    with _quiet():
+        simplified, _ = onnxsim.simplify(model)
+    rng = np.random.default_rng(1)
+    feeds = {name: _fresh_like(value, rng) for name, value in zip(names, inputs, strict=True)}
+    before, after = _run(model, feeds), _run(simplified, feeds)
+    for info, old, new in zip(model.graph.output, before, after, strict=True):
+        span = float(np.ptp(old)) if old.size else 0.0
+        if old.shape != new.shape or not np.allclose(old, new, rtol=1e-4, atol=1e-4 * max(span, 1e-6), equal_nan=True):
+            raise StmaskError(f"onnxsim changed the output {info.name!r}; export with --no-simplify and report it")
+    return simplified
+
+
+def _fresh_like(value: Tensor, rng: np.random.Generator) -> Any:
+    if value.dtype == torch.uint8:
+        return rng.integers(0, 256, tuple(value.shape), dtype=np.uint8)
+    return (value.numpy() * rng.uniform(0.9, 1.1, tuple(value.shape))).astype(np.float32)
+
+
+def _run(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> list[Any]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return list(session.run(None, dict(feeds)))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the libraries' progress chatter off the terminal; their errors still raise."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
