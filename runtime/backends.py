@@ -1,0 +1,90 @@
+"""One interface over the libraries that execute the graphs."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from numpy.typing import NDArray
+
+from stmask_deploy.bundle import BundleDescription
+from stmask_deploy.errors import InputError
+
+BACKENDS = ("onnxruntime", "openvino")
+PRECISIONS = ("f32", "bf16", "f16")
+DEVICES = {"onnxruntime": ("auto", "cpu", "cuda"), "openvino": ("auto", "cpu", "gpu")}
+
+
+class TensorSpec(NamedTuple):
+    """An input or output of a graph."""
+
+    dtype: str  # as NumPy names it
+    shape: tuple[int | None, ...]  # None: any size
+
+
+class Backend(Protocol):
+    """One loaded graph."""
+
+    metadata: BundleDescription  # found in the graph itself
+    inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
+    device: str  # what is really used, in words: library and version, device, precision, threads
+
+    @property
+    def input_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def output_names(self) -> tuple[str, ...]: ...
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Values for all inputs by name -> all outputs by name, as arrays of their own."""
+        ...
+
+
+def open_backend(name: str, graph: Path, *, device: str = "auto", precision: str = "f32",
+                 threads: int | None = None) -> Backend:
+    """Load one graph.
+
+    Args:
+        name: onnxruntime | openvino.
+        graph: the `.onnx` file, or the `.xml` of an OpenVINO IR.
+        device: auto | cpu | cuda (onnxruntime) | gpu (openvino); auto takes the fastest that works.
+        precision: f32 | bf16 | f16 of the arithmetic.
+        threads: CPU threads; None leaves the choice to the library.
+
+    Raises:
+        InputError: an argument is unknown, or the file is not a graph that this library loads.
+        DeviceError: the library is not installed, or the device or precision asked for is not the one used.
+    """
+    check_request(name, device, precision, threads)
+    if name == "openvino":
+        from .openvino_backend import OpenVinoBackend
+
+        return OpenVinoBackend(graph, device=device, precision=precision, threads=threads)
+    from .onnxruntime_backend import OnnxRuntimeBackend
+
+    return OnnxRuntimeBackend(graph, device=device, precision=precision, threads=threads)
+
+
+def check_request(name: str, device: str, precision: str, threads: int | None) -> None:
+    """Raise InputError when a backend, device or precision is not known or cannot go together."""
+    if name not in BACKENDS:
+        raise InputError(f"backend {name!r} is not known; known: {', '.join(BACKENDS)}")
+    if device not in DEVICES[name]:
+        other = [backend for backend, devices in DEVICES.items() if device in devices]
+        hint = f"; {device} belongs to backend {other[0]}" if other else ""
+        raise InputError(f"device {device!r} is not one of backend {name}: {', '.join(DEVICES[name])}{hint}")
+    if precision not in PRECISIONS:
+        raise InputError(f"precision {precision!r} is not known; known: {', '.join(PRECISIONS)}")
+    if name == "onnxruntime" and precision != "f32":
+        raise InputError(f"backend onnxruntime computes in f32 only; for {precision} use backend openvino")
+    if threads is not None and threads < 1:
+        raise InputError(f"threads must be at least 1, got {threads}")
+
+
+def one_line(error: BaseException) -> str:
+    """The part of a library's error message that says what happened, as one line of at most 200 characters."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = [line for line in lines if line and not line.startswith("Exception from")]
+    text = " ".join(told) or type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."

@@ -1,0 +1,125 @@
+"""Opening a bundle: all its graphs loaded, and known to belong together, before anything runs."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from stmask_deploy.bundle import (
+    FRAME_INPUTS,
+    FRAME_OUTPUTS,
+    TEMPORAL_INPUTS,
+    TEMPORAL_OUTPUTS,
+    BundleDescription,
+    read_description,
+)
+from stmask_deploy.errors import InputError
+from stmask_deploy.geometry import level_sizes
+
+from .backends import Backend, TensorSpec, check_request, open_backend
+
+MAX_GRAPH_BYTES = 2**31  # an ONNX file cannot be larger
+_FEATURE_MAPS = ("fpn", "temporal")  # outputs of the frame graph that only the temporal graph reads
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle opened on one backend."""
+
+    description: BundleDescription
+    frame: Backend
+    temporal: Backend | None  # None for models or runs without temporal fusion
+
+
+def open_bundle(folder: str | Path, backend: str = "onnxruntime", *, device: str = "auto", precision: str = "f32",
+                threads: int | None = None, with_temporal: bool = True) -> Bundle:
+    """Load and check the graphs of the bundle in `folder`.
+
+    Args:
+        folder: written by `stmask-export`.
+        backend, device, precision, threads: see `backends.open_backend`.
+        with_temporal: False leaves out the temporal graph, for runs that do not need it.
+
+    Raises:
+        InputError: the folder is no bundle, a graph is missing, damaged or not exported by this tool, the graphs come
+            from different exports, or their inputs and outputs are not what the description says.
+        DeviceError: see `backends.open_backend`.
+    """
+    check_request(backend, device, precision, threads)
+    folder = Path(folder)
+    description = read_description(folder)
+    roles = description.roles if with_temporal else description.roles[:1]
+    for role in roles:
+        _check_file(description.graph_path(folder, role, backend), backend)
+    graphs = {}
+    for role in roles:
+        path = description.graph_path(folder, role, backend)
+        graph = open_backend(backend, path, device=device, precision=precision, threads=threads)
+        if graph.metadata.export_id != description.export_id:
+            raise InputError(f"{path} is of export {graph.metadata.export_id} but the bundle is of export "
+                             f"{description.export_id}: files of two exports are mixed; export the checkpoint again")
+        _check_tensors(path, graph, *_expected(role, description))
+        graphs[role] = graph
+    return Bundle(description, graphs["frame"], graphs.get("temporal"))
+
+
+def _check_file(path: Path, backend: str) -> None:
+    if not path.is_file():
+        cure = "stmask-export CHECKPOINT --openvino makes it" if backend == "openvino" else "export again"
+        raise InputError(f"the bundle has no {path.parent.name}/{path.name} for backend {backend}: {cure}")
+    parts = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+    for part in parts:
+        size = part.stat().st_size if part.is_file() else 0
+        if not 0 < size <= MAX_GRAPH_BYTES:
+            raise InputError(f"{part} has {size} bytes and cannot be a graph; export the checkpoint again")
+
+
+def _expected(role: str, description: BundleDescription) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
+    """Inputs and outputs of the graph of `role`, as the exporter writes them."""
+    model = description.model
+    rows = description.max_candidates
+    levels = level_sizes(model.padded_size, model.num_levels)
+    maps: dict[str, tuple[int | None, ...]] = {}
+    if model.temporal is not None:
+        maps = {"fpn": (1, model.fpn_width, *levels[model.temporal.level]),
+                "temporal": (1, model.head_width, *levels[model.temporal.level])}
+    if role == "frame":
+        shapes: dict[str, tuple[int | None, ...]] = {
+            "frame": (1, *model.input_size, 3), "boxes": (rows, 4), "class_scores": (rows, model.num_classes - 1),
+            "centerness": (rows,), "mask_coeffs": (rows, model.num_prototypes),
+            "embeddings": (rows, model.embedding_dim), "anchor_index": (rows,), "num_candidates": (),
+            "prototypes": (2 * levels[0][0], 2 * levels[0][1], model.num_prototypes), **maps}
+        inputs: tuple[str, ...] = FRAME_INPUTS
+        outputs = tuple(name for name in FRAME_OUTPUTS if name in maps or name not in _FEATURE_MAPS)
+    else:
+        shapes = {**maps, **{f"prev_{name}": shape for name, shape in maps.items()}, "boxes": (None, 4),
+                  "box_deltas": (None, 4), "coeff_deltas": (None, model.num_prototypes)}
+        inputs, outputs = TEMPORAL_INPUTS, TEMPORAL_OUTPUTS
+    types = {"frame": "uint8", "anchor_index": "int64", "num_candidates": "int64"}
+
+    def specs(names: tuple[str, ...]) -> dict[str, TensorSpec]:
+        return {name: TensorSpec(types.get(name, "float32"), shapes[name]) for name in names}
+
+    return specs(inputs), specs(outputs)
+
+
+def _check_tensors(path: Path, graph: Backend, inputs: dict[str, TensorSpec], outputs: dict[str, TensorSpec]) -> None:
+    """All differences between a graph and what is expected of it, reported together."""
+    misses = [f"unknown input {name}" for name in graph.inputs if name not in inputs]
+    for kind, expected, found in (("input", inputs, graph.inputs), ("output", outputs, graph.outputs)):
+        for name, want in expected.items():
+            have = found.get(name)
+            if have is None:
+                misses.append(f"{kind} {name} is missing")
+            elif have.dtype != want.dtype or not _same_shape(have.shape, want.shape):
+                misses.append(f"{kind} {name}: expected {_words(want)}, found {_words(have)}")
+    if misses:
+        raise InputError(f"{path} does not fit the bundle's description: {'; '.join(misses)}; "
+                         "export the checkpoint again")
+
+
+def _same_shape(a: tuple[int | None, ...], b: tuple[int | None, ...]) -> bool:
+    return len(a) == len(b) and all(x is None or y is None or x == y for x, y in zip(a, b, strict=True))
+
+
+def _words(spec: TensorSpec) -> str:
+    return f"{spec.dtype} ({', '.join('n' if size is None else str(size) for size in spec.shape)})"

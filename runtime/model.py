@@ -1,0 +1,139 @@
+"""The Python API: `load` a bundle, `track` a source or `step` through frames of your own."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stmask_deploy.bundle import BundleDescription, read_description
+
+from .loading import Bundle, open_bundle
+from .options import RunOptions
+from .pipeline import Pipeline
+from .result import FrameResult
+from .sources import Frame, FrameSource, open_source
+from .timing import NoTimer, Timer
+
+STEP_FPS = 30.0  # frames a second assumed for frames that come without a time
+
+
+def load(bundle: str | Path, backend: str = "onnxruntime", device: str = "auto", precision: str = "f32",
+         threads: int | None = None, timer: Timer | None = None, **options: Any) -> Model:
+    """Open an exported bundle.
+
+    Args:
+        bundle: folder written by `stmask-export`.
+        backend: onnxruntime | openvino.
+        device: auto | cpu | cuda (onnxruntime) | gpu (openvino); auto takes the fastest that works.
+        precision: f32 | bf16 | f16; other than f32 with openvino only.
+        threads: CPU threads; None leaves the choice to the backend.
+        timer: is told about every stage of every frame, see `timing.StageTimer`.
+        options: fields of `RunOptions`, for instance `tracker="frame"` to run without temporal fusion.
+
+    Raises:
+        InputError: the bundle or an option cannot be used.
+        DeviceError: the backend is not installed, or device or precision are not what would be used.
+    """
+    chosen = RunOptions(**options)
+    resolved = chosen.resolve(read_description(Path(bundle)), is_live=False)
+    opened = open_bundle(bundle, backend, device=device, precision=precision, threads=threads,
+                         with_temporal=resolved.tracker != "frame")
+    return Model(opened, chosen, timer or NoTimer())
+
+
+class Model:
+    """An opened bundle and one video in progress.
+
+    Not for several threads at once; open one model for each video that runs at the same time.
+    """
+
+    def __init__(self, bundle: Bundle, options: RunOptions, timer: Timer) -> None:
+        self._bundle = bundle
+        self._asked = options
+        self.timer = timer
+        self.reset()
+
+    @property
+    def description(self) -> BundleDescription:
+        """What the bundle holds."""
+        return self._bundle.description
+
+    @property
+    def device(self) -> str:
+        """What the graphs really run on, in words."""
+        return self._bundle.frame.device
+
+    @property
+    def options(self) -> RunOptions:
+        """Everything decided, for the video in progress."""
+        return self._options
+
+    @property
+    def lost_candidates(self) -> int:
+        """Anchors over the candidate threshold, since `reset`, that the frame graph had no row left for.
+
+        Not zero means that results may differ from the released ones: export with more `--max-candidates`.
+        """
+        return self._pipeline.lost_candidates
+
+    def reset(self, is_live: bool = False) -> None:
+        """Forget all objects: the next frame is the first of another video, ids start at 0.
+
+        Args:
+            is_live: the video has no end. Memory is then bounded, unless the options say otherwise.
+        """
+        self._options = self._asked.resolve(self.description, is_live)
+        self._pipeline = Pipeline(self._bundle, self._options, self.timer)
+        self._next_index = 0
+
+    def step(self, image: NDArray[np.uint8], time_s: float | None = None) -> FrameResult:
+        """Take in the next frame of a video.
+
+        Args:
+            image: (H, W, 3) uint8 BGR, any size.
+            time_s: seconds since the start; None counts 30 frames a second.
+
+        Raises:
+            InputError: `image` is not such an array.
+        """
+        index = self._next_index
+        return self._step(image, index, index / STEP_FPS if time_s is None else time_s)
+
+    def _step(self, image: NDArray[np.uint8], index: int, time_s: float) -> FrameResult:
+        result = self._pipeline.step(image, index, time_s)
+        self._next_index = index + 1
+        return result
+
+    def track(self, source: str | int | Path, *, image_fps: float = 30.0,
+              max_frames: int | None = None) -> Iterator[FrameResult]:
+        """Run a whole source: one result a frame, as soon as it is there.
+
+        Args:
+            source: video file, folder of images, image, or camera number.
+            image_fps: frames a second that the images of a folder stand for.
+            max_frames: stop after that many.
+
+        Raises:
+            InputError: the source cannot be read.
+            DeviceError: the camera does not open.
+        """
+        with open_source(source, image_fps=image_fps) as opened:
+            for _, result in self.track_frames(opened, max_frames=max_frames):
+                yield result
+
+    def track_frames(self, source: FrameSource, *,
+                     max_frames: int | None = None) -> Iterator[tuple[Frame, FrameResult]]:
+        """As `track`, for a source that is open already: every frame with its result. The source is not closed."""
+        self.reset(source.is_live)
+        frames = islice(source, max_frames)
+        while True:
+            with self.timer.stage("decode"):
+                frame = next(frames, None)
+            if frame is None:
+                return
+            yield frame, self._step(frame.image, frame.index, frame.time_s)
+            self.timer.end_frame()

@@ -1,0 +1,124 @@
+"""Graphs in OpenVINO, on the CPU or on an Intel GPU."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stmask_deploy.bundle import (
+    FRAME_INPUTS,
+    FRAME_OUTPUTS,
+    METADATA_KEY,
+    TEMPORAL_INPUTS,
+    TEMPORAL_OUTPUTS,
+    BundleDescription,
+)
+from stmask_deploy.errors import DeviceError, InputError, StmaskError
+
+from .backends import TensorSpec, one_line
+
+_NAMES = frozenset(FRAME_INPUTS + FRAME_OUTPUTS + TEMPORAL_INPUTS + TEMPORAL_OUTPUTS)
+
+
+class OpenVinoBackend:
+    """A `Backend` on an OpenVINO compiled model; the arguments are those of `backends.open_backend`."""
+
+    def __init__(self, graph: Path, *, device: str, precision: str, threads: int | None) -> None:
+        ov = _import_library()
+        core = ov.Core()
+        plugin, note = _choose_plugin(core, device)
+        model = _read(core, graph)
+        if not model.has_rt_info(METADATA_KEY):
+            raise InputError(f"{graph} was not exported by this tool (it carries no description); use stmask-export")
+        self.metadata = BundleDescription.from_json(model.get_rt_info(METADATA_KEY).astype(str),
+                                                    f"the description in {graph}")
+        compiled = _compile(ov, core, model, graph, plugin, precision, threads)
+        self.inputs = {_name(port): _spec(port) for port in compiled.inputs}
+        self.outputs = {_name(port): _spec(port) for port in compiled.outputs}
+        self._request = compiled.create_infer_request()
+        version = ov.get_version().split("-")[0]
+        used = "CPU" if plugin == "CPU" else core.get_property(plugin, "FULL_DEVICE_NAME")
+        count = f", {compiled.get_property('INFERENCE_NUM_THREADS')} threads" if plugin == "CPU" else ""
+        self.device = f"OpenVINO {version}, {precision}, {used}{count}{note}"
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        return tuple(self.inputs)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        return tuple(self.outputs)
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """See `Backend.run`."""
+        try:
+            # Inputs are only read until the call returns, so they need no copy; outputs outlive the next call.
+            values = self._request.infer(dict(inputs), share_inputs=True, share_outputs=False)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise StmaskError(f"OpenVINO failed in the graph: {one_line(error)}") from error
+        return {name: np.asarray(values[index]) for index, name in enumerate(self.outputs)}
+
+
+def _import_library() -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise DeviceError(f"backend openvino is not installed ({one_line(error)}); "
+                          "install stmask-deploy[openvino]") from error
+    return openvino
+
+
+def _choose_plugin(core: Any, device: str) -> tuple[str, str]:
+    """OpenVINO's name of the device, and what there is to say about the choice."""
+    available = list(core.available_devices)
+    gpus = [name for name in available if name.split(".")[0] == "GPU"]
+    if device == "auto":
+        return (gpus or ["CPU"])[0], " (chosen by auto)"
+    if device == "cpu":
+        return "CPU", ""
+    if gpus:
+        return gpus[0], ""
+    raise DeviceError(f"device gpu is not available in OpenVINO; available: {', '.join(available)}; "
+                      "install the Intel GPU driver, or use device cpu")
+
+
+def _read(core: Any, graph: Path) -> Any:
+    try:
+        return core.read_model(graph)
+    except RuntimeError as error:
+        raise InputError(f"{graph}: OpenVINO cannot read it ({one_line(error)}); "
+                         "export the checkpoint again") from error
+
+
+def _compile(ov: Any, core: Any, model: Any, graph: Path, plugin: str, precision: str, threads: int | None) -> Any:
+    """The model compiled for latency, once it is certain that device and precision are the ones asked for."""
+    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": getattr(ov.Type, precision)}
+    if threads is not None and plugin == "CPU":
+        settings["INFERENCE_NUM_THREADS"] = threads
+    try:
+        compiled = core.compile_model(model, plugin, settings)
+    except RuntimeError as error:
+        raise InputError(f"{graph}: OpenVINO cannot compile it for {plugin} ({one_line(error)}); "
+                         "export the checkpoint again or update openvino") from error
+    used = compiled.get_property("INFERENCE_PRECISION_HINT")
+    if used != settings["INFERENCE_PRECISION_HINT"]:
+        raise DeviceError(f"precision {precision} was asked for but OpenVINO would compute in {used.get_type_name()} "
+                          f"on this {plugin}; use that or f32")
+    devices = list(compiled.get_property("EXECUTION_DEVICES"))
+    if [name.split(".")[0] for name in devices] != [plugin.split(".")[0]]:  # GPU may be told as GPU.0
+        raise DeviceError(f"device {plugin} was asked for but OpenVINO would use {', '.join(devices)}")
+    return compiled
+
+
+def _name(port: Any) -> str:
+    """The port's name in a bundle: after graph transformations a port may carry several."""
+    known = sorted(port.names & _NAMES)
+    return known[0] if known else str(port.any_name)
+
+
+def _spec(port: Any) -> TensorSpec:
+    shape = tuple(None if size.is_dynamic else size.get_length() for size in port.get_partial_shape())
+    return TensorSpec(port.get_element_type().to_dtype().name, shape)

@@ -1,0 +1,127 @@
+"""`RunOptions`: every number that decides what is detected, tracked and shown."""
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stmask_deploy.bundle import BundleDescription
+from stmask_deploy.errors import InputError
+
+NMS_KINDS = ("cross-class", "per-class")
+TRACKERS = ("released", "paper", "frame")
+MEMORY_KINDS = ("exact", "bounded")
+RETIRE_AFTER = 30  # frames; three times the age after which an object is no longer shown
+
+# The settings that only some trackers read, with their defaults: those of the released code (0.5 + 0.3 + 0.6), and of
+# the paper's equations 15 and 16.
+_TRACKER_DEFAULTS: Mapping[str, Mapping[str, float]] = {
+    "released": {"new_object_score": 1.4},
+    "paper": {"alpha": 1.0, "beta": 1.0, "epsilon": 0.7},
+    "frame": {"new_object_score": 1.4},
+}
+_TRACKER_SETTINGS = ("alpha", "beta", "epsilon", "new_object_score")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a video is run; the defaults are the released code's. None means: decided by `resolve`.
+
+    Raises:
+        InputError: a value is out of its range, or is given to a tracker that does not read it.
+    """
+
+    score_threshold: float = 0.05  # an anchor is a candidate, and a row is shown, above this
+    nms: str = "cross-class"  # cross-class | per-class
+    nms_iou: float = 0.5
+    top_k: int = 200  # rows that enter NMS, best first
+    max_detections: int = 100  # rows that leave per-class NMS
+    tracker: str | None = None  # released | paper | frame (no temporal fusion); None: released, or frame without TF
+    alpha: float | None = None  # paper tracker: weight of the embeddings' cosine (eq. 15)
+    beta: float | None = None  # paper tracker: weight of the mask IoU (eq. 15)
+    epsilon: float | None = None  # paper tracker: below this score a detection is a new object (eq. 16)
+    new_object_score: float | None = None  # released and frame tracker: what an object has to beat to be matched
+    score_decay: float = 0.95  # per propagated frame
+    max_age_shown: int = 10  # frames an object is shown without being detected
+    memory: str | None = None  # exact | bounded; None: bounded for live sources, exact otherwise
+    retire_after: int | None = None  # bounded memory: objects not detected for more frames are forgotten
+
+    def __post_init__(self) -> None:
+        self._check_choices()
+        self._check_ranges()
+        self._check_tracker_settings()
+        if self.retire_after is not None and self.memory == "exact":
+            raise InputError("retire_after forgets objects, which memory 'exact' never does: give only one of them")
+
+    def _check_choices(self) -> None:
+        choices = (("nms", NMS_KINDS), ("tracker", (None, *TRACKERS)), ("memory", (None, *MEMORY_KINDS)))
+        for name, known in choices:
+            value = getattr(self, name)
+            if value not in known:
+                raise InputError(f"{name} {value!r} is not known; known: {', '.join(str(k) for k in known if k)}")
+
+    def _check_ranges(self) -> None:
+        ranges = {"score_threshold": (0, 1), "nms_iou": (0, 1), "top_k": (1, 100_000), "max_detections": (1, 100_000),
+                  "alpha": (0, 1000), "beta": (0, 1000), "epsilon": (-1000, 1000), "new_object_score": (-1000, 1000),
+                  "score_decay": (0, 1), "max_age_shown": (0, 1_000_000), "retire_after": (1, 1_000_000)}
+        for name, (low, high) in ranges.items():
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and low <= value <= high):
+                raise InputError(f"{name} must be in {low}..{high}, got {value}")
+        if self.retire_after is not None and self.retire_after < self.max_age_shown:
+            raise InputError(f"retire_after ({self.retire_after}) must not be smaller than max_age_shown "
+                             f"({self.max_age_shown}): an object would be forgotten while it is shown")
+
+    def _check_tracker_settings(self) -> None:
+        if self.tracker is None:
+            return  # checked by `resolve`, which calls this again
+        read = _TRACKER_DEFAULTS[self.tracker]
+        for name in _TRACKER_SETTINGS:
+            if name not in read and getattr(self, name) is not None:
+                readers = [tracker for tracker, settings in _TRACKER_DEFAULTS.items() if name in settings]
+                raise InputError(f"{name} is not read by the {self.tracker} tracker, only by: {', '.join(readers)}")
+
+    def resolve(self, description: BundleDescription, is_live: bool) -> RunOptions:
+        """Every open choice made, for one bundle and one kind of source.
+
+        Raises:
+            InputError: the options ask for something the bundle cannot do.
+        """
+        if self.score_threshold < description.candidate_threshold:
+            raise InputError(f"score threshold {self.score_threshold} is below {description.candidate_threshold}, which "
+                             "the bundle was exported with; export again with --candidate-threshold "
+                             f"{self.score_threshold}")
+        has_temporal = description.model.temporal is not None
+        if not has_temporal and self.tracker not in (None, "frame"):
+            raise InputError(f"tracker {self.tracker!r} needs a temporal graph and this bundle has none; "
+                             "use the frame tracker")
+        tracker = self.tracker or ("released" if has_temporal else "frame")
+        bounded = self.memory == "bounded" or self.retire_after is not None or (self.memory is None and is_live)
+        chosen: dict[str, Any] = {"tracker": tracker, "memory": "bounded" if bounded else "exact"}
+        for name, default in _TRACKER_DEFAULTS[tracker].items():
+            if getattr(self, name) is None:
+                chosen[name] = default
+        if bounded and self.retire_after is None:
+            chosen["retire_after"] = max(RETIRE_AFTER, self.max_age_shown)
+        return dataclasses.replace(self, **chosen)
+
+    def tracker_settings(self) -> dict[str, Any]:
+        """What the chosen tracker is made with; the options must be resolved."""
+        names = [*_TRACKER_DEFAULTS[self.tracker or "released"], "score_threshold", "retire_after"]
+        if self.tracker != "frame":
+            names.append("max_age_shown")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def memory_note(self) -> str:
+        """One line on how bounded memory differs from the released behaviour; empty for exact memory."""
+        if self.memory != "bounded":
+            return ""
+        return (f"bounded memory: objects not detected for {self.retire_after} frames are forgotten and get a new "
+                "identity if they return; the released code keeps all (--memory exact)")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options that are set, as plain JSON values."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}

@@ -1,0 +1,163 @@
+"""Both backends compute the same, say what they use, and refuse what they cannot do."""
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_bundles import BOXES, SHAPES, describe, frame_graph, picture, save_graph, save_ir, temporal_graph
+
+from stmask_deploy.bundle import FRAME_OUTPUTS, TEMPORAL_OUTPUTS
+from stmask_deploy.errors import DeviceError, InputError, StmaskError
+from stmask_deploy.runtime.backends import BACKENDS, TensorSpec, one_line, open_backend
+from stmask_deploy.runtime.preprocess import preprocess
+
+DESCRIPTION = describe()
+
+
+def graph_path(bundle: Path, role: str, backend: str) -> Path:
+    return DESCRIPTION.graph_path(bundle, role, backend)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_frame_graph_runs(bundle: Path, name: str) -> None:
+    backend = open_backend(name, graph_path(bundle, "frame", name), device="cpu", threads=1)
+    assert backend.input_names == ("frame",)
+    assert set(backend.output_names) == set(FRAME_OUTPUTS)
+    assert backend.inputs["frame"] == TensorSpec("uint8", (1, 40, 64, 3))
+    assert {key: spec.shape for key, spec in backend.outputs.items()} == {k: tuple(v) for k, v in SHAPES.items()}
+    assert backend.metadata == DESCRIPTION
+    outputs = backend.run({"frame": preprocess(picture(51), DESCRIPTION.model)[0]})
+    assert np.allclose(outputs["boxes"], BOXES + np.float32([0.04, 0, 0.04, 0]), atol=1e-6)
+    assert (outputs["num_candidates"].shape, outputs["num_candidates"].dtype, int(outputs["num_candidates"])) == (
+        (), np.int64, 3)
+    assert np.allclose(outputs["fpn"], 0.2)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("rows", [0, 1, 7])
+def test_temporal_graph_takes_any_number_of_objects(bundle: Path, name: str, rows: int) -> None:
+    backend = open_backend(name, graph_path(bundle, "temporal", name), device="cpu")
+    assert set(backend.output_names) == set(TEMPORAL_OUTPUTS)
+    assert backend.inputs["boxes"].shape == (None, 4)
+    maps = {key: np.full(SHAPES[key.removeprefix("prev_")], value, np.float32) for key, value in
+            (("prev_fpn", 0.1), ("fpn", 0.4), ("prev_temporal", 0.1), ("temporal", 0.4))}
+    outputs = backend.run({**maps, "boxes": np.ones((rows, 4), np.float32)})
+    assert outputs["box_deltas"].shape == outputs["coeff_deltas"].shape == (rows, 4)
+    assert np.allclose(outputs["box_deltas"], 0.6)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_outputs_outlive_the_next_run(bundle: Path, name: str) -> None:
+    backend = open_backend(name, graph_path(bundle, "frame", name))
+    first = backend.run({"frame": preprocess(picture(51), DESCRIPTION.model)[0]})
+    before = {key: value.copy() for key, value in first.items()}
+    backend.run({"frame": preprocess(picture(255), DESCRIPTION.model)[0]})
+    assert all(np.array_equal(first[key], before[key]) for key in first)
+
+
+@pytest.mark.parametrize(("name", "library"), [("onnxruntime", "ONNX Runtime"), ("openvino", "OpenVINO")])
+def test_what_is_used_is_told(bundle: Path, name: str, library: str) -> None:
+    told = open_backend(name, graph_path(bundle, "frame", name), device="cpu", threads=1).device
+    assert told.startswith(library) and "f32" in told and "CPU" in told and "1 thread" in told
+    assert "chosen by auto" in open_backend(name, graph_path(bundle, "frame", name)).device
+
+
+@pytest.mark.parametrize(("name", "device", "precision", "threads", "told"), [
+    ("tensorrt", "auto", "f32", None, "known: onnxruntime, openvino"),
+    ("onnxruntime", "gpu", "f32", None, "gpu belongs to backend openvino"),
+    ("openvino", "cuda", "f32", None, "cuda belongs to backend onnxruntime"),
+    ("onnxruntime", "tpu", "f32", None, "auto, cpu, cuda$"),
+    ("onnxruntime", "cpu", "bf16", None, "use backend openvino"),
+    ("openvino", "cpu", "int8", None, "known: f32, bf16, f16"),
+    ("openvino", "cpu", "f32", 0, "threads must be at least 1"),
+])
+def test_impossible_requests_are_refused(bundle: Path, name: str, device: str, precision: str, threads: int | None,
+                                         told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        open_backend(name, bundle / "frame.onnx", device=device, precision=precision, threads=threads)
+
+
+def test_a_missing_cuda_device_is_no_silent_fallback(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        with pytest.raises(DeviceError, match="available: .*CPUExecutionProvider"):
+            open_backend("onnxruntime", bundle / "frame.onnx", device="cuda")
+    # A library that offers CUDA on a machine whose driver does not: the session silently comes out on the CPU.
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime.InferenceSession, "get_providers", lambda _: ["CPUExecutionProvider"])
+    with pytest.warns(UserWarning, match="CUDA"), pytest.raises(DeviceError, match="would use CPUExecutionProvider"):
+        open_backend("onnxruntime", bundle / "frame.onnx", device="cuda")
+    with pytest.warns(UserWarning, match="CUDA"):
+        told = open_backend("onnxruntime", bundle / "frame.onnx", device="auto").device
+    assert "CPU" in told and "would use CPUExecutionProvider" in told
+
+
+def test_a_missing_intel_gpu_is_told(bundle: Path) -> None:
+    import openvino
+
+    if any(name.startswith("GPU") for name in openvino.Core().available_devices):
+        pytest.skip("this machine has an Intel GPU")
+    with pytest.raises(DeviceError, match="available: CPU"):
+        open_backend("openvino", graph_path(bundle, "frame", "openvino"), device="gpu")
+
+
+def test_openvino_precision_is_used_or_refused(bundle: Path) -> None:
+    import openvino
+
+    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    path = graph_path(bundle, "frame", "openvino")
+    for precision, capability in (("bf16", "BF16"), ("f16", "FP16")):
+        if capability in capabilities:
+            assert precision in open_backend("openvino", path, device="cpu", precision=precision).device
+        else:
+            with pytest.raises(DeviceError, match=f"precision {precision} was asked for but"):
+                open_backend("openvino", path, device="cpu", precision=precision)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_missing_library_is_told_with_the_cure(bundle: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(DeviceError, match=r"is not installed .* install stmask-deploy\["):
+        open_backend(name, graph_path(bundle, "frame", name))
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_foreign_graphs_are_refused(tmp_path: Path, name: str) -> None:
+    save_graph(temporal_graph(), tmp_path / "frame.onnx", None)
+    save_ir(tmp_path / "frame.onnx", graph_path(tmp_path, "frame", "openvino"), None)
+    with pytest.raises(InputError, match="was not exported by this tool"):
+        open_backend(name, graph_path(tmp_path, "frame", name))
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("content", ["empty", "noise", "cut"])
+def test_damaged_graphs_end_in_one_line(tmp_path: Path, name: str, content: str) -> None:
+    save_graph(frame_graph(3), tmp_path / "frame.onnx", DESCRIPTION)
+    path = graph_path(tmp_path, "frame", name)
+    if name == "openvino":
+        save_ir(tmp_path / "frame.onnx", path, DESCRIPTION)
+    whole = path.read_bytes()
+    noise = np.random.default_rng(0).bytes(1000)
+    path.write_bytes({"empty": b"", "noise": noise, "cut": whole[:len(whole) // 2]}[content])
+    with pytest.raises(InputError) as caught:
+        open_backend(name, path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_failure_in_the_graph_is_one_line(bundle: Path, name: str) -> None:
+    backend = open_backend(name, graph_path(bundle, "frame", name))
+    with pytest.raises(StmaskError, match="failed in the graph") as caught:
+        backend.run({"frame": np.zeros((1, 2, 2, 3), np.uint8)})
+    assert "\n" not in str(caught.value)
+
+
+def test_one_line() -> None:
+    assert one_line(RuntimeError("Exception from src/a.cpp:1:\n  what happened\n\nand more\n")) == (
+        "what happened and more")
+    assert one_line(ValueError()) == "ValueError"
+    assert len(one_line(ValueError("x" * 999))) == 200

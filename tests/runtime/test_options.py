@@ -1,0 +1,85 @@
+"""Options are checked once, and say what is wrong."""
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tiny_bundles import describe
+
+from stmask_deploy.config import ModelConfig
+from stmask_deploy.errors import InputError
+from stmask_deploy.runtime.options import RunOptions
+
+NO_TEMPORAL = describe(model=ModelConfig(class_names=("cat",), temporal=None))
+
+
+def test_defaults_are_the_released_codes() -> None:
+    assert RunOptions().resolve(describe(), is_live=False).to_dict() == {
+        "score_threshold": 0.05, "nms": "cross-class", "nms_iou": 0.5, "top_k": 200, "max_detections": 100,
+        "tracker": "released", "new_object_score": 1.4, "score_decay": 0.95, "max_age_shown": 10, "memory": "exact"}
+
+
+@pytest.mark.parametrize(("given", "is_live", "decided"), [
+    ({}, True, {"memory": "bounded", "retire_after": 30}),
+    ({"memory": "exact"}, True, {"memory": "exact", "retire_after": None}),
+    ({"memory": "bounded"}, False, {"memory": "bounded", "retire_after": 30}),
+    ({"retire_after": 12}, False, {"memory": "bounded", "retire_after": 12}),
+    ({"memory": "bounded", "max_age_shown": 50}, False, {"retire_after": 50}),
+    ({"tracker": "paper"}, False, {"alpha": 1.0, "beta": 1.0, "epsilon": 0.7, "new_object_score": None}),
+    ({"tracker": "paper", "alpha": 0.0}, False, {"alpha": 0.0, "beta": 1.0}),
+    ({"tracker": "frame"}, False, {"tracker": "frame", "new_object_score": 1.4}),
+])
+def test_open_choices_are_decided(given: dict[str, Any], is_live: bool, decided: dict[str, Any]) -> None:
+    options = RunOptions(**given).resolve(describe(), is_live)
+    assert {name: getattr(options, name) for name in decided} == decided
+    assert options.resolve(describe(), is_live) == options
+
+
+def test_a_bundle_without_temporal_graph_gets_the_frame_tracker() -> None:
+    assert RunOptions().resolve(NO_TEMPORAL, is_live=False).tracker == "frame"
+    with pytest.raises(InputError, match="needs a temporal graph"):
+        RunOptions(tracker="paper").resolve(NO_TEMPORAL, is_live=False)
+
+
+def test_tracker_settings_are_those_the_tracker_reads() -> None:
+    def names(**given: Any) -> set[str]:
+        return set(RunOptions(**given).resolve(describe(), is_live=False).tracker_settings())
+
+    assert names() == {"new_object_score", "score_threshold", "retire_after", "max_age_shown"}
+    assert names(tracker="paper") == {"alpha", "beta", "epsilon", "score_threshold", "retire_after", "max_age_shown"}
+    assert names(tracker="frame") == {"new_object_score", "score_threshold", "retire_after"}
+
+
+def test_only_bounded_memory_has_something_to_say() -> None:
+    assert RunOptions().resolve(describe(), is_live=False).memory_note == ""
+    assert "40 frames" in RunOptions(retire_after=40).resolve(describe(), is_live=False).memory_note
+
+
+@pytest.mark.parametrize(("given", "told"), [
+    ({"nms": "soft"}, "known: cross-class, per-class"),
+    ({"tracker": "sort"}, "known: released, paper, frame"),
+    ({"memory": "infinite"}, "known: exact, bounded"),
+    ({"score_threshold": 1.5}, "score_threshold must be in 0..1"),
+    ({"score_threshold": float("nan")}, "got nan"),
+    ({"nms_iou": -0.1}, "nms_iou"),
+    ({"top_k": 0}, "top_k"),
+    ({"retire_after": 0}, "retire_after"),
+    ({"retire_after": 5}, "forgotten while it is shown"),
+    ({"retire_after": 30, "memory": "exact"}, "give only one"),
+    ({"tracker": "released", "alpha": 1.0}, "alpha is not read by the released tracker, only by: paper"),
+    ({"tracker": "paper", "new_object_score": 1.0}, "only by: released, frame"),
+])
+def test_impossible_options_are_refused(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        RunOptions(**given)
+
+
+def test_settings_of_another_tracker_than_the_default_one_are_refused_when_it_is_known() -> None:
+    with pytest.raises(InputError, match="alpha is not read by the released tracker"):
+        RunOptions(alpha=1.0).resolve(describe(), is_live=False)
+
+
+def test_a_threshold_below_the_exported_one_is_refused() -> None:
+    with pytest.raises(InputError, match=r"--candidate-threshold 0\.01"):
+        RunOptions(score_threshold=0.01).resolve(describe(), is_live=False)
+    assert RunOptions(score_threshold=0.01).resolve(describe(candidate_threshold=0.01), is_live=False)
