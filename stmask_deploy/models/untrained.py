@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..config import ModelConfig
-from .calibration import CalibratedPrediction
+from .calibration import CalibratedPrediction, SameConv
 from .frames import prepare_frames
+from .head import PredictionHead
 from .stmask import STMask, build_stmask
 
 CANDIDATE_THRESHOLD = 0.05  # released: anchors whose best foreground probability exceeds it are candidates
@@ -72,6 +73,7 @@ def _scale_outputs(model: STMask, run: Run) -> None:
             _rescale(module, run, std=0.7)  # cells, and mask logits
     _rescale(model.proto_net[10], run, std=1.0)
     head = model.prediction_layers[0]
+    assert isinstance(head, PredictionHead)
     for layer in head.bbox_layer:
         _rescale(layer, run, std=1.0)
     for layer in head.centerness_layer:
@@ -110,8 +112,11 @@ def _set_background(model: STMask, batch: Tensor, share: float) -> None:
     room = foreground.max(dim=1).values.exp() / CANDIDATE_THRESHOLD - foreground.exp().sum(dim=1)
     limit = room.clamp(min=1e-12).log() - logits[:, 0]
     bias = float(torch.quantile(limit, 1 - share))
-    for layer in model.prediction_layers[0].conf_layer:
+    head = model.prediction_layers[0]
+    assert isinstance(head, PredictionHead)
+    for layer in head.conf_layer:
         last = layer.conv if isinstance(layer, CalibratedPrediction) else layer
+        assert isinstance(last, SameConv) and last.bias is not None
         num_scales = last.bias.numel() // logits.shape[1]
         last.bias.view(num_scales, -1)[:, 0] += bias
 
