@@ -9,7 +9,7 @@ from stmask_deploy.types import Array, TrackedInstances
 from .masks import assemble_masks
 
 SCORE_DECAY = 0.95  # factor on the score for each frame an object is carried without being detected
-# Frame sizes. A box far outside changes no mask and no match, but one that kept growing would leave the range of float32.
+# In frame sizes: a box that large changes no mask and no match, but one that grew on would leave the range of float32.
 COORDINATE_LIMIT = 1e4
 
 

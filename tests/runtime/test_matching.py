@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from tracking import instances, random_instances
+
+from stmask_deploy.runtime.matching import (
+    NEW_OBJECT,
+    best_objects,
+    cosine,
+    mask_iou,
+    paper_scores,
+    released_scores,
+)
+
+
+@pytest.mark.parametrize("a, b, expected", [
+    ([1, 0], [1, 0], 1),
+    ([1, 0], [0, 2], 0),
+    ([3, 0], [-1, 0], -1),  # lengths do not count
+    ([1, 1], [1, 0], math.sqrt(0.5)),
+    ([0, 0], [1, 0], 0),  # no direction
+])
+def test_cosine(a: list[float], b: list[float], expected: float) -> None:
+    assert cosine(np.array([a], np.float32), np.array([b], np.float32))[0, 0] == pytest.approx(expected, abs=1e-6)
+
+
+def test_mask_iou_agrees_with_sets_of_cells() -> None:
+    rng = np.random.default_rng(0)
+    a, b = random_instances(rng, 12).masks, random_instances(rng, 9).masks
+    for i, row in enumerate(mask_iou(a, b)):
+        for j, value in enumerate(row):
+            first, second = ({tuple(cell) for cell in np.argwhere(mask > 0.5)} for mask in (a[i], b[j]))
+            assert value == pytest.approx(len(first & second) / len(first | second) if first | second else 0)
+
+
+def test_mask_iou_cuts_above_one_half() -> None:
+    at, above = np.full((1, 2, 2), 0.5, np.float32), np.full((1, 2, 2), 0.51, np.float32)
+    assert mask_iou(above, above)[0, 0] == 1
+    assert mask_iou(at, above)[0, 0] == 0
+    assert mask_iou(at, at)[0, 0] == 0  # two empty masks
+
+
+def test_scores_of_a_worked_pair() -> None:
+    # boxes: 4 of 12 cells in common; masks likewise; embeddings at right angles
+    a, b = instances([(0, 0, 2, 4)], [0]), instances([(0, 2, 2, 6)], [1])
+    assert released_scores(a, b)[0, 0] == pytest.approx(0.5 + 1 / 3 + 2 / 3)
+    assert paper_scores(a, b, 1.0, 1.0)[0, 0] == pytest.approx(1 / 3)
+    assert paper_scores(a, a, 0.5, 3.0)[0, 0] == pytest.approx(3.5)
+    assert released_scores(a, a)[0, 0] == pytest.approx(4)
+
+
+@pytest.mark.parametrize("n, m", [(0, 0), (0, 3), (3, 0)])
+def test_no_rows(n: int, m: int) -> None:
+    rng = np.random.default_rng(0)
+    a, b = random_instances(rng, n), random_instances(rng, m)
+    assert released_scores(a, b).shape == paper_scores(a, b, 1.0, 1.0).shape == (n, m)
+
+
+def test_best_objects() -> None:
+    scores = np.array([[1.4, 0.2, 1.5], [1.4, 1.4, 1.4], [2, 2, 1], [0, 0, 0]], np.float32)
+    # 1.4 does not exceed a new object's 1.4; of equal objects the first wins
+    assert best_objects(scores, float(np.float32(1.4))).tolist() == [2, NEW_OBJECT, 0, NEW_OBJECT]
+    assert best_objects(scores[:0], 1.4).shape == (0,)

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from tracking import instances, random_instances, step
+
+from stmask_deploy.runtime.paper_tracker import PaperTracker
+from stmask_deploy.types import Array, Instances
+
+LEFT, RIGHT, BELOW = (0, 0, 3, 3), (0, 5, 3, 8), (5, 0, 8, 3)
+NOTHING = instances([], [])
+
+
+@dataclass
+class Known:
+    """One object of the slow tracker."""
+
+    score: float
+    class_id: int
+    embedding: Array
+    mask: Array
+    age: int = 0
+
+
+class SlowPaperTracker:
+    """Eq. 15-17 one pair at a time, objects in a dictionary; still scenes only."""
+
+    def __init__(self, alpha: float, beta: float, epsilon: float) -> None:
+        self.weights = alpha, beta, epsilon
+        self.known: dict[int, Known] = {}
+
+    def pair_score(self, found: Known, known: Known) -> float:
+        alpha, beta, _ = self.weights
+        a, b = found.mask > 0.5, known.mask > 0.5
+        overlap = (a & b).sum() / (a | b).sum() if (a | b).any() else 0
+        return alpha * float(found.embedding @ known.embedding) + beta * float(overlap)
+
+    def update(self, rows: Instances) -> list[tuple[int, int, int]]:
+        """(id, class id, age) of what is shown, by id."""
+        before = dict(self.known)
+        for known in before.values():
+            known.score *= 0.95
+            known.age += 1
+        taken = set()
+        for row in range(len(rows)):  # best score first
+            found = Known(float(rows.scores[row]), int(rows.class_ids[row]), rows.embeddings[row], rows.masks[row])
+            scores = {i: self.pair_score(found, known) for i, known in before.items()}
+            best = max(scores, key=lambda i: (scores[i], -i), default=None)
+            if best is None or scores[best] <= self.weights[2]:
+                self.known[len(self.known)] = found
+            elif best not in taken:
+                taken.add(best)
+                self.known[best] = found
+        return sorted((i, known.class_id, known.age) for i, known in self.known.items()
+                      if known.age <= 10 and known.score > 0.05 and (known.mask > 0.5).sum() > 1)
+
+
+@pytest.mark.parametrize("alpha, beta, epsilon", [(1.0, 1.0, 0.7), (1.0, 0.25, 1.1), (0.0, 1.0, 0.3)])
+def test_agrees_with_the_equations(alpha: float, beta: float, epsilon: float) -> None:
+    rng = np.random.default_rng(4)
+    tracker, slow = PaperTracker(alpha, beta, epsilon), SlowPaperTracker(alpha, beta, epsilon)
+    for _ in range(40):
+        found = random_instances(rng, int(rng.integers(0, 6)))
+        shown = step(tracker, found)
+        rows = zip(shown.ids.tolist(), shown.instances.class_ids.tolist(), shown.ages.tolist(), strict=True)
+        assert sorted(rows) == slow.update(found)
+    assert len(tracker.tracks) == len(slow.known) > 5
+
+
+def test_default_parameters() -> None:
+    """alpha = beta = 1: the same embedding alone exceeds epsilon, half the mask alone does not."""
+    tracker = PaperTracker()
+    step(tracker, instances([LEFT], [0]))
+    assert step(tracker, instances([RIGHT], [0])).ids.tolist() == [0]
+    assert step(tracker, instances([(0, 5, 3, 6)], [1])).ids.tolist() == [0, 1]
+
+
+def test_missing_ids_are_supplied_by_propagation() -> None:
+    tracker = PaperTracker(max_age_shown=3)
+    step(tracker, instances([LEFT, RIGHT], [0, 1]))
+    shown = step(tracker, instances([RIGHT], [1]))
+    assert (shown.ids.tolist(), shown.ages.tolist()) == ([0, 1], [1, 0])
+    assert [len(step(tracker, NOTHING)) for _ in range(4)] == [2, 2, 1, 0]
+
+
+def test_best_of_several_detections_keeps_the_id() -> None:
+    tracker = PaperTracker()
+    step(tracker, instances([LEFT], [0]))
+    shown = step(tracker, instances([LEFT, LEFT], [0, 0], [0.4, 0.8], [1, 2]))
+    assert (shown.ids.tolist(), shown.instances.class_ids.tolist()) == ([0], [2])
+
+
+def test_retired_ids_are_not_used_again_and_reset_starts_at_zero() -> None:
+    tracker = PaperTracker(retire_after=1)
+    step(tracker, instances([LEFT], [0]))
+    step(tracker, NOTHING)
+    assert len(step(tracker, NOTHING)) == len(tracker.tracks) == 0
+    assert step(tracker, instances([LEFT], [0])).ids.tolist() == [1]
+    tracker.reset()
+    assert step(tracker, instances([LEFT], [0])).ids.tolist() == [0]
+
+
+def test_score_threshold() -> None:
+    tracker = PaperTracker(score_threshold=0.5)
+    assert step(tracker, instances([LEFT, RIGHT], [0, 1], [0.6, 0.4])).ids.tolist() == [0]
+    assert len(tracker.tracks) == 2

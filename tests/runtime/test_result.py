@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+from tracking import instances
+
+from stmask_deploy.geometry import FrameGeometry
+from stmask_deploy.runtime.result import FrameResult
+from stmask_deploy.types import TrackedInstances
+
+GEOMETRY = FrameGeometry((40, 64), (28, 32), (32, 32))  # 7 of 8 mask rows show the picture
+NAMES = ("cat", "dog")
+
+
+def result(cells: list[tuple[int, int, int, int]], ages: list[int], class_ids: list[int]) -> FrameResult:
+    n = len(cells)
+    tracked = TrackedInstances(instances(cells, [0] * n, class_ids=class_ids), np.arange(n) + 5,
+                               np.array(ages, np.int64))
+    return FrameResult.from_tracked(3, 0.1, tracked, GEOMETRY, NAMES)
+
+
+def test_from_tracked() -> None:
+    shown = result([(1, 2, 4, 5), (0, 0, 8, 8)], [0, 4], [2, 1])
+    assert len(shown) == 2
+    assert (shown.index, shown.time_s) == (3, 0.1)
+    assert shown.ids.tolist() == [5, 6]
+    assert shown.labels == ["dog", "cat"]
+    assert shown.origins == ["detected", "propagated"]
+    scale = 40 * 32 / 28 / 8  # pixels of the picture in a mask row
+    np.testing.assert_allclose(shown.boxes_px, [[16, scale, 40, 4 * scale], [0, 0, 64, 40]], atol=1e-4)
+
+
+def test_masks_patches_and_segmentations_agree() -> None:
+    shown = result([(1, 2, 4, 5), (0, 0, 8, 8), (3, 3, 3, 3)], [0, 4, 0], [2, 1, 1])
+    assert shown.masks.shape == (3, 40, 64)
+    assert shown.masks.dtype == np.bool_
+    assert shown.masks[1].all() and not shown.masks[2].any()
+    assert shown.patches[2].pixels.shape == (0, 0)
+    rows, columns = np.nonzero(shown.masks[0])
+    patch = shown.patches[0]
+    assert (patch.y, patch.x) == (rows.min(), columns.min())
+    assert patch.pixels.shape == (np.ptp(rows) + 1, np.ptp(columns) + 1)
+    assert abs(columns.min() - 16) <= 1 and abs(columns.max() - 39) <= 1
+    for mask, segmentation in zip(shown.masks, shown.segmentations, strict=True):
+        json.dumps(segmentation)
+        assert segmentation["size"] == [40, 64]
+        np.testing.assert_array_equal(coco_mask.decode(segmentation).astype(bool), mask)
+
+
+def test_masks_are_made_once() -> None:
+    shown = result([(1, 2, 4, 5)], [0], [1])
+    assert shown.patches is shown.patches
+    assert shown.masks is shown.masks
+
+
+def test_no_instances() -> None:
+    shown = result([], [], [])
+    assert len(shown) == 0
+    assert shown.labels == shown.origins == shown.segmentations == []
+    assert shown.patches == ()
+    assert shown.masks.shape == (0, 40, 64)
+    assert shown.boxes_px.shape == (0, 4)
+
+
+def test_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        result([], [], []).index = 1  # type: ignore[misc]
