@@ -1,0 +1,67 @@
+"""Frames of a camera attached to this machine."""
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+
+from stmask_deploy.errors import DeviceError
+
+from .frame_source import Frame, FrameSource, Image
+
+
+class CameraSource(FrameSource):
+    """A camera by its number. `time_s` is the time since the first frame; the source ends when the camera does.
+
+    Raises:
+        DeviceError: the camera does not open or gives no picture.
+    """
+
+    kind = "camera"
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.name = f"camera {number}"
+        self.num_frames = None
+        self._capture = _open_quietly(number)
+        self._first = self._read()
+        if self._first is None:
+            self.close()
+            raise DeviceError(f"{self.name} gives no picture; check that it is connected, that no other program "
+                              "uses it and that you may open it, or give another number")
+        self.height, self.width = self._first.shape[:2]
+        fps = self._capture.get(cv2.CAP_PROP_FPS)
+        self.fps = fps if 0 < fps <= 1000 else None
+
+    def _read(self) -> Image | None:
+        try:
+            good, image = self._capture.read()
+        except cv2.error:
+            return None
+        return np.asarray(image, np.uint8) if good and image is not None else None
+
+    def _frames(self) -> Iterator[Frame]:
+        image, self._first = self._first, None
+        start = time.monotonic()
+        index = 0
+        while image is not None:
+            self._check_size(image, f"frame {index} of {self.name}")
+            yield Frame(index, time.monotonic() - start, image)
+            index += 1
+            image = self._read()
+        self._count(packet_errors=1)
+
+    def close(self) -> None:
+        self._capture.release()
+
+
+def _open_quietly(number: int) -> cv2.VideoCapture:
+    """OpenCV prints several lines about a camera that is not there; our error says it in one."""
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        return cv2.VideoCapture(number)
+    finally:
+        cv2.utils.logging.setLogLevel(level)

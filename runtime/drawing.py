@@ -1,0 +1,99 @@
+"""Results drawn over a frame: masks, contours and name plates, one colour an identity."""
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from .colors import Color, identity_color
+from .frame_source import Image
+from .label_plates import INK, PlateStyle, Rectangle, draw_plate, place_plates
+from .masks import MaskPatch
+from .result import FrameResult
+
+DETECTED_OPACITY = 0.45
+PROPAGATED_OPACITY = 0.22
+
+
+def draw_result(image: Image, result: FrameResult) -> Image:
+    """A copy of the frame with its instances drawn in.
+
+    An instance detected in this frame has a solid contour and a filled plate; one carried over from earlier frames has
+    a fainter mask, a dashed contour and an outlined plate. An instance whose mask is empty shows its box.
+
+    Args:
+        image: (H, W, 3) uint8 BGR, the frame the result belongs to.
+        result: its instances.
+    """
+    canvas = image.copy()
+    height, width = image.shape[:2]
+    line = max(1, round(min(height, width) / 400))
+    colors = [identity_color(identity) for identity in result.ids.tolist()]
+    propagated = [origin == "propagated" for origin in result.origins]
+    # Large masks first, so that small ones in front of them stay visible.
+    for row in sorted(range(len(result)), key=lambda row: -result.patches[row].pixels.size):
+        opacity = PROPAGATED_OPACITY if propagated[row] else DETECTED_OPACITY
+        _tint(canvas, result.patches[row], colors[row], opacity)
+        _outline(canvas, _contours(result, row), colors[row], line, is_dashed=propagated[row])
+    _draw_plates(canvas, result, colors, propagated)
+    return canvas
+
+
+def _tint(canvas: Image, patch: MaskPatch, color: Color, opacity: float) -> None:
+    """Blend a colour into the mask's pixels; a table per channel does the arithmetic once for 256 grey levels."""
+    height, width = patch.pixels.shape
+    if not patch.pixels.size:
+        return
+    levels = np.arange(256)[:, None] * (1 - opacity) + np.array(color) * opacity
+    table = np.rint(levels).astype(np.uint8)[None]  # (1, 256, 3)
+    region = canvas[patch.y:patch.y + height, patch.x:patch.x + width]
+    tinted = cv2.LUT(np.ascontiguousarray(region), table)
+    cv2.copyTo(tinted, np.ascontiguousarray(patch.pixels).view(np.uint8), region)
+
+
+def _contours(result: FrameResult, row: int) -> list[np.ndarray]:
+    """Closed curves of (p, 1, 2) int32 x, y points, one a pixel along the edge: of the mask, or of the box if it is empty."""
+    patch = result.patches[row]
+    if not patch.pixels.size:
+        x1, y1, x2, y2 = _anchor(result, row)
+        pixels = np.ones((max(1, y2 - y1), max(1, x2 - x1)), np.uint8)
+        return list(cv2.findContours(pixels, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(x1, y1))[0])
+    pixels = np.ascontiguousarray(patch.pixels).view(np.uint8)
+    return list(cv2.findContours(pixels, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(patch.x, patch.y))[0])
+
+
+def _outline(canvas: Image, contours: list[np.ndarray], color: Color, line: int, *, is_dashed: bool) -> None:
+    """A coloured line over a wider dark one, which keeps it visible on any ground.
+
+    Fewer points than one a pixel: drawing takes its time by the segment, and the stairs of the pixel grid go.
+    """
+    if is_dashed:
+        dash = 6 * line
+        contours = [np.ascontiguousarray(points[start:start + dash + 1:2 * line]) for points in contours
+                    for start in range(0, len(points), 2 * dash)]
+    else:
+        contours = [cv2.approxPolyDP(points, 0.4 + 0.3 * line, True) for points in contours]
+    cv2.polylines(canvas, contours, not is_dashed, INK, line + line // 2 + 1, cv2.LINE_AA)
+    cv2.polylines(canvas, contours, not is_dashed, color, line, cv2.LINE_AA)
+
+
+def _draw_plates(canvas: Image, result: FrameResult, colors: list[Color], propagated: list[bool]) -> None:
+    height, width = canvas.shape[:2]
+    style = PlateStyle.for_frame(height, width)
+    texts = [f"{identity} {label} {score:.2f}" for identity, label, score
+             in zip(result.ids.tolist(), result.labels, result.scores.tolist(), strict=True)]
+    rows = np.argsort(-result.scores, kind="stable").tolist()
+    places = place_plates([_anchor(result, row) for row in rows], [style.plate_size(texts[row]) for row in rows],
+                          (width, height))
+    # The best one is placed first and drawn last: where plates must overlap, it lies on top.
+    for row, place in reversed(list(zip(rows, places, strict=True))):
+        draw_plate(canvas, place, texts[row], colors[row], style, is_outlined=propagated[row])
+
+
+def _anchor(result: FrameResult, row: int) -> Rectangle:
+    """The rectangle a plate belongs to: around the mask, or the box of an empty one."""
+    patch = result.patches[row]
+    height, width = patch.pixels.shape
+    if patch.pixels.size:
+        return patch.x, patch.y, patch.x + width, patch.y + height
+    x1, y1, x2, y2 = np.rint(result.boxes_px[row]).astype(int).tolist()
+    return x1, y1, x2, y2

@@ -1,0 +1,127 @@
+"""What every frame source gives: frames in order, and an honest count of what could not be read."""
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stmask_deploy.errors import InputError
+
+Image = NDArray[np.uint8]
+SourceKind = Literal["video", "folder", "image", "camera"]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture of a source."""
+
+    index: int  # position in the source: frames delivered so far (video, camera) or place in natural order (folder)
+    time_s: float  # since the start of the source
+    image: Image  # (H, W, 3) uint8 BGR
+
+
+@dataclass(frozen=True)
+class Damage:
+    """How much of a source was read and what was wrong with the rest."""
+
+    frames: int = 0  # delivered
+    packet_errors: int = 0  # pieces of the stream that could not be read or decoded
+    corrupt_frames: int = 0  # delivered, but marked as damaged by the decoder
+    missing_frames: int = 0  # announced by the container but never found in it; an estimate where it has no index
+    unreadable_files: int = 0  # images of a folder that could not be read
+
+    @property
+    def is_damaged(self) -> bool:
+        """True when anything was wrong: the results do not cover the whole source faithfully."""
+        return any(self.faults().values())
+
+    def faults(self) -> dict[str, int]:
+        """Every count but `frames`."""
+        return {name: count for name, count in dataclasses.asdict(self).items() if name != "frames"}
+
+    def to_dict(self) -> dict[str, int]:
+        """Plain JSON values."""
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        counts = {"frames read": self.frames, **{name: count for name, count in self.faults().items() if count}}
+        return ", ".join(f"{count} {_counted(name, count)}" for name, count in counts.items())
+
+
+def _counted(name: str, count: int) -> str:
+    """packet_errors -> packet error(s)."""
+    words = name.replace("_", " ")
+    return words.replace("frames", "frame").replace("errors", "error").replace("files", "file") if count == 1 else words
+
+
+class FrameSource(ABC):
+    """A context manager that is iterated once.
+
+    Attributes:
+        name: short name for people and for result files, no folder.
+        width, height: pixels, the same for all frames.
+        fps: frames a second, None where unknown.
+        num_frames: how many frames to expect, None where unknown; an announcement, not a promise.
+        damage: counts so far; final once iteration has ended.
+    """
+
+    kind: SourceKind
+    name: str
+    width: int
+    height: int
+    fps: float | None
+    num_frames: int | None
+
+    def __init__(self) -> None:
+        self.damage = Damage()
+        self._started = False
+
+    @property
+    def is_live(self) -> bool:
+        """True for endless sources, whose frames are lost when nobody takes them."""
+        return self.kind == "camera"
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Frames in order.
+
+        Raises:
+            InputError: a frame has another size than the first one, or the source was iterated before.
+        """
+        if self._started:
+            raise InputError(f"{self.name} has been read already; open it again to read it again")
+        self._started = True
+        for frame in self._frames():
+            self._count(frames=1)
+            yield frame
+
+    @abstractmethod
+    def _frames(self) -> Iterator[Frame]:
+        """The frames, called once."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the file or device; safe to call again."""
+
+    def _count(self, **counts: int) -> None:
+        """Add to the damage counts."""
+        self.damage = dataclasses.replace(
+            self.damage, **{name: getattr(self.damage, name) + count for name, count in counts.items()})
+
+    def _check_size(self, image: Image, where: str) -> None:
+        height, width = image.shape[:2]
+        if (height, width) != (self.height, self.width):
+            raise InputError(f"{where} is {width}x{height} but the first one is {self.width}x{self.height}; "
+                             "all frames of one source must have the same size: split or rescale it")
+
+    def __enter__(self) -> FrameSource:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()

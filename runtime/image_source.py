@@ -1,0 +1,110 @@
+"""Frames from image files: a folder in natural order, or a single picture."""
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from stmask_deploy.errors import InputError
+
+from .frame_source import Frame, FrameSource, Image, SourceKind
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+
+
+class ImageSource(FrameSource):
+    """Image files as frames; unreadable ones are counted and skipped, and their place in the order stays empty.
+
+    Files are decoded to 8-bit BGR and turned as their EXIF orientation says. `time_s` is index / fps.
+
+    Args:
+        paths: the files, in order.
+        kind: "folder" or "image".
+        name: short name of the source.
+        fps: frames a second that the pictures stand for; None for a single picture, whose time is 0.
+
+    Raises:
+        InputError: no file can be read.
+    """
+
+    def __init__(self, paths: Sequence[Path], kind: SourceKind, name: str, fps: float | None) -> None:
+        super().__init__()
+        self.kind = kind
+        self.name = name
+        self.fps = fps
+        self.num_frames = len(paths)
+        self._decoded = self._decode(paths)
+        self._first = next(self._decoded, None)
+        if self._first is None:
+            what = "it" if kind == "image" else f"any of its {len(paths)} images"
+            raise InputError(f"{name}: cannot read {what}; check that the pictures open elsewhere, or convert them")
+        self.height, self.width = self._first[1].image.shape[:2]
+
+    def _decode(self, paths: Sequence[Path]) -> Iterator[tuple[Path, Frame]]:
+        for index, path in enumerate(paths):
+            image, is_whole = read_image(path)
+            if image is None:
+                self._count(unreadable_files=1)
+                continue
+            if not is_whole:
+                self._count(corrupt_frames=1)
+            yield path, Frame(index, index / self.fps if self.fps else 0.0, image)
+
+    def _frames(self) -> Iterator[Frame]:
+        assert self._first is not None
+        yield self._first[1]
+        self._first = None
+        for path, frame in self._decoded:
+            self._check_size(frame.image, path.name)
+            yield frame
+
+    def close(self) -> None:
+        self._decoded.close()  # type: ignore[attr-defined]
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The image files of a folder, not of its sub-folders, in natural order (frame2 before frame10).
+
+    Raises:
+        InputError: the folder cannot be listed or has no images.
+    """
+    try:
+        paths = [path for path in folder.iterdir()
+                 if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()]
+    except OSError as error:
+        raise InputError(f"{folder} cannot be listed ({error.strerror}); check its permissions") from error
+    if not paths:
+        raise InputError(f"{folder} has no images ({', '.join(suffix[1:] for suffix in IMAGE_SUFFIXES)}); "
+                         "give the folder that holds the frames themselves")
+    return sorted(paths, key=lambda path: natural_key(path.name))
+
+
+def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Sort key that compares runs of digits as numbers and letters without case; the plain name breaks ties."""
+    parts = re.split(r"(\d+)", name.casefold())
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part], name
+
+
+def read_image(path: Path) -> tuple[Image | None, bool]:
+    """(H, W, 3) uint8 BGR or None when unreadable, and whether the file is whole (a cut JPEG still gives a picture)."""
+    try:
+        data = path.read_bytes()
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except (OSError, cv2.error):
+        return None, False
+    if image is None:
+        return None, False
+    return np.asarray(image, np.uint8), not data.startswith(b"\xff\xd8") or _has_jpeg_end(data)
+
+
+def _has_jpeg_end(data: bytes) -> bool:
+    """True when the end marker follows the first scan; one inside a thumbnail, which lies in a header, does not count."""
+    position = 2
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        if data[position + 1] == 0xDA:  # start of scan: from here on FF D9 can only be the end marker
+            return data.find(b"\xff\xd9", position) >= 0
+        position += 2 + int.from_bytes(data[position + 2:position + 4], "big")
+    return data.endswith(b"\xff\xd9")

@@ -1,0 +1,103 @@
+"""Name plates of instances: how large they are, where they go, how they are drawn."""
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import cv2
+
+from .colors import Color
+from .frame_source import Image
+
+FONT = cv2.FONT_HERSHEY_DUPLEX
+INK: Color = (24, 20, 18)  # almost black: text on a coloured plate, ground of an outlined one
+
+Rectangle = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels, ends excluded
+
+
+@dataclass(frozen=True)
+class PlateStyle:
+    """Sizes that follow the frame, in pixels."""
+
+    text_height: int  # of a capital letter
+    stroke: int  # thickness of the letters
+    padding: int
+    border: int  # of an outlined plate
+
+    @classmethod
+    def for_frame(cls, height: int, width: int) -> PlateStyle:
+        """Legible from 240p (letters of 9 pixels) to 4K (of 37)."""
+        text = max(9, round(5.5 + 0.0145 * min(height, width)))
+        return cls(text, max(1, round(text / 18)), max(2, round(text * 0.34)), max(1, round(text / 11)))
+
+    @property
+    def scale(self) -> float:
+        """OpenCV's font scale for `text_height`."""
+        return float(cv2.getFontScaleFromHeight(FONT, self.text_height, self.stroke))
+
+    def plate_size(self, text: str) -> tuple[int, int]:
+        """(width, height) of the plate around a text."""
+        (width, _), descent = cv2.getTextSize(text, FONT, self.scale, self.stroke)
+        return width + 2 * self.padding, self.text_height + 2 * self.padding + max(1, descent // 3)
+
+
+def place_plates(anchors: Sequence[Rectangle], sizes: Sequence[tuple[int, int]], frame_wh: tuple[int, int]
+                 ) -> list[Rectangle]:
+    """Where each plate goes: beside its anchor, inside the frame, off the plates placed before it where that is possible.
+
+    Args:
+        anchors: the rectangles that the plates belong to, the most important first.
+        sizes: (width, height) of each plate.
+        frame_wh: (width, height) of the frame.
+    """
+    placed: list[Rectangle] = []
+    for anchor, size in zip(anchors, sizes, strict=True):
+        best, least = None, float("inf")
+        for candidate in _candidates(anchor, size, frame_wh):
+            overlap = sum(_overlap(candidate, other) for other in placed)
+            if overlap < least:
+                best, least = candidate, overlap
+            if overlap == 0:
+                break
+        assert best is not None
+        placed.append(best)
+    return placed
+
+
+def _candidates(anchor: Rectangle, size: tuple[int, int], frame_wh: tuple[int, int]) -> Iterable[Rectangle]:
+    """Places in order of preference: above, inside at the top, below, then step by step down and up the left edge."""
+    x1, y1, x2, y2 = anchor
+    width, height = size
+    corners = [(x1, y1 - height), (x1, y1), (x2 - width, y1 - height), (x1, y2), (x2 - width, y2)]
+    corners += [(x1, y1 + step * (height + 1)) for step in (1, -2, 2, -3, 3, 4)]
+    for x, y in corners:
+        x = max(0, min(x, frame_wh[0] - width))
+        y = max(0, min(y, frame_wh[1] - height))
+        yield x, y, x + width, y + height
+
+
+def _overlap(a: Rectangle, b: Rectangle) -> int:
+    """Shared area in pixels."""
+    return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
+
+
+def draw_plate(canvas: Image, place: Rectangle, text: str, color: Color, style: PlateStyle, *, is_outlined: bool) -> None:
+    """Draw into `canvas`: dark text on a coloured plate, or coloured text on a dark plate with a coloured edge."""
+    _fill_rounded(canvas, place, color, style.padding)
+    if is_outlined:
+        x1, y1, x2, y2 = place
+        edge = style.border
+        _fill_rounded(canvas, (x1 + edge, y1 + edge, x2 - edge, y2 - edge), INK, style.padding - edge)
+    baseline = place[1] + style.padding + style.text_height
+    cv2.putText(canvas, text, (place[0] + style.padding, baseline), FONT, style.scale, color if is_outlined else INK,
+                style.stroke, cv2.LINE_AA)
+
+
+def _fill_rounded(canvas: Image, place: Rectangle, color: Color, radius: int) -> None:
+    """A filled rectangle whose corners are round because a thick line has round ends."""
+    x1, y1, x2, y2 = place
+    radius = max(0, min(radius, (x2 - x1 - 1) // 2, (y2 - y1 - 1) // 2))
+    inner = (x1 + radius, y1 + radius), (x2 - 1 - radius, y2 - 1 - radius)
+    cv2.rectangle(canvas, *inner, color, cv2.FILLED)
+    if radius:
+        cv2.rectangle(canvas, *inner, color, 2 * radius, cv2.LINE_AA)

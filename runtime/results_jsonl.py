@@ -1,0 +1,165 @@
+"""`results.jsonl`: one JSON object a line - a header, one line a frame, an end line - readable at any moment of a run."""
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from stmask_deploy.errors import InputError, StmaskError
+
+from .atomic import cannot_write, check_writable
+from .frame_source import Damage
+from .result import FrameResult
+
+SCHEMA = "stmask-results/1"
+SCORE_DIGITS = 8  # decimals; float32 scores have about 7
+BOX_DIGITS = 4  # decimals of a pixel
+
+
+@dataclass(frozen=True)
+class ResultsHeader:
+    """The first line: what was run on what."""
+
+    source: str
+    width: int  # pixels of the original frames
+    height: int
+    fps: float | None
+    bundle: Mapping[str, Any] = field(default_factory=dict)  # plain JSON values
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Results:
+    """A results file read back; `frames` and `end` are the JSON objects of their lines."""
+
+    header: ResultsHeader
+    frames: list[dict[str, Any]]
+    end: dict[str, Any] | None  # None: the run was cut off
+
+
+class ResultsWriter:
+    """Context manager that writes the header on opening and every frame as one whole line, handed to the system at once.
+
+    A killed run therefore loses at most the line being written. The end line is written by `finish`; a file without
+    one belongs to a run that did not end by itself.
+
+    Raises:
+        OutputError: the file exists and `overwrite` is False, or it cannot be written.
+    """
+
+    def __init__(self, path: Path, header: ResultsHeader, *, overwrite: bool = False) -> None:
+        check_writable(path, overwrite=overwrite)
+        self._path = path
+        self._num_frames = 0
+        try:
+            self._file = open(path, "wb", buffering=0)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        try:
+            self._write_line({"type": "header", "schema": SCHEMA, **dataclasses.asdict(header)})
+        except BaseException:
+            self._file.close()
+            raise
+
+    def write(self, result: FrameResult) -> None:
+        """Append the line of one frame; one without instances has its line too.
+
+        Raises:
+            OutputError: the line cannot be written.
+            StmaskError: a score or box is not a finite number.
+        """
+        self._write_line(frame_record(result))
+        self._num_frames += 1
+
+    def finish(self, damage: Damage | None = None, *, interrupted: bool = False) -> None:
+        """Write the end line: how many frames, what was wrong with the input, whether the user stopped the run.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        self._write_line({"type": "end", "frames": self._num_frames, "interrupted": interrupted,
+                          "damage": (damage or Damage(self._num_frames)).to_dict()})
+
+    def _write_line(self, record: Mapping[str, Any]) -> None:
+        line = memoryview(json.dumps(record, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+        try:
+            while line:
+                line = line[self._file.write(line):]
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
+
+    def close(self) -> None:
+        """Close the file as it is."""
+        self._file.close()
+
+    def __enter__(self) -> ResultsWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+
+def frame_record(result: FrameResult) -> dict[str, Any]:
+    """The JSON object of one frame: boxes xyxy in pixels of the original frame, class ids 1-based, masks as COCO RLE.
+
+    Raises:
+        StmaskError: a score or box is not a finite number.
+    """
+    columns = zip(result.ids.tolist(), result.class_ids.tolist(), result.labels, result.scores.tolist(),
+                  result.boxes_px.tolist(), result.segmentations, result.origins, result.ages.tolist(), strict=True)
+    instances = [{"id": identity, "class_id": class_id, "label": label, "score": round(score, SCORE_DIGITS),
+                  "box": [round(side, BOX_DIGITS) for side in box], "segmentation": segmentation, "origin": origin,
+                  "age": age}
+                 for identity, class_id, label, score, box, segmentation, origin, age in columns]
+    for instance in instances:
+        if not all(map(math.isfinite, [instance["score"], *instance["box"]])):
+            raise StmaskError(f"frame {result.index}: the model gave a score or box that is not a finite number; "
+                              "check the checkpoint with stmask-verify")
+    return {"type": "frame", "index": result.index, "time_s": round(result.time_s, 6), "instances": instances}
+
+
+def read_results(path: Path) -> Results:
+    """Read a results file, finished or not; a last line that was cut off is left out.
+
+    Raises:
+        InputError: the file cannot be read, or is not a results file of this schema.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error})") from error
+    # A whole file ends in a newline, so what follows the last newline is nothing or a line that was cut off.
+    records = [_parse_line(path, number, line) for number, line in enumerate(lines[:-1], start=1)]
+    if not records or records[0]["type"] != "header":
+        raise InputError(f"{path} has no header line; give a results.jsonl written by stmask-run")
+    end = records.pop() if records[-1]["type"] == "end" else None
+    for number, record in enumerate(records[1:], start=2):
+        if record["type"] != "frame" or not isinstance(record.get("instances"), list):
+            raise InputError(f"{path}, line {number}: expected a frame, found {record['type']!r}; the file is damaged")
+    return Results(_parse_header(path, records[0]), records[1:], end)
+
+
+def _parse_line(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"{path}, line {number} is not JSON ({error}); the file is damaged") from error
+    if not isinstance(record, dict) or not isinstance(record.get("type"), str):
+        raise InputError(f"{path}, line {number} is not a record of a results file")
+    return record
+
+
+def _parse_header(path: Path, record: Mapping[str, Any]) -> ResultsHeader:
+    if record.get("schema") != SCHEMA:
+        raise InputError(f"{path}: expected schema {SCHEMA!r}, found {record.get('schema')!r}; "
+                         "run stmask-run again with this version")
+    try:
+        return ResultsHeader(**{entry.name: record[entry.name] for entry in dataclasses.fields(ResultsHeader)})
+    except KeyError as error:
+        raise InputError(f"{path}: the header lacks {error}; the file is damaged") from error

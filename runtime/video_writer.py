@@ -1,0 +1,143 @@
+"""Annotated video: H.264 in mp4, as browsers play it."""
+from __future__ import annotations
+
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from av.video.reformatter import Colorspace
+
+from stmask_deploy.errors import OutputError
+
+from .atomic import cannot_write, check_writable
+from .frame_source import Image
+
+TIME_BASE = Fraction(1, 90000)  # divides the usual frame rates evenly, 30000/1001 included
+DEFAULT_FPS = 30.0
+KEYFRAME_INTERVAL_S = 1.0  # also what a killed run can lose at most, with the encoder's look-ahead
+BT709 = 1  # colour primaries and transfer in FFmpeg's numbering; PyAV names only the matrix
+
+# Every group of pictures is written as a fragment and flushed, so a killed run leaves a playable file; a clean close
+# turns the same file into an ordinary indexed mp4 without rewriting the pictures.
+CONTAINER_OPTIONS = {"movflags": "hybrid_fragmented+frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
+CODEC_OPTIONS = {"preset": "veryfast", "crf": "20", "bf": "0"}
+
+
+class VideoWriter:
+    """Context manager that writes BGR frames as H.264, yuv420p, BT.709.
+
+    The file is opened on the first frame, whose size is the video's. Odd sizes are padded to even ones by repeating the
+    last column or row, because yuv420p has one colour sample for 2x2 pixels.
+
+    Args:
+        path: the mp4 file.
+        fps: the rate of frames written without a time, and the encoder's guide for all; None is 30.
+        overwrite: replace an existing file.
+
+    Raises:
+        OutputError: the file exists and `overwrite` is False, or it cannot be written.
+    """
+
+    def __init__(self, path: Path, fps: float | None = None, *, overwrite: bool = False) -> None:
+        check_writable(path, overwrite=overwrite)
+        self._path = path
+        self._fps = fps or DEFAULT_FPS
+        self._frame_ticks = max(1, round(1 / (self._fps * TIME_BASE)))
+        self._container: Any = None
+        self._stream: Any = None
+        self._pts = -self._frame_ticks
+        self._is_closed = False
+
+    def write(self, image: Image, time_s: float | None = None) -> None:
+        """Append a frame.
+
+        Args:
+            image: (H, W, 3) uint8 BGR.
+            time_s: when it is shown; it must grow from frame to frame, otherwise the frame follows its predecessor by
+                1 / fps, as it does without a time.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        if self._is_closed:
+            raise OutputError(f"{self._path} is closed already; open another video for more frames")
+        height, width = (side + side % 2 for side in image.shape[:2])
+        try:
+            if self._container is None:
+                self._open(height, width)
+            image = cv2.copyMakeBorder(image, 0, height - image.shape[0], 0, width - image.shape[1],
+                                       cv2.BORDER_REPLICATE)
+            assert image.shape[:2] == (self._stream.height, self._stream.width), "all frames have the first one's size"
+            self._mux(self._to_yuv(image, time_s))
+        except (OSError, av.FFmpegError) as error:
+            self._abandon()
+            raise _output_error(self._path, error) from error
+
+    def _open(self, height: int, width: int) -> None:
+        self._container = av.open(f"file:{self._path}", "w", format="mp4", options=CONTAINER_OPTIONS)
+        interval = max(1, round(self._fps * KEYFRAME_INTERVAL_S))
+        self._stream = self._container.add_stream("libx264", rate=Fraction(self._fps).limit_denominator(1001),
+                                                  options={**CODEC_OPTIONS, "g": str(interval)})
+        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
+        context = self._stream.codec_context
+        context.time_base = TIME_BASE
+        context.color_primaries = context.color_trc = BT709
+        context.colorspace = Colorspace.ITU709
+        context.color_range = av.video.reformatter.ColorRange.MPEG
+
+    def _to_yuv(self, image: Image, time_s: float | None) -> av.VideoFrame:
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="bgr24")
+        frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
+        following = self._pts + self._frame_ticks
+        pts = following if time_s is None else round(time_s / TIME_BASE)
+        self._pts = pts if pts > self._pts else following
+        frame.pts, frame.time_base, frame.duration = self._pts, TIME_BASE, self._frame_ticks
+        return frame
+
+    def _mux(self, frame: av.VideoFrame | None) -> None:
+        for packet in self._stream.encode(frame):
+            self._container.mux(packet)
+
+    def close(self) -> None:
+        """Finish the file; without a frame there is none.
+
+        Raises:
+            OutputError: the rest cannot be written.
+        """
+        try:
+            if self._container is not None:
+                self._mux(None)
+                self._container.close()
+        except (OSError, av.FFmpegError) as error:
+            raise _output_error(self._path, error) from error
+        finally:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        self._is_closed = True
+        container, self._container = self._container, None
+        if container is not None:
+            with suppress(OSError, av.FFmpegError):
+                container.close()
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        if isinstance(error, OutputError):
+            self._abandon()
+        else:
+            self.close()
+
+
+def _output_error(path: Path, error: Exception) -> OutputError:
+    if isinstance(error, OSError):
+        return cannot_write(path, error)
+    return OutputError(f"{path} cannot be encoded ({error}); PyAV needs libx264: install the `av` wheel, or leave the "
+                       "video out with --no-video")

@@ -1,0 +1,73 @@
+"""`results.json`: the sequence-level result list of YouTube-VIS, collected frame by frame."""
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .atomic import atomic_file
+from .result import FrameResult
+
+
+@dataclass
+class _Sequence:
+    """What is remembered of one identity."""
+
+    score_sum: float = 0.0
+    class_counts: Counter[int] = field(default_factory=Counter)
+    segmentations: dict[int, dict[str, Any]] = field(default_factory=dict)  # frame index -> RLE
+
+
+class YtvisCollector:
+    """Collects frames into one entry an identity; of every mask only its RLE string is kept.
+
+    An entry holds `video_id`, `instance_id`, `score` (mean over the frames where the identity is shown),
+    `category_id` (its most frequent class, 1-based; the first seen on ties) and `segmentations`, one COCO RLE or null
+    a frame.
+    """
+
+    def __init__(self, video_id: int = 0) -> None:
+        self._video_id = video_id
+        self._num_frames = 0
+        self._sequences: dict[int, _Sequence] = {}
+
+    def add(self, result: FrameResult) -> None:
+        """Take in one frame; indices that are skipped count as frames in which nothing is shown."""
+        self._num_frames = max(self._num_frames, result.index + 1)
+        rows = zip(result.ids.tolist(), result.class_ids.tolist(), result.scores.tolist(), result.segmentations,
+                   strict=True)
+        for identity, class_id, score, segmentation in rows:
+            sequence = self._sequences.setdefault(identity, _Sequence())
+            sequence.score_sum += score
+            sequence.class_counts[class_id] += 1
+            sequence.segmentations[result.index] = segmentation
+
+    def __len__(self) -> int:
+        """Number of identities so far."""
+        return len(self._sequences)
+
+    def entries(self) -> list[dict[str, Any]]:
+        """The result list, identities in the order in which they were first shown."""
+        return [self._entry(identity) for identity in self._sequences]
+
+    def _entry(self, identity: int) -> dict[str, Any]:
+        sequence = self._sequences[identity]
+        return {"video_id": self._video_id, "score": sequence.score_sum / len(sequence.segmentations),
+                "category_id": sequence.class_counts.most_common(1)[0][0],
+                "segmentations": [sequence.segmentations.get(index) for index in range(self._num_frames)],
+                "instance_id": identity}
+
+    def write(self, path: Path, *, overwrite: bool = False) -> None:
+        """Write the list so far; `path` appears only when it is complete.
+
+        Raises:
+            OutputError: it exists and `overwrite` is False, or it cannot be written.
+        """
+        with atomic_file(path, overwrite=overwrite) as file:
+            file.write(b"[")
+            for row, identity in enumerate(self._sequences):
+                file.write(b",\n" if row else b"\n")
+                file.write(json.dumps(self._entry(identity), allow_nan=False).encode())
+            file.write(b"\n]\n")

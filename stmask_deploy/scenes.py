@@ -1,0 +1,146 @@
+"""Generated clips: textured things that move, turn, grow, cover each other, leave and come back before a panning view.
+
+They stand in for real footage where none can be shipped: the demo, the check of a fresh export, the tests.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+SPRITE_SIZE = 320  # pixels of a thing before it is scaled into the frame
+MARGIN = 0.25  # how far outside the frame a thing turns round, as a share of the frame
+NOISE_LEVEL = 2.5  # standard deviation of the camera noise, grey levels
+NOISE_SHIFTS = 64  # positions a side at which the same noise is laid over a frame
+
+
+@dataclass(frozen=True)
+class _Thing:
+    """One moving object. Lengths are shares of the frame's height, times are frames."""
+
+    sprite: Floats  # (S, S, 4) BGR in [0, 255] times alpha, alpha in [0, 1]
+    shadow: Floats  # (S, S) in [0, 1]
+    start: tuple[float, float]  # of its centre, shares of the travelled width and of the height
+    speed: float  # shares of the width a frame, to the right when positive
+    bob: tuple[float, float]  # height and frequency of its up and down
+    size: float
+    growth: tuple[float, float]  # relative amount and frequency
+    spin: float  # degrees a frame
+
+    def matrix(self, time: int, height: int, width: int) -> NDArray[np.float64]:
+        """(2, 3) affine map from sprite to frame pixels."""
+        travelled = (self.start[0] + self.speed * time) % 1.0
+        x = (travelled * (1 + 2 * MARGIN) - MARGIN) * width
+        y = (self.start[1] + self.bob[0] * np.sin(self.bob[1] * time)) * height
+        size = self.size * height * (1 + self.growth[0] * np.sin(self.growth[1] * time + self.start[0] * 6))
+        matrix = cv2.getRotationMatrix2D((SPRITE_SIZE / 2,) * 2, self.spin * time, size / SPRITE_SIZE)
+        matrix[:, 2] += np.array([x, y]) - SPRITE_SIZE / 2
+        return np.asarray(matrix, np.float64)
+
+
+def render_clip(num_frames: int, size: tuple[int, int] = (360, 640), seed: int = 0, num_objects: int = 5
+                ) -> Iterator[Image]:
+    """Frames of a generated clip; the same arguments give the same pixels, and a longer clip begins with a shorter one.
+
+    Args:
+        num_frames: how many.
+        size: (height, width) in pixels.
+        seed: of everything random in it.
+        num_objects: how many things there are; some of them may be out of view.
+
+    Yields:
+        (height, width, 3) uint8 BGR.
+    """
+    height, width = size
+    rng = np.random.default_rng(seed)
+    view = _background(rng, height, 2 * width)
+    things = [_make_thing(rng, index) for index in range(num_objects)]
+    noise = rng.normal(0, NOISE_LEVEL, (height + NOISE_SHIFTS, width + NOISE_SHIFTS, 1)).astype(np.float32)
+    for time in range(num_frames):
+        left = round((0.5 + 0.5 * np.sin(0.012 * time)) * width)
+        frame = view[:, left:left + width].copy()
+        for thing in things:
+            _paint(frame, thing, time)
+        y, x = rng.integers(0, NOISE_SHIFTS, 2)
+        frame += noise[y:y + height, x:x + width]
+        yield cv2.convertScaleAbs(np.maximum(frame, 0, out=frame))
+
+
+def _paint(frame: Floats, thing: _Thing, time: int) -> None:
+    """Blend a thing and its soft shadow into (H, W, 3), inside its own rectangle."""
+    height, width = frame.shape[:2]
+    matrix = thing.matrix(time, height, width)
+    center = matrix @ [SPRITE_SIZE / 2, SPRITE_SIZE / 2, 1]
+    reach = np.hypot(*matrix[0, :2]) * SPRITE_SIZE * 0.75
+    x1, y1 = np.clip(np.floor(center - reach), 0, [width, height]).astype(int).tolist()
+    x2, y2 = np.clip(np.ceil(center + reach), 0, [width, height]).astype(int).tolist()
+    if x1 >= x2 or y1 >= y2:
+        return
+    matrix[:, 2] -= [x1, y1]
+    region = frame[y1:y2, x1:x2]
+    layer = cv2.warpAffine(thing.sprite, matrix, (x2 - x1, y2 - y1))
+    matrix[:, 2] += reach * 0.08
+    shadow = cv2.warpAffine(thing.shadow, matrix, (x2 - x1, y2 - y1))
+    region *= ((1 - shadow) * (1 - layer[:, :, 3]))[:, :, None]
+    region += layer[:, :, :3]
+
+
+def _make_thing(rng: np.random.Generator, index: int) -> _Thing:
+    direction = 1 if index % 2 else -1
+    sprite = _sprite(rng, index)
+    shadow = 0.5 * cv2.GaussianBlur(sprite[:, :, 3], (0, 0), SPRITE_SIZE * 0.03)
+    return _Thing(sprite=sprite, shadow=np.asarray(shadow, np.float32),
+                  start=(rng.uniform(0.2, 0.8), rng.uniform(0.25, 0.8)),
+                  speed=direction * rng.uniform(0.001, 0.004), bob=(rng.uniform(0.02, 0.1), rng.uniform(0.03, 0.1)),
+                  size=rng.uniform(0.25, 0.6), growth=(rng.uniform(0.05, 0.3), rng.uniform(0.02, 0.06)),
+                  spin=rng.uniform(-1.5, 1.5))
+
+
+def _sprite(rng: np.random.Generator, index: int) -> Floats:
+    """(S, S, 4): a disc, a box, a star or a blob, covered with stripes, dots, checks or marble, lit from above."""
+    y, x = (np.mgrid[:SPRITE_SIZE, :SPRITE_SIZE] / (SPRITE_SIZE / 2) - 1).astype(np.float32)
+    angle, radius = np.arctan2(y, x), np.hypot(x, y)
+    phase = rng.uniform(0, 6)
+    edges = [0.8, 0.72 * (np.abs(np.cos(angle)) ** 6 + np.abs(0.8 * np.sin(angle)) ** 6) ** (-1 / 6),
+             0.62 + 0.2 * np.cos(5 * angle), 0.62 + 0.12 * np.sin(3 * angle + phase) + 0.06 * np.sin(5 * angle)]
+    alpha = np.clip((edges[index % 4] - radius) * SPRITE_SIZE / 3, 0, 1)
+    marble = _texture(rng, SPRITE_SIZE, SPRITE_SIZE)
+    bands = rng.uniform(9, 16)
+    stripes = np.sin(bands * (x + 0.3 * marble[:, :, 0]))
+    checks = np.sin(bands * x) * np.sin(bands * y)
+    dots = np.cos(bands * x + phase) + np.cos(bands * y) - 0.7
+    cover = [stripes, checks, marble.sum(axis=2) * 0.7, dots][(index + index // 4) % 4]
+    share = 0.5 + 0.5 * np.tanh(4 * cover)[:, :, None]
+    colors = np.array([rng.uniform(20, 150, 3), rng.uniform(120, 250, 3)])
+    colors = 0.75 * colors + 0.25 * colors.mean(axis=1, keepdims=True)
+    paint = colors[0] * share + colors[1] * (1 - share) + 18 * marble
+    light = np.clip(1.08 - 0.3 * y - 0.35 * radius ** 2, 0.25, 1.3)[:, :, None]
+    paint = np.clip(paint * light, 0, 255) * alpha[:, :, None]
+    return np.concatenate([paint, alpha[:, :, None]], axis=2).astype(np.float32)
+
+
+def _background(rng: np.random.Generator, height: int, width: int) -> Floats:
+    """(height, width, 3): hazy sky over textured ground."""
+    texture = _texture(rng, height, width)
+    ridge = 0.38 + 0.05 * np.sin(np.linspace(0, 9, width) + rng.uniform(0, 6)) + 0.08 * texture[0, :, 0]
+    y = np.linspace(0, 1, height)[:, None]
+    ground = 0.5 + 0.5 * np.tanh(45 * (y - ridge[None]))[:, :, None]
+    sky = np.array([215, 190, 160]) - 60 * (1 - y[:, :, None]) + 14 * texture
+    soil = np.array([70, 105, 95]) + rng.uniform(-30, 30, 3) + 55 * y[:, :, None] + 42 * texture
+    return np.asarray(sky * (1 - ground) + soil * ground, np.float32)
+
+
+def _texture(rng: np.random.Generator, height: int, width: int) -> Floats:
+    """(height, width, 3) smooth noise of about [-1, 1], several sizes of grain, mostly grey."""
+    total = np.zeros((height, width, 3), np.float32)
+    for octave in range(2, 8):
+        cells = max(2, 2 ** octave * height // max(height, width)), 2 ** octave
+        grain = rng.normal(0, 1, (*cells, 1)) + rng.normal(0, 0.35, (*cells, 3))
+        total += cv2.resize(grain.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC) * 0.75 ** octave
+    return total / np.float32(1.6)
