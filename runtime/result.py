@@ -1,6 +1,7 @@
 """What the user gets for one frame: boxes, masks and identities in pixels of the original picture."""
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -41,6 +42,17 @@ class FrameResult:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def select(self, rows: NDArray[np.bool_] | IntArray) -> FrameResult:
+        """The chosen rows, by mask or index, as a result of its own; masks made already are not made again."""
+        columns = {name: getattr(self, name)[rows] for name in
+                   ("ids", "class_ids", "scores", "boxes_px", "ages", "soft_masks")}
+        chosen = dataclasses.replace(self, **columns)
+        for name in ("patches", "segmentations"):
+            if name in self.__dict__:
+                made = self.__dict__[name]
+                chosen.__dict__[name] = type(made)(made[row] for row in np.arange(len(self))[rows].tolist())
+        return chosen
 
     @property
     def labels(self) -> list[str]:

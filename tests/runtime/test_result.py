@@ -69,3 +69,17 @@ def test_no_instances() -> None:
 def test_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         result([], [], []).index = 1  # type: ignore[misc]
+
+
+def test_select_takes_rows_and_what_was_made_of_them() -> None:
+    shown = result([(1, 2, 4, 5), (0, 0, 8, 8), (3, 3, 5, 5)], [0, 4, 0], [2, 1, 1])
+    before = shown.select(np.array([False, True, True]))
+    patches = shown.patches
+    after = shown.select(np.array([2, 1]))
+    assert before.ids.tolist() == [6, 7]
+    assert before.segmentations == shown.segmentations[1:]
+    assert (after.ids.tolist(), after.origins) == ([7, 6], ["detected", "propagated"])
+    assert after.patches[0] is patches[2] and after.patches[1] is patches[1]
+    assert after.segmentations == [shown.segmentations[2], shown.segmentations[1]]
+    np.testing.assert_array_equal(after.masks, shown.masks[[2, 1]])
+    assert len(shown.select(np.zeros(3, np.bool_))) == 0
