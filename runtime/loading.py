@@ -4,21 +4,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from stmask_deploy.bundle import (
-    FRAME_INPUTS,
-    FRAME_OUTPUTS,
-    TEMPORAL_INPUTS,
-    TEMPORAL_OUTPUTS,
-    BundleDescription,
-    read_description,
-)
+from stmask_deploy.bundle import BundleDescription, read_description
 from stmask_deploy.errors import InputError
 from stmask_deploy.geometry import level_sizes
 
 from .backends import Backend, TensorSpec, check_request, open_backend
 
 MAX_GRAPH_BYTES = 2**31  # an ONNX file cannot be larger
-_FEATURE_MAPS = ("fpn", "temporal")  # outputs of the frame graph that only the temporal graph reads
 
 
 @dataclass(frozen=True)
@@ -76,8 +68,8 @@ def _check_file(path: Path, backend: str) -> None:
 def _expected(role: str, description: BundleDescription) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
     """Inputs and outputs of the graph of `role`, as the exporter writes them."""
     model = description.model
-    rows = description.max_candidates
     levels = level_sizes(model.padded_size, model.num_levels)
+    rows = description.max_candidates
     maps: dict[str, tuple[int | None, ...]] = {}
     if model.temporal is not None:
         maps = {"fpn": (1, model.fpn_width, *levels[model.temporal.level]),
@@ -88,12 +80,10 @@ def _expected(role: str, description: BundleDescription) -> tuple[dict[str, Tens
             "centerness": (rows,), "mask_coeffs": (rows, model.num_prototypes),
             "embeddings": (rows, model.embedding_dim), "anchor_index": (rows,), "num_candidates": (),
             "prototypes": (2 * levels[0][0], 2 * levels[0][1], model.num_prototypes), **maps}
-        inputs: tuple[str, ...] = FRAME_INPUTS
-        outputs = tuple(name for name in FRAME_OUTPUTS if name in maps or name not in _FEATURE_MAPS)
     else:
         shapes = {**maps, **{f"prev_{name}": shape for name, shape in maps.items()}, "boxes": (None, 4),
                   "box_deltas": (None, 4), "coeff_deltas": (None, model.num_prototypes)}
-        inputs, outputs = TEMPORAL_INPUTS, TEMPORAL_OUTPUTS
+    inputs, outputs = description.tensor_names(role)
     types = {"frame": "uint8", "anchor_index": "int64", "num_candidates": "int64"}
 
     def specs(names: tuple[str, ...]) -> dict[str, TensorSpec]:

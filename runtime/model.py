@@ -76,7 +76,7 @@ class Model:
     def lost_candidates(self) -> int:
         """Anchors over the candidate threshold, since `reset`, that the frame graph had no row left for.
 
-        Not zero means that results may differ from the released ones: export with more `--max-candidates`.
+        Counted in frames where they could have changed the result: export with more `--max-candidates`.
         """
         return self._pipeline.lost_candidates
 

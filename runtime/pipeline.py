@@ -34,7 +34,8 @@ class Pipeline:
         timer: is told about every stage.
 
     Attributes:
-        lost_candidates: anchors over the candidate threshold that the frame graph had no row left for, so far.
+        lost_candidates: anchors over the candidate threshold that the frame graph had no row left for, so far; counted
+            in frames where they could have changed the result.
     """
 
     def __init__(self, bundle: Bundle, options: RunOptions, timer: Timer) -> None:
@@ -69,7 +70,6 @@ class Pipeline:
         """The rows that hold candidates, best first and in the anchors' order where equal, whatever the backend's."""
         found = int(outputs["num_candidates"])
         count = min(found, len(outputs["boxes"]))
-        self.lost_candidates += found - count
         anchors = outputs["anchor_index"][:count]
         rows = Candidates(*(outputs[name][:count] for name in
                             ("boxes", "class_scores", "centerness", "mask_coeffs", "embeddings")))
@@ -77,8 +77,18 @@ class Pipeline:
             raise StmaskError("the frame graph returned values that are not numbers; try precision f32, "
                               "or verify the bundle with stmask-verify")
         best = rows.class_scores.max(axis=1, initial=0)
-        order = np.lexsort((anchors, -best))
-        return rows[order[best[order] > np.float32(self._options.score_threshold)]]
+        scores = best * rows.centerness
+        order = np.lexsort((anchors, -scores))
+        chosen = rows[order[best[order] > np.float32(self._options.score_threshold)]]
+        if found > count and self._misses_rows(len(chosen), float(scores.min())):
+            self.lost_candidates += found - count
+        return chosen
+
+    def _misses_rows(self, num_candidates: int, worst_score: float) -> bool:
+        """Whether candidates that did not leave the graph, none of which scores above `worst_score`, could matter."""
+        if self._options.nms == "per-class":
+            return worst_score > self._options.score_threshold
+        return num_candidates < self._options.top_k
 
     def _suppress(self, candidates: Candidates) -> Detections:
         options = self._options

@@ -1,10 +1,11 @@
 """Bundles built by hand: graphs of a few operators with a bundle's inputs and outputs, so that no network is needed.
 
-The frame graph finds `count` objects in every picture that is not black. Brightness moves them to the right and is what
-its feature maps hold; the temporal graph's box deltas are twice the change of brightness (in [0, 1]) between two frames.
+The frame graph finds `count` objects in every picture that is not black. Brightness moves them to the right and is
+what its feature maps hold; the temporal graph's box deltas are twice the change of brightness between two frames.
 """
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from stmask_deploy.bundle import (
     TEMPORAL_OUTPUTS,
     BundleDescription,
 )
-from stmask_deploy.config import ModelConfig, TemporalConfig
+from stmask_deploy.config import ModelConfig
 
 ROWS = 6
 CONFIG = ModelConfig(class_names=("cat", "dog"), fpn_width=4, head_width=5, num_prototypes=4, embedding_dim=8,
@@ -118,8 +119,9 @@ def save_ir(onnx_path: Path, path: Path, description: BundleDescription | None) 
 def write_bundle(folder: Path, *, count: int = 3, has_temporal: bool = True, openvino: bool = False,
                  constants: dict[str, Any] | None = None, **changes: Any) -> Path:
     """A bundle in `folder`; `changes` go into its description, `constants` into its frame graph."""
-    model = ModelConfig(**{**CONFIG.__dict__, "temporal": TemporalConfig() if has_temporal else None})
-    description = describe(model=model, **changes)
+    if not has_temporal:
+        changes["model"] = dataclasses.replace(CONFIG, temporal=None)
+    description = describe(**changes)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / DESCRIPTION_FILE).write_text(description.to_json())
     graphs = {"frame": frame_graph(count, **(constants or {})), "temporal": temporal_graph()}

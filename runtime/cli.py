@@ -1,0 +1,134 @@
+"""`stmask-run`: a video in, masks with identities out."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from stmask_deploy import __version__
+from stmask_deploy.console import Command
+from stmask_deploy.errors import EXIT_DAMAGED_INPUT, EXIT_INTERRUPTED, InputError
+
+if TYPE_CHECKING:
+    from .model import Model
+    from .run import RunSummary
+
+_EPILOG = """\b
+Examples:
+  stmask-run clip.mp4 -m model_stmask
+  stmask-run frames/ -m model_stmask -o out --backend openvino --precision bf16
+  stmask-run 0 -m model_stmask --max-frames 300
+  stmask-run clip.mp4 -m model_stmask --no-temporal --nms per-class --no-video
+
+\b
+Exit codes: 0 done; 1 the run failed; 2 bad input or usage; 3 finished, but the input was damaged; 4 output could not
+be written; 5 backend or device; 130 interrupted, the results so far are complete.
+"""
+
+
+@click.command(cls=Command, epilog=_EPILOG, context_settings={"max_content_width": 110, "show_default": True})
+@click.argument("source")
+@click.option("-m", "--model", "bundle", required=True, type=click.Path(path_type=Path), metavar="BUNDLE",
+              help="Folder written by stmask-export.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR",
+              help="Folder for the results.  [default: runs/NAME OF THE SOURCE]")
+@click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run.")
+@click.option("--backend", type=click.Choice(["onnxruntime", "openvino"]), default="onnxruntime",
+              help="Library that executes the graphs.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "gpu"]), default="auto",
+              help="cuda: NVIDIA GPU (onnxruntime); gpu: Intel GPU (openvino); auto: the fastest that works.")
+@click.option("--precision", type=click.Choice(["f32", "bf16", "f16"]), default="f32",
+              help="Of the arithmetic; other than f32 with openvino only.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: the backend's choice]")
+@click.option("--tracker", type=click.Choice(["released", "paper", "frame"]),
+              help="released: as the released code; paper: equations 15-17; frame: without temporal fusion.  "
+                   "[default: released, or frame where the bundle has no temporal graph]")
+@click.option("--no-temporal", is_flag=True, help="The same as --tracker frame.")
+@click.option("--alpha", type=float, help="Paper tracker: weight of the embeddings' cosine.  [default: 1.0]")
+@click.option("--beta", type=float, help="Paper tracker: weight of the mask IoU.  [default: 1.0]")
+@click.option("--epsilon", type=float, help="Paper tracker: score a known object has to exceed.  [default: 0.7]")
+@click.option("--new-object-score", type=float,
+              help="Released and frame tracker: score a known object has to exceed.  [default: 1.4]")
+@click.option("--score-decay", type=float, default=0.95, help="Factor on the score for each frame without detection.")
+@click.option("--max-age", "max_age_shown", type=int, default=10,
+              help="Frames an object is shown without being detected.")
+@click.option("--conf", "score_threshold", type=float, default=0.05,
+              help="Score above which objects are detected and in the results.")
+@click.option("--nms", type=click.Choice(["cross-class", "per-class"]), default="cross-class",
+              help="Suppression over all classes at once, or within each class.")
+@click.option("--nms-iou", type=float, default=0.5, help="Overlap above which the worse of two detections goes.")
+@click.option("--top-k", type=int, default=200, help="Candidates that enter suppression, best first.")
+@click.option("--max-detections", type=int, default=100, help="Detections that leave per-class suppression.")
+@click.option("--memory", type=click.Choice(["exact", "bounded"]),
+              help="exact: no object is ever forgotten, as in the released code; bounded: time and memory a frame stay "
+                   "flat.  [default: bounded for cameras, exact otherwise]")
+@click.option("--retire-after", type=int, metavar="FRAMES",
+              help="Bounded memory: forget objects not detected for more frames than this.  [default: 30]")
+@click.option("--no-video", is_flag=True, help="Do not write the annotated video.")
+@click.option("--draw-conf", type=click.FloatRange(0, 1), default=0.3,
+              help="Draw objects from this score on; the results hold the others too.")
+@click.option("--max-frames", type=click.IntRange(min=1), help="Stop after that many frames.")
+@click.option("--image-fps", type=float, default=30.0, help="Frames a second that the images of a folder stand for.")
+@click.version_option(__version__, prog_name="stmask-run")
+@click.pass_context
+def main(ctx: click.Context, source: str, bundle: Path, output: Path | None, overwrite: bool, backend: str, device: str,
+         precision: str, threads: int | None, no_video: bool, draw_conf: float, max_frames: int | None,
+         image_fps: float, **options: Any) -> None:
+    """Find, segment and track the objects of SOURCE with an exported model.
+
+    SOURCE is a video file, a folder of images, a single image, or the number of a camera. Written are results.jsonl (a
+    line a frame, there while it runs), results.json (YouTube-VIS result list) and video.mp4 (annotated).
+    """
+    from .model import load
+    from .output_folder import OutputFolder, default_folder
+    from .run import run_video
+    from .sources import open_source
+
+    _apply_no_temporal(options)
+    with open_source(source, image_fps=image_fps) as opened:
+        folder = output or default_folder(opened)
+        OutputFolder(folder).check(overwrite)  # before the model is loaded, which takes a while
+        model = load(bundle, backend, device, precision, threads, **options)
+        model.reset(opened.is_live)
+        _tell_setup(model, opened.is_live)
+        summary = run_video(model, opened, folder, draw=not no_video, draw_threshold=draw_conf, max_frames=max_frames,
+                            overwrite=overwrite, show_progress=True)
+    _tell_summary(summary)
+    if summary.is_interrupted:
+        ctx.exit(EXIT_INTERRUPTED)
+    if summary.damage.is_damaged:
+        ctx.exit(EXIT_DAMAGED_INPUT)
+
+
+def _apply_no_temporal(options: dict[str, Any]) -> None:
+    if options.pop("no_temporal"):
+        if options["tracker"] not in (None, "frame"):
+            raise InputError(f"--no-temporal and --tracker {options['tracker']} exclude each other")
+        options["tracker"] = "frame"
+
+
+def _tell_setup(model: Model, is_live: bool) -> None:
+    options = model.options
+    click.echo(f"{model.description.model.variant} ({model.description.checkpoint_name}) on {model.device}; "
+               f"tracker {options.tracker}, nms {options.nms}", err=True)
+    if options.memory_note:
+        click.echo(options.memory_note, err=True)
+    if is_live:
+        click.echo("no results.json for a camera: it would have to hold the whole video; results.jsonl has all of it",
+                   err=True)
+
+
+def _tell_summary(summary: RunSummary) -> None:
+    click.echo(f"{summary.frames} frames in {summary.seconds:.1f} s ({summary.fps:.2f} frames/s), "
+               f"{summary.identities} identities")
+    for path in summary.files:
+        click.echo(str(path))
+    if summary.lost_candidates:
+        click.echo(f"warning: {summary.lost_candidates} candidates had no place in the frame graph's rows and were "
+                   "lost; export with more --max-candidates, or raise --conf", err=True)
+    if summary.damage.is_damaged:
+        click.echo(f"warning: the input is damaged: {summary.damage}; the results are complete for what was read",
+                   err=True)
+    if summary.is_interrupted:
+        click.echo("interrupted: the results hold every frame up to here", err=True)

@@ -1,0 +1,39 @@
+"""Ctrl-C as a question asked between frames, so that no file is left in the middle of something."""
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+
+class InterruptFlag:
+    """Context manager that takes the first Ctrl-C as a wish to stop; a second one interrupts at once, as usual.
+
+    Only the main thread of a program receives Ctrl-C: in any other this does nothing.
+
+    Attributes:
+        is_set: Ctrl-C was pressed.
+    """
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._before: Any = None
+
+    def __enter__(self) -> InterruptFlag:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def _note(self, _signal: int, _frame: FrameType | None) -> None:
+        self.is_set = True
+        self._restore()
+
+    def _restore(self) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+            self._before = None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self._restore()

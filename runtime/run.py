@@ -1,0 +1,72 @@
+"""A whole run: a source through a model into files."""
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from .frame_source import Damage, FrameSource
+from .interrupt import InterruptFlag
+from .model import Model
+from .output_folder import OutputFolder
+from .progress import Progress
+from .run_writer import RunWriter
+
+DRAW_THRESHOLD = 0.3  # what is worth looking at; the results keep everything above the score threshold
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run did."""
+
+    frames: int
+    seconds: float  # from the first frame to the last file
+    identities: int
+    files: tuple[Path, ...]
+    damage: Damage  # of the source
+    lost_candidates: int  # see `Model.lost_candidates`
+    is_interrupted: bool  # stopped by Ctrl-C; the files hold everything up to there
+
+    @property
+    def fps(self) -> float:
+        """Frames a second, everything included."""
+        return self.frames / self.seconds if self.seconds > 0 else 0.0
+
+
+def run_video(model: Model, source: FrameSource, folder: Path, *, draw: bool = True,
+              draw_threshold: float = DRAW_THRESHOLD, max_frames: int | None = None, overwrite: bool = False,
+              show_progress: bool = False) -> RunSummary:
+    """Run a source and write results.jsonl, results.json and an annotated video (or picture) into `folder`.
+
+    Args:
+        model: opened bundle; it is reset first.
+        source: is read to its end, not closed.
+        folder: is made where missing.
+        draw: write the annotated video.
+        draw_threshold: instances with a lower score are in the results, but not drawn.
+        max_frames: stop after that many.
+        overwrite: replace the results of an earlier run.
+        show_progress: draw a progress line, where standard error is a terminal.
+
+    Raises:
+        InputError: the source turns out to be unreadable.
+        OutputError: `folder` holds results already, or something cannot be written.
+    """
+    output = OutputFolder(folder)
+    output.check(overwrite)
+    output.clear()
+    start = time.perf_counter()
+    model.reset(source.is_live)  # decides the options that the results' header tells
+    total = min((count for count in (source.num_frames, max_frames) if count is not None), default=None)
+    with InterruptFlag() as interrupt, RunWriter(model, source, output, draw, draw_threshold) as writer:
+        with Progress(total) if show_progress else nullcontext() as progress:
+            for frame, result in model.track_frames(source, max_frames=max_frames):
+                writer.write(frame, result)
+                if progress is not None:
+                    progress.advance(f"{len(result)} objects")
+                if interrupt.is_set:
+                    break
+        files = writer.finish(interrupt.is_set)
+    return RunSummary(writer.num_frames, time.perf_counter() - start, writer.num_identities, files, source.damage,
+                      model.lost_candidates, interrupt.is_set)

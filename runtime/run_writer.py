@@ -1,0 +1,131 @@
+"""All files of one run, written frame by frame."""
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+import cv2
+
+from stmask_deploy.errors import OutputError
+
+from .atomic import atomic_file, cannot_write
+from .drawing import draw_result
+from .frame_source import Frame, FrameSource, Image
+from .model import Model
+from .output_folder import OutputFolder
+from .result import FrameResult
+from .results_jsonl import ResultsHeader, ResultsWriter
+from .video_writer import VideoWriter
+from .ytvis import YtvisCollector
+
+
+class RunWriter:
+    """Context manager over the writers of a run. Only `finish` gives the files their final names.
+
+    Args:
+        model: has been reset for the source.
+        source: where the frames come from.
+        output: a clear folder.
+        draw: write an annotated video, or picture.
+        draw_threshold: instances with a lower score are not drawn.
+
+    Attributes:
+        num_frames: written so far.
+    """
+
+    def __init__(self, model: Model, source: FrameSource, output: OutputFolder, draw: bool,
+                 draw_threshold: float) -> None:
+        self.num_frames = 0
+        self._model = model
+        self._source = source
+        self._output = output
+        self._draw = draw
+        self._draw_threshold = draw_threshold
+        self._ids: set[int] = set()
+
+    def __enter__(self) -> RunWriter:
+        with ExitStack() as stack:
+            self._results = stack.enter_context(ResultsWriter(self._output.results, self._header()))
+            # A result list spans the whole video with every identity: it cannot be kept of a source without an end.
+            self._sequences = None if self._source.is_live else YtvisCollector()
+            self._video: VideoWriter | None = None
+            if self._draw and self._source.kind != "image":
+                self._video = stack.enter_context(VideoWriter(self._output.unfinished_video, self._source.fps))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def _header(self) -> ResultsHeader:
+        description = self._model.description
+        bundle = {"export_id": description.export_id, "variant": description.model.variant,
+                  "checkpoint": description.checkpoint_name, "checkpoint_sha256": description.checkpoint_sha256,
+                  "device": self._model.device}
+        source = self._source
+        return ResultsHeader(source.name, source.width, source.height, source.fps, bundle,
+                             self._model.options.to_dict())
+
+    @property
+    def num_identities(self) -> int:
+        """Different identities shown so far."""
+        return len(self._ids)
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Take in one frame.
+
+        Raises:
+            OutputError: a file cannot be written.
+        """
+        stage = self._model.timer.stage
+        with stage("masks"):
+            result.segmentations  # noqa: B018  made once, on demand; here, so that their time is told apart
+        with stage("encode"):
+            self._results.write(result)
+        if self._sequences is not None:
+            self._sequences.add(result)
+        self._ids.update(result.ids.tolist())
+        self.num_frames += 1
+        if self._draw:
+            with stage("draw"):
+                image = draw_result(frame.image, result.select(result.scores >= self._draw_threshold))
+            with stage("encode"):
+                self._write_image(image, frame.time_s)
+
+    def _write_image(self, image: Image, time_s: float) -> None:
+        if self._video is not None:
+            self._video.write(image, time_s)
+            return
+        path = self._output.picture
+        is_encoded, data = cv2.imencode(path.suffix, image)
+        if not is_encoded:
+            raise OutputError(f"{path} cannot be encoded; leave it out with --no-video")
+        with atomic_file(path) as file:
+            file.write(data.tobytes())
+
+    def finish(self, is_interrupted: bool) -> tuple[Path, ...]:
+        """Complete all files.
+
+        Returns:
+            The files there are.
+
+        Raises:
+            OutputError: one cannot be completed.
+        """
+        self._results.finish(self._source.damage, interrupted=is_interrupted)
+        if self._sequences is not None:
+            self._sequences.write(self._output.sequences)
+        if self._video is not None:
+            self._video.close()
+            self._rename_video()
+        return tuple(path for path in self._output.files if path.exists())
+
+    def _rename_video(self) -> None:
+        if not self._output.unfinished_video.exists():
+            return  # no frame was written
+        try:
+            self._output.unfinished_video.replace(self._output.video)
+        except OSError as error:
+            raise cannot_write(self._output.video, error) from error

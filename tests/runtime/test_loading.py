@@ -1,0 +1,124 @@
+"""Only a bundle whose parts belong together is opened."""
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+from tiny_bundles import CONFIG, describe, frame_graph, save_graph, save_ir, temporal_graph
+
+from stmask_deploy.errors import InputError
+from stmask_deploy.runtime import loading
+from stmask_deploy.runtime.backends import BACKENDS
+from stmask_deploy.runtime.loading import open_bundle
+
+MakeBundle = Callable[..., Path]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_bundle_opens(bundle: Path, backend: str) -> None:
+    opened = open_bundle(bundle, backend)
+    assert opened.description == describe()
+    assert opened.temporal is not None
+    assert opened.frame.metadata == opened.temporal.metadata == describe()
+
+
+def test_graphs_that_are_not_needed_are_not_loaded(make_bundle: MakeBundle) -> None:
+    folder = make_bundle()
+    (folder / "temporal.onnx").unlink()
+    assert open_bundle(folder, with_temporal=False).temporal is None
+    with pytest.raises(InputError, match="no .*temporal.onnx"):
+        open_bundle(folder)
+    assert open_bundle(make_bundle("frames", has_temporal=False)).temporal is None
+
+
+def test_paths_may_be_strings(bundle: Path) -> None:
+    assert open_bundle(str(bundle)).description == describe()
+
+
+@pytest.mark.parametrize("role", ["frame", "temporal"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_graphs_of_two_exports_are_refused(make_bundle: MakeBundle, role: str, backend: str) -> None:
+    folder, other = make_bundle("one", openvino=True), make_bundle("two", export_id="89ef", openvino=True)
+    description = describe()
+    description.graph_path(other, role, backend).replace(description.graph_path(folder, role, backend))
+    with pytest.raises(InputError, match="89ef but the bundle is of export 0123abcd: files of two exports are mixed"):
+        open_bundle(folder, backend)
+
+
+def test_a_bundle_without_ir_says_how_to_get_it(make_bundle: MakeBundle) -> None:
+    with pytest.raises(InputError, match="stmask-export CHECKPOINT --openvino"):
+        open_bundle(make_bundle(), "openvino")
+
+
+def test_no_bundle(tmp_path: Path, make_bundle: MakeBundle) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        open_bundle(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="is not a bundle"):
+        open_bundle(tmp_path / "empty")
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "stmask.json").write_text('{"schema": "something/9"}')
+    with pytest.raises(InputError, match="expected schema"):
+        open_bundle(tmp_path / "bundle")
+
+
+@pytest.mark.parametrize(("backend", "file"), [
+    ("onnxruntime", "frame.onnx"), ("openvino", "openvino/frame.xml"), ("openvino", "openvino/frame.bin"),
+])
+def test_files_of_impossible_size_are_not_even_read(make_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch,
+                                                    backend: str, file: str) -> None:
+    folder = make_bundle(openvino=True)
+    (folder / file).write_bytes(b"")
+    with pytest.raises(InputError, match="has 0 bytes and cannot be a graph"):
+        open_bundle(folder, backend)
+    (folder / file).write_bytes(b"x" * 100)
+    monkeypatch.setattr(loading, "MAX_GRAPH_BYTES", 99)
+    with pytest.raises(InputError, match="cannot be a graph"):
+        open_bundle(folder, backend)
+
+
+def test_a_missing_weights_file_is_told(make_bundle: MakeBundle) -> None:
+    folder = make_bundle(openvino=True)
+    (folder / "openvino" / "temporal.bin").unlink()
+    with pytest.raises(InputError, match=r"temporal\.bin"):
+        open_bundle(folder, "openvino")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_all_differences_to_the_description_are_told_together(make_bundle: MakeBundle, backend: str) -> None:
+    folder = make_bundle(openvino=True, model=dataclasses.replace(CONFIG, class_names=("cat",), num_prototypes=9))
+    with pytest.raises(InputError) as caught:
+        open_bundle(folder, backend)
+    told = str(caught.value)
+    assert "class_scores: expected float32 (6, 1), found float32 (6, 2)" in told
+    assert "prototypes: expected float32 (16, 16, 9), found float32 (16, 16, 4)" in told
+    assert "mask_coeffs" in told and "boxes" not in told
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_graph_in_the_other_ones_place_is_refused(make_bundle: MakeBundle, backend: str) -> None:
+    folder = make_bundle()
+    save_graph(temporal_graph(), folder / "frame.onnx", describe())
+    save_graph(frame_graph(1), folder / "temporal.onnx", describe())
+    for role in ("frame", "temporal"):
+        save_ir(folder / f"{role}.onnx", folder / "openvino" / f"{role}.xml", describe())
+    with pytest.raises(InputError, match="input frame is missing"):
+        open_bundle(folder, backend)
+
+
+def test_unknown_inputs_and_wrong_types_are_told(make_bundle: MakeBundle) -> None:
+    folder = make_bundle()
+    graph = frame_graph(3)
+    graph.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    graph.graph.input.append(onnx.helper.make_tensor_value_info("mask", onnx.TensorProto.FLOAT, [1]))
+    save_graph(graph, folder / "frame.onnx", describe())
+    with pytest.raises(InputError, match=r"unknown input mask; input frame: expected uint8 \(1, 40, 64, 3\), found fl"):
+        open_bundle(folder)
+
+
+def test_wrong_requests_are_told_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="backend 'torch' is not known"):
+        open_bundle(tmp_path / "nothing", "torch")
