@@ -13,6 +13,12 @@ from stmask_deploy.models.stmask import STMask
 NOT_A_CANDIDATE = -2.0  # below every product of a probability and a centerness
 
 
+def clamp_candidates(config: ModelConfig, max_candidates: int) -> int:
+    """K: at most as many rows as there are anchors."""
+    cells = sum(height * width for height, width in level_sizes(config.padded_size, config.num_levels))
+    return min(max_candidates, cells * config.anchors_per_cell)
+
+
 class FrameGraph(nn.Module):
     """The frame network with what surrounds it: normalisation, padding, decoding and the choice of candidates.
 
@@ -22,7 +28,7 @@ class FrameGraph(nn.Module):
     Args:
         model: the network.
         config: its configuration.
-        max_candidates: K, rows that leave the graph; at most the number of anchors.
+        max_candidates: K, rows that leave the graph (see `clamp_candidates`).
         candidate_threshold: foreground probability that makes an anchor a candidate.
     """
 
@@ -34,7 +40,7 @@ class FrameGraph(nn.Module):
         self.candidate_threshold = candidate_threshold
         sizes = level_sizes(config.padded_size, config.num_levels)
         anchors = make_anchors(sizes, config.anchor_shapes, config.anchor_scales)
-        self.max_candidates = min(max_candidates, len(anchors))
+        self.max_candidates = clamp_candidates(config, max_candidates)
         self.register_buffer("anchors", torch.from_numpy(anchors), persistent=False)
 
     def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
@@ -46,6 +52,8 @@ class FrameGraph(nn.Module):
         passed = best > self.candidate_threshold
         rank = torch.where(passed, best * anchors.centerness[0], NOT_A_CANDIDATE)
         index = rank.topk(self.max_candidates).indices  # (K,)
+        # Without a temporal graph nothing reads the maps.
+        maps = () if self.config.temporal is None else (prediction.fpn, prediction.temporal)
         return (
             decode_boxes(anchors.box_deltas[0].index_select(0, index), self.anchors.index_select(0, index)),
             class_scores.index_select(0, index),
@@ -55,6 +63,5 @@ class FrameGraph(nn.Module):
             index,
             passed.sum(),
             prediction.prototypes[0],
-            prediction.fpn,
-            prediction.temporal,
+            *maps,
         )

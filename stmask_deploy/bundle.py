@@ -25,7 +25,7 @@ ROLES = ("frame", "temporal")
 # Names of the graphs' inputs and outputs: exporter, verifier and runtime all read these.
 FRAME_INPUTS = ("frame",)
 FRAME_OUTPUTS = ("boxes", "class_scores", "centerness", "mask_coeffs", "embeddings", "anchor_index", "num_candidates",
-                 "prototypes", "fpn", "temporal")
+                 "prototypes", "fpn", "temporal")  # the last two only where there is a temporal graph to read them
 TEMPORAL_INPUTS = ("prev_fpn", "fpn", "prev_temporal", "temporal", "boxes")
 TEMPORAL_OUTPUTS = ("box_deltas", "coeff_deltas")
 
@@ -50,6 +50,12 @@ class BundleDescription:
     def roles(self) -> tuple[str, ...]:
         """The graphs this bundle has."""
         return ROLES if self.model.temporal is not None else ROLES[:1]
+
+    def tensor_names(self, role: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Names of the inputs and outputs of the graph of `role`, in order."""
+        if role == "temporal":
+            return TEMPORAL_INPUTS, TEMPORAL_OUTPUTS
+        return FRAME_INPUTS, FRAME_OUTPUTS if self.model.temporal is not None else FRAME_OUTPUTS[:-2]
 
     def graph_path(self, folder: Path, role: str, backend: str) -> Path:
         """Where the graph of `role` (frame | temporal) lies for `backend` (onnxruntime | openvino)."""

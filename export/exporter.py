@@ -1,0 +1,200 @@
+"""Checkpoint -> verified bundle."""
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+
+import stmask_deploy
+from stmask_deploy.bundle import (
+    DESCRIPTION_FILE,
+    METADATA_KEY,
+    OPENVINO_FOLDER,
+    REPORT_FILE,
+    BundleDescription,
+)
+from stmask_deploy.errors import InputError, OutputError, StmaskError
+from stmask_deploy.models.checkpoint import Checkpoint
+from stmask_deploy.models.stmask import STMask
+
+from .frame_graph import FrameGraph, clamp_candidates
+from .lowering import Dcn
+from .onnx_model import export_module
+from .openvino_ir import require_openvino, save_ir, to_openvino
+from .temporal_graph import TemporalGraph, example_inputs
+from .verify import TOLERANCES, Verification, verify_bundle
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How a checkpoint is written."""
+
+    dcn: Dcn = Dcn.NATIVE
+    opset: int = 20
+    max_candidates: int = 512  # K; more than the 200 that NMS keeps, so cross-class NMS never misses one
+    candidate_threshold: float = 0.05
+    simplify: bool = True
+    openvino_weights: str | None = None  # f32 | f16; None writes no IR
+    tolerance: float | None = None  # largest error as a share of an output's range; None: `verify.TOLERANCES`
+
+    def __post_init__(self) -> None:
+        if self.max_candidates < 1:
+            raise InputError(f"max-candidates must be at least 1, got {self.max_candidates}")
+        if not 0 <= self.candidate_threshold < 1:
+            raise InputError(f"candidate-threshold must be in [0, 1), got {self.candidate_threshold}")
+
+
+def export_checkpoint(checkpoint: Checkpoint, folder: Path, options: ExportOptions, *, overwrite: bool = False,
+                      say: Say = lambda _line: None) -> Verification:
+    """Write the bundle of `checkpoint` to `folder`: complete and verified, or not at all.
+
+    Args:
+        checkpoint: what `load_checkpoint` gave.
+        folder: the bundle's folder; made, or replaced when `overwrite`.
+        options: how to write it.
+        overwrite: replace a bundle that is there.
+        say: is told one line a step.
+
+    Raises:
+        InputError: the folder exists, or IR is asked for without openvino.
+        OutputError: the folder cannot be written.
+        StmaskError: the graphs do not compute what PyTorch computes; the message lists every miss.
+    """
+    if options.openvino_weights is not None:
+        require_openvino()
+    _check_target(folder, overwrite)
+    started = time.perf_counter()
+    model = checkpoint.build()
+    config = checkpoint.config
+    description = BundleDescription(
+        export_id=uuid.uuid4().hex, model=config, checkpoint_name=checkpoint.name,
+        checkpoint_sha256=checkpoint.sha256, max_candidates=clamp_candidates(config, options.max_candidates),
+        candidate_threshold=options.candidate_threshold, opset=options.opset, dcn=options.dcn.value,
+        tool_version=stmask_deploy.__version__, openvino_weights=options.openvino_weights)
+    with _building(folder) as build:
+        graphs = {role: export_graph(model, description, role, options) for role in description.roles}
+        say(f"traced {' and '.join(graphs)} graph, opset {options.opset}, deformable convolution {options.dcn.value}")
+        _write(build, description, graphs)
+        verification = verify_bundle(build, model, TOLERANCES if options.tolerance is None
+                                     else dict.fromkeys(TOLERANCES, options.tolerance))
+        for line in verification.lines():
+            say(line)
+        if not verification.passed:
+            raise StmaskError(f"the exported graphs do not match PyTorch: {verification.summary()}; nothing was written")
+        description = replace(description, tolerances=verification.reached())
+        _write(build, description, graphs)
+        report = {"bundle": description.to_dict(), "notes": list(checkpoint.notes), "operators": count_operators(graphs),
+                  "megabytes": _sizes(build), "seconds": round(time.perf_counter() - started, 1),
+                  "versions": library_versions(), "verification": verification.to_dict()}
+        (build / REPORT_FILE).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return verification
+
+
+def export_graph(model: STMask, description: BundleDescription, role: str, options: ExportOptions) -> onnx.ModelProto:
+    """The ONNX model of one role (frame | temporal), without metadata."""
+    config = description.model
+    inputs, outputs = description.tensor_names(role)
+    settings: dict[str, Any] = {"opset": options.opset, "dcn": options.dcn, "simplify": options.simplify}
+    with torch.no_grad():
+        if role == "temporal":
+            return export_module(TemporalGraph(model).eval(), example_inputs(config), inputs, outputs,
+                                 dynamic={"boxes": {0: "N"}}, **settings)
+        graph = FrameGraph(model, config, description.max_candidates, description.candidate_threshold).eval()
+        generator = torch.Generator().manual_seed(0)
+        frame = torch.randint(0, 256, (1, *config.input_size, 3), dtype=torch.uint8, generator=generator)
+        return export_module(graph, [frame], inputs, outputs, **settings)
+
+
+def metadata(description: BundleDescription, role: str) -> dict[str, str]:
+    """What every graph says of itself: the whole description, and its main facts for readers that only list keys."""
+    config = description.model
+    return {
+        METADATA_KEY: description.to_json(),
+        "stmask.role": role,
+        "stmask.export_id": description.export_id,
+        "stmask.variant": config.variant,
+        "task": "video instance segmentation",
+        "names": json.dumps(dict(enumerate(config.class_names, start=1))),
+        "imgsz": json.dumps(list(config.input_size)),
+        "version": description.tool_version,
+    }
+
+
+def count_operators(graphs: Mapping[str, onnx.ModelProto]) -> dict[str, dict[str, int]]:
+    """Nodes of each kind in each graph, the most frequent first."""
+    counts: dict[str, dict[str, int]] = {}
+    for role, graph in graphs.items():
+        names = [f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in graph.graph.node]
+        counts[role] = dict(sorted(((name, names.count(name)) for name in set(names)), key=lambda item: (-item[1], item)))
+    return counts
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what took part in an export."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "onnxruntime-gpu", "openvino", "numpy"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def _write(folder: Path, description: BundleDescription, graphs: Mapping[str, onnx.ModelProto]) -> None:
+    (folder / DESCRIPTION_FILE).write_text(description.to_json() + "\n", encoding="utf-8")
+    for role, graph in graphs.items():
+        info = metadata(description, role)
+        onnx.helper.set_model_props(graph, info)
+        onnx.save(graph, description.graph_path(folder, role, "onnxruntime"))
+        if description.openvino_weights is not None:
+            path = description.graph_path(folder, role, OPENVINO_FOLDER)
+            path.parent.mkdir(exist_ok=True)
+            save_ir(to_openvino(graph), path, description.openvino_weights == "f16", info)
+
+
+def _sizes(folder: Path) -> dict[str, float]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): round(path.stat().st_size / 1e6, 2) for path in files}
+
+
+def _check_target(folder: Path, overwrite: bool) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir() or (any(folder.iterdir()) and not (folder / DESCRIPTION_FILE).is_file()):
+        raise InputError(f"{folder} exists and is not a bundle; choose another folder with -o")
+    if any(folder.iterdir()) and not overwrite:
+        raise InputError(f"bundle {folder} exists; give --overwrite to replace it, or another folder with -o")
+
+
+@contextlib.contextmanager
+def _building(folder: Path) -> Iterator[Path]:
+    """A folder to build in beside `folder`, which takes its place on success and is gone on failure."""
+    build: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        build = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        build.chmod(0o755)
+        yield build
+        if folder.exists():
+            shutil.rmtree(folder)
+        build.rename(folder)
+    except StmaskError:
+        raise
+    except OSError as error:
+        raise OutputError(f"bundle {folder} cannot be written ({error.strerror or error}); nothing was written"
+                          ) from error
+    finally:
+        if build is not None:
+            shutil.rmtree(build, ignore_errors=True)

@@ -1,0 +1,96 @@
+"""What an export would write, without writing it."""
+from __future__ import annotations
+
+import torch
+
+from stmask_deploy.bundle import BundleDescription
+from stmask_deploy.config import Calibration, ModelConfig
+from stmask_deploy.geometry import level_sizes
+from stmask_deploy.models.stmask import STMask, build_stmask
+
+from .exporter import ExportOptions
+from .frame_graph import clamp_candidates
+from .lowering import Dcn
+
+
+def assumptions(config: ModelConfig) -> list[str]:
+    """What the tensors of a checkpoint cannot show, as `option: value` lines."""
+    lines = [f"input size (--input-size): {_by(config.input_size)}, padded to {_by(config.padded_size)}",
+             f"anchors (--anchor-ratios, --anchor-scales): {', '.join(_anchor(shape) for shape in config.anchor_shapes)} "
+             f"cells, scales {', '.join(f'{scale:.4g}' for scale in config.anchor_scales)}",
+             f"centerness order (--centerness-order): {config.centerness_order.value}",
+             f"pixel mean and std (RGB): {config.pixel_mean}, {config.pixel_std}"]
+    if config.temporal is not None:
+        lines.append(f"temporal network (--temporal-level, --roi-size): reads P{3 + config.temporal.level}, "
+                     f"RoIs of {config.temporal.roi_size}x{config.temporal.roi_size}")
+    return lines
+
+
+def plan_lines(config: ModelConfig, options: ExportOptions) -> list[str]:
+    """Variant, inputs and outputs, operators of the project and sizes of both graphs."""
+    with torch.device("meta"):
+        model = build_stmask(config)
+    rows = clamp_candidates(config, options.max_candidates)
+    levels = level_sizes(config.padded_size, config.num_levels)
+    description = BundleDescription("", config, "", "", rows, options.candidate_threshold, options.opset,
+                                    options.dcn.value, "")
+    lines = [f"opset {options.opset}, deformable convolution as {options.dcn.value}, "
+             f"{sum(h * w for h, w in levels) * config.anchors_per_cell} anchors on {config.num_levels} levels"]
+    for role in description.roles:
+        inputs, outputs = description.tensor_names(role)
+        shapes = graph_shapes(description)
+        lines.append(f"{role}.onnx  {_megabytes(model, role):.1f} MB")
+        lines += [f"  {kind:3s} {name:15s} {shapes[role][name]}" for kind, names in (("in", inputs), ("out", outputs))
+                  for name in names]
+        lines.append(f"  operators: {', '.join(_operators(config, options.dcn, role))}")
+    if options.openvino_weights is not None:
+        half = 0.5 if options.openvino_weights == "f16" else 1.0
+        lines += [f"openvino/{role}.xml, .bin  {_megabytes(model, role) * half:.1f} MB, {options.openvino_weights} weights"
+                  for role in description.roles]
+    return lines
+
+
+def graph_shapes(description: BundleDescription) -> dict[str, dict[str, str]]:
+    """Types and shapes of all inputs and outputs, as text."""
+    config, rows = description.model, description.max_candidates
+    levels = level_sizes(config.padded_size, config.num_levels)
+    height, width = config.input_size
+    frame = {"frame": f"uint8 (1, {height}, {width}, 3) BGR", "boxes": f"({rows}, 4)",
+             "class_scores": f"({rows}, {config.num_classes - 1})", "centerness": f"({rows},)",
+             "mask_coeffs": f"({rows}, {config.num_prototypes})", "embeddings": f"({rows}, {config.embedding_dim})",
+             "anchor_index": f"int64 ({rows},)", "num_candidates": "int64 ()",
+             "prototypes": f"({2 * levels[0][0]}, {2 * levels[0][1]}, {config.num_prototypes})"}
+    if config.temporal is None:
+        return {"frame": frame}
+    h, w = levels[config.temporal.level]
+    maps = {"fpn": f"(1, {config.fpn_width}, {h}, {w})", "temporal": f"(1, {config.head_width}, {h}, {w})"}
+    temporal = {**maps, **{f"prev_{name}": shape for name, shape in maps.items()}, "boxes": "(N, 4)",
+                "box_deltas": "(N, 4)", "coeff_deltas": f"(N, {config.num_prototypes})"}
+    return {"frame": {**frame, **maps}, "temporal": temporal}
+
+
+def _operators(config: ModelConfig, dcn: Dcn, role: str) -> list[str]:
+    if role == "temporal":
+        return ["1 stmask::Correlation (function)", "1 RoiAlign"]
+    calibrated = sum(kind is not Calibration.NONE for kind in
+                     (config.class_calibration, config.mask_calibration, config.track_calibration))
+    plain = calibrated * len(config.kernel_shapes) * len(config.anchor_scales) * config.num_levels
+    modulated = len(config.deformable_blocks)
+    if dcn is Dcn.NATIVE:
+        return [f"{plain + modulated} DeformConv"] if plain + modulated else ["standard ONNX only"]
+    found = [f"{count} stmask::{name} (function)" for count, name in
+             ((modulated, "ModulatedDeformConv"), (plain, "DeformConv")) if count]
+    return found or ["standard ONNX only"]
+
+
+def _megabytes(model: STMask, role: str) -> float:
+    return sum(value.numel() * value.element_size() for name, value in model.state_dict().items()
+               if name.startswith("TemporalNet.") == (role == "temporal")) / 1e6
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _anchor(shape: tuple[float, float]) -> str:
+    return f"{shape[0]:.4g}x{shape[1]:.4g}"

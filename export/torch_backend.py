@@ -1,0 +1,41 @@
+"""PyTorch behind the runtime's backend interface: the reference that exported graphs are compared with."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from stmask_deploy.bundle import BundleDescription
+from stmask_deploy.models.stmask import STMask
+from stmask_deploy.runtime.backends import TensorSpec
+from stmask_deploy.runtime.loading import Bundle
+
+from .frame_graph import FrameGraph
+from .temporal_graph import TemporalGraph
+
+
+class TorchBackend:
+    """One graph's module, run eagerly on the CPU in float32."""
+
+    def __init__(self, module: torch.nn.Module, description: BundleDescription, role: str) -> None:
+        self.metadata = description
+        self.device = f"PyTorch {torch.__version__} on CPU, f32, {torch.get_num_threads()} threads"
+        self.inputs: Mapping[str, TensorSpec] = {}  # not checked: the module is the definition
+        self.outputs: Mapping[str, TensorSpec] = {}
+        self._module = module.eval()
+        self.input_names, self.output_names = description.tensor_names(role)
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Values for all inputs by name -> all outputs by name."""
+        with torch.no_grad():
+            outputs = self._module(*(torch.from_numpy(inputs[name]) for name in self.input_names))
+        return {name: value.numpy() for name, value in zip(self.output_names, outputs, strict=True)}
+
+
+def torch_bundle(model: STMask, description: BundleDescription) -> Bundle:
+    """`model` as an opened bundle, for the runtime's pipeline."""
+    frame = FrameGraph(model, description.model, description.max_candidates, description.candidate_threshold)
+    temporal = None if description.model.temporal is None else TorchBackend(TemporalGraph(model), description, "temporal")
+    return Bundle(description, TorchBackend(frame, description, "frame"), temporal)

@@ -1,0 +1,210 @@
+"""Do the exported graphs compute what PyTorch computes? Output by output, and track by track."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stmask_deploy.bundle import BundleDescription, read_description
+from stmask_deploy.models.boxes import decode_boxes
+from stmask_deploy.models.frames import prepare_frames
+from stmask_deploy.models.stmask import STMask
+from stmask_deploy.runtime.loading import Bundle, open_bundle
+from stmask_deploy.scenes import render_clip
+
+from .frame_graph import FrameGraph
+from .temporal_graph import TemporalGraph
+
+Arrays = Mapping[str, NDArray[Any]]
+Image = NDArray[np.uint8]
+
+# Largest allowed error of an output, as a share of its range. Half-precision weights are rounded to 11 bits.
+TOLERANCES = {"onnxruntime": 1e-4, "openvino": 1e-4, "openvino f16 weights": 5e-2}
+NUM_FRAMES = 3
+ROW_OUTPUTS = ("boxes", "class_scores", "centerness", "mask_coeffs", "embeddings")
+MAP_OUTPUTS = ("prototypes", "fpn", "temporal")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One output of one graph on one backend, over all frames."""
+
+    backend: str
+    output: str  # graph/output
+    shape: tuple[int, ...]
+    error: float  # largest difference, as a share of the reference's range
+    tolerance: float
+    problem: str = ""  # what is wrong beside the value: a shape, a choice of candidates
+
+    @property
+    def passed(self) -> bool:
+        return not self.problem and self.error <= self.tolerance  # NaN is not
+
+    def line(self) -> str:
+        shape = "x".join(map(str, self.shape)) or "scalar"
+        verdict = "ok" if self.passed else f"MISS {self.problem}".rstrip()
+        return (f"{self.backend:12s} {self.output:22s} {shape:14s} error {self.error:.1e} of range, "
+                f"tolerance {self.tolerance:.0e}  {verdict}")
+
+
+@dataclass(frozen=True)
+class Verification:
+    """All checks of a bundle."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.checks) and all(check.passed for check in self.checks)
+
+    def lines(self) -> list[str]:
+        return [check.line() for check in self.checks]
+
+    def summary(self) -> str:
+        """All misses, in one sentence."""
+        missed = [f"{check.backend} {check.output} ({check.problem or f'error {check.error:.1e}'})"
+                  for check in self.checks if not check.passed]
+        return f"{len(missed)} of {len(self.checks)} outputs missed: {', '.join(missed)}" if missed else "all outputs match"
+
+    def reached(self) -> dict[str, float]:
+        """Backend -> largest error."""
+        backends = dict.fromkeys(check.backend for check in self.checks)
+        return {name: float(f"{max(check.error for check in self.checks if check.backend == name):.2e}")
+                for name in backends}
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"passed": self.passed, "checks": [{**vars(check), "passed": check.passed} for check in self.checks]}
+
+
+def exported_backends(folder: Path, description: BundleDescription) -> list[str]:
+    """The backends that the bundle in `folder` has graphs for."""
+    return [name for name in ("onnxruntime", "openvino") if description.graph_path(folder, "frame", name).is_file()]
+
+
+def verify_bundle(folder: Path, model: STMask, tolerances: Mapping[str, float] = TOLERANCES,
+                  frames: Sequence[Image] | None = None) -> Verification:
+    """Compare every graph of a bundle, on every backend it was written for, with PyTorch.
+
+    Args:
+        folder: the bundle.
+        model: the network that it was exported from.
+        tolerances: largest error by backend, keys of `TOLERANCES`.
+        frames: (H, W, 3) uint8 BGR pictures of any size, at least two; by default a generated scene.
+
+    Raises:
+        InputError: the bundle cannot be opened.
+        DeviceError: a backend's library is missing.
+    """
+    description = read_description(folder)
+    pictures = frames if frames is not None else list(render_clip(NUM_FRAMES, (360, 640), seed=7))
+    height, width = description.model.input_size
+    resized = [cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)[None] for picture in pictures]
+    checks: list[Check] = []
+    for backend in exported_backends(folder, description):
+        half = backend == "openvino" and description.openvino_weights == "f16"
+        tolerance = tolerances[f"{backend} f16 weights" if half else backend]
+        bundle = open_bundle(folder, backend, device="cpu")
+        checks += _merge(_frame_checks(bundle, model, resized, backend, tolerance))
+        if bundle.temporal is not None:
+            checks += _merge(_temporal_checks(bundle, model, resized, backend, tolerance))
+    return Verification(tuple(checks))
+
+
+def _merge(checks: Iterator[Check]) -> list[Check]:
+    """The worst check of each output."""
+    worst: dict[str, Check] = {}
+    for check in checks:
+        known = worst.get(check.output)
+        if known is None or (known.passed and (not check.passed or check.error > known.error)):
+            worst[check.output] = check
+    return list(worst.values())
+
+
+def _frame_checks(bundle: Bundle, model: STMask, frames: Sequence[Image], backend: str,
+                  tolerance: float) -> Iterator[Check]:
+    for frame in frames:
+        found = bundle.frame.run({"frame": frame})
+        reference = frame_reference(model, bundle.description, frame)
+        index = found["anchor_index"]
+        for name in ROW_OUTPUTS:  # every row that left the graph, against the same anchor in PyTorch
+            yield _compare(backend, f"frame/{name}", reference[name][index], found[name], tolerance,
+                           span=float(np.ptp(reference[name])))
+        for name in MAP_OUTPUTS:
+            if name in found:
+                yield _compare(backend, f"frame/{name}", reference[name], found[name], tolerance)
+        yield _choice_check(reference, found, bundle.description, backend, tolerance)
+
+
+def frame_reference(model: STMask, description: BundleDescription, frame: Image) -> dict[str, NDArray[Any]]:
+    """PyTorch's predictions for *all* anchors and the frame's maps, named as the frame graph's outputs."""
+    graph = FrameGraph(model, description.model, description.max_candidates, description.candidate_threshold)
+    with torch.no_grad():
+        prediction = model(prepare_frames(torch.from_numpy(frame), description.model))
+        anchors = prediction.anchors
+        values = {"boxes": decode_boxes(anchors.box_deltas[0], graph.anchors), "class_scores": anchors.class_probs[0, :, 1:],
+                  "centerness": anchors.centerness[0], "mask_coeffs": anchors.mask_coeffs[0],
+                  "embeddings": anchors.embeddings[0], "prototypes": prediction.prototypes[0], "fpn": prediction.fpn,
+                  "temporal": prediction.temporal}
+    return {name: value.numpy() for name, value in values.items()}
+
+
+def _choice_check(reference: Arrays, found: Arrays, description: BundleDescription, backend: str,
+                  tolerance: float) -> Check:
+    """Whether the graph chose the anchors that PyTorch would; anchors within the tolerance of a limit may differ."""
+    best = reference["class_scores"].max(axis=1)
+    rank = best * reference["centerness"]
+    rows = len(found["anchor_index"])
+    count = int(found["num_candidates"])
+    margin = tolerance * float(np.ptp(best))
+    surely = best > description.candidate_threshold + margin
+    maybe = best > description.candidate_threshold - margin
+    chosen = np.zeros(len(best), bool)
+    chosen[found["anchor_index"][:min(count, rows)]] = True
+    problem = ""
+    if not surely.sum() <= count <= maybe.sum():
+        problem = f"{count} candidates, PyTorch has {int(surely.sum())} to {int(maybe.sum())}"
+    elif (chosen & ~maybe).any():
+        problem = f"{int((chosen & ~maybe).sum())} rows are no candidates"
+    else:
+        left = surely & ~chosen
+        lowest = rank[chosen].min() if chosen.any() else np.inf
+        slack = 2 * tolerance * float(np.ptp(rank))
+        if left.any() and (count <= rows or rank[left].max() > lowest + slack):
+            problem = f"{int(left.sum())} better candidates were left out"
+    return Check(backend, "frame/anchor_index", found["anchor_index"].shape, 0.0, tolerance, problem)
+
+
+def _temporal_checks(bundle: Bundle, model: STMask, frames: Sequence[Image], backend: str,
+                     tolerance: float) -> Iterator[Check]:
+    assert bundle.temporal is not None
+    graph = TemporalGraph(model)
+    names = bundle.description.tensor_names("temporal")
+    for previous, current in zip(frames, frames[1:], strict=False):
+        before, now = (frame_reference(model, bundle.description, frame) for frame in (previous, current))
+        order = np.argsort(-before["class_scores"].max(axis=1), kind="stable")
+        for count in (0, 1, 8):
+            feeds = {"prev_fpn": before["fpn"], "fpn": now["fpn"], "prev_temporal": before["temporal"],
+                     "temporal": now["temporal"], "boxes": np.ascontiguousarray(before["boxes"][order[:count]])}
+            with torch.no_grad():
+                values = graph(*(torch.from_numpy(feeds[name]) for name in names[0]))
+            found = bundle.temporal.run(feeds)
+            for name, value in zip(names[1], values, strict=True):
+                yield _compare(backend, f"temporal/{name}", value.numpy(), found[name], tolerance,
+                               span=max(float(np.ptp(value.numpy())) if value.numel() else 0.0, 1e-3))
+
+
+def _compare(backend: str, output: str, reference: NDArray[Any], found: NDArray[Any], tolerance: float,
+             span: float | None = None) -> Check:
+    if reference.shape != found.shape:
+        return Check(backend, output, found.shape, float("nan"), tolerance, f"shape, expected {reference.shape}")
+    if not reference.size:
+        return Check(backend, output, found.shape, 0.0, tolerance)
+    spread = span if span is not None else float(np.ptp(reference))
+    difference = float(np.abs(reference.astype(np.float64) - found.astype(np.float64)).max())
+    return Check(backend, output, found.shape, difference / max(spread, 1e-6), tolerance)
