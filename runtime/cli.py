@@ -72,8 +72,8 @@ be written; 5 backend or device; 130 interrupted, the results so far are complet
 @click.option("--image-fps", type=float, default=30.0, help="Frames a second that the images of a folder stand for.")
 @click.version_option(__version__, prog_name="stmask-run")
 @click.pass_context
-def main(ctx: click.Context, source: str, bundle: Path, output: Path | None, overwrite: bool, backend: str, device: str,
-         precision: str, threads: int | None, no_video: bool, draw_conf: float, max_frames: int | None,
+def main(ctx: click.Context, /, source: str, bundle: Path, output: Path | None, overwrite: bool, backend: str,
+         device: str, precision: str, threads: int | None, no_video: bool, draw_conf: float, max_frames: int | None,
          image_fps: float, **options: Any) -> None:
     """Find, segment and track the objects of SOURCE with an exported model.
 

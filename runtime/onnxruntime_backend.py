@@ -33,8 +33,8 @@ class OnnxRuntimeBackend:
         if text is None:
             raise InputError(f"{graph} was not exported by this tool (it carries no description); use stmask-export")
         self.metadata = BundleDescription.from_json(text, f"the description in {graph}")
-        self.inputs = {entry.name: _spec(entry) for entry in self._session.get_inputs()}
-        self.outputs = {entry.name: _spec(entry) for entry in self._session.get_outputs()}
+        self.inputs: Mapping[str, TensorSpec] = {entry.name: _spec(entry) for entry in self._session.get_inputs()}
+        self.outputs: Mapping[str, TensorSpec] = {entry.name: _spec(entry) for entry in self._session.get_outputs()}
         words = "CUDA" if provider == _CUDA else f"CPU, {_threads_in_words(threads)}"
         self.device = f"ONNX Runtime {ort.__version__}, {precision}, {words}{note}"
 

@@ -36,8 +36,8 @@ class OpenVinoBackend:
         self.metadata = BundleDescription.from_json(model.get_rt_info(METADATA_KEY).astype(str),
                                                     f"the description in {graph}")
         compiled = _compile(ov, core, model, graph, plugin, precision, threads)
-        self.inputs = {_name(port): _spec(port) for port in compiled.inputs}
-        self.outputs = {_name(port): _spec(port) for port in compiled.outputs}
+        self.inputs: Mapping[str, TensorSpec] = {_name(port): _spec(port) for port in compiled.inputs}
+        self.outputs: Mapping[str, TensorSpec] = {_name(port): _spec(port) for port in compiled.outputs}
         self._request = compiled.create_infer_request()
         version = ov.get_version().split("-")[0]
         used = "CPU" if plugin == "CPU" else core.get_property(plugin, "FULL_DEVICE_NAME")

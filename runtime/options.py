@@ -90,9 +90,9 @@ class RunOptions:
             InputError: the options ask for something the bundle cannot do.
         """
         if self.score_threshold < description.candidate_threshold:
-            raise InputError(f"score threshold {self.score_threshold} is below {description.candidate_threshold}, which "
-                             "the bundle was exported with; export again with --candidate-threshold "
-                             f"{self.score_threshold}")
+            raise InputError(f"score threshold {self.score_threshold} is below the candidate threshold "
+                             f"{description.candidate_threshold} of this bundle; export again with "
+                             f"--candidate-threshold {self.score_threshold}")
         has_temporal = description.model.temporal is not None
         if not has_temporal and self.tracker not in (None, "frame"):
             raise InputError(f"tracker {self.tracker!r} needs a temporal graph and this bundle has none; "

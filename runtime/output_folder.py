@@ -29,35 +29,42 @@ class OutputFolder:
         self.unfinished_video = path / "video.part.mp4"
         self.picture = path / "frame.png"
 
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """All of them, whether they exist or not."""
-        return self.results, self.sequences, self.video, self.unfinished_video, self.picture
+    def existing(self) -> tuple[Path, ...]:
+        """The files that are there."""
+        files = (self.results, self.sequences, self.video, self.unfinished_video, self.picture)
+        return tuple(path for path in files if path.exists())
 
     def check(self, overwrite: bool) -> None:
-        """Make the folder, and refuse early what could not be written later.
+        """Refuse early what could not be written later; changes nothing.
 
         Raises:
-            OutputError: it holds results already and `overwrite` is False, or nothing can be written in it.
+            OutputError: the folder holds results already and `overwrite` is False, or nothing can be written there.
         """
+        there = self.existing()
+        if there and not overwrite:
+            raise OutputError(f"{self.path} holds results already ({', '.join(path.name for path in there)}); "
+                              "use --overwrite or another folder with -o")
+        nearest = self.path.absolute()
+        while not nearest.exists():
+            nearest = nearest.parent
+        if not nearest.is_dir():
+            raise OutputError(f"{nearest} is a file and cannot be the output folder; choose another with -o")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise OutputError(f"folder {nearest} is not writable; choose another with -o")
+
+    def prepare(self, overwrite: bool) -> None:
+        """Make the folder, and clear it of an earlier run, so that the files in it belong together.
+
+        Raises:
+            OutputError: as for `check`.
+        """
+        self.check(overwrite)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            for path in self.existing():
+                path.unlink()
         except OSError as error:
             raise cannot_write(self.path, error) from error
-        if not os.access(self.path, os.W_OK | os.X_OK):
-            raise OutputError(f"folder {self.path} is not writable; choose another with -o")
-        there = [path.name for path in self.files if path.exists()]
-        if there and not overwrite:
-            raise OutputError(f"{self.path} holds results already ({', '.join(there)}); "
-                              "use --overwrite or another folder with -o")
-
-    def clear(self) -> None:
-        """Remove the files of an earlier run, so that what lies in the folder afterwards belongs together."""
-        for path in self.files:
-            try:
-                path.unlink(missing_ok=True)
-            except OSError as error:
-                raise cannot_write(path, error) from error
 
 
 def default_folder(source: FrameSource) -> Path:
@@ -65,4 +72,4 @@ def default_folder(source: FrameSource) -> Path:
     name = source.name
     if source.kind in ("video", "image"):
         name = Path(name).stem
-    return Path("runs") / (name.replace(" ", "-") or source.kind)
+    return Path("runs") / name.replace(" ", "-")

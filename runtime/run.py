@@ -54,8 +54,7 @@ def run_video(model: Model, source: FrameSource, folder: Path, *, draw: bool = T
         OutputError: `folder` holds results already, or something cannot be written.
     """
     output = OutputFolder(folder)
-    output.check(overwrite)
-    output.clear()
+    output.prepare(overwrite)
     start = time.perf_counter()
     model.reset(source.is_live)  # decides the options that the results' header tells
     total = min((count for count in (source.num_frames, max_frames) if count is not None), default=None)

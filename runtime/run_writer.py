@@ -120,7 +120,7 @@ class RunWriter:
         if self._video is not None:
             self._video.close()
             self._rename_video()
-        return tuple(path for path in self._output.files if path.exists())
+        return self._output.existing()
 
     def _rename_video(self) -> None:
         if not self._output.unfinished_video.exists():

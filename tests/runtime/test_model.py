@@ -119,6 +119,10 @@ def test_lost_candidates_are_counted_where_they_matter(make_bundle: MakeBundle) 
     model = load(folder, top_k=ROWS)
     model.step(picture(100))
     assert model.lost_candidates == 0
+    # With four of the six below the host's own threshold, some of the lost ones could have filled the cap.
+    model = load(folder, top_k=ROWS, score_threshold=0.75)
+    model.step(picture(100))
+    assert model.lost_candidates == 5
     # Rows with a score below the threshold yield nothing in any class: the worst of the six has 0.4 * 0.95.
     for threshold, lost in ((0.37, 5), (0.39, 0)):
         model = load(folder, nms="per-class", score_threshold=threshold)
@@ -148,15 +152,15 @@ def test_values_that_are_not_numbers_are_an_error(make_bundle: MakeBundle) -> No
 
 
 def test_a_source_is_tracked_from_a_clean_state(bundle: Path, tmp_path: Path) -> None:
-    folder = save_pictures(tmp_path / "clip", [100, 0, 120])
+    folder = save_pictures(tmp_path / "clip", [0, 100, 0, 120])
     model = load(bundle)
     model.step(picture(100))
     for _ in range(2):
         results = list(model.track(folder, image_fps=10))
-        assert [result.index for result in results] == [0, 1, 2]
-        assert [result.time_s for result in results] == pytest.approx([0, 0.1, 0.2])
-        assert [result.ids.tolist() for result in results] == [[0, 1, 2]] * 3
-        assert [result.origins[0] for result in results] == ["detected", "propagated", "detected"]
+        assert [result.index for result in results] == [0, 1, 2, 3]
+        assert [result.time_s for result in results] == pytest.approx([0, 0.1, 0.2, 0.3])
+        assert [result.ids.tolist() for result in results] == [[], [0, 1, 2], [0, 1, 2], [0, 1, 2]]
+        assert [result.origins[0] for result in results[1:]] == ["detected", "propagated", "detected"]
     assert len(list(model.track(folder, max_frames=2))) == 2
 
 

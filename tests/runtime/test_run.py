@@ -1,0 +1,188 @@
+"""A whole run: the files it leaves, also when something goes wrong in the middle."""
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+from tiny_bundles import SCORES, picture, write_bundle
+
+from stmask_deploy.errors import InputError, OutputError
+from stmask_deploy.runtime import run_writer
+from stmask_deploy.runtime.frame_source import Frame, FrameSource
+from stmask_deploy.runtime.model import Model, load
+from stmask_deploy.runtime.results_jsonl import read_results
+from stmask_deploy.runtime.run import RunSummary, run_video
+from stmask_deploy.runtime.sources import open_source
+from stmask_deploy.runtime.timing import StageTimer
+
+BRIGHTNESSES = [100, 110, 0, 120, 130]
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    for index, brightness in enumerate(BRIGHTNESSES):
+        cv2.imwrite(str(folder / f"{index}.png"), picture(brightness))
+    return folder
+
+
+def run(bundle: Path, source: Path, folder: Path, **options: Any) -> RunSummary:
+    with open_source(source) as opened:
+        return run_video(load(bundle), opened, folder, **options)
+
+
+def test_all_files_of_a_run(bundle: Path, clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out"
+    summary = run(bundle, clip, out)
+    assert (summary.frames, summary.identities, summary.lost_candidates, summary.is_interrupted) == (5, 3, 0, False)
+    assert summary.fps > 0 and not summary.damage.is_damaged
+    assert summary.files == (out / "results.jsonl", out / "results.json", out / "video.mp4")
+    assert sorted(path.name for path in out.iterdir()) == ["results.json", "results.jsonl", "video.mp4"]
+    results = read_results(out / "results.jsonl")
+    assert (results.header.source, results.header.width, results.header.height) == ("clip", 128, 80)
+    assert results.header.bundle["export_id"] == "0123abcd" and "ONNX Runtime" in results.header.bundle["device"]
+    assert results.header.options["tracker"] == "released"
+    assert [[row["origin"] for row in frame["instances"]] for frame in results.frames] == [
+        ["propagated" if brightness == 0 else "detected"] * 3 for brightness in BRIGHTNESSES]
+    assert results.end is not None and results.end["frames"] == 5 and not results.end["interrupted"]
+    sequences = json.loads((out / "results.json").read_text())
+    assert [len(entry["segmentations"]) for entry in sequences] == [5, 5, 5]
+    with av.open(str(out / "video.mp4")) as video:
+        assert len(list(video.decode(video=0))) == 5
+
+
+def test_results_keep_what_is_not_drawn(bundle: Path, clip: Path, tmp_path: Path,
+                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[list[int]] = []
+
+    def note(image: Any, result: Any) -> Any:
+        drawn.append(result.ids.tolist())
+        return image
+
+    monkeypatch.setattr(run_writer, "draw_result", note)
+    run(bundle, clip, tmp_path / "out", draw_threshold=float(SCORES[1].max() * 0.95) - 1e-3)
+    assert drawn == [[0, 1], [0, 1], [0], [0, 1], [0, 1]]  # scores decay by 0.95 in the third frame
+    assert all(len(frame["instances"]) == 3 for frame in read_results(tmp_path / "out" / "results.jsonl").frames)
+
+
+def test_no_video(bundle: Path, clip: Path, tmp_path: Path) -> None:
+    summary = run(bundle, clip, tmp_path / "out", draw=False)
+    assert [path.name for path in summary.files] == ["results.jsonl", "results.json"]
+
+
+def test_a_single_picture_is_annotated_as_a_picture(bundle: Path, clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    summary = run(bundle, clip / "0.png", out)
+    assert [path.name for path in summary.files] == ["results.jsonl", "results.json", "frame.png"]
+    annotated = cv2.imread(str(out / "frame.png"))
+    assert annotated is not None and annotated.shape == (80, 128, 3) and (annotated != picture(100)).any()
+
+
+def test_an_earlier_run_is_replaced_as_a_whole_and_only_when_asked(bundle: Path, clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(bundle, clip, out)
+    before = (out / "results.jsonl").read_bytes()
+    with pytest.raises(OutputError, match="holds results already"):
+        run(bundle, clip, out)
+    assert (out / "results.jsonl").read_bytes() == before
+    run(bundle, clip, out, draw=False, max_frames=2, overwrite=True)
+    assert sorted(path.name for path in out.iterdir()) == ["results.json", "results.jsonl"]
+    assert len(read_results(out / "results.jsonl").frames) == 2
+
+
+def test_every_stage_is_timed(bundle: Path, clip: Path, tmp_path: Path) -> None:
+    timer = StageTimer()
+    with open_source(clip) as source:
+        run_video(load(bundle, timer=timer), source, tmp_path / "out")
+    assert len(timer.frames) == 5
+    assert {"masks", "draw", "encode", "decode"} < set(timer.frames[0])
+
+
+def test_lost_candidates_are_reported(clip: Path, tmp_path: Path) -> None:
+    summary = run(write_bundle(tmp_path / "bundle", count=10), clip, tmp_path / "out", draw=False)
+    assert summary.lost_candidates == 4 * 4  # the dark frame has none
+
+
+def test_damage_of_the_input_is_reported(bundle: Path, clip: Path, tmp_path: Path) -> None:
+    (clip / "2.png").write_bytes(b"not a picture")
+    summary = run(bundle, clip, tmp_path / "out")
+    assert summary.frames == 4 and summary.damage.unreadable_files == 1
+    results = read_results(tmp_path / "out" / "results.jsonl")
+    assert [frame["index"] for frame in results.frames] == [0, 1, 3, 4]
+    assert results.end is not None and results.end["damage"]["unreadable_files"] == 1
+    assert len(json.loads((tmp_path / "out" / "results.json").read_text())[0]["segmentations"]) == 5
+
+
+class Pictures(FrameSource):
+    """A source made in the test; `event` happens before frame 3 is delivered."""
+
+    def __init__(self, kind: str, event: Any) -> None:
+        super().__init__()
+        self.kind = kind  # type: ignore[assignment]
+        self.name, self.width, self.height, self.fps, self.num_frames = "pictures", 128, 80, 30.0, None
+        self._event = event
+
+    def _frames(self) -> Iterator[Frame]:
+        for index in range(10):
+            if index == 3:
+                self._event()
+            yield Frame(index, index / 30, picture(100))
+
+    def close(self) -> None:
+        pass
+
+
+def press() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_completes_the_files(bundle: Path, tmp_path: Path) -> None:
+    summary = run_video(load(bundle), Pictures("video", press), tmp_path)
+    assert summary.is_interrupted and summary.frames == 4
+    results = read_results(tmp_path / "results.jsonl")
+    assert len(results.frames) == 4 and results.end is not None and results.end["interrupted"]
+    assert len(json.loads((tmp_path / "results.json").read_text())[0]["segmentations"]) == 4
+    with av.open(str(tmp_path / "video.mp4")) as video:
+        assert len(list(video.decode(video=0))) == 4
+
+
+def test_an_error_in_the_middle_leaves_only_readable_results(bundle: Path, tmp_path: Path) -> None:
+    def fail() -> None:
+        raise InputError("frame 3 is gone")
+
+    with pytest.raises(InputError, match="frame 3 is gone"):
+        run_video(load(bundle), Pictures("video", fail), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.jsonl", "video.part.mp4"]
+    results = read_results(tmp_path / "results.jsonl")
+    assert len(results.frames) == 3 and results.end is None
+    with av.open(str(tmp_path / "video.part.mp4")) as video:
+        assert len(list(video.decode(video=0))) == 3
+
+
+def test_a_live_source_is_bounded_and_has_no_list(bundle: Path, tmp_path: Path) -> None:
+    summary = run_video(load(bundle), Pictures("camera", lambda: None), tmp_path)
+    assert [path.name for path in summary.files] == ["results.jsonl", "video.mp4"]
+    assert read_results(tmp_path / "results.jsonl").header.options["memory"] == "bounded"
+
+
+def test_a_picture_that_cannot_be_encoded(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, "imencode", lambda *_: (False, np.zeros(0)))
+    with pytest.raises(OutputError, match="--no-video"):
+        run_video(load(bundle), Pictures("image", lambda: None), tmp_path)
+
+
+def test_the_model_can_run_the_next_source(bundle: Path, tmp_path: Path) -> None:
+    model: Model = load(bundle)
+    for name in ("one", "two"):
+        run_video(model, Pictures("video", lambda: None), tmp_path / name, draw=False)
+    first, second = (read_results(tmp_path / name / "results.jsonl").frames for name in ("one", "two"))
+    assert first == second

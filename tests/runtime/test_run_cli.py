@@ -1,0 +1,193 @@
+"""`stmask-run` as a user meets it: a process, its files, its exit code and what it prints."""
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from click.testing import CliRunner, Result
+from tiny_bundles import picture, write_bundle
+
+from stmask_deploy.runtime.cli import main
+from stmask_deploy.runtime.results_jsonl import read_results
+
+# Nothing of the export side may be needed: an import of it fails the run.
+WITHOUT_TORCH = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "onnx", "onnxscript", "onnxsim") or name.startswith("stmask_deploy.export"):
+            raise ImportError(f"{name} is blocked")
+sys.meta_path.insert(0, Blocker())
+from stmask_deploy.runtime.cli import main
+main(prog_name="stmask-run")
+"""
+
+
+def write_clip(path: Path, num_frames: int) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 128, 80, "yuv420p"
+        for index in range(num_frames):
+            frame = av.VideoFrame.from_ndarray(picture(100 + index % 50), format="bgr24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clip") / "street.mp4", 8)
+
+
+def call(*args: Any) -> Result:
+    return CliRunner().invoke(main, [str(arg) for arg in args])
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_run_without_torch_and_onnx(bundle: Path, clip: Path, tmp_path: Path, backend: str) -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, clip, "-m", bundle, "--backend", backend],
+                          cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
+    assert "f32" in done.stderr and "CPU" in done.stderr
+    assert done.stdout.startswith("8 frames in ") and "3 identities" in done.stdout
+    out = tmp_path / "runs" / "street"
+    assert done.stdout.splitlines()[1:] == [f"runs/street/{name}" for name in
+                                            ("results.jsonl", "results.json", "video.mp4")]
+    assert len(read_results(out / "results.jsonl").frames) == 8
+    assert len(json.loads((out / "results.json").read_text())) == 3
+
+
+def test_ctrl_c_leaves_readable_results(bundle: Path, tmp_path: Path) -> None:
+    clip, out = write_clip(tmp_path / "long.mp4", 3000), tmp_path / "out"
+    process = subprocess.Popen([sys.executable, "-c", WITHOUT_TORCH, clip, "-m", bundle, "-o", out],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    results = out / "results.jsonl"
+    deadline = time.monotonic() + 60
+    while not (results.exists() and results.read_bytes().count(b"\n") > 5) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "interrupted" in stderr and "Traceback" not in stderr
+    found = read_results(results)
+    assert 5 <= len(found.frames) < 3000
+    assert found.end is not None and found.end["interrupted"] and found.end["frames"] == len(found.frames)
+    assert f"{len(found.frames)} frames" in stdout
+    with av.open(str(out / "video.mp4")) as video:
+        assert len(list(video.decode(video=0))) == len(found.frames)
+
+
+def test_options_reach_the_run(bundle: Path, clip: Path, tmp_path: Path) -> None:
+    result = call(clip, "-m", bundle, "-o", tmp_path, "--no-video", "--tracker", "paper", "--alpha", 0.5, "--conf", 0.1,
+                  "--nms", "per-class", "--nms-iou", 0.6, "--top-k", 50, "--max-age", 5, "--retire-after", 20,
+                  "--max-frames", 3, "--score-decay", 0.9, "--max-detections", 7)
+    assert result.exit_code == 0, result.output
+    assert "objects not detected for 20 frames are forgotten" in result.stderr
+    found = read_results(tmp_path / "results.jsonl")
+    assert len(found.frames) == 3
+    assert found.header.options == {
+        "score_threshold": 0.1, "nms": "per-class", "nms_iou": 0.6, "top_k": 50, "max_detections": 7,
+        "tracker": "paper", "alpha": 0.5, "beta": 1.0, "epsilon": 0.7, "score_decay": 0.9, "max_age_shown": 5,
+        "memory": "bounded", "retire_after": 20}
+
+
+def test_no_temporal_is_the_frame_tracker(bundle: Path, clip: Path, tmp_path: Path) -> None:
+    assert call(clip, "-m", bundle, "-o", tmp_path, "--no-temporal").exit_code == 0
+    assert read_results(tmp_path / "results.jsonl").header.options["tracker"] == "frame"
+
+
+@pytest.mark.parametrize(("args", "code", "told"), [
+    (["--no-temporal", "--tracker", "paper"], 2, "exclude each other"),
+    (["--device", "gpu"], 2, "gpu belongs to backend openvino"),
+    (["--precision", "bf16"], 2, "use backend openvino"),
+    (["--conf", "0.01"], 2, "--candidate-threshold 0.01"),
+    (["--conf", "7"], 2, "score_threshold must be in 0..1"),
+    (["--image-fps", "-1"], 2, "image_fps"),
+    (["--nms", "soft"], 2, "cross-class"),
+    (["--threads", "0"], 2, "--threads"),
+])
+def test_wrong_options_end_with_one_line(bundle: Path, clip: Path, tmp_path: Path, args: list[str], code: int,
+                                         told: str) -> None:
+    result = call(clip, "-m", bundle, "-o", tmp_path / "out", *args)
+    assert result.exit_code == code
+    assert told in result.stderr and "Traceback" not in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_device_is_exit_code_5(bundle: Path, clip: Path, tmp_path: Path) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this machine has CUDA")
+    result = call(clip, "-m", bundle, "-o", tmp_path / "out", "--device", "cuda")
+    assert (result.exit_code, result.stderr.count("\n")) == (5, 1)
+    assert "available: " in result.stderr
+
+
+def test_a_missing_backend_is_exit_code_5(bundle: Path, clip: Path, tmp_path: Path,
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    result = call(clip, "-m", bundle, "-o", tmp_path / "out", "--backend", "openvino")
+    assert result.exit_code == 5 and "install stmask-deploy[openvino]" in result.stderr
+
+
+def test_bad_sources_and_bundles_are_exit_code_2(bundle: Path, clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "noise.mp4").write_bytes(b"noise" * 100)
+    for source, model in ((tmp_path / "nothing.mp4", bundle), (tmp_path / "empty", bundle),
+                          (tmp_path / "noise.mp4", bundle), (clip, tmp_path / "empty"), (clip, tmp_path / "nothing")):
+        result = call(source, "-m", model, "-o", tmp_path / "out")
+        assert result.exit_code == 2, (source, model, result.output)
+        assert result.stderr.count("\n") == 1 and result.stderr.startswith("error: ")
+
+
+def test_graphs_of_two_exports_are_exit_code_2(clip: Path, tmp_path: Path) -> None:
+    folder, other = write_bundle(tmp_path / "one"), write_bundle(tmp_path / "two", export_id="89ef")
+    (other / "temporal.onnx").replace(folder / "temporal.onnx")
+    result = call(clip, "-m", folder, "-o", tmp_path / "out")
+    assert result.exit_code == 2 and "files of two exports are mixed" in result.stderr
+
+
+def test_unwritable_output_is_exit_code_4(bundle: Path, clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        result = call(clip, "-m", bundle, "-o", folder)
+        assert (result.exit_code, result.stderr.count("\n")) == (4, 1)
+    (tmp_path / "results.json").write_text("precious")
+    result = call(clip, "-m", bundle, "-o", tmp_path)
+    assert result.exit_code == 4 and "--overwrite" in result.stderr
+    assert (tmp_path / "results.json").read_text() == "precious"
+    assert call(clip, "-m", bundle, "-o", tmp_path, "--overwrite").exit_code == 0
+
+
+def test_damaged_input_is_exit_code_3(bundle: Path, tmp_path: Path) -> None:
+    import cv2
+
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    for index in range(3):
+        cv2.imwrite(str(folder / f"{index}.png"), picture(100))
+    (folder / "1.png").write_bytes(b"not a picture")
+    result = call(folder, "-m", bundle, "-o", tmp_path / "out")
+    assert result.exit_code == 3
+    assert "damaged: 2 frames read, 1 unreadable file" in result.stderr
+    assert (tmp_path / "out" / "results.json").exists()
+
+
+def test_lost_candidates_are_told(clip: Path, tmp_path: Path) -> None:
+    result = call(clip, "-m", write_bundle(tmp_path / "bundle", count=10), "-o", tmp_path / "out", "--no-video")
+    assert result.exit_code == 0
+    assert "32 candidates had no place" in result.stderr and "--max-candidates" in result.stderr
+
+
+def test_help_has_examples_and_exit_codes() -> None:
+    told = call("--help").output
+    assert "stmask-run clip.mp4 -m model_stmask" in told and "130 interrupted" in told
+    assert call("--version").output.startswith("stmask-run, version")
