@@ -36,19 +36,20 @@ def deform_conv2d(
     batch, channels, height, width = x.shape
     out_channels, _, kernel_h, kernel_w = weight.shape
     taps, out_h, out_w = kernel_h * kernel_w, offset.shape[2], offset.shape[3]
-    # Coordinates stay float32 whatever the features are: rounding them to 16 bits moves the samples by whole cells.
-    place = {"dtype": torch.float32, "device": x.device}
+    # Sampling is done in float32 at least: coordinates of 16 bits would move the samples by whole cells.
+    precision = torch.promote_types(x.dtype, torch.float32)
+    place = {"dtype": precision, "device": x.device}
     tap_y = torch.arange(kernel_h, **place).repeat_interleave(kernel_w).view(1, taps, 1, 1)
     tap_x = torch.arange(kernel_w, **place).repeat(kernel_h).view(1, taps, 1, 1)
     cell_y = (torch.arange(out_h, **place) * stride[0] - padding[0]).view(1, 1, out_h, 1)
     cell_x = (torch.arange(out_w, **place) * stride[1] - padding[1]).view(1, 1, 1, out_w)
-    moves = offset.float().view(batch, taps, 2, out_h, out_w)
+    moves = offset.to(precision).view(batch, taps, 2, out_h, out_w)
     sample_y = cell_y + tap_y + moves[:, :, 0]  # (B, taps, Ho, Wo)
     sample_x = cell_x + tap_x + moves[:, :, 1]
     grid = torch.stack([(2 * sample_x + 1) / width - 1, (2 * sample_y + 1) / height - 1], dim=-1)
-    grid = grid.view(batch, taps * out_h, out_w, 2).to(x.dtype)
-    columns = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    columns = columns.view(batch, channels, taps, out_h, out_w)
+    grid = grid.view(batch, taps * out_h, out_w, 2)
+    columns = F.grid_sample(x.to(precision), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    columns = columns.to(x.dtype).view(batch, channels, taps, out_h, out_w)
     if mask is not None:
         columns = columns * mask.view(batch, 1, taps, out_h, out_w)
     return F.conv2d(columns.reshape(batch, channels * taps, out_h, out_w),
