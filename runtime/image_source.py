@@ -45,12 +45,10 @@ class ImageSource(FrameSource):
 
     def _decode(self, paths: Sequence[Path]) -> Iterator[tuple[Path, Frame]]:
         for index, path in enumerate(paths):
-            image, is_whole = read_image(path)
+            image = read_image(path)
             if image is None:
                 self._count(unreadable_files=1)
                 continue
-            if not is_whole:
-                self._count(corrupt_frames=1)
             yield path, Frame(index, index / self.fps if self.fps else 0.0, image)
 
     def _frames(self) -> Iterator[Frame]:
@@ -84,20 +82,21 @@ def list_images(folder: Path) -> list[Path]:
 
 def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
     """Sort key that compares runs of digits as numbers and letters without case; the plain name breaks ties."""
-    parts = re.split(r"(\d+)", name.casefold())
+    parts = re.split(r"(\d+)", Path(name).stem.casefold())
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part], name
 
 
-def read_image(path: Path) -> tuple[Image | None, bool]:
-    """(H, W, 3) uint8 BGR or None when unreadable, and whether the file is whole (a cut JPEG still gives a picture)."""
+def read_image(path: Path) -> Image | None:
+    """(H, W, 3) uint8 BGR, or None when the file is unreadable or cut off."""
     try:
         data = path.read_bytes()
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+        # OpenCV 4 fills up a cut JPEG with grey and says nothing.
+        if not data or data.startswith(b"\xff\xd8") and not _has_jpeg_end(data):
+            return None
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except (OSError, cv2.error):
-        return None, False
-    if image is None:
-        return None, False
-    return np.asarray(image, np.uint8), not data.startswith(b"\xff\xd8") or _has_jpeg_end(data)
+        return None
+    return None if image is None else np.asarray(image, np.uint8)
 
 
 def _has_jpeg_end(data: bytes) -> bool:

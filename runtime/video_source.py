@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ ROTATIONS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE
 class VideoSource(FrameSource):
     """A video file. Undecodable packets are counted and skipped; rotation metadata is applied.
 
-    `time_s` is the presentation time since the start of the stream; a frame without one follows its predecessor by
-    1 / fps. The first frame is decoded on opening, so a source that opens has at least one.
+    `time_s` is the presentation time since the start of the stream; a frame without one, or whose time does not grow,
+    follows its predecessor by 1 / fps. The first frame is decoded on opening, so a source that opens has at least one.
 
     Raises:
         InputError: the file is not a video, or no frame of it can be decoded.
@@ -43,7 +44,8 @@ class VideoSource(FrameSource):
         try:
             self._stream = self._video_stream()
             self._num_packets = 0
-            self._end_s = 0.0
+            self._time_s = -math.inf  # of the latest frame
+            self._end_s = 0.0  # when the latest frame ends
             self._decoded = self._decode()
             self._first = next(self._decoded, None)
             if self._first is None:
@@ -65,6 +67,9 @@ class VideoSource(FrameSource):
             raise InputError(f"{self.name} announces frames of {context.width}x{context.height}, more than "
                              f"{MAX_PIXELS} pixels; rescale the video first")
         stream.thread_type = "AUTO"
+        self._is_avi = self._container.format.name == "avi"
+        is_stamped = stream.start_time is not None and not self._is_avi
+        self._start_s = float(stream.start_time * stream.time_base) if is_stamped else None
         rate = stream.average_rate or stream.guessed_rate
         self.fps = float(rate) if rate and 0 < rate <= 1000 else None
         self._duration_s = _duration_s(self._container, stream)
@@ -97,11 +102,8 @@ class VideoSource(FrameSource):
             for frame in decoded:
                 if frame.is_corrupt:
                     self._count(corrupt_frames=1)
-                time_s = self._time_s(frame)
-                if self._is_after_hole(time_s):
-                    self._count(packet_errors=1)
-                self._end_s = time_s + (1 / self.fps if self.fps else 0.0)
-                yield Frame(next(counter), time_s, _upright(frame))
+                self._advance(frame)
+                yield Frame(next(counter), self._time_s, _upright(frame))
 
     def _packets(self) -> Iterator[Any]:
         """Every packet of the stream, the empty one that flushes the decoder included, over unreadable places."""
@@ -121,16 +123,21 @@ class VideoSource(FrameSource):
             self._num_packets += bool(packet.size)
             yield packet
 
-    def _time_s(self, frame: av.VideoFrame) -> float:
-        if frame.pts is None or frame.time_base is None:
-            return self._end_s
-        start = (self._stream.start_time or 0) * self._stream.time_base
-        return float(frame.pts * frame.time_base - start)
-
-    def _is_after_hole(self, time_s: float) -> bool:
-        if "mpeg" not in self._container.format.name or not self.fps or not self._end_s:
-            return False
-        return (time_s - self._end_s) * self.fps > HOLE_FRAMES - 1
+    def _advance(self, frame: av.VideoFrame) -> None:
+        """Move the clock to a frame's time, and count a hole before it."""
+        stamp = frame.dts if self._is_avi else frame.pts  # AVI has no presentation times; its decoding times are even
+        time_s = self._end_s
+        if stamp is not None and frame.time_base is not None:
+            stamped_s = float(stamp * frame.time_base)
+            if self._start_s is None:
+                self._start_s = stamped_s
+            if stamped_s - self._start_s > self._time_s:
+                time_s = stamped_s - self._start_s
+        step = (time_s - self._end_s) * (self.fps or 0.0)
+        if self._end_s and "mpeg" in self._container.format.name and step > HOLE_FRAMES - 1:
+            self._count(packet_errors=1)
+        self._time_s = time_s
+        self._end_s = time_s + (1 / self.fps if self.fps else 0.0)
 
     def _missing_frames(self) -> int:
         """Frames announced but not there: a cut file often ends without any error from the demuxer."""

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from media import picture
+
+from stmask_deploy.errors import DeviceError, InputError
+from stmask_deploy.runtime.camera_source import CameraSource
+
+
+class FakeCapture:
+    """A camera that gives some pictures and then breaks off."""
+
+    images: list[np.ndarray | None] = []
+    released = 0
+
+    def __init__(self, number: int) -> None:
+        self._left = list(self.images)
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        image = self._left.pop(0) if self._left else None
+        return image is not None, image
+
+    def get(self, prop: int) -> float:
+        return 25.0 if prop == cv2.CAP_PROP_FPS else 0.0
+
+    def release(self) -> None:
+        type(self).released += 1
+
+
+@pytest.fixture
+def camera(monkeypatch: pytest.MonkeyPatch) -> type[FakeCapture]:
+    monkeypatch.setattr(cv2, "VideoCapture", FakeCapture)
+    monkeypatch.setattr(FakeCapture, "released", 0)
+    return FakeCapture
+
+
+def test_frames_until_the_camera_stops(camera: type[FakeCapture], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(camera, "images", [picture(index) for index in range(3)])
+    with CameraSource(2) as source:
+        frames = list(source)
+    assert (source.kind, source.name, source.is_live) == ("camera", "camera 2", True)
+    assert (source.width, source.height, source.fps, source.num_frames) == (64, 48, 25.0, None)
+    assert [frame.index for frame in frames] == [0, 1, 2]
+    assert [frame.image.tolist() for frame in frames] == [picture(index).tolist() for index in range(3)]
+    assert frames[0].time_s < 0.5
+    assert sorted(frame.time_s for frame in frames) == [frame.time_s for frame in frames]
+    assert source.damage.frames == 3
+    assert source.damage.is_damaged  # it went away, nobody stopped it
+    assert camera.released == 1
+
+
+def test_stopping_it_is_no_damage(camera: type[FakeCapture], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(camera, "images", [picture()] * 9)
+    with CameraSource(0) as source:
+        for frame in source:
+            if frame.index == 3:
+                break
+    assert not source.damage.is_damaged
+    assert camera.released == 1
+
+
+def test_no_picture(camera: type[FakeCapture]) -> None:
+    with pytest.raises(DeviceError, match="camera 0 gives no picture"):
+        CameraSource(0)
+    assert camera.released == 1
+
+
+def test_a_change_of_size(camera: type[FakeCapture], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(camera, "images", [picture(), picture(size=(10, 10))])
+    with CameraSource(0) as source, pytest.raises(InputError, match="frame 1 of camera 0 is 10x10"):
+        list(source)
+
+
+def test_a_missing_camera_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    before = cv2.utils.logging.getLogLevel()
+    with pytest.raises(DeviceError, match="camera 97 gives no picture"):
+        CameraSource(97)
+    assert capfd.readouterr() == ("", "")
+    assert cv2.utils.logging.getLogLevel() == before

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from media import picture
+
+from stmask_deploy.errors import InputError
+from stmask_deploy.runtime.frame_source import Damage, Frame, FrameSource
+
+
+class ThreePictures(FrameSource):
+    kind = "video"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name, self.fps, self.num_frames = "three", None, None
+        self.height, self.width = 48, 64
+        self.is_closed = False
+
+    def _frames(self) -> Iterator[Frame]:
+        for index in range(3):
+            yield Frame(index, 0.0, picture(index))
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_counts_what_it_delivers_and_closes() -> None:
+    with ThreePictures() as source:
+        assert [frame.index for frame in source] == [0, 1, 2]
+    assert source.damage == Damage(frames=3)
+    assert source.is_closed
+    assert not source.is_live
+
+
+def test_counts_only_what_was_taken() -> None:
+    source = ThreePictures()
+    next(iter(source))
+    assert source.damage.frames == 1
+
+
+def test_is_read_once() -> None:
+    source = ThreePictures()
+    list(source)
+    with pytest.raises(InputError, match="open it again"):
+        list(source)
+
+
+@pytest.mark.parametrize(("damage", "is_damaged", "text"), [
+    (Damage(), False, "0 frames read"),
+    (Damage(frames=1), False, "1 frame read"),
+    (Damage(frames=285, packet_errors=6), True, "285 frames read, 6 packet errors"),
+    (Damage(2, 1, 1, 1, 1), True, "2 frames read, 1 packet error, 1 corrupt frame, 1 missing frame, 1 unreadable file"),
+])
+def test_damage_in_words(damage: Damage, is_damaged: bool, text: str) -> None:
+    assert damage.is_damaged is is_damaged
+    assert str(damage) == text
+
+
+def test_damage_as_json() -> None:
+    assert Damage(5, 4, 3, 2, 1).to_dict() == {"frames": 5, "packet_errors": 4, "corrupt_frames": 3,
+                                                "missing_frames": 2, "unreadable_files": 1}

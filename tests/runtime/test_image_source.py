@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from media import cut, picture, write_image
+
+from stmask_deploy.errors import InputError
+from stmask_deploy.runtime.frame_source import Damage
+from stmask_deploy.runtime.image_source import ImageSource, list_images, natural_key, read_image
+
+SUFFIXES = ("png", "jpg", "jpeg", "bmp", "webp", "tif", "tiff")
+
+
+def folder_source(folder: Path, fps: float = 30.0) -> ImageSource:
+    return ImageSource(list_images(folder), "folder", folder.name, fps)
+
+
+def test_natural_order_times_and_pixels(tmp_path: Path) -> None:
+    for number in (10, 9, 2, 1, 100):
+        write_image(tmp_path / f"frame{number}.png", picture(number))
+    with folder_source(tmp_path, fps=10) as source:
+        frames = list(source)
+    assert [frame.image.tolist() for frame in frames] == [picture(number).tolist() for number in (1, 2, 9, 10, 100)]
+    assert [frame.index for frame in frames] == [0, 1, 2, 3, 4]
+    assert [frame.time_s for frame in frames] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+    assert (source.kind, source.fps, source.num_frames, source.is_live) == ("folder", 10, 5, False)
+    assert source.damage == Damage(frames=5)
+
+
+@pytest.mark.parametrize("names", [
+    ["1.png", "02.png", "3.png", "010.png"],  # with and without leading zeros
+    ["a1b2.png", "a1b10.png", "a2b1.png"],
+    ["A1.png", "b1.png", "C1.png"],  # case does not separate
+    ["1.png", "a.png"],  # a number and a word at the same place
+    ["frame.png", "frame1.png"],
+    ["1.5.png", "1.10.png"],  # no decimal fractions
+    ["99999999999999999998.png", "99999999999999999999.png"],
+    ["²1.png", "²2.png"],  # a digit that is no decimal number
+])
+def test_natural_key_table(names: list[str]) -> None:
+    shuffled = names[:]
+    random.Random(0).shuffle(shuffled)
+    assert sorted(shuffled, key=natural_key) == names
+
+
+@given(st.lists(st.integers(0, 10 ** 6), unique=True), st.text(st.characters(categories=["L"]), max_size=4))
+def test_numbered_files_sort_by_number(numbers: list[int], prefix: str) -> None:
+    names = sorted((f"{prefix}{number}.jpg" for number in numbers), key=natural_key)
+    assert names == [f"{prefix}{number}.jpg" for number in sorted(numbers)]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_all_formats(tmp_path: Path, suffix: str) -> None:
+    image = read_image(write_image(tmp_path / f"p.{suffix}"))
+    assert image is not None
+    assert np.abs(image.astype(int) - picture()).mean() < 8
+
+
+@pytest.mark.parametrize("stored", [
+    picture()[:, :, 0], np.dstack([picture(), picture()[:, :, :1]]), picture().astype(np.uint16) * 257,
+], ids=["gray", "alpha", "16 bit"])
+def test_every_pixel_type_becomes_bgr(tmp_path: Path, stored: np.ndarray) -> None:
+    image = read_image(write_image(tmp_path / "p.png", stored))
+    assert image is not None
+    assert (image.shape, image.dtype) == ((48, 64, 3), np.uint8)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_cut_image_is_unreadable(tmp_path: Path, suffix: str, share: float) -> None:
+    whole = write_image(tmp_path / f"whole.{suffix}", picture(size=(200, 300)))
+    assert read_image(cut(tmp_path / f"cut.{suffix}", whole, share)) is None
+
+
+def test_a_thumbnail_does_not_hide_a_cut(tmp_path: Path) -> None:
+    data = write_image(tmp_path / "p.jpg", picture(size=(200, 300))).read_bytes()
+    thumbnail = write_image(tmp_path / "t.jpg", picture(size=(16, 16))).read_bytes()
+    header = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
+    path = tmp_path / "with_thumbnail.jpg"
+    path.write_bytes(data[:2] + header + data[2:])
+    assert read_image(path) is not None
+    path.write_bytes(data[:2] + header + data[2:len(data) // 2])
+    assert read_image(path) is None
+
+
+def test_unreadable_images_are_counted_and_leave_their_place(tmp_path: Path) -> None:
+    for number in range(5):
+        write_image(tmp_path / f"{number}.png", picture(number))
+    (tmp_path / "0.png").write_bytes(b"")
+    (tmp_path / "3.png").write_bytes(b"not a picture")
+    assert read_image(tmp_path / "nowhere.png") is None
+    with folder_source(tmp_path) as source:
+        frames = list(source)
+    assert [frame.index for frame in frames] == [1, 2, 4]
+    assert source.damage == Damage(frames=3, unreadable_files=2)
+    assert source.num_frames == 5
+
+
+def test_another_size_names_the_file(tmp_path: Path) -> None:
+    write_image(tmp_path / "1.png")
+    write_image(tmp_path / "2.png", picture(size=(20, 30)))
+    with folder_source(tmp_path) as source, pytest.raises(InputError, match=r"2.png is 30x20 .* 64x48"):
+        list(source)
+
+
+def test_only_images_of_the_folder_itself(tmp_path: Path) -> None:
+    write_image(tmp_path / "1.PNG".lower())
+    write_image(tmp_path / ".2.png")
+    (tmp_path / "readme.txt").write_text("words")
+    (tmp_path / "folder.png").mkdir()
+    write_image(tmp_path / "folder.png" / "3.png")
+    (tmp_path / "1.png").rename(tmp_path / "1.PNG")
+    assert [path.name for path in list_images(tmp_path)] == ["1.PNG"]
+
+
+def test_no_images(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has no images .*png, jpg"):
+        list_images(tmp_path)
+
+
+@pytest.mark.parametrize(("kind", "message"), [("folder", "any of its 2 images"), ("image", "cannot read it")])
+def test_nothing_readable(tmp_path: Path, kind: str, message: str) -> None:
+    paths = [tmp_path / "1.png", tmp_path / "2.png"]
+    for path in paths:
+        path.write_bytes(b"no")
+    with pytest.raises(InputError, match=message):
+        ImageSource(paths if kind == "folder" else paths[:1], kind, "x", 30.0)  # type: ignore[arg-type]
+
+
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+    data = write_image(tmp_path / "p.jpg").read_bytes()
+    entry = b"\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00"  # orientation 6: turn clockwise to view
+    exif = b"Exif\x00\x00MM\x00\x2a\x00\x00\x00\x08\x00\x01" + entry + bytes(4)
+    path = tmp_path / "turned.jpg"
+    path.write_bytes(data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:])
+    image = read_image(path)
+    assert image is not None
+    expected = cv2.rotate(picture(), cv2.ROTATE_90_CLOCKWISE)
+    assert image.shape == expected.shape
+    assert np.abs(image.astype(int) - expected).mean() < 8

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from media import pictures, write_image, write_video
+
+from stmask_deploy.errors import DeviceError, InputError
+from stmask_deploy.runtime.sources import open_source
+
+
+@pytest.mark.parametrize("as_type", [str, Path])
+def test_the_kind_follows_from_the_path(tmp_path: Path, as_type: type) -> None:
+    write_image(tmp_path / "p.JPG".lower())
+    write_video(tmp_path / "v.mp4", pictures(3))
+    for name, kind, fps, shown in [("p.jpg", "image", None, "p.jpg"), ("v.mp4", "video", 30.0, "v.mp4"),
+                                   (".", "folder", 12.5, tmp_path.name)]:
+        with open_source(as_type(tmp_path / name), image_fps=12.5) as source:
+            assert (source.kind, source.fps, source.name) == (kind, fps, shown)
+            assert source.damage.frames == 0
+            assert len(list(source)) == source.num_frames
+
+
+def test_a_single_image_is_one_frame_at_zero(tmp_path: Path) -> None:
+    with open_source(write_image(tmp_path / "p.png")) as source:
+        assert [(frame.index, frame.time_s) for frame in source] == [(0, 0.0)]
+
+
+@pytest.mark.parametrize("camera", [97, "97"])
+def test_a_number_is_a_camera(camera: int | str) -> None:
+    with pytest.raises(DeviceError, match="camera 97"):
+        open_source(camera)
+
+
+def test_a_path_of_digits_can_be_written_with_a_dot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "97").mkdir()
+    write_image(tmp_path / "97" / "1.png")
+    monkeypatch.chdir(tmp_path)
+    assert open_source("./97").kind == "folder"
+    with pytest.raises(DeviceError):
+        open_source("97")
+
+
+@pytest.mark.parametrize(("source", "message"), [
+    ("nowhere.mp4", "does not exist"),
+    ("", "has no images"),  # the current folder
+    (-1, "start at 0"),
+    ("rtsp://host/stream", "network streams are not supported"),
+    ("https://host/video.mp4", "download the video"),
+    ("frames/*.png", "give the folder that holds the images"),
+    ("frame%03d?.png", "patterns are not supported"),
+])
+def test_what_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str | int, message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=message) as caught:
+        open_source(source)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(InputError, match="neither a file nor a folder"):
+        open_source(tmp_path / "pipe.mp4")
+
+
+@pytest.mark.parametrize("image_fps", [0, -5, float("nan"), float("inf")])
+def test_a_senseless_rate(tmp_path: Path, image_fps: float) -> None:
+    with pytest.raises(InputError, match="image_fps must be a positive number"):
+        open_source(tmp_path, image_fps=image_fps)

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from media import NUM_FRAMES, SIZE, cut, pictures, shown_index, write_video, zeroed
+
+from stmask_deploy.errors import InputError
+from stmask_deploy.runtime import video_source
+from stmask_deploy.runtime.frame_source import Damage
+from stmask_deploy.runtime.video_source import VideoSource
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """whole.mp4, .mkv, .ts, .avi and faststart.mp4: the same pictures in several containers."""
+    folder = tmp_path_factory.mktemp("videos")
+    for suffix in ("mp4", "mkv", "ts", "avi"):
+        write_video(folder / f"whole.{suffix}", pictures())
+    write_video(folder / "faststart.mp4", pictures(), movflags="faststart")
+    return folder
+
+
+def read(path: Path) -> tuple[list[int], Damage]:
+    with VideoSource(path) as source:
+        return [shown_index(frame.image) for frame in source], source.damage
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "avi"])
+def test_every_frame_in_order_with_its_time(folder: Path, suffix: str) -> None:
+    with VideoSource(folder / f"whole.{suffix}") as source:
+        frames = list(source)
+    assert (source.kind, source.name, source.is_live) == ("video", f"whole.{suffix}", False)
+    assert (source.height, source.width, source.fps, source.num_frames) == (*SIZE, 30.0, NUM_FRAMES)
+    assert [frame.index for frame in frames] == list(range(NUM_FRAMES))
+    assert [shown_index(frame.image) for frame in frames] == list(range(NUM_FRAMES))
+    assert [frame.time_s for frame in frames] == pytest.approx([index / 30 for index in range(NUM_FRAMES)], abs=1.1e-3)
+    assert source.damage == Damage(frames=NUM_FRAMES)
+
+
+def test_pixels_are_contiguous_bgr(folder: Path) -> None:
+    with VideoSource(folder / "whole.mp4") as source:
+        image = next(iter(source)).image
+    assert image.dtype == np.uint8
+    assert image.flags.c_contiguous
+    assert np.abs(image.astype(int) - pictures(1)[0]).mean() < 6
+    assert image[4, 4, 2] > 180 > 90 > image[4, 4, 0]
+
+
+@pytest.mark.parametrize(("rotation", "quarter_turns"), [(90, 1), (180, 2), (-90, 3)])
+def test_rotation_metadata_is_applied(tmp_path: Path, rotation: int, quarter_turns: int) -> None:
+    stored = pictures(3)
+    with VideoSource(write_video(tmp_path / "turned.mp4", stored, rotation=rotation)) as source:
+        images = [frame.image for frame in source]
+    expected = np.rot90(stored[1], quarter_turns)
+    assert (source.height, source.width) == expected.shape[:2]
+    assert images[1].shape == expected.shape
+    assert np.abs(images[1].astype(int) - expected).mean() < 6
+
+
+def test_variable_frame_times_are_kept(tmp_path: Path) -> None:
+    times = [0.0, 0.04, 0.31, 0.35, 1.2]
+    with VideoSource(write_video(tmp_path / "v.mp4", pictures(5), times=times)) as source:
+        assert [frame.time_s for frame in source] == pytest.approx(times)
+
+
+@pytest.mark.parametrize("name", ["a:b.mp4", "50%d.mp4", "été 猫.mp4", "clip"])
+def test_any_file_name(folder: Path, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes((folder / "whole.mp4").read_bytes())
+    assert len(read(path)[0]) == NUM_FRAMES
+
+
+def test_an_edit_list_is_no_damage(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "trimmed.mp4"
+    with av.open(str(folder / "whole.mp4")) as source, av.open(str(path), "w") as target:
+        stream = source.streams.video[0]
+        copied = target.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.dts is not None:
+                packet.pts -= int(1 / packet.time_base)
+                packet.dts -= int(1 / packet.time_base)
+                packet.stream = copied
+                target.mux(packet)
+    shown, damage = read(path)
+    assert shown == list(range(30, NUM_FRAMES))
+    assert damage == Damage(frames=60)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "avi"])
+@pytest.mark.parametrize("position", [0.3, 0.5, 0.7])
+def test_zeroed_bytes_are_reported(folder: Path, tmp_path: Path, suffix: str, position: float) -> None:
+    shown, damage = read(zeroed(tmp_path / f"z.{suffix}", folder / f"whole.{suffix}", position))
+    assert damage.is_damaged
+    assert damage.frames == len(shown) < NUM_FRAMES
+    assert len(shown) > NUM_FRAMES // 3
+    assert shown[0] == 0
+
+
+@pytest.mark.parametrize("name", ["faststart.mp4", "whole.mkv", "whole.avi"])
+def test_a_cut_file_lacks_frames(folder: Path, tmp_path: Path, name: str) -> None:
+    shown, damage = read(cut(tmp_path / name, folder / name, 0.5))
+    assert 10 < len(shown) < 80
+    assert damage.missing_frames > 0
+    assert abs(len(shown) + damage.missing_frames + damage.packet_errors - NUM_FRAMES) <= 4
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.9])
+def test_a_cut_plain_mp4_cannot_be_opened(folder: Path, tmp_path: Path, share: float) -> None:
+    with pytest.raises(InputError, match="damaged, cut off or of another kind"):
+        VideoSource(cut(tmp_path / "cut.mp4", folder / "whole.mp4", share))
+
+
+def test_a_header_without_frames(folder: Path, tmp_path: Path) -> None:
+    data = (folder / "faststart.mp4").read_bytes()
+    path = tmp_path / "empty.mp4"
+    path.write_bytes(data[:data.index(b"mdat") + 4])
+    with pytest.raises(InputError, match="no frame that can be decoded"):
+        VideoSource(path)
+
+
+@pytest.mark.parametrize(("name", "text"), [
+    ("list.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\n{target}\n#EXT-X-ENDLIST\n"),
+    ("list.ffconcat", "ffconcat version 1.0\nfile '{target}'\n"),
+    ("notes.txt", "just words\n"),
+    ("noise.mp4", "\x00\x01\x02" * 999),
+])
+def test_what_is_no_video_is_refused(folder: Path, tmp_path: Path, name: str, text: str) -> None:
+    path = tmp_path / name
+    (tmp_path / "target.ts").write_bytes((folder / "whole.ts").read_bytes())
+    path.write_text(text.format(target="target.ts"))
+    with pytest.raises(InputError, match="cannot be opened as a video") as caught:
+        VideoSource(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_sound_alone_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "sound.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with pytest.raises(InputError, match="no video stream"):
+        VideoSource(path)
+
+
+def test_a_change_of_size_names_the_frame(tmp_path: Path) -> None:
+    first = write_video(tmp_path / "a.ts", pictures(20))
+    second = write_video(tmp_path / "b.ts", pictures(20, (96, 64)))
+    path = tmp_path / "both.ts"
+    path.write_bytes(first.read_bytes() + second.read_bytes())
+    with VideoSource(path) as source, pytest.raises(InputError, match=r"frame 20 of both.ts is 64x96 .* 64x48"):
+        list(source)
+    assert source.damage.frames == 20
+
+
+def test_gigantic_frames_are_refused_before_decoding(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video_source, "MAX_PIXELS", 1000)
+    with pytest.raises(InputError, match="announces frames of 64x48"):
+        VideoSource(folder / "whole.mp4")
