@@ -100,6 +100,7 @@ def test_assembly_agrees_with_the_definition(quads: list[tuple[float, ...]], see
     np.testing.assert_allclose(masks, slow_assemble(prototypes, coeffs, boxes), atol=1e-6)
 
 
+@pytest.mark.filterwarnings("error")
 def test_assembly_of_extreme_values() -> None:
     prototypes = np.full((4, 4, 2), 1e3, np.float32)
     coeffs = np.array([[-9, -9], [9, 9], [0, 0], [9, 9]], np.float32)
@@ -142,6 +143,19 @@ def test_upsampling_equals_torch(geometry: FrameGeometry) -> None:
     rows, columns = bilinear_axes(geometry, (height, width))
     for mask, expected in zip(masks, resized, strict=True):
         np.testing.assert_array_equal(whole(upsample_mask(mask, rows, columns), geometry.original_hw), expected > 0.5)
+
+
+@pytest.mark.parametrize("cells, size", [(160, 854), (160, 1920), (90, 1080), (50, 333), (160, 77)])
+def test_weights_equal_torch(cells: int, size: int) -> None:
+    """To the last bit: positions are rounded as there."""
+    torch = pytest.importorskip("torch")
+    expected = torch.nn.functional.interpolate(torch.eye(cells)[None, None], size=(cells, size), mode="bilinear",
+                                               align_corners=False)[0, 0].numpy()
+    axis = BilinearAxis.between(cells, cells, size)
+    weights = np.zeros((cells, size), np.float32)
+    np.add.at(weights, (axis.first, np.arange(size)), 1 - axis.weights)
+    np.add.at(weights, (axis.second, np.arange(size)), axis.weights)
+    np.testing.assert_array_equal(weights, expected)
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)

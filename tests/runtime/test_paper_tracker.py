@@ -97,6 +97,7 @@ def test_retired_ids_are_not_used_again_and_reset_starts_at_zero() -> None:
     step(tracker, instances([LEFT], [0]))
     step(tracker, NOTHING)
     assert len(step(tracker, NOTHING)) == len(tracker.tracks) == 0
+    step(tracker, NOTHING)
     assert step(tracker, instances([LEFT], [0])).ids.tolist() == [1]
     tracker.reset()
     assert step(tracker, instances([LEFT], [0])).ids.tolist() == [0]
