@@ -19,7 +19,6 @@ import stmask_deploy
 from stmask_deploy.bundle import (
     DESCRIPTION_FILE,
     METADATA_KEY,
-    OPENVINO_FOLDER,
     REPORT_FILE,
     BundleDescription,
 )
@@ -86,7 +85,8 @@ def export_checkpoint(checkpoint: Checkpoint, folder: Path, options: ExportOptio
     with _building(folder) as build:
         graphs = {role: export_graph(model, description, role, options) for role in description.roles}
         say(f"traced {' and '.join(graphs)} graph, opset {options.opset}, deformable convolution {options.dcn.value}")
-        _write(build, description, graphs)
+        irs = {role: to_openvino(graph) for role, graph in graphs.items()} if options.openvino_weights else {}
+        _write(build, description, graphs, irs)
         verification = verify_bundle(build, model, TOLERANCES if options.tolerance is None
                                      else dict.fromkeys(TOLERANCES, options.tolerance))
         for line in verification.lines():
@@ -94,7 +94,7 @@ def export_checkpoint(checkpoint: Checkpoint, folder: Path, options: ExportOptio
         if not verification.passed:
             raise StmaskError(f"the exported graphs do not match PyTorch: {verification.summary()}; nothing was written")
         description = replace(description, tolerances=verification.reached())
-        _write(build, description, graphs)
+        _write(build, description, graphs, irs)
         report = {"bundle": description.to_dict(), "notes": list(checkpoint.notes), "operators": count_operators(graphs),
                   "megabytes": _sizes(build), "seconds": round(time.perf_counter() - started, 1),
                   "versions": library_versions(), "verification": verification.to_dict()}
@@ -152,16 +152,17 @@ def library_versions() -> dict[str, str]:
     return found
 
 
-def _write(folder: Path, description: BundleDescription, graphs: Mapping[str, onnx.ModelProto]) -> None:
+def _write(folder: Path, description: BundleDescription, graphs: Mapping[str, onnx.ModelProto],
+           irs: Mapping[str, Any]) -> None:
     (folder / DESCRIPTION_FILE).write_text(description.to_json() + "\n", encoding="utf-8")
     for role, graph in graphs.items():
         info = metadata(description, role)
         onnx.helper.set_model_props(graph, info)
         onnx.save(graph, description.graph_path(folder, role, "onnxruntime"))
-        if description.openvino_weights is not None:
-            path = description.graph_path(folder, role, OPENVINO_FOLDER)
-            path.parent.mkdir(exist_ok=True)
-            save_ir(to_openvino(graph), path, description.openvino_weights == "f16", info)
+    for role, ir in irs.items():
+        path = description.graph_path(folder, role, "openvino")
+        path.parent.mkdir(exist_ok=True)
+        save_ir(ir, path, description.openvino_weights == "f16", metadata(description, role))
 
 
 def _sizes(folder: Path) -> dict[str, float]:

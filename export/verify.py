@@ -27,6 +27,8 @@ Image = NDArray[np.uint8]
 # Largest allowed error of an output, as a share of its range. Half-precision weights are rounded to 11 bits.
 TOLERANCES = {"onnxruntime": 1e-4, "openvino": 1e-4, "openvino f16 weights": 5e-2}
 NUM_FRAMES = 3
+NUM_BOXES = (0, 1, 8)  # objects given to the temporal graph
+SMALLEST_DELTA_RANGE = 1e-3
 ROW_OUTPUTS = ("boxes", "class_scores", "centerness", "mask_coeffs", "embeddings")
 MAP_OUTPUTS = ("prototypes", "fpn", "temporal")
 
@@ -105,14 +107,15 @@ def verify_bundle(folder: Path, model: STMask, tolerances: Mapping[str, float] =
     pictures = frames if frames is not None else list(render_clip(NUM_FRAMES, (360, 640), seed=7))
     height, width = description.model.input_size
     resized = [cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)[None] for picture in pictures]
+    references = [frame_reference(model, description, frame) for frame in resized]
+    steps = list(_temporal_steps(model, description, references)) if description.model.temporal is not None else []
     checks: list[Check] = []
     for backend in exported_backends(folder, description):
         half = backend == "openvino" and description.openvino_weights == "f16"
         tolerance = tolerances[f"{backend} f16 weights" if half else backend]
         bundle = open_bundle(folder, backend, device="cpu")
-        checks += _merge(_frame_checks(bundle, model, resized, backend, tolerance))
-        if bundle.temporal is not None:
-            checks += _merge(_temporal_checks(bundle, model, resized, backend, tolerance))
+        checks += _merge(_frame_checks(bundle, resized, references, backend, tolerance))
+        checks += _merge(_temporal_checks(bundle, steps, backend, tolerance))
     return Verification(tuple(checks))
 
 
@@ -126,11 +129,10 @@ def _merge(checks: Iterator[Check]) -> list[Check]:
     return list(worst.values())
 
 
-def _frame_checks(bundle: Bundle, model: STMask, frames: Sequence[Image], backend: str,
+def _frame_checks(bundle: Bundle, frames: Sequence[Image], references: Sequence[Arrays], backend: str,
                   tolerance: float) -> Iterator[Check]:
-    for frame in frames:
+    for frame, reference in zip(frames, references, strict=True):
         found = bundle.frame.run({"frame": frame})
-        reference = frame_reference(model, bundle.description, frame)
         index = found["anchor_index"]
         for name in ROW_OUTPUTS:  # every row that left the graph, against the same anchor in PyTorch
             yield _compare(backend, f"frame/{name}", reference[name][index], found[name], tolerance,
@@ -180,23 +182,31 @@ def _choice_check(reference: Arrays, found: Arrays, description: BundleDescripti
     return Check(backend, "frame/anchor_index", found["anchor_index"].shape, 0.0, tolerance, problem)
 
 
-def _temporal_checks(bundle: Bundle, model: STMask, frames: Sequence[Image], backend: str,
-                     tolerance: float) -> Iterator[Check]:
-    assert bundle.temporal is not None
+def _temporal_steps(model: STMask, description: BundleDescription, references: Sequence[Arrays]
+                    ) -> Iterator[tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]]:
+    """Inputs of the temporal graph between consecutive frames, for several numbers of boxes, and PyTorch's outputs."""
     graph = TemporalGraph(model)
-    names = bundle.description.tensor_names("temporal")
-    for previous, current in zip(frames, frames[1:], strict=False):
-        before, now = (frame_reference(model, bundle.description, frame) for frame in (previous, current))
+    inputs, outputs = description.tensor_names("temporal")
+    for before, now in zip(references, references[1:], strict=False):
         order = np.argsort(-before["class_scores"].max(axis=1), kind="stable")
-        for count in (0, 1, 8):
+        for count in NUM_BOXES:
             feeds = {"prev_fpn": before["fpn"], "fpn": now["fpn"], "prev_temporal": before["temporal"],
                      "temporal": now["temporal"], "boxes": np.ascontiguousarray(before["boxes"][order[:count]])}
             with torch.no_grad():
-                values = graph(*(torch.from_numpy(feeds[name]) for name in names[0]))
-            found = bundle.temporal.run(feeds)
-            for name, value in zip(names[1], values, strict=True):
-                yield _compare(backend, f"temporal/{name}", value.numpy(), found[name], tolerance,
-                               span=max(float(np.ptp(value.numpy())) if value.numel() else 0.0, 1e-3))
+                values = graph(*(torch.from_numpy(feeds[name]) for name in inputs))
+            yield feeds, {name: value.numpy() for name, value in zip(outputs, values, strict=True)}
+
+
+def _temporal_checks(bundle: Bundle, steps: Sequence[tuple[Arrays, Arrays]], backend: str,
+                     tolerance: float) -> Iterator[Check]:
+    if bundle.temporal is None:
+        return
+    for feeds, reference in steps:
+        found = bundle.temporal.run(feeds)
+        for name, value in reference.items():
+            # Deltas of a single box or of none have no range of their own.
+            span = max(float(np.ptp(value)) if value.size else 0.0, SMALLEST_DELTA_RANGE)
+            yield _compare(backend, f"temporal/{name}", value, found[name], tolerance, span)
 
 
 def _compare(backend: str, output: str, reference: NDArray[Any], found: NDArray[Any], tolerance: float,
