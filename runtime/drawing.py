@@ -51,7 +51,7 @@ def _tint(canvas: Image, patch: MaskPatch, color: Color, opacity: float) -> None
 
 
 def _contours(result: FrameResult, row: int) -> list[np.ndarray]:
-    """Closed curves of (p, 1, 2) int32 x, y points, one a pixel along the edge: of the mask, or of the box if it is empty."""
+    """Closed curves, (p, 1, 2) int32 x, y, one point a pixel: the edge of the mask, or of an empty one's box."""
     patch = result.patches[row]
     if not patch.pixels.size:
         x1, y1, x2, y2 = _anchor(result, row)

@@ -100,7 +100,7 @@ def read_image(path: Path) -> Image | None:
 
 
 def _has_jpeg_end(data: bytes) -> bool:
-    """True when the end marker follows the first scan; one inside a thumbnail, which lies in a header, does not count."""
+    """True when the end marker follows the first scan; that of a thumbnail, which lies in a header, does not count."""
     position = 2
     while position + 4 <= len(data) and data[position] == 0xFF:
         if data[position + 1] == 0xDA:  # start of scan: from here on FF D9 can only be the end marker

@@ -43,7 +43,7 @@ class PlateStyle:
 
 def place_plates(anchors: Sequence[Rectangle], sizes: Sequence[tuple[int, int]], frame_wh: tuple[int, int]
                  ) -> list[Rectangle]:
-    """Where each plate goes: beside its anchor, inside the frame, off the plates placed before it where that is possible.
+    """Where each plate goes: beside its anchor, inside the frame, off the plates placed before it if possible.
 
     Args:
         anchors: the rectangles that the plates belong to, the most important first.
@@ -81,7 +81,8 @@ def _overlap(a: Rectangle, b: Rectangle) -> int:
     return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
-def draw_plate(canvas: Image, place: Rectangle, text: str, color: Color, style: PlateStyle, *, is_outlined: bool) -> None:
+def draw_plate(canvas: Image, place: Rectangle, text: str, color: Color, style: PlateStyle, *,
+               is_outlined: bool) -> None:
     """Draw into `canvas`: dark text on a coloured plate, or coloured text on a dark plate with a coloured edge."""
     _fill_rounded(canvas, place, color, style.padding)
     if is_outlined:

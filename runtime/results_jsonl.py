@@ -1,4 +1,4 @@
-"""`results.jsonl`: one JSON object a line - a header, one line a frame, an end line - readable at any moment of a run."""
+"""`results.jsonl`: a header, one line a frame, an end line, each a JSON object; readable at any moment of a run."""
 from __future__ import annotations
 
 import dataclasses
@@ -43,7 +43,7 @@ class Results:
 
 
 class ResultsWriter:
-    """Context manager that writes the header on opening and every frame as one whole line, handed to the system at once.
+    """Context manager that writes the header on opening and every frame as one line, handed to the system at once.
 
     A killed run therefore loses at most the line being written. The end line is written by `finish`; a file without
     one belongs to a run that did not end by itself.
@@ -86,7 +86,8 @@ class ResultsWriter:
                           "damage": (damage or Damage(self._num_frames)).to_dict()})
 
     def _write_line(self, record: Mapping[str, Any]) -> None:
-        line = memoryview(json.dumps(record, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+        text = json.dumps(record, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        line = memoryview(text.encode() + b"\n")
         try:
             while line:
                 line = line[self._file.write(line):]

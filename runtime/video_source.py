@@ -18,10 +18,10 @@ from .frame_source import Frame, FrameSource, Image
 MAX_PIXELS = 8192 * 8192  # larger frames are refused before they are decoded: a broken header can claim anything
 MAX_FAILED_READS = 100  # in a row; then the rest of the file counts as unreadable
 SHORTFALL_S = 1.0  # a video without an index that ends earlier than announced by more than this lacks its end
-HOLE_FRAMES = 2.5  # a longer step of a transport stream's clock is a hole: such a stream loses packets without an error
+HOLE_FRAMES = 2.5  # a longer step of a transport stream's clock is a hole: it loses packets without an error
 # Containers and raw streams only: playlists and scripts, which make FFmpeg open other files, stay out.
-FORMATS = ("mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,apng,h264,hevc,av1,obu,ivf,m4v,mjpeg,mpjpeg,mxf,"
-           "nut,dv,rm,wtv,yuv4mpegpipe")
+FORMATS = ("mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,apng,h264,hevc,av1,obu,ivf,m4v,mjpeg,mpjpeg,"
+           "mxf,nut,dv,rm,wtv,yuv4mpegpipe")
 ROTATIONS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
 
 
@@ -141,12 +141,11 @@ class VideoSource(FrameSource):
 
     def _missing_frames(self) -> int:
         """Frames announced but not there: a cut file often ends without any error from the demuxer."""
-        indexed = len(self._stream.index_entries)
+        indexed: int = len(self._stream.index_entries)
         if "mp4" in self._container.format.name:
             # Its `frames` counts samples that an edit list hides as well; the index leaves those out.
             return max(0, indexed - self._num_packets)
-        expected = max(indexed, self._stream.frames)
-        missing = max(0, expected - self._num_packets)
+        missing = max(0, max(indexed, int(self._stream.frames)) - self._num_packets)
         shortfall = (self._duration_s or 0.0) - self._end_s
         if not missing and shortfall > SHORTFALL_S:
             missing = round(shortfall * (self.fps or 1.0))
@@ -188,6 +187,6 @@ def _duration_s(container: Any, stream: Any) -> float | None:
 
 def _upright(frame: av.VideoFrame) -> Image:
     """(H, W, 3) uint8 BGR, turned as the display matrix says (whole quarter turns)."""
-    image = frame.to_ndarray(format="bgr24")
+    image = np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
     turn = ROTATIONS.get(round(frame.rotation / 90) % 4)
-    return np.ascontiguousarray(image) if turn is None else cv2.rotate(image, turn)
+    return np.ascontiguousarray(image) if turn is None else np.asarray(cv2.rotate(image, turn), np.uint8)

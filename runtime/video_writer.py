@@ -10,7 +10,8 @@ from typing import Any
 import av
 import cv2
 import numpy as np
-from av.video.reformatter import Colorspace
+from av.codec.codec import UnknownCodecError
+from av.video.reformatter import ColorRange, Colorspace
 
 from stmask_deploy.errors import OutputError
 
@@ -70,11 +71,11 @@ class VideoWriter:
         try:
             if self._container is None:
                 self._open(height, width)
-            image = cv2.copyMakeBorder(image, 0, height - image.shape[0], 0, width - image.shape[1],
-                                       cv2.BORDER_REPLICATE)
-            assert image.shape[:2] == (self._stream.height, self._stream.width), "all frames have the first one's size"
-            self._mux(self._to_yuv(image, time_s))
-        except (OSError, av.FFmpegError) as error:
+            assert (height, width) == (self._stream.height, self._stream.width), "all frames have the first one's size"
+            even = cv2.copyMakeBorder(image, 0, height - image.shape[0], 0, width - image.shape[1],
+                                      cv2.BORDER_REPLICATE)
+            self._mux(self._to_yuv(np.asarray(even, np.uint8), time_s))
+        except (OSError, av.FFmpegError, UnknownCodecError) as error:
             self._abandon()
             raise _output_error(self._path, error) from error
 
@@ -88,10 +89,10 @@ class VideoWriter:
         context.time_base = TIME_BASE
         context.color_primaries = context.color_trc = BT709
         context.colorspace = Colorspace.ITU709
-        context.color_range = av.video.reformatter.ColorRange.MPEG
+        context.color_range = ColorRange.MPEG
 
     def _to_yuv(self, image: Image, time_s: float | None) -> av.VideoFrame:
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="bgr24")
+        frame = av.VideoFrame.from_ndarray(image, format="bgr24")
         frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
         following = self._pts + self._frame_ticks
         pts = following if time_s is None else round(time_s / TIME_BASE)

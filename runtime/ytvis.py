@@ -9,6 +9,7 @@ from typing import Any
 
 from .atomic import atomic_file
 from .result import FrameResult
+from .rle import Segmentation
 
 
 @dataclass
@@ -17,7 +18,7 @@ class _Sequence:
 
     score_sum: float = 0.0
     class_counts: Counter[int] = field(default_factory=Counter)
-    segmentations: dict[int, dict[str, Any]] = field(default_factory=dict)  # frame index -> RLE
+    segmentations: dict[int, Segmentation] = field(default_factory=dict)  # frame index -> RLE
 
 
 class YtvisCollector:

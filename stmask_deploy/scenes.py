@@ -39,9 +39,10 @@ class _Thing:
         x = (travelled * (1 + 2 * MARGIN) - MARGIN) * width
         y = (self.start[1] + self.bob[0] * np.sin(self.bob[1] * time)) * height
         size = self.size * height * (1 + self.growth[0] * np.sin(self.growth[1] * time + self.start[0] * 6))
-        matrix = cv2.getRotationMatrix2D((SPRITE_SIZE / 2,) * 2, self.spin * time, size / SPRITE_SIZE)
-        matrix[:, 2] += np.array([x, y]) - SPRITE_SIZE / 2
-        return np.asarray(matrix, np.float64)
+        half = SPRITE_SIZE / 2
+        matrix = np.asarray(cv2.getRotationMatrix2D((half, half), self.spin * time, size / SPRITE_SIZE), np.float64)
+        matrix[:, 2] += np.array([x - half, y - half])
+        return matrix
 
 
 def render_clip(num_frames: int, size: tuple[int, int] = (360, 640), seed: int = 0, num_objects: int = 5
@@ -69,7 +70,7 @@ def render_clip(num_frames: int, size: tuple[int, int] = (360, 640), seed: int =
             _paint(frame, thing, time)
         y, x = rng.integers(0, NOISE_SHIFTS, 2)
         frame += noise[y:y + height, x:x + width]
-        yield cv2.convertScaleAbs(np.maximum(frame, 0, out=frame))
+        yield np.clip(frame + 0.5, 0, 255).astype(np.uint8)
 
 
 def _paint(frame: Floats, thing: _Thing, time: int) -> None:

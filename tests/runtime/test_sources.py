@@ -51,7 +51,8 @@ def test_a_path_of_digits_can_be_written_with_a_dot(tmp_path: Path, monkeypatch:
     ("frames/*.png", "give the folder that holds the images"),
     ("frame%03d?.png", "patterns are not supported"),
 ])
-def test_what_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str | int, message: str) -> None:
+def test_what_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str | int,
+                               message: str) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=message) as caught:
         open_source(source)

@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from media import SIZE, picture, pictures, shown_index
+
+from stmask_deploy.errors import OutputError
+from stmask_deploy.runtime.video_source import VideoSource
+from stmask_deploy.runtime.video_writer import VideoWriter
+
+
+def write(path: Path, images: list[np.ndarray], fps: float | None = None, times: list[float] | None = None) -> Path:
+    with VideoWriter(path, fps) as writer:
+        for index, image in enumerate(images):
+            writer.write(image, times[index] if times else None)
+    return path
+
+
+def read(path: Path) -> tuple[list[int], list[float]]:
+    with VideoSource(path) as source:
+        frames = list(source)
+    assert not source.damage.is_damaged
+    return [shown_index(frame.image) for frame in frames], [frame.time_s for frame in frames]
+
+
+def boxes(path: Path) -> list[str]:
+    """Names of the top-level boxes of an mp4."""
+    data, position, names = path.read_bytes(), 0, []
+    while position < len(data):
+        size = int.from_bytes(data[position:position + 4], "big")
+        names.append(data[position + 4:position + 8].decode())
+        assert size >= 8
+        position += size
+    return names
+
+
+def test_what_browsers_need(tmp_path: Path) -> None:
+    path = write(tmp_path / "v.mp4", pictures(70), fps=30)
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        context = stream.codec_context
+        assert (context.name, context.pix_fmt, context.profile) == ("h264", "yuv420p", "High")
+        assert (context.color_primaries, context.color_trc, context.colorspace, context.color_range) == (1, 1, 1, 1)
+        assert (stream.frames, stream.average_rate, stream.start_time) == (70, 30, 0)
+        assert stream.duration * stream.time_base == pytest.approx(70 / 30)
+        keyframes = [packet.pts * packet.time_base for packet in container.demux(stream) if packet.is_keyframe]
+    assert keyframes[0] == 0
+    assert np.diff([*keyframes, 70 / 30]).max() <= 1  # at least one a second
+    names = boxes(path)
+    assert names[0] == "ftyp"
+    assert names.count("moov") == names.count("mdat") == 1  # an ordinary mp4 with one index, no fragments left
+    assert "moof" not in names
+
+
+def test_pictures_and_times_come_back(tmp_path: Path) -> None:
+    shown, times = read(write(tmp_path / "v.mp4", pictures(50), fps=25))
+    assert shown == list(range(50))
+    assert times == pytest.approx([index / 25 for index in range(50)], abs=1e-4)
+
+
+def test_it_is_seekable(tmp_path: Path) -> None:
+    path = write(tmp_path / "v.mp4", pictures(90), fps=30)
+    with av.open(str(path)) as container:
+        container.seek(2_000_000)
+        frame = next(container.decode(video=0))
+    assert 1 < frame.time <= 2  # the keyframe before
+    assert shown_index(frame.to_ndarray(format="bgr24")) == round(frame.time * 30)
+
+
+@pytest.mark.parametrize("fps", [23.976, 24, 25, 29.97, 30, 59.94, 60, 1, 0.5, 240, None])
+def test_frame_rates(tmp_path: Path, fps: float | None) -> None:
+    with VideoSource(write(tmp_path / "v.mp4", pictures(12), fps=fps)) as source:
+        times = [frame.time_s for frame in source]
+    assert source.fps == pytest.approx(fps or 30, rel=1e-3)
+    assert times == pytest.approx([index / (fps or 30) for index in range(12)], rel=1e-3, abs=1e-4)
+
+
+def test_times_of_the_source_are_kept(tmp_path: Path) -> None:
+    given = [0.0, 0.04, 0.31, 0.35, 1.2, 1.21]
+    assert read(write(tmp_path / "v.mp4", pictures(6), 30, given))[1] == pytest.approx(given, abs=1e-4)
+
+
+def test_times_that_do_not_grow_are_mended(tmp_path: Path) -> None:
+    shown, times = read(write(tmp_path / "v.mp4", pictures(5), 10, [0.5, 0.5, 0.2, 0.75, 0.75]))
+    assert shown == list(range(5))
+    assert times == pytest.approx([0.0, 0.1, 0.2, 0.25, 0.35], abs=1e-4)  # read from the first frame on
+
+
+@pytest.mark.parametrize("size", [(48, 63), (47, 64), (1, 1), (2, 2), (3, 5), (240, 426)])
+def test_odd_sizes_are_padded_by_one(tmp_path: Path, size: tuple[int, int]) -> None:
+    images = [np.full((*size, 3), 40 * index, np.uint8) for index in range(4)]
+    with VideoSource(write(tmp_path / "v.mp4", images)) as source:
+        decoded = [frame.image for frame in source]
+    even = (size[0] + size[0] % 2, size[1] + size[1] % 2, 3)
+    for image, written in zip(decoded, images, strict=True):
+        assert image.shape == even
+        assert np.abs(image.astype(int) - written[0, 0]).max() <= 8  # the padding as well
+
+
+def test_a_view_can_be_written(tmp_path: Path) -> None:
+    wide = picture(3, (48, 80))
+    path = write(tmp_path / "v.mp4", [wide[:, :64], wide[:, ::-1][:, :64]])
+    with VideoSource(path) as source:
+        first = next(iter(source)).image
+    assert np.abs(first.astype(int) - wide[:, :64]).mean() < 8
+
+
+def test_no_frame_no_file(tmp_path: Path) -> None:
+    write(tmp_path / "v.mp4", [])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_overwrites_only_when_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "v.mp4", pictures(3))
+    with pytest.raises(OutputError, match="exists already"):
+        VideoWriter(path)
+    with VideoWriter(path, overwrite=True) as writer:
+        writer.write(picture(9))
+    assert read(path)[0] == [9]
+
+
+def test_a_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="does not exist"):
+        VideoWriter(tmp_path / "no" / "v.mp4")
+
+
+def test_an_interrupted_run_is_finished(tmp_path: Path) -> None:
+    path = tmp_path / "v.mp4"
+    with pytest.raises(KeyboardInterrupt), VideoWriter(path) as writer:
+        for image in pictures(5):
+            writer.write(image)
+        raise KeyboardInterrupt
+    assert read(path)[0] == list(range(5))
+
+
+def test_a_closed_video_is_not_begun_again(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "v.mp4") as writer:
+        writer.write(picture())
+    with pytest.raises(OutputError, match="closed already"):
+        writer.write(picture())
+    writer.close()
+    assert read(tmp_path / "v.mp4")[0] == [0]
+
+
+def run_child(script: str, path: Path) -> subprocess.CompletedProcess[str]:
+    head = """
+        import os, pathlib, resource, signal, sys
+        from media import picture
+        from stmask_deploy.errors import OutputError
+        from stmask_deploy.runtime.video_writer import VideoWriter
+        path = pathlib.Path(sys.argv[1])
+    """
+    return subprocess.run([sys.executable, "-c", textwrap.dedent(head) + textwrap.dedent(script), str(path)],
+                          cwd=Path(__file__).parent, check=False, capture_output=True, text=True)
+
+
+def test_a_killed_run_leaves_a_playable_file(tmp_path: Path) -> None:
+    done = run_child("""
+        writer = VideoWriter(path, 30)
+        for index in range(150):
+            writer.write(picture(index))
+        os.kill(os.getpid(), signal.SIGKILL)
+    """, tmp_path / "v.mp4")
+    assert done.returncode == -9
+    shown, times = read(tmp_path / "v.mp4")
+    assert shown == list(range(len(shown)))
+    assert len(shown) >= 150 - 30 - 30  # one second, and what the encoder holds back
+    assert times[-1] == pytest.approx((len(shown) - 1) / 30, abs=1e-3)
+
+
+def test_a_disk_that_fills_up(tmp_path: Path) -> None:
+    done = run_child("""
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60000, 60000))
+        import numpy as np
+        rng = np.random.default_rng(0)
+        try:
+            with VideoWriter(path, 30) as writer:
+                for index in range(300):
+                    writer.write(rng.integers(0, 255, (96, 128, 3), dtype=np.uint8))
+        except OutputError as error:
+            print(index, error.exit_code, error)
+    """, tmp_path / "v.mp4")
+    assert (done.returncode, done.stderr) == (0, "")
+    failed_at, code, message = done.stdout.strip().split(" ", 2)
+    assert 10 < int(failed_at) < 300
+    assert code == "4"
+    assert "v.mp4 cannot be written" in message
+    assert "File too large" in message
+    with VideoSource(tmp_path / "v.mp4") as source:
+        assert len(list(source)) > 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only")
+def test_a_full_disk() -> None:
+    with pytest.raises(OutputError, match="No space left"), VideoWriter(Path("/dev/full"), overwrite=True) as writer:
+        for index in range(200):
+            writer.write(picture(index, SIZE))
+
+
+def test_a_missing_encoder_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise av.codec.codec.UnknownCodecError("libx264")
+
+    monkeypatch.setattr(av.container.OutputContainer, "add_stream", fail)
+    with pytest.raises(OutputError, match="needs libx264"), VideoWriter(tmp_path / "v.mp4") as writer:
+        writer.write(picture())
+
+
+def test_time_base_divides_the_usual_rates() -> None:
+    from stmask_deploy.runtime.video_writer import TIME_BASE
+    for rate in (24, 25, 30, 50, 60, Fraction(30000, 1001)):
+        assert (1 / (rate * TIME_BASE)) == round(1 / (rate * TIME_BASE))

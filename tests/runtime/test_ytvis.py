@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from results_sample import frame_result
+
+from stmask_deploy.errors import OutputError
+from stmask_deploy.runtime.result import FrameResult
+from stmask_deploy.runtime.ytvis import YtvisCollector
+
+RECORDED = Path(__file__).parent.parent / "data" / "generated" / "generated.json"
+
+
+def recorded_frame(index: int, rows: list[dict[str, Any]]) -> Any:
+    """What the collector reads of a `FrameResult`, with recorded values."""
+    return SimpleNamespace(index=index, ids=np.array([row["id"] for row in rows], np.int64),
+                           class_ids=np.array([row["label"] for row in rows], np.int64),
+                           scores=np.array([row["score"] for row in rows], np.float32),
+                           segmentations=[row["segmentation"] for row in rows])
+
+
+def assert_same_list(recorded: dict[str, Any]) -> None:
+    collector = YtvisCollector()
+    for index, rows in enumerate(recorded["tracks"]):
+        collector.add(recorded_frame(index, rows))
+    entries, expected = collector.entries(), recorded["ytvis"]
+    assert len(entries) == len(collector) == len(expected) > 0
+    for entry, wanted in zip(entries, expected, strict=True):
+        assert {**entry, "score": None} == {**wanted, "score": None}
+        assert entry["score"] == pytest.approx(wanted["score"], abs=1e-7)
+
+
+def test_the_recorded_list() -> None:
+    assert_same_list(json.loads(RECORDED.read_text()))
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("run", ["r50_ada", "r50_ali", "r50_perclass", "r50_notemporal"])
+def test_the_recorded_lists_of_the_reference(reference_dir: Path, run: str) -> None:
+    assert_same_list(json.loads((reference_dir / f"{run}.json").read_text()))
+
+
+def collect(frames: list[FrameResult], video_id: int = 0) -> YtvisCollector:
+    collector = YtvisCollector(video_id)
+    for frame in frames:
+        collector.add(frame)
+    return collector
+
+
+def disc(index: int, ids: list[int], class_ids: list[int], scores: list[float]) -> FrameResult:
+    return frame_result([(0.2 + 0.2 * row, 0.5, 0.1) for row in range(len(ids))], index=index, ids=ids,
+                        class_ids=class_ids, scores=scores)
+
+
+def test_score_class_and_gaps() -> None:
+    frames = [disc(0, [5], [2], [0.2]), disc(1, [], [], []), disc(2, [9, 5], [3, 1], [0.6, 0.4]),
+              disc(4, [5], [1], [0.9])]
+    first, second = collect(frames, video_id=7).entries()
+    assert (first["video_id"], first["instance_id"], first["category_id"]) == (7, 5, 1)
+    assert first["score"] == pytest.approx(0.5, abs=1e-6)  # over the three frames where it is shown
+    assert [rle is None for rle in first["segmentations"]] == [False, True, False, True, False]
+    assert first["segmentations"][2] == frames[2].segmentations[1]
+    assert (second["instance_id"], second["category_id"], second["score"]) == (9, 3, pytest.approx(0.6))
+    assert [rle is None for rle in second["segmentations"]] == [True, True, False, True, True]
+
+
+def test_the_first_class_wins_a_tie() -> None:
+    frames = [disc(index, [0], [class_id], [0.5]) for index, class_id in enumerate([3, 1, 1, 3])]
+    assert collect(frames).entries()[0]["category_id"] == 3
+
+
+def test_the_file_is_the_list(tmp_path: Path) -> None:
+    collector = collect([disc(0, [5, 2], [2, 1], [0.2, 0.9]), disc(1, [2], [1], [0.8])])
+    collector.write(tmp_path / "results.json")
+    assert json.loads((tmp_path / "results.json").read_text()) == collector.entries()
+    with pytest.raises(OutputError, match="exists already"):
+        collector.write(tmp_path / "results.json")
+    collector.write(tmp_path / "results.json", overwrite=True)
+
+
+@pytest.mark.parametrize("frames", [[], [disc(0, [], [], [])]])
+def test_nothing_shown(tmp_path: Path, frames: list[FrameResult]) -> None:
+    collect(frames).write(tmp_path / "results.json")
+    assert json.loads((tmp_path / "results.json").read_text()) == []
