@@ -1,0 +1,46 @@
+"""What a figure was measured on."""
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("stmask-deploy", "torch", "onnxruntime", "onnxruntime-gpu", "openvino", "numpy", "opencv-python-headless",
+            "av")
+CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8")  # that decide speed
+
+
+def describe_machine(cpuinfo: str | None = None) -> dict[str, Any]:
+    """CPU model, the flags among `CPU_FLAGS` it has, cores this process may use, and the load before measuring.
+
+    Args:
+        cpuinfo: text of /proc/cpuinfo; None reads it. Where there is none, the model is what Python knows of it.
+    """
+    path = Path("/proc/cpuinfo")
+    if cpuinfo is None:
+        cpuinfo = path.read_text(encoding="utf-8") if path.exists() else ""
+    fields = {key.strip(): value.strip() for key, _, value in
+              (line.partition(":") for line in reversed(cpuinfo.splitlines()))}  # of the first core
+    flags = set(fields.get("flags", "").split())
+    affinity = getattr(os, "sched_getaffinity", None)
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": fields.get("model name") or platform.processor() or "unknown",
+        "cpu_family_model": "/".join(fields.get(name, "?") for name in ("cpu family", "model")),
+        "cpu_flags": [name for name in CPU_FLAGS if name in flags],
+        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+    }
+
+
+def library_versions() -> dict[str, str]:
+    """Python's version, and that of every one of `PACKAGES` that is installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
