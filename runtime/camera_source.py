@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,6 +11,8 @@ import numpy as np
 from stmask_deploy.errors import DeviceError
 
 from .frame_source import Frame, FrameSource, Image
+
+SILENT = 0  # OpenCV's log level
 
 
 class CameraSource(FrameSource):
@@ -59,9 +62,15 @@ class CameraSource(FrameSource):
 
 def _open_quietly(number: int) -> cv2.VideoCapture:
     """OpenCV prints several lines about a camera that is not there; our error says it in one."""
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    logging = opencv_logging()
+    level = logging.getLogLevel()
+    logging.setLogLevel(SILENT)
     try:
         return cv2.VideoCapture(number)
     finally:
-        cv2.utils.logging.setLogLevel(level)
+        logging.setLogLevel(level)
+
+
+def opencv_logging() -> Any:
+    """Where `getLogLevel` and `setLogLevel` are: OpenCV 5 moved them."""
+    return cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging

@@ -6,7 +6,7 @@ import pytest
 from media import picture
 
 from stmask_deploy.errors import DeviceError, InputError
-from stmask_deploy.runtime.camera_source import CameraSource
+from stmask_deploy.runtime.camera_source import CameraSource, opencv_logging
 
 
 class FakeCapture:
@@ -74,8 +74,8 @@ def test_a_change_of_size(camera: type[FakeCapture], monkeypatch: pytest.MonkeyP
 
 
 def test_a_missing_camera_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
-    before = cv2.utils.logging.getLogLevel()
+    before = opencv_logging().getLogLevel()
     with pytest.raises(DeviceError, match="camera 97 gives no picture"):
         CameraSource(97)
     assert capfd.readouterr() == ("", "")
-    assert cv2.utils.logging.getLogLevel() == before
+    assert opencv_logging().getLogLevel() == before
