@@ -44,7 +44,7 @@ class BundleDescription:
     dcn: str  # native | gridsample: how deformable convolution was lowered
     tool_version: str
     openvino_weights: str | None = None  # f32 | f16, None without IR
-    tolerances: Mapping[str, float] = field(default_factory=dict)  # backend -> largest error reached, as a share of range
+    tolerances: Mapping[str, float] = field(default_factory=dict)  # backend -> largest error, as share of range
 
     @property
     def roles(self) -> tuple[str, ...]:

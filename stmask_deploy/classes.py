@@ -50,7 +50,8 @@ def read_class_names(path: Path, count: int) -> tuple[str, ...]:
         text = path.read_text(encoding="utf-8")
         names = json.loads(text) if text.lstrip().startswith("[") else text.splitlines()
     except (OSError, ValueError) as error:
-        raise InputError(f"classes file {path} cannot be read ({error}); give one name a line or a JSON list") from error
+        raise InputError(f"classes file {path} cannot be read ({error}); "
+                         "give one name a line or a JSON list") from error
     if not all(isinstance(name, str) for name in names):
         raise InputError(f"classes file {path}: every entry must be a name")
     names = tuple(name.strip() for name in names if name.strip())

@@ -6,9 +6,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from .errors import InputError
+
+# No network comes near these. Beyond them lie damaged and hostile files, which would only cost time and memory.
+MAX_CLASSES = 10_000
+MAX_SIZE = 65_536  # channels, or pixels of a side
+MAX_COUNT = 1000  # blocks, layers, kernels, cells of a side
 
 
 class Calibration(str, Enum):
@@ -77,10 +82,29 @@ class ModelConfig:
             (self.temporal is None or 0 <= self.temporal.level < self.num_levels,
              f"temporal.level must be in 0..{self.num_levels - 1}"),
             (self.temporal is None or self.temporal.patch_size % 2 == 1, "temporal.patch_size must be odd"),
+            (len(self.class_names) <= MAX_CLASSES, f"class_names must name at most {MAX_CLASSES} classes"),
+            (min(self.pixel_std) > 0, f"pixel_std must be positive, got {self.pixel_std}"),
+            (all(side > 0 for shape in (*self.anchor_shapes, self.anchor_scales) for side in shape),
+             "anchor_shapes and anchor_scales must be positive"),
+            *self._range_checks(),
         ]
         for good, message in checks:
             if not good:
                 raise InputError(f"model configuration: {message}")
+
+    def _range_checks(self) -> list[tuple[bool, str]]:
+        """(good, message) for everything that counts or measures."""
+        temporal = self.temporal or TemporalConfig()
+        sizes = {name: (getattr(self, name),) for name in (
+            "stem_width", "expansion", "fpn_width", "proto_width", "num_prototypes", "head_width", "embedding_dim")}
+        sizes |= {"widths": self.widths, "input_size": self.input_size, "temporal.widths": temporal.widths}
+        counts = {"depths": self.depths, "kernel_shapes": tuple(side for shape in self.kernel_shapes for side in shape),
+                  "temporal.patch_size": (temporal.patch_size,), "temporal.roi_size": (temporal.roi_size,)}
+        counts_or_none = {"num_downsamples": (self.num_downsamples,), "tower_depth": (self.tower_depth,),
+                          "deformable_blocks": tuple(index for block in self.deformable_blocks for index in block)}
+        ranges = ((sizes, 1, MAX_SIZE), (counts, 1, MAX_COUNT), (counts_or_none, 0, MAX_COUNT))
+        return [(all(low <= value <= high for value in values), f"{name} must be in {low}..{high}, got {values}")
+                for group, low, high in ranges for name, values in group.items()]
 
     @property
     def num_classes(self) -> int:
@@ -133,10 +157,13 @@ class ModelConfig:
         Raises:
             InputError: a key is unknown or missing, or a value has the wrong form.
         """
+        if not isinstance(values, Mapping):
+            raise InputError(f"model configuration: expected a mapping, found {type(values).__name__}")
         known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
+        unknown = sorted(str(key) for key in set(values) - known)
         if unknown:
-            raise InputError(f"model configuration: unknown keys {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+            raise InputError(f"model configuration: unknown keys {', '.join(unknown)}; "
+                             f"known: {', '.join(sorted(known))}")
         converted: dict[str, Any] = {key: _tuples(value) for key, value in values.items()}
         try:
             for key in ("class_calibration", "mask_calibration", "track_calibration"):
@@ -145,8 +172,12 @@ class ModelConfig:
             if "centerness_order" in converted:
                 converted["centerness_order"] = CenternessOrder(converted["centerness_order"])
             if converted.get("temporal") is not None:
+                _check_forms(TemporalConfig, converted["temporal"])
                 converted["temporal"] = TemporalConfig(**converted["temporal"])
+            _check_forms(cls, converted)
             return cls(**converted)
+        except InputError:
+            raise
         except (TypeError, ValueError) as error:
             raise InputError(f"model configuration: {error}") from error
 
@@ -158,3 +189,22 @@ def _tuples(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _tuples(item) for key, item in value.items()}
     return value
+
+
+def _check_forms(cls: type, values: Mapping[str, Any]) -> None:
+    """Raises TypeError where a value has not the type that the dataclass `cls` gives its field."""
+    for name, kind in get_type_hints(cls).items():
+        if name in values and not _fits(values[name], kind):
+            raise TypeError(f"{name} has the wrong form: {values[name]!r:.80}")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    parts = get_args(kind)
+    if get_origin(kind) is tuple:
+        kinds = parts[:1] * len(value) if isinstance(value, tuple) and parts[-1] is ... else parts
+        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_fits, value, kinds))
+    if parts:  # a union
+        return any(_fits(value, part) for part in parts)
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return type(value) is int if kind is int else isinstance(value, kind)

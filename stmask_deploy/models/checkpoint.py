@@ -4,6 +4,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -60,7 +61,8 @@ def load_checkpoint(path: Path, sha256: str | None = None) -> Checkpoint:
     path = Path(path)
     digest = _digest(path)
     if sha256 is not None and digest != sha256.strip().lower():
-        raise InputError(f"{path}: sha256 is {digest}, expected {sha256.strip().lower()}; the file is not the one meant")
+        raise InputError(f"{path}: sha256 is {digest}, expected {sha256.strip().lower()}: "
+                         "this is not the file that was meant")
     content, carried = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     state, notes = _clean(content, path)
     shapes = {name: tuple(value.shape) for name, value in state.items()}
@@ -84,7 +86,10 @@ def _digest(path: Path) -> str:
         raise InputError(f"{path} is a folder; give the checkpoint file (.pth or .safetensors)")
     try:
         with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.sha256()
+            while block := file.read(1 << 20):
+                digest.update(block)
+            return digest.hexdigest()
     except FileNotFoundError as error:
         raise InputError(f"checkpoint {path} does not exist") from error
     except OSError as error:
@@ -98,12 +103,13 @@ def _read_pickle(path: Path) -> tuple[Any, Any]:
         raise InputError(f"torch {torch.__version__} cannot load checkpoints safely; install torch >= 2.10")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty")
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
-                raise InputError(f"{path} unpacks to more than {MAX_BYTES >> 30} GiB, which no STMask checkpoint does")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        _check_unpacked_size(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about torch's own internals and old pickle protocols
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except pickle.UnpicklingError as error:
         reason = str(error).strip().splitlines()
         detail = next((line for line in reason if "GLOBAL" in line or "global" in line), reason[0] if reason else "")
@@ -113,10 +119,17 @@ def _read_pickle(path: Path) -> tuple[Any, Any]:
         raise InputError(f"{path} is not a checkpoint or is damaged "
                          f"({type(error).__name__}: {str(error).strip().splitlines()[0][:160] if str(error) else ''}); "
                          "download it again") from error
-    carried = content.get(CONFIG_KEY) if isinstance(content, Mapping) else None
-    if carried is not None and not isinstance(carried, Mapping):
-        raise InputError(f"{path}: {CONFIG_KEY} must be a mapping, found {type(carried).__name__}")
-    return content, carried
+    return content, content.get(CONFIG_KEY) if isinstance(content, Mapping) else None
+
+
+def _check_unpacked_size(path: Path) -> None:
+    with open(path, "rb") as file:
+        is_zip = file.read(4) == b"PK\x03\x04"  # what torch goes by
+    if is_zip:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > MAX_BYTES:
+            raise InputError(f"{path} unpacks to more than {MAX_BYTES >> 30} GiB, which no STMask checkpoint does")
 
 
 def _read_safetensors(path: Path) -> tuple[Any, Any]:
@@ -146,11 +159,14 @@ def _clean(content: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:
     if not isinstance(content, Mapping) or not content:
         raise InputError(f"{path} holds no parameters (found {type(content).__name__}); "
                          "an STMask checkpoint is a mapping of names to tensors")
-    others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
+    others = [str(name) for name, value in content.items() if not isinstance(value, Tensor) or value.is_nested]
     if others:
         raise InputError(f"{path}: entries that are not tensors: {', '.join(others[:5])}"
                          f"{' ...' if len(others) > 5 else ''}; this is not an STMask checkpoint")
     state = {str(name): value for name, value in content.items()}
+    # Views of one value can have any shape, in a file of any size.
+    if sum(value.numel() * value.element_size() for value in state.values()) > MAX_BYTES:
+        raise InputError(f"{path} holds more than {MAX_BYTES >> 30} GiB of parameters, which no STMask checkpoint does")
     if all(name.startswith("module.") for name in state):
         notes.append("removed the prefix 'module.' (saved from a data-parallel model)")
         state = {name.removeprefix("module."): value for name, value in state.items()}
@@ -177,8 +193,8 @@ def _fit(state: Mapping[str, Tensor], config: ModelConfig, path: Path) -> tuple[
             problems.append((name, "missing", f"expected shape {list(want.shape)}"))
         elif value.shape != want.shape:
             problems.append((name, "misshapen", f"expected {list(want.shape)}, found {list(value.shape)}"))
-        elif value.dtype != want.dtype or value.is_sparse or value.is_quantized:
-            problems.append((name, "wrong type", f"expected {want.dtype}, found {value.dtype}".replace("torch.", "")))
+        elif _kind(value) != (expected_kind := str(want.dtype).removeprefix("torch.")):
+            problems.append((name, "wrong type", f"expected {expected_kind}, found {_kind(value)}"))
         elif value.is_floating_point() and not bool(torch.isfinite(value).all()):
             bad = int((~torch.isfinite(value)).sum())
             problems.append((name, "not finite", f"{bad} of {value.numel()} values are NaN or infinite"))
@@ -187,6 +203,13 @@ def _fit(state: Mapping[str, Tensor], config: ModelConfig, path: Path) -> tuple[
     if problems:
         raise InputError(f"{path} does not fit {config.variant} ({len(problems)} parameters):\n" + _table(problems))
     return fitted, notes
+
+
+def _kind(value: Tensor) -> str:
+    """Its element type, and whatever makes it other than an ordinary tensor in memory."""
+    kind = str(value.dtype).removeprefix("torch.")
+    layout = "" if value.layout is torch.strided else f" {value.layout}".replace("torch.", "")
+    return kind + layout + ("" if value.device.type == "cpu" else f" on {value.device.type}")
 
 
 def _table(problems: list[tuple[str, str, str]], most: int = 20) -> str:

@@ -5,12 +5,13 @@ import math
 import re
 from collections.abc import Mapping
 
-from ..config import Calibration, ModelConfig, TemporalConfig
+from ..config import MAX_CLASSES, Calibration, ModelConfig, TemporalConfig
 from ..errors import InputError
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 HEAD = "prediction_layers.0."
+INDEX = r"(\d{1,3})"  # of a layer; no network has a thousand, and no name may ask for a billion
 ASPECT_RATIOS = (1.0, 1 / 2, 2.0)  # height / width of the anchors without FCA (paper section 4.1)
 
 
@@ -26,14 +27,14 @@ def infer_config(shapes: Shapes) -> ModelConfig:
         InputError: a parameter that every STMask network has is missing or has an impossible shape.
     """
     widths, depths, deformable = [], [], []
-    for stage in range(_count(shapes, r"backbone\.layers\.(\d+)\.")):
+    for stage in range(_count(shapes, rf"backbone\.layers\.{INDEX}\.")):
         prefix = f"backbone.layers.{stage}"
-        depths.append(_count(shapes, rf"backbone\.layers\.{stage}\.(\d+)\."))
+        depths.append(_count(shapes, rf"backbone\.layers\.{stage}\.{INDEX}\."))
         widths.append(_shape(shapes, f"{prefix}.0.conv1.weight", 4)[0])
         deformable += [(stage, block) for block in range(depths[-1])
                        if f"{prefix}.{block}.conv2.conv_offset_mask.weight" in shapes]
     head_width = _shape(shapes, HEAD + "upfeature.0.weight", 4)[0]
-    num_kernels = _count(shapes, r"prediction_layers\.0\.bbox_layer\.(\d+)\.")
+    num_kernels = _count(shapes, rf"prediction_layers\.0\.bbox_layer\.{INDEX}\.")
     boxes = [_shape(shapes, f"{HEAD}bbox_layer.{k}.weight", 4) for k in range(num_kernels)]
     if not depths or not boxes:
         raise InputError("no parameters named backbone.layers.* and prediction_layers.0.bbox_layer.*: "
@@ -42,8 +43,9 @@ def infer_config(shapes: Shapes) -> ModelConfig:
     num_scales = max(boxes[0][0] // 4, 1)
     sizes = {branch: _branch(shapes, branch, num_scales) for branch in ("conf_layer", "mask_layer", "track_layer")}
     num_classes = sizes["conf_layer"][0]
-    if num_classes < 2:
-        raise InputError(f"the class layer has {num_classes} outputs; background and at least one class are needed")
+    if not 2 <= num_classes <= MAX_CLASSES + 1:
+        raise InputError(f"the class layer has {num_classes} outputs; "
+                         f"the background and 1 to {MAX_CLASSES} classes are needed")
     return ModelConfig(
         class_names=tuple(f"class_{i}" for i in range(1, num_classes)),
         stem_width=_shape(shapes, "backbone.conv1.weight", 4)[0],
@@ -52,11 +54,12 @@ def infer_config(shapes: Shapes) -> ModelConfig:
         expansion=max(_shape(shapes, "backbone.layers.0.0.conv3.weight", 4)[0] // widths[0], 1),
         deformable_blocks=tuple(deformable),
         fpn_width=_shape(shapes, "fpn.lat_layers.0.weight", 4)[0],
-        num_downsamples=_count(shapes, r"fpn\.downsample_layers\.(\d+)\."),
+        num_downsamples=_count(shapes, rf"fpn\.downsample_layers\.{INDEX}\."),
         proto_width=_shape(shapes, "proto_net.0.weight", 4)[0],
         num_prototypes=_shape(shapes, "proto_net.10.weight", 4)[0],
         head_width=head_width,
-        tower_depth=len({name for name in shapes if re.fullmatch(r"prediction_layers\.0\.bbox_extra\.\d+\.weight", name)}),
+        tower_depth=sum(bool(re.fullmatch(rf"prediction_layers\.0\.bbox_extra\.{INDEX}\.weight", name))
+                        for name in shapes),
         kernel_shapes=kernels,
         anchor_shapes=anchor_shapes(kernels),
         anchor_scales=anchor_scales(num_scales),
@@ -117,8 +120,8 @@ def _temporal(shapes: Shapes, head_width: int) -> TemporalConfig | None:
 def _shape(shapes: Shapes, name: str, rank: int) -> tuple[int, ...]:
     if name not in shapes:
         raise InputError(f"parameter {name} is missing: this is not an STMask checkpoint, or it is incomplete")
-    if len(shapes[name]) != rank:
-        raise InputError(f"parameter {name} has shape {list(shapes[name])}, expected {rank} dimensions")
+    if len(shapes[name]) != rank or 0 in shapes[name]:
+        raise InputError(f"parameter {name} has shape {list(shapes[name])}, expected {rank} dimensions, none of them 0")
     return shapes[name]
 
 

@@ -1,0 +1,372 @@
+"""Checkpoints: every form that is taken, and every one that is refused with one message."""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny_models import CONFIG, random_model, state_of
+from torch import Tensor
+
+from stmask_deploy.classes import OVIS, YTVIS_2019, YTVIS_2021
+from stmask_deploy.config import Calibration, CenternessOrder
+from stmask_deploy.errors import InputError
+from stmask_deploy.models import checkpoint as module
+from stmask_deploy.models.checkpoint import CONFIG_KEY, load_checkpoint
+
+STATE = state_of(CONFIG)
+INFERRED = replace(CONFIG, input_size=(360, 640))  # tensors do not show the input size
+WEIGHT, BIAS = "proto_net.0.weight", "proto_net.0.bias"
+
+
+@pytest.fixture(autouse=True)
+def no_warnings() -> Any:
+    # torch warns of its own internals while it reads old files; a user cannot do anything about that.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[..., Path]:
+    def write(content: Any, name: str = "model.pth", **options: Any) -> Path:
+        torch.save(content, tmp_path / name, **options)
+        return tmp_path / name
+
+    return write
+
+
+def refuse(path: Path, sha256: str | None = None) -> str:
+    """The message with which a file is refused."""
+    with pytest.raises(InputError) as caught:
+        load_checkpoint(path, sha256)
+    message = str(caught.value)
+    assert path.name in message and "Traceback" not in message
+    return message
+
+
+def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+# --- what is taken
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "ordered", "wrapped", "wrapped in model", "parallel", "parameters"])
+def test_forms(save: Callable[..., Path], form: str) -> None:
+    content: Any = STATE
+    if form == "ordered":
+        content = OrderedDict(STATE)
+    elif form == "wrapped":
+        content = {"epoch": 3, "state_dict": STATE, "optimizer": {"lr": 0.1}}
+    elif form == "wrapped in model":
+        content = {"model": STATE}
+    elif form == "parallel":
+        content = {f"module.{name}": value for name, value in STATE.items()}
+    elif form == "parameters":
+        content = {name: torch.nn.Parameter(value) if value.is_floating_point() else value
+                   for name, value in STATE.items()}
+    path = save(content, _use_new_zipfile_serialization=form != "legacy")
+    loaded = load_checkpoint(path)
+    assert loaded.config == INFERRED and loaded.name == "model.pth"
+    assert equal(dict(loaded.build().state_dict()), STATE)
+    note = {"wrapped": "'state_dict'", "wrapped in model": "'model'", "parallel": "'module.'"}.get(form)
+    assert note is None or any(note in line for line in loaded.notes)
+
+
+def test_safetensors(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file(STATE, path)
+    loaded = load_checkpoint(path)
+    assert loaded.config == INFERRED and equal(dict(loaded.state), STATE)
+    own = replace(CONFIG, centerness_order=CenternessOrder.ANCHOR)
+    save_file(STATE, path, metadata={CONFIG_KEY: json.dumps(own.to_dict())})
+    assert load_checkpoint(path).config == own
+
+
+def test_weights_are_used(save: Callable[..., Path]) -> None:
+    frames = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        want, got = random_model(CONFIG)(frames), load_checkpoint(save(STATE)).build()(frames)
+    assert torch.equal(want.anchors.class_probs, got.anchors.class_probs)
+
+
+def test_own_configuration_wins(save: Callable[..., Path]) -> None:
+    # Everything here is invisible in the tensors, or contradicted by what they would suggest.
+    own = replace(CONFIG, class_names=("cat", "dog"), anchor_shapes=((3, 3), (2, 4), (4, 2)), input_size=(96, 128),
+                  centerness_order=CenternessOrder.ANCHOR, temporal=replace(CONFIG.temporal, level=2))
+    loaded = load_checkpoint(save({"state_dict": STATE, CONFIG_KEY: own.to_dict()}))
+    assert loaded.config == own
+    assert any("own" in note for note in loaded.notes)
+
+
+def test_own_configuration_must_fit(save: Callable[..., Path]) -> None:
+    own = replace(CONFIG, num_prototypes=9, class_calibration=Calibration.ALIGNED)
+    message = refuse(save({"state_dict": STATE, CONFIG_KEY: own.to_dict()}))
+    assert "FCB(ali: class)" in message
+    for row in ("misshapen   proto_net.10.weight", "missing     prediction_layers.0.conf_layer.0.conv_adaption.weight",
+                "unexpected  prediction_layers.0.conf_layer.0.weight"):
+        assert row in message
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"depths": [10**9] * 4}, "depths must be in 1..1000"),
+    ({"fpn_width": "wide"}, "fpn_width has the wrong form"),
+    ({"fpn_width": -3}, "fpn_width must be in 1.."),
+    ({"colour": "red"}, "unknown keys colour"),
+    ({"class_calibration": "clever"}, "'clever' is not a valid Calibration"),
+    ({"temporal": {"patch": 3}}, "patch"),
+    ({"temporal": 3}, "model configuration"),
+])
+def test_own_configuration_may_be_nonsense(save: Callable[..., Path], changes: dict[str, Any], message: str) -> None:
+    assert message in refuse(save({"state_dict": STATE, CONFIG_KEY: {**CONFIG.to_dict(), **changes}}))
+
+
+@pytest.mark.parametrize("carried", ["[1, 2]", '"R50"', "7", "{", "{}"])
+def test_own_configuration_of_safetensors_may_be_nonsense(tmp_path: Path, carried: str) -> None:
+    save_file(STATE, tmp_path / "model.safetensors", metadata={CONFIG_KEY: carried})
+    refuse(tmp_path / "model.safetensors")
+
+
+def test_training_only_heads_are_left_out(save: Callable[..., Path]) -> None:
+    heads = {"semantic_seg_conv.weight": torch.zeros(40, 6, 1, 1), "semantic_seg_conv.bias": torch.zeros(40),
+             "maskiou_net.0.weight": torch.zeros(8, 1, 3, 3)}
+    loaded = load_checkpoint(save({**STATE, **heads}))
+    assert equal(dict(loaded.state), STATE)
+    assert any("3 parameters" in note and "maskiou_net, semantic_seg_conv" in note for note in loaded.notes)
+
+
+def test_counters_of_batch_normalisation_may_be_absent(save: Callable[..., Path]) -> None:
+    # torch before 0.4.1 did not have them, and nothing reads them in inference.
+    old = {name: value for name, value in STATE.items() if not name.endswith("num_batches_tracked")}
+    assert len(old) < len(STATE)
+    assert load_checkpoint(save(old)).build() is not None
+
+
+def test_views_and_strides(save: Callable[..., Path]) -> None:
+    strided = {name: value.clone(memory_format=torch.channels_last) if value.ndim == 4 else value
+               for name, value in STATE.items()}
+    loaded = load_checkpoint(save(strided))
+    assert equal(dict(loaded.state), STATE) and all(value.is_contiguous() for value in loaded.state.values())
+
+
+@pytest.mark.parametrize("name, classes", [
+    ("STMask_plus_base.pth", YTVIS_2019), ("STMask_plus_base_YTVIS2021.pth", YTVIS_2021),
+    ("STMask_plus_base_OVIS.pth", OVIS),
+])
+def test_class_names(save: Callable[..., Path], name: str, classes: tuple[str, ...]) -> None:
+    numbered = replace(CONFIG, class_names=tuple(f"class_{i}" for i in range(len(classes))))
+    loaded = load_checkpoint(save(state_of(numbered), name))
+    assert loaded.config.class_names == classes
+    assert any(note.startswith("class names: ") for note in loaded.notes)
+
+
+def test_digest(save: Callable[..., Path]) -> None:
+    path = save(STATE)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert load_checkpoint(path).sha256 == digest
+    assert load_checkpoint(path, f" {digest.upper()}\n").sha256 == digest
+    message = refuse(path, "ab" * 32)
+    assert digest in message and "ab" * 32 in message
+
+
+# --- parameters that do not fit
+
+def test_all_misfits_in_one_table(save: Callable[..., Path]) -> None:
+    nan, inf = STATE["fpn.lat_layers.1.weight"].clone(), STATE["fpn.lat_layers.2.bias"].clone()
+    nan[0, 0], inf[2] = float("nan"), float("-inf")
+    state = {**STATE, WEIGHT: torch.zeros(5, 6, 1, 1), "backbone.bn1.weight": STATE["backbone.bn1.weight"].half(),
+             "fpn.lat_layers.1.weight": nan, "fpn.lat_layers.2.bias": inf, "extra.weight": torch.zeros(2, 5),
+             "backbone.bn1.num_batches_tracked": torch.zeros(())}
+    del state[BIAS]
+    message = refuse(save(state))
+    assert "(7 parameters)" in message
+    table = " ".join(message.split())
+    for row in (f"missing {BIAS} expected shape [5]", f"misshapen {WEIGHT} expected [5, 6, 3, 3], found [5, 6, 1, 1]",
+                "unexpected extra.weight shape [2, 5]",
+                "wrong type backbone.bn1.weight expected float32, found float16",
+                "wrong type backbone.bn1.num_batches_tracked expected int64, found float32",
+                "not finite fpn.lat_layers.1.weight", "not finite fpn.lat_layers.2.bias 1 of 6 values"):
+        assert row in table
+    assert len(message.splitlines()) == 1 + 7
+
+
+def test_long_tables_are_cut(save: Callable[..., Path]) -> None:
+    extra = {f"extra.{i}": torch.zeros(1) for i in range(30)}
+    message = refuse(save({**STATE, **extra}))
+    assert "(30 parameters)" in message and "... and 10 more" in message and len(message.splitlines()) == 22
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precision(save: Callable[..., Path], dtype: torch.dtype) -> None:
+    message = refuse(save({name: value.to(dtype) for name, value in STATE.items()}))
+    assert "expected float32, found " + str(dtype).removeprefix("torch.") in message
+
+
+@pytest.mark.parametrize("value, found", [
+    pytest.param(lambda want: want.to_sparse(), "float32 sparse_coo", id="sparse"),
+    pytest.param(lambda want: want.to("meta"), "float32 on meta", id="meta, no values at all"),
+    pytest.param(lambda want: torch.quantize_per_tensor(want, 0.1, 0, torch.qint8), "qint8", id="quantized"),
+    pytest.param(lambda want: torch.complex(want, want), "complex64", id="complex"),
+    pytest.param(lambda want: want.bool(), "bool", id="bool"),
+    pytest.param(lambda want: torch.nested.nested_tensor([want]), f"not tensors: {WEIGHT}", id="nested"),
+])
+def test_odd_tensors(save: Callable[..., Path], value: Callable[[Tensor], Tensor], found: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of making and saving them
+        path = save({**STATE, WEIGHT: value(STATE[WEIGHT])})
+    assert found in refuse(path)
+
+
+def test_missing_parts(save: Callable[..., Path]) -> None:
+    backbone = {name: value for name, value in STATE.items() if name.startswith("backbone.")}
+    assert "upfeature.0.weight is missing: this is not an STMask checkpoint" in refuse(save(backbone))
+
+
+def test_shapes_beyond_all_memory(save: Callable[..., Path]) -> None:
+    # A view repeats one stored value: a file of a few kilobytes, a tensor of terabytes.
+    huge = torch.zeros(1, 1, 1, 1).expand(10**6, 10**6, 1, 1)
+    path = save({**STATE, WEIGHT: huge})
+    assert path.stat().st_size < 10**6
+    assert "more than 4 GiB" in refuse(path)
+
+
+# --- files that are no checkpoints
+
+@pytest.mark.parametrize("content", [
+    pytest.param(b"", id="empty"), pytest.param(b"weights go here\n", id="text"),
+    pytest.param(b"\x89PNG\r\n\x1a\n" + bytes(200), id="picture"), pytest.param(bytes(1000), id="zeros"),
+    pytest.param(b"PK\x03\x04" + bytes(100), id="start of a zip"),
+    pytest.param(b"<!DOCTYPE html><html>Quota exceeded</html>", id="a download page"),
+    pytest.param(pickle.dumps({"a": 1}), id="a pickle of something else"),
+    pytest.param(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n", id="pointer file"),
+])
+@pytest.mark.parametrize("name", ["model.pth", "model.safetensors"])
+def test_not_a_checkpoint(tmp_path: Path, content: bytes, name: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert len(refuse(tmp_path / name).splitlines()) == 1
+
+
+def test_zip_of_something_else(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "model.pth", "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    refuse(tmp_path / "model.pth")
+
+
+def test_not_a_file(tmp_path: Path) -> None:
+    assert "does not exist" in refuse(tmp_path / "missing.pth")
+    assert "is a folder" in refuse(tmp_path)
+
+
+def test_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_args: Any, **_kwargs: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", denied)
+    assert "Permission denied" in refuse(tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize("content, message", [
+    ({}, "holds no parameters"), ([STATE[BIAS]], "found list"), (STATE[BIAS], "found Tensor"), (7, "found int"),
+    ({"state_dict": {}}, "holds no parameters"), ({**STATE, "epoch": 3}, "entries that are not tensors: epoch"),
+    ({"optimizer": {"lr": 0.1}, "epoch": 3, "a": 1, "b": 2, "c": 3, "d": 4}, "..."), ({1: STATE[BIAS]}, "is missing"),
+])
+def test_pickles_of_something_else(save: Callable[..., Path], content: Any, message: str) -> None:
+    assert message in refuse(save(content))
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.7, 0.99, 0.9999])
+def test_truncated(save: Callable[..., Path], share: float, legacy: bool) -> None:
+    path = save(STATE, _use_new_zipfile_serialization=not legacy)
+    content = path.read_bytes()
+    path.write_bytes(content[:int(len(content) * share)])
+    assert len(refuse(path).splitlines()) == 1
+
+
+@pytest.mark.parametrize("share", [0.001, 0.3, 0.99])
+def test_truncated_safetensors(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file(STATE, path)
+    content = path.read_bytes()
+    path.write_bytes(content[:int(len(content) * share)])
+    assert "safetensors" in refuse(path)
+
+
+def test_flipped_bytes_are_refused_or_harmless(save: Callable[..., Path]) -> None:
+    path = save(STATE)
+    content = bytearray(path.read_bytes())
+    rng = np.random.default_rng(0)
+    for position in rng.integers(0, len(content), 60):
+        damaged = content.copy()
+        damaged[position] ^= 0xFF
+        path.write_bytes(damaged)
+        try:
+            load_checkpoint(path)  # damage inside a value is another value
+        except InputError:
+            continue
+
+
+class Evil:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> Any:
+        return os.system, (self.command,)
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "plain pickle", "beside the weights"])
+def test_code_is_not_run(save: Callable[..., Path], tmp_path: Path, form: str) -> None:
+    canary = tmp_path / "canary"
+    evil = Evil(f"touch {canary}")
+    if form == "plain pickle":
+        path = tmp_path / "model.pth"
+        path.write_bytes(pickle.dumps(evil))
+    else:
+        content = {"state_dict": STATE, "extra": evil} if form == "beside the weights" else evil
+        path = save(content, _use_new_zipfile_serialization=form != "legacy")
+    assert "never run" in refuse(path)
+    assert not canary.exists()
+
+
+def test_canary_would_sing(save: Callable[..., Path], tmp_path: Path) -> None:
+    path = save(Evil(f"touch {tmp_path / 'canary'}"))
+    torch.load(path, weights_only=False)
+    assert (tmp_path / "canary").exists()
+
+
+def test_whole_pickled_module(save: Callable[..., Path]) -> None:
+    message = refuse(save(random_model(CONFIG)))
+    assert "objects other than tensors" in message and "stmask_deploy.models" in message
+
+
+def test_floor_on_torch(save: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(STATE)
+    for version, taken in (("2.9.1+cpu", False), ("1.13.0", False), ("2.10.0", True), ("2.13.0a0+git1", True),
+                           ("3.0.0", True)):
+        monkeypatch.setattr(torch, "__version__", version)
+        if taken:
+            load_checkpoint(path)
+        else:
+            with pytest.raises(InputError, match="install torch >= 2.10"):
+                load_checkpoint(path)
+
+
+def test_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_BYTES", 1 << 20)
+    with zipfile.ZipFile(tmp_path / "model.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data/0", bytes(2 << 20))
+    assert "unpacks to more than" in refuse(tmp_path / "model.pth")
