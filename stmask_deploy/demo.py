@@ -80,8 +80,9 @@ def write_checkpoint(path: Path, frames: list[Frame]) -> None:
     from .models.untrained import build_untrained
 
     height, width = CONFIG.input_size
-    samples: list[Frame] = [np.asarray(cv2.resize(frame, (width, height)), np.uint8) for frame in (frames[0], frames[len(frames) // 2])]
-    model = build_untrained(CONFIG, samples, candidate_share=0.008)
+    samples = [np.asarray(cv2.resize(frame, (width, height)), np.uint8)
+               for frame in (frames[0], frames[len(frames) // 2])]
+    model = build_untrained(CONFIG, samples, candidate_share=0.004, seed=1)
     torch.save({"state_dict": model.state_dict(), CONFIG_KEY: CONFIG.to_dict()}, path)
 
 

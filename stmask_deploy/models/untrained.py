@@ -19,6 +19,7 @@ from .head import PredictionHead
 from .stmask import STMask, build_stmask
 
 CANDIDATE_THRESHOLD = 0.05  # released: anchors whose best foreground probability exceeds it are candidates
+OFFSET_STD = 0.25  # cells; random offsets that are larger turn rounding errors of positions into errors of values
 Run = Callable[[], object]
 
 
@@ -70,7 +71,7 @@ def _scale_outputs(model: STMask, run: Run) -> None:
     """Give every layer whose scale matters its own, in the order in which they feed each other."""
     for name, module in model.named_modules():
         if name.endswith("conv_offset_mask"):
-            _rescale(module, run, std=0.7)  # cells, and mask logits
+            _rescale(module, run, std=OFFSET_STD)
     _rescale(model.proto_net[10], run, std=1.0)
     head = model.prediction_layers[0]
     assert isinstance(head, PredictionHead)
@@ -82,7 +83,7 @@ def _scale_outputs(model: STMask, run: Run) -> None:
         for layer in layers:
             if isinstance(layer, CalibratedPrediction):
                 if hasattr(layer, "conv_offset"):
-                    _rescale(layer.conv_offset, run, std=0.7)
+                    _rescale(layer.conv_offset, run, std=OFFSET_STD)
                 layer = layer.conv
             _rescale(layer, run, std=std)
 
