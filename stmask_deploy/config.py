@@ -95,7 +95,7 @@ class ModelConfig:
     def _range_checks(self) -> list[tuple[bool, str]]:
         """(good, message) for everything that counts or measures."""
         temporal = self.temporal or TemporalConfig()
-        sizes = {name: (getattr(self, name),) for name in (
+        sizes: dict[str, tuple[int, ...]] = {name: (getattr(self, name),) for name in (
             "stem_width", "expansion", "fpn_width", "proto_width", "num_prototypes", "head_width", "embedding_dim")}
         sizes |= {"widths": self.widths, "input_size": self.input_size, "temporal.widths": temporal.widths}
         counts = {"depths": self.depths, "kernel_shapes": tuple(side for shape in self.kernel_shapes for side in shape),

@@ -27,7 +27,7 @@ class SameConv(nn.Conv2d):
 class PlainPrediction(SameConv):
     """A prediction read at the anchor's own cell. Channels are (anchor scale, value)."""
 
-    def forward(self, x: Tensor, deltas: Tensor) -> Tensor:
+    def forward(self, x: Tensor, deltas: Tensor) -> Tensor:  # type: ignore[override]
         """(B, C, H, W), and box deltas that a plain layer does not read -> (B, S * O, H, W)."""
         return super().forward(x)
 

@@ -25,4 +25,5 @@ class ProtoNet(nn.Sequential):
 
     def forward(self, p3: Tensor) -> Tensor:
         """(B, F, H, W) -> (B, 2H, 2W, P), not negative."""
-        return super().forward(p3).permute(0, 2, 3, 1)
+        maps: Tensor = super().forward(p3)  # type: ignore[no-untyped-call]
+        return maps.permute(0, 2, 3, 1)

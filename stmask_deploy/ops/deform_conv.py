@@ -38,11 +38,14 @@ def deform_conv2d(
     taps, out_h, out_w = kernel_h * kernel_w, offset.shape[2], offset.shape[3]
     # Sampling is done in float32 at least: coordinates of 16 bits would move the samples by whole cells.
     precision = torch.promote_types(x.dtype, torch.float32)
-    place = {"dtype": precision, "device": x.device}
-    tap_y = torch.arange(kernel_h, **place).repeat_interleave(kernel_w).view(1, taps, 1, 1)
-    tap_x = torch.arange(kernel_w, **place).repeat(kernel_h).view(1, taps, 1, 1)
-    cell_y = (torch.arange(out_h, **place) * stride[0] - padding[0]).view(1, 1, out_h, 1)
-    cell_x = (torch.arange(out_w, **place) * stride[1] - padding[1]).view(1, 1, 1, out_w)
+
+    def steps(count: int) -> Tensor:
+        return torch.arange(count, dtype=precision, device=x.device)
+
+    tap_y = steps(kernel_h).repeat_interleave(kernel_w).view(1, taps, 1, 1)
+    tap_x = steps(kernel_w).repeat(kernel_h).view(1, taps, 1, 1)
+    cell_y = (steps(out_h) * stride[0] - padding[0]).view(1, 1, out_h, 1)
+    cell_x = (steps(out_w) * stride[1] - padding[1]).view(1, 1, 1, out_w)
     moves = offset.to(precision).view(batch, taps, 2, out_h, out_w)
     sample_y = cell_y + tap_y + moves[:, :, 0]  # (B, taps, Ho, Wo)
     sample_x = cell_x + tap_x + moves[:, :, 1]
