@@ -86,6 +86,13 @@ def test_runtime_imports_neither_torch_nor_onnx_nor_export() -> None:
     assert offences(RUNTIME, forbidden) == []
 
 
+def test_only_verification_imports_the_runtime() -> None:
+    found = offences(EXPORT, ("stmask_deploy.runtime",))
+    modules = {line.split()[0] for line in found}
+    assert modules <= {f"export/{name}.py" for name in ("verify", "verify_cli", "torch_backend", "track_agreement")}
+    assert modules, "verification runs the fresh graphs through the runtime"
+
+
 def test_mapped_folders_are_imported_under_their_installed_name() -> None:
     # `import runtime.nms` works from the repository's root and makes a second copy of the module.
     folders = (CORE, EXPORT, RUNTIME, REPOSITORY / "tests", REPOSITORY / "benchmarks", REPOSITORY / "examples")
