@@ -73,7 +73,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         checks = [
             (len(self.class_names) >= 1, "class_names must name at least one class"),
-            (len(self.depths) == len(self.widths) >= 3, "depths and widths must have the same length, at least 3"),
+            (len(self.depths) == len(self.widths) == 4, "depths and widths must name the four stages C2 to C5, got "
+             f"{len(self.depths)} and {len(self.widths)}"),
             (len(self.anchor_shapes) == len(self.kernel_shapes) >= 1, "one anchor shape per kernel shape is needed"),
             (len(self.anchor_scales) >= 1, "anchor_scales must hold at least one scale"),
             (min(self.input_size) >= 32, f"input_size must be at least 32x32, got {self.input_size}"),

@@ -30,7 +30,6 @@ VARIANTS = {
     "DCN somewhere": {"depths": (2, 3, 1, 2), "deformable_blocks": ((0, 1), (1, 0), (1, 2), (3, 1))},
     "DCN in every block": {"deformable_blocks": ((0, 0), (1, 0), (2, 0), (3, 0))},
     "R101's depths": {"depths": (3, 4, 23, 3), "deformable_blocks": ((1, 0), (2, 21), (3, 0))},
-    "three stages": {"depths": (1, 2, 1), "widths": (2, 3, 4)},
     "FCB adaptive on classes": {"class_calibration": ADAPTIVE},
     "FCB aligned on classes": {"class_calibration": ALIGNED},
     "FCB on masks": {"mask_calibration": ADAPTIVE},
@@ -72,8 +71,7 @@ kinds = st.sampled_from(Calibration)
 
 @st.composite
 def configs(draw: st.DrawFn) -> ModelConfig:
-    stages = draw(st.integers(3, 4))
-    depths = tuple(draw(st.lists(st.integers(1, 3), min_size=stages, max_size=stages)))
+    depths = draw(st.tuples(*[st.integers(1, 3)] * 4))
     blocks = [(stage, block) for stage, depth in enumerate(depths) for block in range(depth)]
     deformable = tuple(block for block in blocks if draw(st.booleans()))
     kernels = draw(st.sampled_from([((3, 3), (3, 5), (5, 3)), ((3, 3), (3, 2), (2, 3)), ((3, 3),), ((1, 1), (5, 5))]))
@@ -81,7 +79,7 @@ def configs(draw: st.DrawFn) -> ModelConfig:
                                           widths=st.tuples(sizes, sizes, sizes)))
     return tiny_config(
         class_names=tuple(f"class_{i}" for i in range(1, draw(sizes) + 1)), stem_width=draw(sizes), depths=depths,
-        widths=tuple(draw(st.lists(sizes, min_size=stages, max_size=stages))), expansion=draw(st.integers(1, 4)),
+        widths=draw(st.tuples(sizes, sizes, sizes, sizes)), expansion=draw(st.integers(1, 4)),
         deformable_blocks=deformable, fpn_width=draw(sizes), num_downsamples=draw(st.integers(0, 3)),
         proto_width=draw(sizes), num_prototypes=draw(sizes), head_width=draw(sizes),
         tower_depth=draw(st.integers(0, 3)), kernel_shapes=kernels,
@@ -163,8 +161,8 @@ BAD = {
     "a billion classes": ({f"{HEAD}conf_layer.0.weight": (10**9, 1, 1, 1)}, "the class layer has 1000000000 outputs"),
     "empty width": ({"backbone.layers.0.0.conv1.weight": (0, 4, 1, 1)}, "none of them 0"),
     "wrong rank": ({"fpn.lat_layers.0.weight": (6, 10)}, r"has shape \[6, 10\], expected 4 dimensions"),
-    "two stages": ({name: None for name in shapes_of(CONFIG) if re.match(r"backbone\.layers\.[23]", name)},
-                   "at least 3"),
+    "three stages": ({name: None for name in shapes_of(CONFIG) if re.match(r"backbone\.layers\.3", name)},
+                     "four stages C2 to C5, got 3 and 3"),
     "gap in the box layers": ({f"{HEAD}bbox_layer.1.weight": None}, r"bbox_layer.1.weight is missing"),
     "even window": ({"TemporalNet.conv1.weight": (5, 14 + 4, 3, 3)}, "not an odd square"),
     "no square window": ({"TemporalNet.conv1.weight": (5, 14 + 8, 3, 3)}, "not an odd square"),
