@@ -47,7 +47,7 @@ def read_class_names(path: Path, count: int) -> tuple[str, ...]:
         InputError: the file cannot be read or does not hold `count` distinct names.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         names = json.loads(text) if text.lstrip().startswith("[") else text.splitlines()
     except (OSError, ValueError) as error:
         raise InputError(f"classes file {path} cannot be read ({error}); "

@@ -1,0 +1,87 @@
+"""The description of a bundle: JSON and back, names and places of graphs, and folders that are no bundles."""
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stmask_deploy.bundle import DESCRIPTION_FILE, SCHEMA, BundleDescription, read_description
+from stmask_deploy.config import Calibration, ModelConfig
+from stmask_deploy.errors import InputError
+
+DESCRIPTION = BundleDescription(
+    export_id="00ff", model=ModelConfig(class_names=("cat", "dog"), mask_calibration=Calibration.ALIGNED),
+    checkpoint_name="model.pth", checkpoint_sha256="ab" * 32, max_candidates=512, candidate_threshold=0.05, opset=20,
+    dcn="native", tool_version="0.1.0", openvino_weights="f16", tolerances={"onnxruntime": 1e-6})
+WITHOUT_TEMPORAL = replace(DESCRIPTION, model=ModelConfig(class_names=("cat",), temporal=None), openvino_weights=None)
+
+
+@pytest.mark.parametrize("description", [DESCRIPTION, WITHOUT_TEMPORAL])
+def test_round_trip(description: BundleDescription, tmp_path: Path) -> None:
+    (tmp_path / DESCRIPTION_FILE).write_text(description.to_json(), encoding="utf-8")
+    assert read_description(tmp_path) == description
+
+
+def test_what_other_programs_read() -> None:
+    values = json.loads(DESCRIPTION.to_json())
+    assert values["schema"] == SCHEMA == "stmask-bundle/1"
+    assert values["variant"] == "STMask R50 FCA FCB(ali: mask) TF"
+    assert values["model"]["class_names"] == ["cat", "dog"] and values["tolerances"] == {"onnxruntime": 1e-6}
+
+
+def test_keys_of_later_versions_are_ignored() -> None:
+    values = {**json.loads(DESCRIPTION.to_json()), "colour": "red"}
+    assert BundleDescription.from_json(json.dumps(values), "x") == DESCRIPTION
+
+
+def test_graphs() -> None:
+    assert DESCRIPTION.roles == ("frame", "temporal") and WITHOUT_TEMPORAL.roles == ("frame",)
+    folder = Path("bundle")
+    assert DESCRIPTION.graph_path(folder, "frame", "onnxruntime") == folder / "frame.onnx"
+    assert DESCRIPTION.graph_path(folder, "temporal", "openvino") == folder / "openvino" / "temporal.xml"
+
+
+def test_tensor_names() -> None:
+    inputs, outputs = DESCRIPTION.tensor_names("frame")
+    assert inputs == ("frame",) and outputs[-3:] == ("prototypes", "fpn", "temporal")
+    # Without a temporal graph nobody reads the maps.
+    assert WITHOUT_TEMPORAL.tensor_names("frame")[1] == outputs[:-2]
+    inputs, outputs = DESCRIPTION.tensor_names("temporal")
+    assert inputs == ("prev_fpn", "fpn", "prev_temporal", "temporal", "boxes")
+    assert outputs == ("box_deltas", "coeff_deltas")
+
+
+def changed(**changes: Any) -> str:
+    return json.dumps({**json.loads(DESCRIPTION.to_json()), **changes})
+
+
+def without(key: str) -> str:
+    return json.dumps({name: value for name, value in json.loads(DESCRIPTION.to_json()).items() if name != key})
+
+
+@pytest.mark.parametrize("text, message", [
+    ("", "not valid JSON"), ("{", "not valid JSON"), ("[]", "expected schema"), ('"text"', "found 'str'"),
+    ("{}", "found None"), (changed(schema="stmask-bundle/2"), "found 'stmask-bundle/2'"),
+    (without("export_id"), "export_id"), (without("model"), "model"), (changed(model={}), "class_names"),
+    (changed(model=[1]), "expected a mapping"), (changed(model={"class_names": ["a"], "depths": "deep"}), "depths"),
+])
+def test_damaged(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        BundleDescription.from_json(text, "some/stmask.json")
+    assert "some/stmask.json" in str(caught.value) and "export the checkpoint again" in str(caught.value)
+
+
+def test_not_a_bundle(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist or is not a folder; make one with stmask-export"):
+        read_description(tmp_path / "missing")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="is not a folder"):
+        read_description(tmp_path / "file")
+    with pytest.raises(InputError, match="cannot read stmask.json"):
+        read_description(tmp_path)
+    (tmp_path / DESCRIPTION_FILE).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="cannot read stmask.json"):
+        read_description(tmp_path)

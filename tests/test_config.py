@@ -1,0 +1,116 @@
+"""`ModelConfig`: derived values, names of variants, JSON, and what it refuses."""
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from stmask_deploy.config import Calibration, CenternessOrder, ModelConfig, TemporalConfig
+from stmask_deploy.errors import InputError
+
+CONFIG = ModelConfig(class_names=("cat", "dog"))
+R50_DCN = ((1, 0), (1, 2), (2, 0), (2, 2), (2, 4), (3, 0), (3, 2))
+
+
+def test_derived_values() -> None:
+    assert (CONFIG.num_classes, CONFIG.num_levels, CONFIG.anchors_per_cell) == (3, 5, 3)
+    assert replace(CONFIG, anchor_scales=(1.0, 1.5)).anchors_per_cell == 6
+
+
+@pytest.mark.parametrize("size, padded", [((360, 640), (384, 640)), ((32, 32), (32, 32)), ((33, 65), (64, 96))])
+def test_padded_size(size: tuple[int, int], padded: tuple[int, int]) -> None:
+    assert replace(CONFIG, input_size=size).padded_size == padded
+
+
+@pytest.mark.parametrize("changes, name", [
+    ({}, "STMask R50 FCA TF"),
+    ({"temporal": None}, "STMask R50 FCA"),
+    ({"depths": (3, 4, 23, 3), "deformable_blocks": ((1, 0),)}, "STMask R101-DCN FCA TF"),
+    ({"depths": (1, 1, 1, 1)}, "STMask R14 FCA TF"),
+    ({"deformable_blocks": R50_DCN, "class_calibration": Calibration.ADAPTIVE},
+     "STMask R50-DCN FCA FCB(ada: class) TF"),
+    ({"class_calibration": Calibration.ALIGNED, "mask_calibration": Calibration.ALIGNED,
+      "track_calibration": Calibration.ALIGNED}, "STMask R50 FCA FCB(ali: class+mask+track) TF"),
+    ({"class_calibration": Calibration.ALIGNED, "mask_calibration": Calibration.ADAPTIVE},
+     "STMask R50 FCA FCB(ada/ali: class+mask) TF"),
+    ({"kernel_shapes": ((3, 3),) * 3}, "STMask R50 TF"),
+])
+def test_variant(changes: dict[str, Any], name: str) -> None:
+    assert replace(CONFIG, **changes).variant == name
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"temporal": None}, {"class_calibration": Calibration.ALIGNED, "centerness_order": CenternessOrder.ANCHOR},
+    {"deformable_blocks": R50_DCN, "temporal": TemporalConfig(2, 5, 3, (1, 2, 3))},
+    {"anchor_scales": (1.0, 1.26), "anchor_shapes": ((2.5, 3.5),) * 3},
+])
+def test_json(changes: dict[str, Any]) -> None:
+    config = replace(CONFIG, **changes)
+    text = json.dumps(config.to_dict())
+    assert ModelConfig.from_dict(json.loads(text)) == config
+
+
+def test_defaults_fill_what_is_left_out() -> None:
+    assert ModelConfig.from_dict({"class_names": ["cat", "dog"]}) == CONFIG
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"class_names": ()}, "at least one class"),
+    ({"class_names": ("x",) * 20_000}, "at most 10000 classes"),
+    ({"depths": (3, 4, 6)}, "four stages C2 to C5, got 3 and 4"),
+    ({"depths": (3, 4, 6, 0)}, "depths must be in 1..1000"),
+    ({"widths": (64, 128, 256, -1)}, "widths must be in 1.."),
+    ({"anchor_shapes": ((3, 3),)}, "one anchor shape per kernel shape"),
+    ({"anchor_shapes": ((3, 3), (3, 5), (5, 0))}, "must be positive"),
+    ({"kernel_shapes": (), "anchor_shapes": ()}, "one anchor shape per kernel shape"),
+    ({"kernel_shapes": ((3, 3), (0, 5), (5, 3))}, "kernel_shapes must be in 1.."),
+    ({"anchor_scales": ()}, "at least one scale"),
+    ({"anchor_scales": (0.0,)}, "must be positive"),
+    ({"input_size": (31, 640)}, "at least 32x32"),
+    ({"input_size": (360, 10**6)}, "input_size must be in 1..65536"),
+    ({"deformable_blocks": ((3, 3),)}, "blocks that depths"),
+    ({"deformable_blocks": ((4, 0),)}, "blocks that depths"),
+    ({"deformable_blocks": ((-1, 0),)}, "deformable_blocks must be in 0.."),
+    ({"num_downsamples": -1, "temporal": None}, "num_downsamples must be in 0.."),
+    ({"num_prototypes": 0}, "num_prototypes must be in 1.."),
+    ({"tower_depth": -1}, "tower_depth must be in 0.."),
+    ({"pixel_std": (1.0, 0.0, 1.0)}, "pixel_std must be positive"),
+    ({"temporal": TemporalConfig(level=5)}, "temporal.level must be in 0..4"),
+    ({"temporal": TemporalConfig(patch_size=4)}, "patch_size must be odd"),
+    ({"temporal": TemporalConfig(patch_size=-1)}, "temporal.patch_size must be in 1.."),
+    ({"temporal": TemporalConfig(widths=(0, 1, 1))}, "temporal.widths must be in 1.."),
+])
+def test_impossible_values(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        replace(CONFIG, **changes)
+    assert str(caught.value).count("model configuration: ") == 1
+
+
+@pytest.mark.parametrize("values, message", [
+    ([1, 2], "expected a mapping, found list"),
+    ("R50", "expected a mapping, found str"),
+    ({}, "class_names"),
+    ({"classes": ["cat"], 7: 1}, "unknown keys 7, classes; known: anchor_scales"),
+    ({"class_names": "cat"}, "class_names has the wrong form: 'cat'"),
+    ({"class_names": [1, 2]}, "class_names has the wrong form"),
+    ({"class_names": ["cat"], "stem_width": "64"}, "stem_width has the wrong form"),
+    ({"class_names": ["cat"], "stem_width": 64.0}, "stem_width has the wrong form"),
+    ({"class_names": ["cat"], "stem_width": True}, "stem_width has the wrong form"),
+    ({"class_names": ["cat"], "kernel_shapes": [[3, 3, 3]]}, "kernel_shapes has the wrong form"),
+    ({"class_names": ["cat"], "input_size": [360]}, "input_size has the wrong form"),
+    ({"class_names": ["cat"], "pixel_mean": [1, 2, float("nan")]}, "pixel_mean has the wrong form"),
+    ({"class_names": ["cat"], "anchor_scales": [float("inf")]}, "anchor_scales has the wrong form"),
+    ({"class_names": ["cat"], "mask_calibration": "both"}, "'both' is not a valid Calibration"),
+    ({"class_names": ["cat"], "centerness_order": "random"}, "'random' is not a valid CenternessOrder"),
+    ({"class_names": ["cat"], "temporal": []}, "TemporalConfig"),
+    ({"class_names": ["cat"], "temporal": {"patch": 3}}, "patch"),
+    ({"class_names": ["cat"], "temporal": {"patch_size": 3.5}}, "patch_size has the wrong form"),
+    ({"class_names": ["cat"], "depths": [3, 4]}, "four stages"),
+])
+def test_from_dict_refuses(values: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        ModelConfig.from_dict(values)
+    assert str(caught.value).count("model configuration: ") == 1
+    assert len(str(caught.value).splitlines()) == 1
