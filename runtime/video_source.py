@@ -158,7 +158,7 @@ class VideoSource(FrameSource):
 def _open_container(path: Path) -> Any:
     try:
         # "file:" keeps a colon in the name from being read as a protocol.
-        return av.open(f"file:{path}", options={"protocol_whitelist": "file", "format_whitelist": FORMATS})
+        return av.open(f"file:{path}", options={"format_whitelist": FORMATS})
     except PermissionError as error:
         raise InputError(f"{path} may not be read; check its permissions") from error
     except (av.FFmpegError, OSError, ValueError) as error:

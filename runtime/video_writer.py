@@ -97,7 +97,7 @@ class VideoWriter:
         following = self._pts + self._frame_ticks
         pts = following if time_s is None else round(time_s / TIME_BASE)
         self._pts = pts if pts > self._pts else following
-        frame.pts, frame.time_base, frame.duration = self._pts, TIME_BASE, self._frame_ticks
+        frame.pts, frame.time_base = self._pts, TIME_BASE
         return frame
 
     def _mux(self, frame: av.VideoFrame | None) -> None:

@@ -68,6 +68,9 @@ def test_a_small_mask_is_drawn_over_a_large_one() -> None:
     small_first = draw_result(image, frame_result(discs, ids=[1, 2], scores=[0.5, 0.6], class_ids=[1, 1]))
     small_last = draw_result(image, frame_result(discs[::-1], ids=[2, 1], scores=[0.6, 0.5], class_ids=[1, 1]))
     assert np.array_equal(small_first[150:210, 290:350], small_last[150:210, 290:350])
+    under = 90 * (1 - DETECTED_OPACITY) + np.array(identity_color(2)) * DETECTED_OPACITY
+    over = under * (1 - DETECTED_OPACITY) + np.array(identity_color(1)) * DETECTED_OPACITY
+    assert np.abs(small_first[180, 320] - over).max() < 1.1
 
 
 def test_an_empty_mask_shows_its_box() -> None:

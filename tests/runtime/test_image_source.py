@@ -78,7 +78,14 @@ def test_a_cut_image_is_unreadable(tmp_path: Path, suffix: str, share: float) ->
     assert read_image(cut(tmp_path / f"cut.{suffix}", whole, share)) is None
 
 
-def test_a_thumbnail_does_not_hide_a_cut(tmp_path: Path) -> None:
+def test_a_cut_jpeg_is_not_left_to_opencv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, "imdecode", lambda data, flags: picture())  # as OpenCV 4 does, filling up with grey
+    whole = write_image(tmp_path / "whole.jpg")
+    assert read_image(whole) is not None
+    assert read_image(cut(tmp_path / "cut.jpg", whole, 0.9)) is None
+
+
+def test_a_thumbnail_does_not_hide_a_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write_image(tmp_path / "p.jpg", picture(size=(200, 300))).read_bytes()
     thumbnail = write_image(tmp_path / "t.jpg", picture(size=(16, 16))).read_bytes()
     header = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
@@ -86,6 +93,7 @@ def test_a_thumbnail_does_not_hide_a_cut(tmp_path: Path) -> None:
     path.write_bytes(data[:2] + header + data[2:])
     assert read_image(path) is not None
     path.write_bytes(data[:2] + header + data[2:len(data) // 2])
+    monkeypatch.setattr(cv2, "imdecode", lambda data, flags: picture())
     assert read_image(path) is None
 
 

@@ -67,10 +67,10 @@ def test_variable_frame_times_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a:b.mp4", "50%d.mp4", "été 猫.mp4", "clip"])
-def test_any_file_name(folder: Path, tmp_path: Path, name: str) -> None:
-    path = tmp_path / name
-    path.write_bytes((folder / "whole.mp4").read_bytes())
-    assert len(read(path)[0]) == NUM_FRAMES
+def test_any_file_name(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    (tmp_path / name).write_bytes((folder / "whole.mp4").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    assert len(read(Path(name))[0]) == NUM_FRAMES
 
 
 def test_an_edit_list_is_no_damage(folder: Path, tmp_path: Path) -> None:
@@ -97,6 +97,20 @@ def test_zeroed_bytes_are_reported(folder: Path, tmp_path: Path, suffix: str, po
     assert damage.frames == len(shown) < NUM_FRAMES
     assert len(shown) > NUM_FRAMES // 3
     assert shown[0] == 0
+
+
+def test_a_hole_in_a_transport_stream_is_reported(folder: Path, tmp_path: Path) -> None:
+    data = (folder / "whole.ts").read_bytes()
+    pieces = [data[start:start + 188] for start in range(0, len(data), 188)]
+    starts = [index for index, piece in enumerate(pieces) if piece[1] & 0x5F == 0x41 and piece[2] == 0]  # of pictures
+    # The cut ends where the four-bit counter of the packets continues, so nothing tells of it but the time.
+    first = starts[30]
+    end = next(start for start in starts[40:] if pieces[start][3] & 15 == pieces[first][3] & 15)
+    path = tmp_path / "hole.ts"
+    path.write_bytes(b"".join(pieces[:first] + pieces[end:]))
+    shown, damage = read(path)
+    assert len(shown) < NUM_FRAMES - 5
+    assert damage.packet_errors >= 1
 
 
 @pytest.mark.parametrize("name", ["faststart.mp4", "whole.mkv", "whole.avi"])

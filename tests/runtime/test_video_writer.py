@@ -104,6 +104,19 @@ def test_odd_sizes_are_padded_by_one(tmp_path: Path, size: tuple[int, int]) -> N
         assert np.abs(image.astype(int) - written[0, 0]).max() <= 8  # the padding as well
 
 
+@pytest.mark.parametrize("color", [(255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 255, 255), (200, 80, 120)])
+def test_colours_come_back(tmp_path: Path, color: tuple[int, int, int]) -> None:
+    with VideoSource(write(tmp_path / "v.mp4", [np.full((48, 64, 3), color, np.uint8)] * 3)) as source:
+        image = next(iter(source)).image
+    assert np.abs(image[24, 32].astype(int) - color).max() <= 6
+
+
+def test_a_single_frame_lasts_as_long_as_any(tmp_path: Path) -> None:
+    with av.open(str(write(tmp_path / "v.mp4", pictures(1), fps=10))) as container:
+        stream = container.streams.video[0]
+        assert stream.duration * stream.time_base == pytest.approx(0.1, abs=1e-3)
+
+
 def test_a_view_can_be_written(tmp_path: Path) -> None:
     wide = picture(3, (48, 80))
     path = write(tmp_path / "v.mp4", [wide[:, :64], wide[:, ::-1][:, :64]])
