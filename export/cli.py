@@ -10,6 +10,8 @@ import click
 from stmask_deploy.console import Command
 from stmask_deploy.errors import InputError
 
+_OVERRIDES = ("classes", "input_size", "anchor_ratios", "anchor_scales", "temporal_level", "roi_size")
+
 
 def parsed(parse: str) -> Callable[[click.Context, click.Parameter, str | None], Any]:
     """A click callback that reads a value with the function of this name in `overrides`."""
@@ -60,11 +62,11 @@ def load_with_overrides(path: Path, values: dict[str, Any]) -> Any:
     checkpoint = load_checkpoint(path, values.pop("sha256"))
     order = values.pop("centerness_order")
     chosen = Overrides(centerness_order=None if order is None else CenternessOrder(order),
-                       **{name: values.pop(name) for name in ("classes", "input_size", "anchor_ratios", "anchor_scales",
-                                                             "temporal_level", "roi_size")})
+                       **{name: values.pop(name) for name in _OVERRIDES})
     notes = checkpoint.notes
     if chosen.classes is not None:
-        notes = (*(note for note in notes if not note.startswith("class names:")), f"class names: {chosen.classes.name}")
+        notes = (*(note for note in notes if not note.startswith("class names:")),
+                 f"class names: {chosen.classes.name}")
     return replace(checkpoint, config=chosen.apply(checkpoint.config), notes=notes)
 
 
@@ -112,6 +114,7 @@ def main(checkpoint: Path, output: Path | None, dcn: str, openvino: bool, openvi
     if dry_run:
         click.echo("\n".join([*plan_lines(loaded.config, options), f"would write {folder}"]))
         return
-    verification = export_checkpoint(loaded, folder, options, overwrite=overwrite, say=lambda line: click.echo(f"  {line}"))
+    verification = export_checkpoint(loaded, folder, options, overwrite=overwrite,
+                                     say=lambda line: click.echo(f"  {line}"))
     reached = ", ".join(f"{name} {error:.1e}" for name, error in verification.reached().items())
     click.echo(f"wrote {folder}  (verified against PyTorch; largest error as a share of range: {reached})")

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,12 +93,14 @@ def export_checkpoint(checkpoint: Checkpoint, folder: Path, options: ExportOptio
         for line in verification.lines():
             say(line)
         if not verification.passed:
-            raise StmaskError(f"the exported graphs do not match PyTorch: {verification.summary()}; nothing was written")
+            raise StmaskError(f"the exported graphs do not match PyTorch: {verification.summary()}; "
+                              "nothing was written")
         description = replace(description, tolerances=verification.reached())
         _write(build, description, graphs, irs)
-        report = {"bundle": description.to_dict(), "notes": list(checkpoint.notes), "operators": count_operators(graphs),
-                  "megabytes": _sizes(build), "seconds": round(time.perf_counter() - started, 1),
-                  "versions": library_versions(), "verification": verification.to_dict()}
+        report = {"bundle": description.to_dict(), "notes": list(checkpoint.notes),
+                  "operators": count_operators(graphs), "megabytes": _sizes(build),
+                  "seconds": round(time.perf_counter() - started, 1), "versions": library_versions(),
+                  "verification": verification.to_dict()}
         (build / REPORT_FILE).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return verification
 
@@ -137,7 +140,7 @@ def count_operators(graphs: Mapping[str, onnx.ModelProto]) -> dict[str, dict[str
     counts: dict[str, dict[str, int]] = {}
     for role, graph in graphs.items():
         names = [f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in graph.graph.node]
-        counts[role] = dict(sorted(((name, names.count(name)) for name in set(names)), key=lambda item: (-item[1], item)))
+        counts[role] = dict(Counter(names).most_common())
     return counts
 
 

@@ -71,11 +71,13 @@ def SampleTaps(x, weight, offset, strides, pads):
     column_shape = op.Concat(minus_one, one, one, axis=0)
     tap_y = op.Reshape(tap / kernel_w, column_shape)
     tap_x = op.Reshape(op.Mod(tap, kernel_w), column_shape)
-    cell_y = op.Reshape(op.Range(zero, op.Squeeze(out_h), step) * stride_h - pad_h, op.Concat(one, minus_one, one, axis=0))
-    cell_x = op.Reshape(op.Range(zero, op.Squeeze(out_w), step) * stride_w - pad_w, op.Concat(one, one, minus_one, axis=0))
+    rows = op.Range(zero, op.Squeeze(out_h), step) * stride_h - pad_h
+    columns = op.Range(zero, op.Squeeze(out_w), step) * stride_w - pad_w
+    cell_y = op.Reshape(rows, op.Concat(one, minus_one, one, axis=0))
+    cell_x = op.Reshape(columns, op.Concat(one, one, minus_one, axis=0))
     moves = op.Reshape(offset, op.Concat(taps, two, out_h, out_w, axis=0))
     move_y, move_x = op.Split(moves, axis=1, num_outputs=2)
-    y = op.CastLike(tap_y + cell_y, offset) + op.Squeeze(move_y, one)  # (taps, out_h, out_w)
+    sample_y = op.CastLike(tap_y + cell_y, offset) + op.Squeeze(move_y, one)  # (taps, out_h, out_w)
     sample_x = op.CastLike(tap_x + cell_x, offset) + op.Squeeze(move_x, one)
     # To GridSample's units: -1 and 1 are the outer edges of the map, cells have their centres at halves.
     height = op.CastLike(op.Shape(x, start=2, end=3), offset)
@@ -83,7 +85,7 @@ def SampleTaps(x, weight, offset, strides, pads):
     both = op.CastLike(two, offset)
     unit = op.CastLike(one, offset)
     grid = op.Concat(op.Unsqueeze((both * sample_x + unit) / width - unit, minus_one),
-                     op.Unsqueeze((both * y + unit) / height - unit, minus_one), axis=-1)
+                     op.Unsqueeze((both * sample_y + unit) / height - unit, minus_one), axis=-1)
     grid = op.Reshape(grid, op.Concat(one, taps * out_h, out_w, two, axis=0))
     return op.GridSample(x, grid, mode="linear", padding_mode="zeros", align_corners=0)
 

@@ -50,7 +50,7 @@ def export_module(
             output_names=list(output_names), dynamic_shapes=_dynamic_shapes(input_names, dynamic or {}))
     if program is None:
         raise StmaskError("torch.onnx.export returned no program")
-    model = program.model_proto
+    model: onnx.ModelProto = program.model_proto
     _drop_traces(model)
     lower(model, dcn)
     if simplify:
@@ -65,8 +65,8 @@ def export_module(
 def _dynamic_shapes(names: Sequence[str], dynamic: Mapping[str, Mapping[int, str]]) -> tuple[Any, ...] | None:
     if not dynamic:
         return None
-    return tuple({axis: torch.export.Dim(dim, min=0) for axis, dim in dynamic[name].items()} if name in dynamic else None
-                 for name in names)
+    return tuple({axis: torch.export.Dim(dim, min=0) for axis, dim in dynamic[name].items()}
+                 if name in dynamic else None for name in names)
 
 
 def _drop_traces(model: onnx.ModelProto) -> None:

@@ -16,8 +16,8 @@ from .lowering import Dcn
 def assumptions(config: ModelConfig) -> list[str]:
     """What the tensors of a checkpoint cannot show, as `option: value` lines."""
     lines = [f"input size (--input-size): {_by(config.input_size)}, padded to {_by(config.padded_size)}",
-             f"anchors (--anchor-ratios, --anchor-scales): {', '.join(_anchor(shape) for shape in config.anchor_shapes)} "
-             f"cells, scales {', '.join(f'{scale:.4g}' for scale in config.anchor_scales)}",
+             f"anchors (--anchor-ratios, --anchor-scales): {', '.join(map(_anchor, config.anchor_shapes))} cells, "
+             f"scales {', '.join(f'{scale:.4g}' for scale in config.anchor_scales)}",
              f"centerness order (--centerness-order): {config.centerness_order.value}",
              f"pixel mean and std (RGB): {config.pixel_mean}, {config.pixel_std}"]
     if config.temporal is not None:
@@ -45,8 +45,8 @@ def plan_lines(config: ModelConfig, options: ExportOptions) -> list[str]:
         lines.append(f"  operators: {', '.join(_operators(config, options.dcn, role))}")
     if options.openvino_weights is not None:
         half = 0.5 if options.openvino_weights == "f16" else 1.0
-        lines += [f"openvino/{role}.xml, .bin  {_megabytes(model, role) * half:.1f} MB, {options.openvino_weights} weights"
-                  for role in description.roles]
+        lines += [f"openvino/{role}.xml, .bin  {_megabytes(model, role) * half:.1f} MB, "
+                  f"{options.openvino_weights} weights" for role in description.roles]
     return lines
 
 
@@ -84,8 +84,9 @@ def _operators(config: ModelConfig, dcn: Dcn, role: str) -> list[str]:
 
 
 def _megabytes(model: STMask, role: str) -> float:
-    return sum(value.numel() * value.element_size() for name, value in model.state_dict().items()
-               if name.startswith("TemporalNet.") == (role == "temporal")) / 1e6
+    sizes = (value.numel() * value.element_size() for name, value in model.state_dict().items()
+             if name.startswith("TemporalNet.") == (role == "temporal"))
+    return float(sum(sizes)) / 1e6
 
 
 def _by(size: tuple[int, int]) -> str:

@@ -37,5 +37,5 @@ class TorchBackend:
 def torch_bundle(model: STMask, description: BundleDescription) -> Bundle:
     """`model` as an opened bundle, for the runtime's pipeline."""
     frame = FrameGraph(model, description.model, description.max_candidates, description.candidate_threshold)
-    temporal = None if description.model.temporal is None else TorchBackend(TemporalGraph(model), description, "temporal")
+    temporal = TorchBackend(TemporalGraph(model), description, "temporal") if description.model.temporal else None
     return Bundle(description, TorchBackend(frame, description, "frame"), temporal)

@@ -22,7 +22,7 @@ from .frame_graph import FrameGraph
 from .temporal_graph import TemporalGraph
 
 Arrays = Mapping[str, NDArray[Any]]
-Image = NDArray[np.uint8]
+Image = NDArray[np.uint8]  # BGR
 
 # Largest allowed error of an output, as a share of its range. Half-precision weights are rounded to 11 bits.
 TOLERANCES = {"onnxruntime": 1e-4, "openvino": 1e-4, "openvino f16 weights": 5e-2}
@@ -72,7 +72,9 @@ class Verification:
         """All misses, in one sentence."""
         missed = [f"{check.backend} {check.output} ({check.problem or f'error {check.error:.1e}'})"
                   for check in self.checks if not check.passed]
-        return f"{len(missed)} of {len(self.checks)} outputs missed: {', '.join(missed)}" if missed else "all outputs match"
+        if not missed:
+            return "all outputs match"
+        return f"{len(missed)} of {len(self.checks)} outputs missed: {', '.join(missed)}"
 
     def reached(self) -> dict[str, float]:
         """Backend -> largest error."""
@@ -106,7 +108,8 @@ def verify_bundle(folder: Path, model: STMask, tolerances: Mapping[str, float] =
     description = read_description(folder)
     pictures = frames if frames is not None else list(render_clip(NUM_FRAMES, (360, 640), seed=7))
     height, width = description.model.input_size
-    resized = [cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)[None] for picture in pictures]
+    resized = [np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)[None]
+               for picture in pictures]
     references = [frame_reference(model, description, frame) for frame in resized]
     steps = list(_temporal_steps(model, description, references)) if description.model.temporal is not None else []
     checks: list[Check] = []
@@ -149,10 +152,10 @@ def frame_reference(model: STMask, description: BundleDescription, frame: Image)
     with torch.no_grad():
         prediction = model(prepare_frames(torch.from_numpy(frame), description.model))
         anchors = prediction.anchors
-        values = {"boxes": decode_boxes(anchors.box_deltas[0], graph.anchors), "class_scores": anchors.class_probs[0, :, 1:],
-                  "centerness": anchors.centerness[0], "mask_coeffs": anchors.mask_coeffs[0],
-                  "embeddings": anchors.embeddings[0], "prototypes": prediction.prototypes[0], "fpn": prediction.fpn,
-                  "temporal": prediction.temporal}
+        values = {"boxes": decode_boxes(anchors.box_deltas[0], graph.anchors),
+                  "class_scores": anchors.class_probs[0, :, 1:], "centerness": anchors.centerness[0],
+                  "mask_coeffs": anchors.mask_coeffs[0], "embeddings": anchors.embeddings[0],
+                  "prototypes": prediction.prototypes[0], "fpn": prediction.fpn, "temporal": prediction.temporal}
     return {name: value.numpy() for name, value in values.items()}
 
 

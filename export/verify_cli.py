@@ -21,7 +21,8 @@ NUM_PICTURES = 3  # frames of the video whose tensors are compared
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("video", type=click.Path(path_type=Path), required=False)
-@click.option("--max-frames", type=click.IntRange(min=2), default=50, show_default=True, help="Frames of VIDEO to track.")
+@click.option("--max-frames", type=click.IntRange(min=2), default=50, show_default=True,
+              help="Frames of VIDEO to track.")
 @click.option("--tolerance", type=float, help="Largest error, as a share of an output's range. [default: 1e-4]")
 def main(bundle: Path, checkpoint: Path, video: Path | None, max_frames: int, tolerance: float | None) -> None:
     """Compare a BUNDLE with the CHECKPOINT it was exported from, on every backend it holds.

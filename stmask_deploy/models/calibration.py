@@ -28,7 +28,7 @@ class PlainPrediction(SameConv):
     """A prediction read at the anchor's own cell. Channels are (anchor scale, value)."""
 
     def forward(self, x: Tensor, deltas: Tensor) -> Tensor:  # type: ignore[override]
-        """(B, C, H, W), and box deltas that a plain layer does not read -> (B, S * O, H, W)."""
+        """(B, C, H, W), and box deltas, which a plain layer does not read -> (B, S * O, H, W)."""
         return super().forward(x)
 
 
@@ -91,11 +91,10 @@ def aligned_offsets(deltas: Tensor, kernel: KernelShape) -> Tensor:
         (B, 2 * taps, H, W), (dy, dx) interleaved per tap, in cells.
     """
     kernel_h, kernel_w = kernel
-    d_x, d_y, d_w, d_h = deltas.unbind(dim=1)  # each (B, H, W)
-    shift_y, shift_x = CENTER_VARIANCE * kernel_h * d_y, CENTER_VARIANCE * kernel_w * d_x
-    grow_y, grow_x = torch.exp(SIZE_VARIANCE * d_h) - 1, torch.exp(SIZE_VARIANCE * d_w) - 1
-    moves = []
-    for row in range(-(kernel_h // 2), kernel_h - kernel_h // 2):
-        for column in range(-(kernel_w // 2), kernel_w - kernel_w // 2):
-            moves += [shift_y + grow_y * row, shift_x + grow_x * column]
-    return torch.stack(moves, dim=1)
+    taps = torch.tensor([(row, column) for row in range(-(kernel_h // 2), kernel_h - kernel_h // 2)
+                         for column in range(-(kernel_w // 2), kernel_w - kernel_w // 2)],
+                        dtype=deltas.dtype, device=deltas.device)  # (taps, 2) r_y, r_x
+    sides = deltas.new_tensor([kernel_h, kernel_w]).view(1, 1, 2, 1, 1)
+    shift = CENTER_VARIANCE * sides * deltas[:, None, :2].flip(2)  # (B, 1, 2, H, W), y first
+    growth = torch.exp(SIZE_VARIANCE * deltas[:, None, 2:].flip(2)) - 1
+    return (shift + growth * taps.view(1, -1, 2, 1, 1)).flatten(1, 2)

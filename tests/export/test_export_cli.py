@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from stmask_deploy.export.cli import main
+
+
+def export(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(main, [str(one) for one in arguments])
+    return result.exit_code, result.output
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(tiny_checkpoint: Path) -> None:
+    before = set(tiny_checkpoint.parent.iterdir())
+    code, output = export(tiny_checkpoint, "--dry-run", "--openvino", "--openvino-weights", "f16")
+    assert code == 0
+    for part in ("STMask R17-DCN", "FCB(ada/ali: class+mask)", "72x100, padded to 96x128", "frame.onnx",
+                 "temporal.onnx", "32 DeformConv", "uint8 (1, 72, 100, 3) BGR",
+                 "box_deltas      (N, 4)", "f16 weights"):
+        assert part in output, part
+    assert set(tiny_checkpoint.parent.iterdir()) == before
+
+
+def test_the_plan_is_what_is_written(tiny_checkpoint: Path, gridsample_bundle: Path) -> None:
+    _, output = export(tiny_checkpoint, "--dry-run", "--dcn", "gridsample", "--max-candidates", 60)
+    planned = float(output.split("frame.onnx")[1].split("MB")[0])
+    assert planned == pytest.approx((gridsample_bundle / "frame.onnx").stat().st_size / 1e6, abs=0.5)
+    assert "2 stmask::ModulatedDeformConv" in output and "30 stmask::DeformConv" in output
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["nowhere.pth"], "does not exist"),
+    (["{checkpoint}", "--sha256", "00"], "expected 00"),
+    (["{checkpoint}", "--input-size", "360"], "HEIGHTxWIDTH"),
+    (["{checkpoint}", "--opset", "11", "-o", "{folder}/new"], "20, 21, 22"),
+    (["{checkpoint}", "--classes", "{folder}/two.txt"], "names 2 classes, the checkpoint has 3"),
+    (["{checkpoint}", "--dcn", "fast"], "Invalid value"),
+])
+def test_bad_input_is_one_line_and_exit_code_2(tiny_checkpoint: Path, tmp_path: Path, arguments: list[str],
+                                               message: str) -> None:
+    (tmp_path / "two.txt").write_text("a\nb\n")
+    code, output = export(*(one.format(checkpoint=tiny_checkpoint, folder=tmp_path) for one in arguments))
+    assert code == 2
+    assert message in output and "Traceback" not in output
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import openvino
+import pytest
+from tiny_networks import TINY, write_checkpoint
+
+from stmask_deploy.bundle import METADATA_KEY, BundleDescription, read_description
+from stmask_deploy.config import Calibration, ModelConfig
+from stmask_deploy.errors import InputError, OutputError, StmaskError
+from stmask_deploy.export.exporter import ExportOptions, export_checkpoint
+from stmask_deploy.models.checkpoint import Checkpoint, load_checkpoint
+from stmask_deploy.runtime.loading import open_bundle
+
+
+def test_the_bundle_holds_everything_and_opens_on_both_backends(native_bundle: Path) -> None:
+    names = {path.relative_to(native_bundle).as_posix() for path in native_bundle.rglob("*") if path.is_file()}
+    assert names == {"frame.onnx", "temporal.onnx", "stmask.json", "export_report.json", "openvino/frame.xml",
+                     "openvino/frame.bin", "openvino/temporal.xml", "openvino/temporal.bin"}
+    for backend in ("onnxruntime", "openvino"):
+        assert open_bundle(native_bundle, backend, device="cpu").temporal is not None
+
+
+def test_every_graph_carries_the_same_description(native_bundle: Path) -> None:
+    description = read_description(native_bundle)
+    assert description.model == TINY
+    assert set(description.tolerances) == {"onnxruntime", "openvino"}
+    core = openvino.Core()
+    for role in ("frame", "temporal"):
+        props = {prop.key: prop.value for prop in onnx.load(native_bundle / f"{role}.onnx").metadata_props}
+        info = core.read_model(native_bundle / f"openvino/{role}.xml").get_rt_info(METADATA_KEY).astype(str)
+        for text in (props[METADATA_KEY], info):
+            assert BundleDescription.from_json(text, role) == description
+        assert props["stmask.role"] == role
+
+
+def test_the_report_says_what_was_compared(native_bundle: Path) -> None:
+    report = json.loads((native_bundle / "export_report.json").read_text())
+    assert report["verification"]["passed"]
+    outputs = {(check["backend"], check["output"]) for check in report["verification"]["checks"]}
+    assert ("openvino", "temporal/box_deltas") in outputs and ("onnxruntime", "frame/anchor_index") in outputs
+    # 2 in the backbone; 2 calibrated branches x 3 kernels x 5 levels
+    assert report["operators"]["frame"]["DeformConv"] == 32
+    assert report["operators"]["temporal"]["stmask::Correlation"] == 1
+
+
+def test_gridsample_bundles_need_no_deform_conv(gridsample_bundle: Path) -> None:
+    model = onnx.load(gridsample_bundle / "frame.onnx")
+    assert not any(node.op_type == "DeformConv" and node.domain == "" for node in model.graph.node)
+    assert read_description(gridsample_bundle).dcn == "gridsample"
+
+
+def test_half_weights_are_half_as_large(native_bundle: Path, gridsample_bundle: Path) -> None:
+    full, half = ((folder / "openvino/temporal.bin").stat().st_size for folder in (native_bundle, gridsample_bundle))
+    assert half < 0.6 * full
+
+
+def test_a_network_without_temporal_fusion_has_one_graph(tmp_path: Path) -> None:
+    config: ModelConfig = replace(
+        TINY, temporal=None, kernel_shapes=((3, 3), (3, 2), (2, 3)), anchor_shapes=((3, 3), (3, 2), (2, 3)),
+        anchor_scales=(1.0, 1.5, 2.0), class_calibration=Calibration.NONE, mask_calibration=Calibration.NONE,
+        deformable_blocks=())
+    checkpoint = load_checkpoint(write_checkpoint(tmp_path / "image.pth", config))
+    folder = tmp_path / "bundle"
+    assert export_checkpoint(checkpoint, folder, ExportOptions(max_candidates=10**6)).passed
+    assert not (folder / "temporal.onnx").exists()
+    opened = open_bundle(folder, device="cpu")
+    assert opened.temporal is None and "fpn" not in opened.frame.output_names
+    assert opened.description.max_candidates == 9 * (12 * 16 + 6 * 8 + 3 * 4 + 2 * 2 + 1 * 1)  # all anchors, no more
+
+
+def test_a_bundle_is_not_replaced_unasked(native_bundle: Path, tiny: Checkpoint) -> None:
+    before = (native_bundle / "stmask.json").read_bytes()
+    with pytest.raises(InputError, match="--overwrite"):
+        export_checkpoint(tiny, native_bundle, ExportOptions())
+    assert (native_bundle / "stmask.json").read_bytes() == before
+
+
+def test_a_folder_that_is_no_bundle_is_never_replaced(tiny: Checkpoint, tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("keep")
+    with pytest.raises(InputError, match="not a bundle"):
+        export_checkpoint(tiny, tmp_path, ExportOptions(), overwrite=True)
+    assert (tmp_path / "precious.txt").read_text() == "keep"
+
+
+def test_a_mismatch_fails_and_leaves_the_old_bundle_and_no_scraps(native_bundle: Path, tiny: Checkpoint,
+                                                                  tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(native_bundle, folder)
+    before = read_description(folder)
+    with pytest.raises(StmaskError, match="do not match PyTorch") as caught:
+        export_checkpoint(tiny, folder, ExportOptions(tolerance=0.0), overwrite=True)
+    assert "frame/boxes" in str(caught.value) and "temporal/coeff_deltas" in str(caught.value)  # all misses together
+    assert caught.value.exit_code == 1
+    assert read_description(folder) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_an_unwritable_place_is_an_output_error(tiny: Checkpoint, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        export_checkpoint(tiny, tmp_path / "file" / "bundle", ExportOptions())
+
+
+@pytest.mark.parametrize("values", [{"max_candidates": 0}, {"candidate_threshold": 1.0}, {"candidate_threshold": -0.1}])
+def test_options_out_of_range(values: dict[str, float]) -> None:
+    with pytest.raises(InputError):
+        ExportOptions(**values)  # type: ignore[arg-type]

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import onnx
+import onnxsim
+import pytest
+import torch
+from onnx import helper
+from torch import Tensor, nn
+
+from stmask_deploy.errors import InputError, StmaskError
+from stmask_deploy.export.onnx_model import OPSETS, export_module
+
+
+class Add(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + 2 * y.sum(dim=0)
+
+
+def export(**settings: object) -> onnx.ModelProto:
+    return export_module(Add().eval(), [torch.rand(3), torch.rand(2, 3)], ["x", "y"], ["z"], **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("opset", OPSETS)
+def test_every_supported_opset_is_the_one_written(opset: int) -> None:
+    assert [entry.version for entry in export(opset=opset).opset_import if entry.domain == ""] == [opset]
+
+
+@pytest.mark.parametrize("opset", [19, 23])
+def test_another_opset_names_the_supported_ones(opset: int) -> None:
+    with pytest.raises(InputError, match="20, 21, 22"):
+        export(opset=opset)
+
+
+def test_names_and_dynamic_axes() -> None:
+    model = export(dynamic={"y": {0: "rows"}})
+    assert [info.name for info in model.graph.input] == ["x", "y"]
+    assert model.graph.input[1].type.tensor_type.shape.dim[0].dim_param == "rows"
+    assert model.graph.output[0].name == "z"
+
+
+def test_no_source_lines_of_the_exporting_machine_are_kept() -> None:
+    assert b".py" not in export(simplify=False).SerializeToString()
+
+
+def test_a_simplifier_that_changes_the_result_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(model: onnx.ModelProto, *_args: object, **_options: object) -> tuple[onnx.ModelProto, bool]:
+        changed = onnx.ModelProto()
+        changed.CopyFrom(model)
+        node = changed.graph.node[-1]
+        node.CopyFrom(helper.make_node("Sub", node.input, node.output))
+        return changed, True
+
+    monkeypatch.setattr(onnxsim, "simplify", broken)
+    with pytest.raises(StmaskError, match="changed the output 'z'"):
+        export()

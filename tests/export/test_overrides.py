@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny_networks import TINY
+
+from stmask_deploy.config import CenternessOrder
+from stmask_deploy.errors import InputError
+from stmask_deploy.export.overrides import Overrides, parse_level, parse_numbers, parse_size
+
+PLAIN = replace(TINY, kernel_shapes=((3, 3),) * 3, anchor_scales=(1.0, 2.0))
+
+
+def test_nothing_given_changes_nothing() -> None:
+    assert Overrides().apply(TINY) == TINY
+
+
+def test_values_replace_what_tensors_cannot_show(tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("x\ny\nz\n")
+    config = Overrides(classes=names, input_size=(100, 200), anchor_ratios=(1, 4, 0.25), anchor_scales=(1, 3),
+                       temporal_level=0, roi_size=3, centerness_order=CenternessOrder.ANCHOR).apply(PLAIN)
+    assert config.class_names == ("x", "y", "z") and config.input_size == (100, 200)
+    assert config.anchor_shapes == ((3, 3), (6, 1.5), (1.5, 6)) and config.anchor_scales == (1, 3)
+    assert config.temporal is not None and (config.temporal.level, config.temporal.roi_size) == (0, 3)
+    assert config.centerness_order is CenternessOrder.ANCHOR
+
+
+@pytest.mark.parametrize(("overrides", "message"), [
+    (Overrides(anchor_ratios=(1, 2, 3)), "without FCA"),
+    (Overrides(anchor_scales=(1, 2)), "predicts 1 anchors"),
+    (Overrides(temporal_level=5), "temporal.level"),
+    (Overrides(roi_size=0), "at least 1"),
+    (Overrides(input_size=(16, 640)), "at least 32"),
+    (Overrides(classes=Path("nowhere.txt")), "cannot be read"),
+])
+def test_values_that_do_not_fit(overrides: Overrides, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        overrides.apply(TINY)
+
+
+def test_temporal_values_need_a_temporal_network() -> None:
+    with pytest.raises(InputError, match="no temporal network"):
+        Overrides(roi_size=3).apply(replace(TINY, temporal=None))
+
+
+def test_parsing() -> None:
+    assert parse_size("360x640") == (360, 640) and parse_numbers("1,0.5, 2") == (1, 0.5, 2) and parse_level("P4") == 1
+
+
+@pytest.mark.parametrize(("parse", "text"), [
+    (parse_size, "360"), (parse_size, "axb"), (parse_size, "-1x5"), (parse_numbers, "1,,2"), (parse_numbers, "0,1"),
+    (parse_numbers, "nan"), (parse_level, "4"), (parse_level, "P2"), (parse_level, "P44")])
+def test_text_that_cannot_be_read(parse: object, text: str) -> None:
+    with pytest.raises(InputError):
+        parse(text)  # type: ignore[operator]

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_networks import changed_copy
+
+from stmask_deploy.bundle import read_description
+from stmask_deploy.export.verify import Check, Verification, verify_bundle
+from stmask_deploy.models.checkpoint import Checkpoint
+
+
+@pytest.mark.parametrize(("role", "weight", "output"), [
+    ("frame", "proto_net.10.weight", "frame/prototypes"),
+    ("frame", "bbox_layer.0.bias", "frame/boxes"),
+    ("temporal", "fc.weight", "temporal/box_deltas"),
+])
+def test_a_wrong_weight_is_found_and_named(native_bundle: Path, tiny: Checkpoint, tmp_path: Path, role: str,
+                                           weight: str, output: str) -> None:
+    folder = changed_copy(native_bundle, tmp_path / "bundle", role, 0.5, weight)
+    verification = verify_bundle(folder, tiny.build())
+    assert not verification.passed
+    assert output in verification.summary()
+
+
+def test_frames_of_ones_own(native_bundle: Path, tiny: Checkpoint) -> None:
+    frames = [np.full((50, 40, 3), value, np.uint8) for value in (0, 90)]
+    verification = verify_bundle(native_bundle, tiny.build(), frames=frames)
+    assert verification.passed, verification.summary()
+    assert {check.backend for check in verification.checks} == {"onnxruntime", "openvino"}
+
+
+def test_half_weights_are_judged_by_their_own_tolerance(gridsample_bundle: Path) -> None:
+    reached = read_description(gridsample_bundle).tolerances
+    assert reached["onnxruntime"] < 1e-4 < reached["openvino"] < 5e-2
+
+
+def test_nan_and_emptiness_do_not_pass() -> None:
+    assert not Check("b", "o", (1,), float("nan"), 1e-4).passed
+    assert not Verification(()).passed
+    assert Check("b", "o", (1,), 1e-5, 1e-4).passed
+    assert not Check("b", "o", (1,), 0.0, 1e-4, "shape, expected (2,)").passed

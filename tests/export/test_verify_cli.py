@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+from click.testing import CliRunner
+from tiny_networks import changed_copy
+
+from stmask_deploy.export.verify_cli import main
+from stmask_deploy.scenes import render_clip
+
+
+def verify(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(main, [str(one) for one in arguments])
+    return result.exit_code, result.output
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clip")
+    for index, frame in enumerate(render_clip(5, (120, 160), seed=2)):
+        cv2.imwrite(str(folder / f"{index}.png"), frame)
+    return folder
+
+
+def test_a_good_bundle_and_whole_tracks(native_bundle: Path, tiny_checkpoint: Path, clip: Path) -> None:
+    code, output = verify(native_bundle, tiny_checkpoint, clip, "--max-frames", 4)
+    assert code == 0, output
+    assert "4 frames" in output and "verified" in output
+    rows = int(output.split("4 frames, ")[1].split(" rows")[0])
+    assert rows > 0 and f"{rows} the same" in output
+
+
+def test_tensors_that_differ_exit_1_and_are_named(native_bundle: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    folder = changed_copy(native_bundle, tmp_path / "bundle", "frame", 0.5, "bbox_layer.0.bias")
+    code, output = verify(folder, tiny_checkpoint)
+    assert code == 1
+    assert "frame/boxes" in output and "MISS" in output
+
+
+def test_another_checkpoint_is_refused(native_bundle: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    content = torch.load(tiny_checkpoint, weights_only=True)
+    content["state_dict"]["fpn.lat_layers.0.bias"] += 1
+    other = tmp_path / "other.pth"
+    torch.save(content, other)
+    code, output = verify(native_bundle, other)
+    assert code == 2 and "was exported from tiny.pth" in output
+
+
+def test_a_video_too_short(native_bundle: Path, tiny_checkpoint: Path, clip: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "one.png"
+    picture.write_bytes((clip / "0.png").read_bytes())
+    code, output = verify(native_bundle, tiny_checkpoint, picture)
+    assert code == 2 and "at least two" in output
+
+
+def test_not_a_bundle(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    code, output = verify(tmp_path, tiny_checkpoint)
+    assert code == 2 and "not a bundle" in output
