@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ class OpenVinoBackend:
 
     def __init__(self, graph: Path, *, device: str, precision: str, threads: int | None) -> None:
         ov = _import_library()
-        core = ov.Core()
+        core = _core()
         plugin, note = _choose_plugin(core, device)
         model = _read(core, graph)
         if not model.has_rt_info(METADATA_KEY):
@@ -69,6 +70,17 @@ def _import_library() -> Any:
         raise DeviceError(f"backend openvino is not installed ({one_line(error)}); "
                           "install stmask-deploy[openvino]") from error
     return openvino
+
+
+@cache
+def _core() -> Any:
+    """The process's one core, which is never given back.
+
+    OpenVINO's CPU plugin lends the thread a stack for signal handlers while its core lives. Cores that do not end in
+    the reverse order of their making leave the thread with a stack that is freed, and the next signal, Ctrl-C among
+    them, ends the process with a segmentation fault.
+    """
+    return _import_library().Core()
 
 
 def _choose_plugin(core: Any, device: str) -> tuple[str, str]:

@@ -1,0 +1,30 @@
+"""What OpenVINO does to the process it runs in."""
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tiny_bundles import describe
+
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+from stmask_deploy.runtime.backends import open_backend
+
+graphs = [open_backend("openvino", Path(path), device="cpu") for path in sys.argv[1:]]
+while graphs:
+    del graphs[0]
+overwritten = [bytes(range(256)) * size for size in range(1, 400)]  # whatever was freed is used again
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_works_after_models_were_dropped_in_any_order(bundle: Path, tmp_path: Path) -> None:
+    graphs = [str(describe().graph_path(bundle, role, "openvino")) for role in ("frame", "temporal", "frame")]
+    done = subprocess.run([sys.executable, "-c", SCRIPT, *graphs], cwd=tmp_path, capture_output=True, text=True,
+                          timeout=120)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
