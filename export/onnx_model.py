@@ -82,7 +82,7 @@ def _drop_traces(model: onnx.ModelProto) -> None:
 def _simplify(model: onnx.ModelProto, inputs: Sequence[Tensor], names: Sequence[str]) -> onnx.ModelProto:
     """onnxsim's constant folding and fusion, kept only if the outputs agree on fresh inputs."""
     with _quiet():
-        simplified, _ = onnxsim.simplify(model)
+        simplified: onnx.ModelProto = onnxsim.simplify(model)[0]
     rng = np.random.default_rng(1)
     feeds = {name: _fresh_like(value, rng) for name, value in zip(names, inputs, strict=True)}
     before, after = _run(model, feeds), _run(simplified, feeds)

@@ -87,4 +87,4 @@ def _convert_deform_conv(node: Any) -> Any:
 
 def _is_absent(value: Any) -> bool:
     """Whether an optional ONNX input was left out."""
-    return value.get_node().get_type_name() == "NullNode"
+    return str(value.get_node().get_type_name()) == "NullNode"
