@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -104,13 +105,20 @@ def _recorded_rows(rows: Sequence[Mapping[str, Any]], original_size: Sequence[in
     scale = np.array([width, height * 384 / 360] * 2)
     return [{"id": row["id"], "class": row["label"], "score": row["score"],
              "box": np.clip(np.array(row["box"]) * scale, 0, [width, height] * 2),
-             "mask": coco_mask.decode(row["segmentation"]).astype(bool)} for row in rows]
+             "mask": _decode(row["segmentation"])} for row in rows]
 
 
 def _result_rows(result: FrameResult) -> list[dict[str, Any]]:
     return [{"id": int(result.ids[row]), "class": int(result.class_ids[row]), "score": float(result.scores[row]),
-             "box": result.boxes_px[row], "mask": coco_mask.decode(result.segmentations[row]).astype(bool)}
+             "box": result.boxes_px[row], "mask": _decode(result.segmentations[row])}
             for row in range(len(result))]
+
+
+def _decode(segmentation: Mapping[str, Any]) -> NDArray[np.bool_]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of pycocotools' own arrays under NumPy 2
+        mask: NDArray[np.bool_] = coco_mask.decode(segmentation).astype(bool)
+    return mask
 
 
 def _same(want: Mapping[str, Any], have: Mapping[str, Any]) -> bool:
