@@ -32,7 +32,7 @@ from .lowering import Dcn
 from .onnx_model import export_module
 from .openvino_ir import require_openvino, save_ir, to_openvino
 from .temporal_graph import TemporalGraph, example_inputs
-from .verify import TOLERANCES, Verification, verify_bundle
+from .verify import ROW_OUTPUTS, TOLERANCES, Verification, verify_bundle
 
 Say = Callable[[str], None]
 
@@ -117,7 +117,7 @@ def export_graph(model: STMask, description: BundleDescription, role: str, optio
         graph = FrameGraph(model, config, description.max_candidates, description.candidate_threshold).eval()
         generator = torch.Generator().manual_seed(0)
         frame = torch.randint(0, 256, (1, *config.input_size, 3), dtype=torch.uint8, generator=generator)
-        return export_module(graph, [frame], inputs, outputs, **settings)
+        return export_module(graph, [frame], inputs, outputs, rows=("anchor_index", *ROW_OUTPUTS), **settings)
 
 
 def metadata(description: BundleDescription, role: str) -> dict[str, str]:
@@ -192,8 +192,12 @@ def _building(folder: Path) -> Iterator[Path]:
         build.chmod(0o755)
         yield build
         if folder.exists():
-            shutil.rmtree(folder)
-        build.rename(folder)
+            retired = build.with_name(f"{build.name}-old")
+            folder.rename(retired)  # the old bundle goes only when the new one is in its place
+            build.rename(folder)
+            build = retired
+        else:
+            build.rename(folder)
     except StmaskError:
         raise
     except OSError as error:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import onnxsim
 import pytest
@@ -8,7 +9,7 @@ from onnx import helper
 from torch import Tensor, nn
 
 from stmask_deploy.errors import InputError, StmaskError
-from stmask_deploy.export.onnx_model import OPSETS, export_module
+from stmask_deploy.export.onnx_model import OPSETS, _same_rows, export_module
 
 
 class Add(nn.Module):
@@ -53,3 +54,13 @@ def test_a_simplifier_that_changes_the_result_is_found(monkeypatch: pytest.Monke
     monkeypatch.setattr(onnxsim, "simplify", broken)
     with pytest.raises(StmaskError, match="changed the output 'z'"):
         export()
+
+
+def test_rows_of_equal_rank_may_swap_but_not_change() -> None:
+    before = {"index": np.array([4, 7, 2]), "rows": np.array([[1.0], [2.0], [3.0]]), "map": np.arange(3.0)}
+    after = {"index": np.array([7, 4, 2]), "rows": np.array([[2.0], [1.0], [3.0]]), "map": np.arange(3.0)}
+    left, right = _same_rows(before, after, ["index", "rows"])
+    for name in before:
+        np.testing.assert_array_equal(left[name], right[name])
+    with pytest.raises(StmaskError, match="changed the output 'index'"):
+        _same_rows(before, {**after, "index": np.array([7, 5, 6])}, ["index", "rows"])
