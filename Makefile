@@ -17,7 +17,7 @@ demo: $(STAMP)
 	$(BIN)python -m stmask_deploy.demo demo
 
 test: $(STAMP)
-	$(MAKE) check
+	$(MAKE) --no-print-directory check
 
 check: lint types unit
 

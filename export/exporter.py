@@ -29,7 +29,7 @@ from stmask_deploy.models.stmask import STMask
 
 from .frame_graph import FrameGraph, clamp_candidates
 from .lowering import Dcn
-from .onnx_model import export_module
+from .onnx_model import export_module, require_onnxruntime
 from .openvino_ir import require_openvino, save_ir, to_openvino
 from .temporal_graph import TemporalGraph, example_inputs
 from .verify import ROW_OUTPUTS, TOLERANCES, Verification, verify_bundle
@@ -68,10 +68,11 @@ def export_checkpoint(checkpoint: Checkpoint, folder: Path, options: ExportOptio
         say: is told one line a step.
 
     Raises:
-        InputError: the folder exists, or IR is asked for without openvino.
+        InputError: the folder exists, or onnxruntime (for IR also openvino) is not installed.
         OutputError: the folder cannot be written.
         StmaskError: the graphs do not compute what PyTorch computes; the message lists every miss.
     """
+    require_onnxruntime()
     if options.openvino_weights is not None:
         require_openvino()
     _check_target(folder, overwrite)

@@ -120,10 +120,23 @@ def _fresh_like(value: Tensor, rng: np.random.Generator) -> Any:
     return (value.numpy() * rng.uniform(0.9, 1.1, tuple(value.shape))).astype(np.float32)
 
 
+def require_onnxruntime() -> Any:
+    """The package `onnxruntime`, in which every exported graph is run before it is kept.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise InputError("exporting checks the graphs in ONNX Runtime, which is not installed: "
+                         "pip install 'stmask-deploy[export,cpu]'") from error
+    return onnxruntime
+
+
 def _run(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> Arrays:
     """All outputs by name, from ONNX Runtime."""
-    import onnxruntime
-
+    onnxruntime = require_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -49,7 +49,8 @@ def _pack(masks: Array) -> NDArray[np.uint64]:
 
 def _count(words: NDArray[np.uint64]) -> Array:
     """(n, words) -> (n,) bits set."""
-    return np.bitwise_count(words).sum(axis=1, dtype=np.int64).astype(np.float32)  # exact below 2^24
+    counts: Array = np.bitwise_count(words).sum(axis=1, dtype=np.int64).astype(np.float32)  # exact below 2^24
+    return counts
 
 
 def released_scores(detections: Instances, objects: Instances) -> Array:

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# Before NumPy is imported: on a loaded machine its BLAS threads have been seen waiting for each other for minutes.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,3 +112,12 @@ def test_an_unwritable_place_is_an_output_error(tiny: Checkpoint, tmp_path: Path
 def test_options_out_of_range(values: dict[str, float]) -> None:
     with pytest.raises(InputError):
         ExportOptions(**values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("package", "weights"), [("onnxruntime", None), ("openvino", "f32")])
+def test_a_missing_library_is_named_before_anything_is_written(
+        tiny: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, weights: str | None) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(InputError, match="pip install 'stmask-deploy"):
+        export_checkpoint(tiny, tmp_path / "bundle", ExportOptions(openvino_weights=weights))
+    assert not list(tmp_path.iterdir())
