@@ -4,10 +4,19 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from stmask_deploy.runtime.interrupt import InterruptFlag
+
+
+@pytest.fixture(autouse=True)
+def usual_handler() -> Iterator[None]:
+    """A background job starts with Ctrl-C ignored; here it shall mean what it means at a terminal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def press() -> None:

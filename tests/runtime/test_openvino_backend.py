@@ -12,6 +12,7 @@ import os, signal, sys
 from pathlib import Path
 from stmask_deploy.runtime.backends import open_backend
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with Ctrl-C ignored
 graphs = [open_backend("openvino", Path(path), device="cpu") for path in sys.argv[1:]]
 while graphs:
     del graphs[0]
