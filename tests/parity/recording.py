@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -115,9 +114,7 @@ def _result_rows(result: FrameResult) -> list[dict[str, Any]]:
 
 
 def _decode(segmentation: Mapping[str, Any]) -> NDArray[np.bool_]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of pycocotools' own arrays under NumPy 2
-        mask: NDArray[np.bool_] = coco_mask.decode(segmentation).astype(bool)
+    mask: NDArray[np.bool_] = coco_mask.decode(segmentation).astype(bool)
     return mask
 
 
