@@ -25,7 +25,7 @@ Arrays = Mapping[str, NDArray[Any]]
 Image = NDArray[np.uint8]  # BGR
 
 # Largest allowed error of an output, as a share of its range. Half-precision weights are rounded to 11 bits.
-TOLERANCES = {"onnxruntime": 1e-4, "openvino": 1e-4, "openvino f16 weights": 5e-2}
+TOLERANCES = {"onnxruntime": 1e-4, "openvino": 1e-4, "openvino f16 weights": 1e-2}
 NUM_FRAMES = 3
 NUM_BOXES = (0, 1, 8)  # objects given to the temporal graph
 SMALLEST_DELTA_RANGE = 1e-3
