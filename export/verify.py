@@ -24,8 +24,9 @@ from .temporal_graph import TemporalGraph
 Arrays = Mapping[str, NDArray[Any]]
 Image = NDArray[np.uint8]  # BGR
 
-# Largest allowed error of an output, as a share of its range. Half-precision weights are rounded to 11 bits.
-TOLERANCES = {"onnxruntime": 1e-4, "openvino": 1e-4, "openvino f16 weights": 1e-2}
+# Largest allowed error of an output, as a share of its range. Weights rounded to 11 bits cost a wide network 1e-3, a
+# tiny one ten times that: this bound finds a broken conversion, not a loss of accuracy.
+TOLERANCES = {"onnxruntime": 1e-4, "openvino": 1e-4, "openvino f16 weights": 5e-2}
 NUM_FRAMES = 3
 NUM_BOXES = (0, 1, 8)  # objects given to the temporal graph
 SMALLEST_DELTA_RANGE = 1e-3

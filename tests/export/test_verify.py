@@ -33,7 +33,7 @@ def test_frames_of_ones_own(native_bundle: Path, tiny: Checkpoint) -> None:
 
 def test_half_weights_are_judged_by_their_own_tolerance(gridsample_bundle: Path) -> None:
     reached = read_description(gridsample_bundle).tolerances
-    assert reached["onnxruntime"] < 1e-4 < reached["openvino"] < 1e-2
+    assert reached["onnxruntime"] < 1e-4 < reached["openvino"] < 5e-2
 
 
 def test_nan_and_emptiness_do_not_pass() -> None:
