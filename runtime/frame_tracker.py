@@ -10,16 +10,15 @@ from .matching import NEW_OBJECT, NEW_OBJECT_SCORE, best_objects, mask_iou, rele
 from .tracker import (
     DROPPED,
     SCORE_THRESHOLD,
+    TrackStore,
     keep_best,
     merge,
-    no_tracks,
-    retire,
 )
 
 CROWDED_IOU = 0.3  # a detection overlapping several stored masks by more than this does not refresh what is stored
 
 
-class FrameTracker:
+class FrameTracker(TrackStore):
     """Detections against the last values stored of each object; nothing is propagated.
 
     The pair score and the rule for new objects are those of `ReleasedTracker`. A matched detection also refreshes the
@@ -42,20 +41,9 @@ class FrameTracker:
 
     def __init__(self, score_threshold: float = SCORE_THRESHOLD, new_object_score: float = NEW_OBJECT_SCORE,
                  retire_after: int | None = None) -> None:
+        super().__init__(retire_after)
         self._score_threshold = score_threshold
         self._new_object_score = new_object_score
-        self._retire_after = retire_after
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget all objects; ids start at 0 again."""
-        self._tracks = no_tracks()
-        self._next_id = 0
-
-    @property
-    def tracks(self) -> TrackedInstances:
-        """Every object known, with the values stored of it; ages count frames since it was last detected."""
-        return self._tracks
 
     def update(self, detections: Instances, propagated: TrackedInstances) -> TrackedInstances:
         """Take in one frame, see `Tracker.update`; `propagated` is not read."""
@@ -71,9 +59,8 @@ class FrameTracker:
         ids = self._ids(before, assignment)
         stored = np.where(refreshes | (assignment == NEW_OBJECT), assignment, DROPPED)
         tracks = merge(before, detections, stored, self._next_id)
-        self._next_id += int(np.count_nonzero(assignment == NEW_OBJECT))
         tracks = tracks.replace(ages=np.where(np.isin(tracks.ids, ids), 0, tracks.ages))
-        self._tracks = retire(tracks, self._retire_after)
+        self._store(tracks, int(np.count_nonzero(assignment == NEW_OBJECT)))
         found = (assignment != DROPPED) & (detections.scores > self._score_threshold)
         return TrackedInstances(detections[found], ids[found], np.zeros(np.count_nonzero(found), np.int64))
 

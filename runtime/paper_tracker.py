@@ -6,12 +6,12 @@ import numpy as np
 from stmask_deploy.types import Instances, TrackedInstances
 
 from .matching import NEW_OBJECT, best_objects, paper_scores
-from .tracker import MAX_AGE_SHOWN, SCORE_THRESHOLD, keep_best, merge, no_tracks, retire, shown
+from .tracker import MAX_AGE_SHOWN, SCORE_THRESHOLD, TrackStore, keep_best, merge, shown
 
 EPSILON = 0.7  # in [-alpha, alpha + beta]; the paper names epsilon and gives no value
 
 
-class PaperTracker:
+class PaperTracker(TrackStore):
     """Detections against propagated objects by embedding and mask, one threshold.
 
     s = alpha * cos + beta * mask IoU (eq. 15). A detection takes the id with the highest s if that exceeds epsilon,
@@ -39,23 +39,12 @@ class PaperTracker:
     def __init__(self, alpha: float = 1.0, beta: float = 1.0, epsilon: float = EPSILON,
                  max_age_shown: int = MAX_AGE_SHOWN, score_threshold: float = SCORE_THRESHOLD,
                  retire_after: int | None = None) -> None:
+        super().__init__(retire_after)
         self._alpha = alpha
         self._beta = beta
         self._epsilon = epsilon
         self._max_age_shown = max_age_shown
         self._score_threshold = score_threshold
-        self._retire_after = retire_after
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget all objects; ids start at 0 again."""
-        self._tracks = no_tracks()
-        self._next_id = 0
-
-    @property
-    def tracks(self) -> TrackedInstances:
-        """Every object known, as of the last frame."""
-        return self._tracks
 
     def update(self, detections: Instances, propagated: TrackedInstances) -> TrackedInstances:
         """Take in one frame, see `Tracker.update`."""
@@ -64,6 +53,5 @@ class PaperTracker:
             scores = paper_scores(detections, propagated.instances, self._alpha, self._beta)
             assignment = keep_best(best_objects(scores, self._epsilon), detections.scores)
         tracks = merge(propagated, detections, assignment, self._next_id)
-        self._next_id += int(np.count_nonzero(assignment == NEW_OBJECT))
-        self._tracks = retire(tracks, self._retire_after)
+        self._store(tracks, int(np.count_nonzero(assignment == NEW_OBJECT)))
         return shown(self._tracks, self._max_age_shown, self._score_threshold)

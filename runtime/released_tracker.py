@@ -9,15 +9,14 @@ from .matching import NEW_OBJECT, NEW_OBJECT_SCORE, best_objects, released_score
 from .tracker import (
     MAX_AGE_SHOWN,
     SCORE_THRESHOLD,
+    TrackStore,
     keep_best,
     merge,
-    no_tracks,
-    retire,
     shown,
 )
 
 
-class ReleasedTracker:
+class ReleasedTracker(TrackStore):
     """Detections against propagated objects by embedding, mask and box, as the released models are evaluated.
 
     Every detection goes to the object with the highest pair score, or becomes a new object if none exceeds
@@ -39,21 +38,10 @@ class ReleasedTracker:
 
     def __init__(self, max_age_shown: int = MAX_AGE_SHOWN, score_threshold: float = SCORE_THRESHOLD,
                  new_object_score: float = NEW_OBJECT_SCORE, retire_after: int | None = None) -> None:
+        super().__init__(retire_after)
         self._max_age_shown = max_age_shown
         self._score_threshold = score_threshold
         self._new_object_score = new_object_score
-        self._retire_after = retire_after
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget all objects; ids start at 0 again."""
-        self._tracks = no_tracks()
-        self._next_id = 0
-
-    @property
-    def tracks(self) -> TrackedInstances:
-        """Every object known, as of the last frame."""
-        return self._tracks
 
     def update(self, detections: Instances, propagated: TrackedInstances) -> TrackedInstances:
         """Take in one frame, see `Tracker.update`."""
@@ -62,6 +50,5 @@ class ReleasedTracker:
             scores = released_scores(detections, propagated.instances)
             assignment = keep_best(best_objects(scores, self._new_object_score), detections.scores)
         tracks = merge(propagated, detections, assignment, self._next_id)
-        self._next_id += int(np.count_nonzero(assignment == NEW_OBJECT))
-        self._tracks = retire(tracks, self._retire_after)
+        self._store(tracks, int(np.count_nonzero(assignment == NEW_OBJECT)))
         return shown(self._tracks, self._max_age_shown, self._score_threshold)

@@ -49,6 +49,33 @@ class Tracker(Protocol):
         """Forget everything: the next frame is the first of another video."""
 
 
+class TrackStore:
+    """What every tracker keeps from frame to frame: the objects known, and the next id.
+
+    Args:
+        retire_after: None keeps every object ever seen; a number forgets objects not detected for more frames.
+    """
+
+    def __init__(self, retire_after: int | None) -> None:
+        self._retire_after = retire_after
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all objects; ids start at 0 again."""
+        self._tracks = no_tracks()
+        self._next_id = 0
+
+    @property
+    def tracks(self) -> TrackedInstances:
+        """Every object known, as of the last frame."""
+        return self._tracks
+
+    def _store(self, tracks: TrackedInstances, num_new: int) -> None:
+        """Take over the state after a frame that brought `num_new` new objects; forget whom it is time to forget."""
+        self._tracks = retire(tracks, self._retire_after)
+        self._next_id += num_new
+
+
 def no_tracks() -> TrackedInstances:
     """State before the first detection: no rows, sizes not known yet."""
     none = np.zeros(0, np.int64)
