@@ -10,6 +10,8 @@ import click
 from stmask_deploy.console import Command
 from stmask_deploy.errors import InputError
 
+from .requirements import require_export_packages
+
 _OVERRIDES = ("classes", "input_size", "anchor_ratios", "anchor_scales", "temporal_level", "roi_size")
 
 
@@ -85,7 +87,8 @@ def load_with_overrides(path: Path, values: dict[str, Any]) -> Any:
 @click.option("--candidate-threshold", type=float, default=0.05, show_default=True,
               help="Foreground probability that makes an anchor a candidate.")
 @click.option("--simplify/--no-simplify", default=True, show_default=True, help="Simplify with onnxsim, and check it.")
-@click.option("--tolerance", type=float, help="Largest error, as a share of an output's range. [default: 1e-4]")
+@click.option("--tolerance", type=click.FloatRange(0, 1),
+              help="Largest error, as a share of an output's range. [default: 1e-4; 5e-2 for f16 weights]")
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is there.")
 @variant_options
@@ -101,6 +104,7 @@ def main(checkpoint: Path, output: Path | None, dcn: str, openvino: bool, openvi
       stmask-export model.pth -o bundle --openvino
       stmask-export model.pth --dry-run
     """
+    require_export_packages()
     loaded = load_with_overrides(checkpoint, values)
     from .exporter import ExportOptions, export_checkpoint
     from .lowering import Dcn

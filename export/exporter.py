@@ -20,7 +20,9 @@ import stmask_deploy
 from stmask_deploy.bundle import (
     DESCRIPTION_FILE,
     METADATA_KEY,
+    OPENVINO_FOLDER,
     REPORT_FILE,
+    ROLES,
     BundleDescription,
 )
 from stmask_deploy.errors import InputError, OutputError, StmaskError
@@ -29,7 +31,7 @@ from stmask_deploy.models.stmask import STMask
 
 from .frame_graph import FrameGraph, clamp_candidates
 from .lowering import Dcn
-from .onnx_model import export_module, require_onnxruntime
+from .onnx_model import OPSETS, export_module, require_onnxruntime
 from .openvino_ir import require_openvino, save_ir, to_openvino
 from .temporal_graph import TemporalGraph, example_inputs
 from .verify import ROW_OUTPUTS, TOLERANCES, Verification, verify_bundle
@@ -50,6 +52,8 @@ class ExportOptions:
     tolerance: float | None = None  # largest error as a share of an output's range; None: `verify.TOLERANCES`
 
     def __post_init__(self) -> None:
+        if self.opset not in OPSETS:
+            raise InputError(f"opset {self.opset} is not supported; choose one of {', '.join(map(str, OPSETS))}")
         if self.max_candidates < 1:
             raise InputError(f"max-candidates must be at least 1, got {self.max_candidates}")
         if not 0 <= self.candidate_threshold < 1:
@@ -179,6 +183,11 @@ def _check_target(folder: Path, overwrite: bool) -> None:
         return
     if not folder.is_dir() or (any(folder.iterdir()) and not (folder / DESCRIPTION_FILE).is_file()):
         raise InputError(f"{folder} exists and is not a bundle; choose another folder with -o")
+    known = {DESCRIPTION_FILE, REPORT_FILE, OPENVINO_FOLDER, *(f"{role}.onnx" for role in ROLES)}
+    others = sorted(path.name for path in folder.iterdir() if path.name not in known)
+    if others:
+        raise InputError(f"{folder} holds more than a bundle ({', '.join(others[:3])}), which would be lost; "
+                         "choose another folder with -o")
     if any(folder.iterdir()) and not overwrite:
         raise InputError(f"bundle {folder} exists; give --overwrite to replace it, or another folder with -o")
 
@@ -195,7 +204,11 @@ def _building(folder: Path) -> Iterator[Path]:
         if folder.exists():
             retired = build.with_name(f"{build.name}-old")
             folder.rename(retired)  # the old bundle goes only when the new one is in its place
-            build.rename(folder)
+            try:
+                build.rename(folder)
+            except OSError:
+                retired.rename(folder)
+                raise
             build = retired
         else:
             build.rename(folder)

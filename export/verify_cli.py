@@ -10,6 +10,8 @@ import click
 from stmask_deploy.console import Command
 from stmask_deploy.errors import InputError, StmaskError
 
+from .requirements import require_export_packages
+
 if TYPE_CHECKING:
     from stmask_deploy.runtime.model import Model
 
@@ -23,13 +25,15 @@ NUM_PICTURES = 3  # frames of the video whose tensors are compared
 @click.argument("video", type=click.Path(path_type=Path), required=False)
 @click.option("--max-frames", type=click.IntRange(min=2), default=50, show_default=True,
               help="Frames of VIDEO to track.")
-@click.option("--tolerance", type=float, help="Largest error, as a share of an output's range. [default: 1e-4]")
+@click.option("--tolerance", type=click.FloatRange(0, 1),
+              help="Largest error, as a share of an output's range. [default: 1e-4; 5e-2 for f16 weights]")
 def main(bundle: Path, checkpoint: Path, video: Path | None, max_frames: int, tolerance: float | None) -> None:
     """Compare a BUNDLE with the CHECKPOINT it was exported from, on every backend it holds.
 
     Each output of each graph is compared by name, shape and value; with a VIDEO (file or image folder), its frames are
     used and whole tracks are compared too. Exit code 1 if anything differs by more than the tolerance.
     """
+    require_export_packages()
     from dataclasses import replace
 
     from stmask_deploy.bundle import read_description
@@ -73,17 +77,21 @@ def _compare_tracks(folder: Path, description: Any, model: Any, video: Path, max
     from stmask_deploy.runtime.model import Model
     from stmask_deploy.runtime.options import RunOptions
     from stmask_deploy.runtime.timing import NoTimer
+    from stmask_deploy.runtime.tracker import SCORE_THRESHOLD
 
     from .torch_backend import torch_bundle
     from .track_agreement import TrackComparison
     from .verify import exported_backends
 
-    def opened(bundle: Any) -> Model:
-        return Model(bundle, RunOptions(memory="exact"), NoTimer())
+    # A bundle may hold fewer candidates than the released threshold lets through.
+    options = RunOptions(memory="exact", score_threshold=max(SCORE_THRESHOLD, description.candidate_threshold))
 
-    backends = exported_backends(folder, description)
+    def opened(bundle: Any) -> Model:
+        return Model(bundle, options, NoTimer())
+
+    backends = exported_backends(description)
     models = {name: opened(open_bundle(folder, name, device="cpu")) for name in backends}
-    runs = [iter(each.track(str(video), max_frames=max_frames))
+    runs = [iter(each.track(video, max_frames=max_frames))
             for each in (opened(torch_bundle(model, description)), *models.values())]
     comparisons = {name: TrackComparison() for name in backends}
     for reference, *found in zip(*runs, strict=True):

@@ -73,9 +73,7 @@ class Pipeline:
         anchors = outputs["anchor_index"][:count]
         rows = Candidates(*(outputs[name][:count] for name in
                             ("boxes", "class_scores", "centerness", "mask_coeffs", "embeddings")))
-        if not all(np.isfinite(column).all() for column in (rows.boxes, rows.class_scores, rows.mask_coeffs)):
-            raise StmaskError("the frame graph returned values that are not numbers; try precision f32, "
-                              "or verify the bundle with stmask-verify")
+        _check_finite("frame", rows.boxes, rows.class_scores, rows.centerness, rows.mask_coeffs, rows.embeddings)
         best = rows.class_scores.max(axis=1, initial=0)
         scores = best * rows.centerness
         order = np.lexsort((anchors, -scores))
@@ -113,9 +111,17 @@ class Pipeline:
         with self._timer.stage("temporal_graph"):
             deltas = graph.run({"prev_fpn": previous.fpn, "fpn": features.fpn, "prev_temporal": previous.temporal,
                                 "temporal": features.temporal, "boxes": tracks.instances.boxes})
+        _check_finite("temporal", *deltas.values())
         with self._timer.stage("masks"):
             return propagate(tracks, deltas["box_deltas"], deltas["coeff_deltas"], features.prototypes,
                              self._options.score_decay)
+
+
+def _check_finite(graph: str, *columns: NDArray[Any]) -> None:
+    """NaN would not stop the trackers: it matches nothing, and every object would be a new one in every frame."""
+    if not all(np.isfinite(column).all() for column in columns):
+        raise StmaskError(f"the {graph} graph returned values that are not numbers; try precision f32, "
+                          "or verify the bundle with stmask-verify")
 
 
 def _features(outputs: Arrays) -> FrameFeatures:

@@ -121,3 +121,12 @@ def test_a_missing_library_is_named_before_anything_is_written(
     with pytest.raises(InputError, match="pip install 'stmask-deploy"):
         export_checkpoint(tiny, tmp_path / "bundle", ExportOptions(openvino_weights=weights))
     assert not list(tmp_path.iterdir())
+
+
+def test_files_beside_a_bundle_are_not_lost(native_bundle: Path, tiny: Checkpoint, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(native_bundle, folder)
+    (folder / "results.jsonl").write_text("precious")
+    with pytest.raises(InputError, match="holds more than a bundle"):
+        export_checkpoint(tiny, folder, ExportOptions(), overwrite=True)
+    assert (folder / "results.jsonl").read_text() == "precious"

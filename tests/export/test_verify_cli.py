@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -59,3 +60,11 @@ def test_a_video_too_short(native_bundle: Path, tiny_checkpoint: Path, clip: Pat
 def test_not_a_bundle(tmp_path: Path, tiny_checkpoint: Path) -> None:
     code, output = verify(tmp_path, tiny_checkpoint)
     assert code == 2 and "not a bundle" in output
+
+
+def test_a_missing_graph_is_not_passed_over(native_bundle: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(native_bundle, folder)
+    (folder / "openvino" / "frame.xml").unlink()
+    code, output = verify(folder, tiny_checkpoint)
+    assert code == 2 and "openvino/frame.xml" in output

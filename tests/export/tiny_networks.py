@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import onnx
 import torch
 from onnx import numpy_helper
 
+from stmask_deploy.bundle import DESCRIPTION_FILE, read_description
 from stmask_deploy.config import Calibration, ModelConfig, TemporalConfig
 from stmask_deploy.models.checkpoint import CONFIG_KEY
 from stmask_deploy.models.untrained import build_untrained
@@ -32,6 +34,8 @@ def write_checkpoint(path: Path, config: ModelConfig, seed: int = 0) -> Path:
 def changed_copy(bundle: Path, folder: Path, role: str, amount: float, weight: str) -> Path:
     """A bundle without IR, one of whose ONNX weights is off by `amount` of its largest value."""
     shutil.copytree(bundle, folder, ignore=shutil.ignore_patterns("openvino"))
+    description = replace(read_description(folder), openvino_weights=None)
+    (folder / DESCRIPTION_FILE).write_text(description.to_json(), encoding="utf-8")
     path = folder / f"{role}.onnx"
     model = onnx.load(path)
     tensor = next(one for one in model.graph.initializer if weight in one.name)
