@@ -4,9 +4,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from stmask_deploy.atomic import cannot_write
 from stmask_deploy.errors import OutputError
 
-from .atomic import cannot_write
 from .frame_source import FrameSource
 
 

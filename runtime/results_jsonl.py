@@ -10,9 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from stmask_deploy.atomic import cannot_write, check_writable
 from stmask_deploy.errors import InputError, StmaskError
 
-from .atomic import cannot_write, check_writable
 from .frame_source import Damage
 from .result import FrameResult
 

@@ -7,9 +7,9 @@ from types import TracebackType
 
 import cv2
 
+from stmask_deploy.atomic import atomic_file, cannot_write
 from stmask_deploy.errors import OutputError
 
-from .atomic import atomic_file, cannot_write
 from .drawing import draw_result
 from .frame_source import Frame, FrameSource, Image
 from .model import Model

@@ -13,9 +13,9 @@ import numpy as np
 from av.codec.codec import UnknownCodecError
 from av.video.reformatter import ColorRange, Colorspace
 
+from stmask_deploy.atomic import cannot_write, check_writable
 from stmask_deploy.errors import OutputError
 
-from .atomic import cannot_write, check_writable
 from .frame_source import Image
 
 TIME_BASE = Fraction(1, 90000)  # divides the usual frame rates evenly, 30000/1001 included

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .atomic import atomic_file
+from stmask_deploy.atomic import atomic_file
+
 from .result import FrameResult
 from .rle import Segmentation
 

@@ -18,7 +18,7 @@ import stmask_deploy
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MAPPED = {"stmask_deploy.export": "export", "stmask_deploy.runtime": "runtime"}
-SCRIPTS = {"stmask-export", "stmask-run", "stmask-verify"}
+SCRIPTS = {"stmask-export", "stmask-run", "stmask-verify", "stmask-eval", "stmask-synth", "stmask-train"}
 NOT_SOURCE = shutil.ignore_patterns(".git", ".venv", ".*_cache", ".hypothesis", "__pycache__", "build", "dist", "demo",
                                     "runs", "*.egg-info", ".gpu", "*.pth")
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from stmask_deploy.errors import OutputError
+from .errors import OutputError
 
 
 @contextmanager

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from stmask_deploy.atomic import atomic_file, check_writable
 from stmask_deploy.errors import OutputError
-from stmask_deploy.runtime.atomic import atomic_file, check_writable
 
 
 def names(folder: Path) -> list[str]:

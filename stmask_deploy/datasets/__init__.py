@@ -1,0 +1,1 @@
+"""Video instance segmentation datasets on disk, in the format of YouTube-VIS."""

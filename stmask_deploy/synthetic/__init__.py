@@ -1,0 +1,1 @@
+"""A generated video benchmark with exact masks and identities."""
