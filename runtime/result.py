@@ -8,11 +8,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from stmask_deploy.datasets.segmentation import Segmentation
 from stmask_deploy.geometry import FrameGeometry
 from stmask_deploy.types import Array, IntArray, TrackedInstances
 
 from .masks import MaskPatch, bilinear_axes, upsample_mask
-from .rle import Segmentation, encode_patch
+from .rle import encode_patch
 
 __all__ = ["FrameResult", "MaskPatch"]
 

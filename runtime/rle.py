@@ -1,22 +1,14 @@
 """COCO's compressed run-length encoding of a mask, from the part of the picture where it is set."""
 from __future__ import annotations
 
-from typing import TypedDict
-
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from stmask_deploy.datasets.segmentation import Segmentation
 from stmask_deploy.types import IntArray
 
 from .masks import MaskPatch
-
-
-class Segmentation(TypedDict):
-    """COCO's compressed RLE, ready for JSON."""
-
-    size: list[int]  # [height, width] of the picture
-    counts: str
 
 
 def encode_patch(patch: MaskPatch, frame_hw: tuple[int, int]) -> Segmentation:

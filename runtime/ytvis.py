@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from stmask_deploy.atomic import atomic_file
+from stmask_deploy.datasets.segmentation import Segmentation
 
 from .result import FrameResult
-from .rle import Segmentation
 
 
 @dataclass
