@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .noise import smooth_noise
+
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
@@ -111,7 +113,7 @@ def _sprite(rng: np.random.Generator, index: int) -> Floats:
     edges = [0.8, 0.72 * (np.abs(np.cos(angle)) ** 6 + np.abs(0.8 * np.sin(angle)) ** 6) ** (-1 / 6),
              0.62 + 0.2 * np.cos(5 * angle), 0.62 + 0.12 * np.sin(3 * angle + phase) + 0.06 * np.sin(5 * angle)]
     alpha = np.clip((edges[index % 4] - radius) * SPRITE_SIZE / 3, 0, 1)
-    marble = _texture(rng, SPRITE_SIZE, SPRITE_SIZE)
+    marble = smooth_noise(rng, SPRITE_SIZE, SPRITE_SIZE)
     bands = rng.uniform(9, 16)
     stripes = np.sin(bands * (x + 0.3 * marble[:, :, 0]))
     checks = np.sin(bands * x) * np.sin(bands * y)
@@ -128,20 +130,10 @@ def _sprite(rng: np.random.Generator, index: int) -> Floats:
 
 def _background(rng: np.random.Generator, height: int, width: int) -> Floats:
     """(height, width, 3): hazy sky over textured ground."""
-    texture = _texture(rng, height, width)
+    texture = smooth_noise(rng, height, width)
     ridge = 0.38 + 0.05 * np.sin(np.linspace(0, 9, width) + rng.uniform(0, 6)) + 0.08 * texture[0, :, 0]
     y = np.linspace(0, 1, height)[:, None]
     ground = 0.5 + 0.5 * np.tanh(45 * (y - ridge[None]))[:, :, None]
     sky = np.array([215, 190, 160]) - 60 * (1 - y[:, :, None]) + 14 * texture
     soil = np.array([70, 105, 95]) + rng.uniform(-30, 30, 3) + 55 * y[:, :, None] + 42 * texture
     return np.asarray(sky * (1 - ground) + soil * ground, np.float32)
-
-
-def _texture(rng: np.random.Generator, height: int, width: int) -> Floats:
-    """(height, width, 3) smooth noise of about [-1, 1], several sizes of grain, mostly grey."""
-    total = np.zeros((height, width, 3), np.float32)
-    for octave in range(2, 8):
-        cells = max(2, 2 ** octave * height // max(height, width)), 2 ** octave
-        grain = rng.normal(0, 1, (*cells, 1)) + rng.normal(0, 0.35, (*cells, 3))
-        total += cv2.resize(grain.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC) * 0.75 ** octave
-    return total / np.float32(1.6)

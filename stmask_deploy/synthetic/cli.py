@@ -1,0 +1,86 @@
+"""`stmask-synth`: generated, annotated clips."""
+from __future__ import annotations
+
+import re
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from stmask_deploy import __version__
+from stmask_deploy.console import Command
+
+_SPLITS = ("train", "val", "hard")
+_EPILOG = """\b
+Examples:
+  stmask-synth data
+  stmask-synth data --split val --split hard --workers 8
+  stmask-synth small --clips 20 --frames 8 --size 192x320
+
+\b
+Exit codes: 0 done; 1 the run failed; 2 bad input or usage; 4 output could not be written; 130 interrupted.
+"""
+
+
+def _parse_size(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if match is None:
+        raise click.BadParameter(f"{text!r} is not HEIGHTxWIDTH, for example 360x640")
+    return int(match[1]), int(match[2])
+
+
+@click.command(cls=Command, epilog=_EPILOG, context_settings={"max_content_width": 110, "show_default": True})
+@click.argument("output", type=click.Path(path_type=Path), metavar="OUT_DIR")
+@click.option("--split", "names", type=click.Choice(_SPLITS), multiple=True, default=_SPLITS,
+              help="Which; may be given several times.")
+@click.option("--clips", "num_clips", type=click.IntRange(min=1), metavar="N",
+              help="Clips a split.  [default: 480 for train, 30 for val and hard]")
+@click.option("--frames", "num_frames", type=click.IntRange(min=1), metavar="N",
+              help="Frames a clip.  [default: 12 for train, 30 for val and hard]")
+@click.option("--size", callback=_parse_size, default="360x640", metavar="HxW", help="Of the frames, in pixels.")
+@click.option("--workers", type=click.IntRange(min=1), metavar="N",
+              help="Processes; the result does not depend on them.  [default: one a CPU]")
+@click.option("--overwrite", is_flag=True, help="Replace splits that were generated earlier.")
+@click.version_option(__version__, prog_name="stmask-synth")
+def main(output: Path, names: tuple[str, ...], num_clips: int | None, num_frames: int | None, size: tuple[int, int],
+         workers: int | None, overwrite: bool) -> None:
+    """Generate annotated clips of moving shapes in the format of YouTube-VIS 2019.
+
+    Every split gets a folder in OUT_DIR with JPEGImages/<clip>/<frame>.jpg and instances.json. train: a bit of
+    everything; val: moderate; hard: occlusion, look-alikes, motion blur, poor light.
+    """
+    from .splits import SPLITS
+    from .writer import SplitFolder, available_cpus, write_split
+
+    names = tuple(dict.fromkeys(names))
+    for name in names:  # all of them before the first is written
+        SplitFolder(output / name, SPLITS[name]).check(overwrite)
+    for name in names:
+        split, start = SPLITS[name], time.perf_counter()
+        total = num_clips or split.num_clips
+        with _Progress(name, total) as progress:
+            path = write_split(split, output / name, num_clips=num_clips, num_frames=num_frames, size=size,
+                               workers=workers or available_cpus(), overwrite=overwrite, advance=progress.advance)
+        frames, seconds = total * (num_frames or split.num_frames), time.perf_counter() - start
+        click.echo(f"{path}: {total} clips, {frames} frames in {seconds:.1f} s ({frames / seconds:.0f} frames/s)")
+
+
+class _Progress:
+    """One line on a terminal, nothing anywhere else."""
+
+    def __init__(self, name: str, total: int) -> None:
+        self._name, self._total, self._done = name, total, 0
+        self._is_shown = sys.stderr.isatty()
+
+    def advance(self) -> None:
+        self._done += 1
+        if self._is_shown:
+            click.echo(f"\r{self._name}: clip {self._done}/{self._total}", nl=False, err=True)
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._is_shown and self._done:
+            click.echo(err=True)

@@ -1,0 +1,99 @@
+"""Clips: annotated frames, one after the other."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stmask_deploy.errors import InputError
+
+from .arrays import Image
+from .scene import Scene, make_scene
+from .splits import SPLITS, Split
+
+SIZE = (360, 640)
+MIN_SIZE, MAX_SIZE = 32, 4096  # pixels of a side
+MIN_VISIBLE_PIXELS = 16  # fewer visible pixels of an object in a frame count as none
+
+
+@dataclass(frozen=True)
+class AnnotatedFrame:
+    """A frame and which objects are seen where."""
+
+    image: Image  # (H, W, 3) BGR
+    masks: NDArray[np.bool_]  # (n, H, W), the visible pixels of the clip's n objects: disjoint, maybe empty
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip of `num_frames` frames, rendered as they are asked for; iterating twice renders twice."""
+
+    name: str
+    num_frames: int
+    scene: Scene
+
+    @cached_property
+    def _numbers(self) -> list[int]:
+        """The things that are objects, by their number in the label map."""
+        return [number for number, thing in enumerate(self.scene.things, start=1) if thing.class_id]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the frames in pixels."""
+        return self.scene.height, self.scene.width
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """(n,) identities, 1 to n, from back to front."""
+        return np.arange(1, len(self._numbers) + 1)
+
+    @property
+    def class_ids(self) -> NDArray[np.int64]:
+        """(n,) 1-based, into `outlines.CLASSES`."""
+        return np.array([self.scene.things[number - 1].class_id for number in self._numbers], np.int64)
+
+    def frame(self, index: int) -> AnnotatedFrame:
+        """The frame of that index, from 0."""
+        return AnnotatedFrame(self.scene.record(index), self.masks(index))
+
+    def masks(self, index: int) -> NDArray[np.bool_]:
+        """(n, H, W): the visible pixels of each object in a frame; none where they are fewer than a handful."""
+        numbers = np.array(self._numbers, np.uint8).reshape(-1, 1, 1)
+        masks = self.scene.labels(index)[None] == numbers
+        masks[masks.sum(axis=(1, 2)) < MIN_VISIBLE_PIXELS] = False
+        return masks
+
+    def __iter__(self) -> Iterator[AnnotatedFrame]:
+        return (self.frame(index) for index in range(self.num_frames))
+
+
+def render(split: str | Split, index: int, num_frames: int | None = None, size: tuple[int, int] = SIZE) -> Clip:
+    """Clip number `index` of a split; the same arguments give the same clip.
+
+    Args:
+        split: its name, or a split of one's own.
+        index: from 0.
+        num_frames: how many, by default the split's; another number is another clip.
+        size: (height, width) in pixels.
+
+    Raises:
+        InputError: no such split, or a size, index or number of frames that cannot be.
+    """
+    if isinstance(split, str):
+        if split not in SPLITS:
+            raise InputError(f"no split {split!r}; there are {', '.join(SPLITS)}")
+        split = SPLITS[split]
+    num_frames = split.num_frames if num_frames is None else num_frames
+    height, width = size
+    if not (MIN_SIZE <= height <= MAX_SIZE and MIN_SIZE <= width <= MAX_SIZE):
+        raise InputError(f"a size of {height}x{width} is not possible; sides are {MIN_SIZE} to {MAX_SIZE} pixels")
+    if index < 0 or num_frames < 1:
+        raise InputError(f"clip {index} of {num_frames} frames is not possible; clips count from 0, frames from 1")
+    return Clip(clip_name(split.name, index), num_frames, make_scene(split, index, num_frames, height, width))
+
+
+def clip_name(split: str, index: int) -> str:
+    return f"{split}_{index:04d}"

@@ -1,0 +1,64 @@
+"""What becomes of the light on its way into a picture: exposure time, gain, colour cast, vignette, contrast, noise."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from .arrays import Floats, Image
+
+NOISE_SHIFTS = 32  # positions a side at which the same noise is laid over a frame
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """Turns the light of each frame of a clip into its picture."""
+
+    shutters: Floats  # (T,) how long the shutter is open, shares of the time between two frames; 0: no motion blur
+    gains: Floats  # (T, 3) factor on B, G and R
+    vignette: Floats  # (H, W) factor
+    contrast: float
+    haze: float  # grey level that low contrast moves everything to
+    noise: Floats  # (H + NOISE_SHIFTS, W + NOISE_SHIFTS, 3) grey levels
+    shifts: tuple[tuple[int, int], ...]  # (T, 2) yx at which the noise is cut out
+
+    def expose(self, light: Floats, index: int) -> Image:
+        """(H, W, 3) BGR uint8 of the light (H, W, 3), BGR in [0, 255], of frame `index`."""
+        height, width = light.shape[:2]
+        y, x = self.shifts[index]
+        factor = np.multiply.outer(self.vignette, self.gains[index] * np.float32(self.contrast))  # (H, W, 3)
+        offset = self.haze * (1 - self.contrast) + 0.5
+        levels = light * factor + self.noise[y:y + height, x:x + width]
+        levels += np.float32(offset)
+        return np.clip(levels, 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class LightRanges:
+    """What the light of a clip may be like."""
+
+    drift: float = 0.12  # largest slow change of the gain, relative
+    flicker: float = 0.0  # standard deviation of the change of the gain from frame to frame, relative
+    cast: float = 0.08  # largest change of a single colour, relative
+    contrast: tuple[float, float] = (0.9, 1.0)
+    noise: tuple[float, float] = (1.0, 4.0)  # standard deviation, grey levels
+
+
+def make_sensor(rng: np.random.Generator, ranges: LightRanges, shutters: Floats, height: int, width: int) -> Sensor:
+    """A sensor for a clip of `len(shutters)` frames of (height, width) pixels."""
+    num_frames = len(shutters)
+    time = np.arange(num_frames)[:, None]
+    rates, phases = rng.uniform(0.05, 0.3, 4), rng.uniform(0, 2 * np.pi, 4)
+    amounts = np.array([ranges.drift, *[ranges.cast] * 3]) * rng.uniform(0, 1, 4)
+    waves = amounts * np.sin(rates * time + phases)  # (T, 4)
+    gains = (1 + waves[:, :1]) * (1 + waves[:, 1:]) * (1 + rng.normal(0, 1, (num_frames, 1)) * ranges.flicker)
+    y, x = np.mgrid[-1:1:height * 1j, -1:1:width * 1j]
+    vignette = 1 - rng.uniform(0, 0.35) * (x ** 2 + y ** 2) / 2
+    size = (height + NOISE_SHIFTS, width + NOISE_SHIFTS)
+    noise = rng.standard_normal((*size, 3), np.float32) * np.float32(rng.uniform(*ranges.noise))
+    if rng.random() < 0.5:  # coarser grain, as from a camera that removes noise
+        noise = np.asarray(cv2.blur(noise, (2, 2)), np.float32) * np.float32(1.6)
+    shifts = rng.integers(0, NOISE_SHIFTS, (num_frames, 2)).tolist()
+    return Sensor(shutters, np.clip(gains, 0.4, 1.6).astype(np.float32), vignette.astype(np.float32),
+                  rng.uniform(*ranges.contrast), rng.uniform(70, 150), noise, tuple((y, x) for y, x in shifts))
