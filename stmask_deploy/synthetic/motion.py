@@ -1,79 +1,88 @@
-"""How objects and the camera move."""
+"""How objects and the camera move. Lengths are shares of the frame's height, times are frames, angles radians."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .sprites import Pose
-from .splits import Style
-
-STRAIGHT = 1e-6  # radians a frame; slower turns are none
+from .arrays import Points
 
 
 @dataclass(frozen=True)
 class Path:
-    """An arc travelled at constant speed, with a slow change of size and a rotation. Lengths are pixels, times frames."""
+    """Where an object is in the view of a steady camera, how large it is and how far it has turned."""
 
-    time: float  # at which it is at (x, y)
-    x: float
-    y: float
-    heading: float  # radians at that time
-    speed: float
-    turn: float  # radians a frame
-    side: float
-    growth: tuple[float, float, float]  # amplitude, frequency, phase
-    angle: float  # radians at time 0
-    spin: float
+    anchor: tuple[float, float]  # xy of its centre at `anchor_time`, but for the sway
+    anchor_time: float
+    velocity: tuple[float, float]
+    size: float  # of its longer side, on average
+    acceleration: tuple[float, float] = (0.0, 0.0)
+    sway: tuple[float, float] = (0.0, 0.0)  # how far it swings about the smooth path
+    sway_rate: float = 0.0
+    growth: float = 0.0  # relative change of the size, up and down
+    growth_rate: float = 0.0
+    angle: float = 0.0
+    spin: float = 0.0
+    phase: float = 0.0  # of sway and growth
 
-    def at(self, time: float) -> Pose:
-        """Where the object is; any time, whole or not."""
-        past = time - self.time
-        if abs(self.turn) < STRAIGHT:
-            x = self.x + self.speed * past * np.cos(self.heading)
-            y = self.y + self.speed * past * np.sin(self.heading)
-        else:
-            radius, now = self.speed / self.turn, self.heading + self.turn * past
-            x = self.x + radius * (np.sin(now) - np.sin(self.heading))
-            y = self.y - radius * (np.cos(now) - np.cos(self.heading))
-        amplitude, frequency, phase = self.growth
-        side = self.side * (1 + amplitude * np.sin(frequency * time + phase))
-        return Pose(float(x), float(y), float(side), self.angle + self.spin * time)
+    def position(self, time: float) -> Points:
+        """(2,) xy of the centre."""
+        t = time - self.anchor_time
+        smooth = np.array(self.anchor) + np.array(self.velocity) * t + np.array(self.acceleration) * (t * t / 2)
+        return np.asarray(smooth + np.array(self.sway) * np.sin(self.sway_rate * t + self.phase), np.float64)
+
+    def size_at(self, time: float) -> float:
+        return float(self.size * (1 + self.growth * np.sin(self.growth_rate * time + self.phase)))
+
+    def angle_at(self, time: float) -> float:
+        return self.angle + self.spin * time
+
+    def fastest(self, num_frames: int) -> float:
+        """The longest way from one frame to the next."""
+        places = np.array([self.position(time) for time in range(num_frames)])
+        return float(np.linalg.norm(np.diff(places, axis=0), axis=1).max(initial=0))
+
+    def limited(self, speed: float, num_frames: int) -> Path:
+        """The same path, slowed down where a step of it would be longer than `speed`."""
+        share = min(1.0, speed / max(self.fastest(num_frames), 1e-9))
+        return replace(self, velocity=_times(self.velocity, share), acceleration=_times(self.acceleration, share),
+                       sway=_times(self.sway, share))
 
 
-def draw_path(rng: np.random.Generator, style: Style, size: tuple[int, int], num_frames: int,
-              others: list[Path]) -> Path:
-    """A path that comes through the picture at some time, perhaps where an earlier object is then."""
-    height, width = size
-    time = float(rng.uniform(0.1, 0.9) * (num_frames - 1))
-    x, y = rng.uniform(0.12, 0.88) * width, rng.uniform(0.15, 0.85) * height
-    side = rng.uniform(*style.side) * height
-    if others and rng.random() < style.meets:
-        other = others[rng.integers(len(others))].at(time)
-        if 0 < other.x < width and 0 < other.y < height:
-            x, y = (np.array([other.x, other.y]) + rng.normal(0, 0.15 * side, 2)).tolist()
-    heading = rng.normal(0, 0.45) + np.pi * rng.integers(2)  # mostly to a side: frames are wider than high
-    return Path(time, float(x), float(y), float(heading), float(rng.uniform(*style.speed) * width),
-                float(rng.uniform(-style.turn, style.turn)), float(side),
-                (float(rng.uniform(0, style.growth)), float(rng.uniform(0.03, 0.15)), float(rng.uniform(0, 6))),
-                float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(-style.spin, style.spin)))
+@dataclass(frozen=True)
+class Jolt:
+    """A jerk of the camera, there and back within some frames."""
+
+    start: float
+    frames: float
+    reach: tuple[float, float]
+
+    def offset(self, time: float) -> Points:
+        """(2,) xy."""
+        share = (time - self.start) / self.frames
+        inside = 0 < share < 1
+        return np.array(self.reach) * (np.sin(2 * np.pi * share) if inside else 0.0)
 
 
 @dataclass(frozen=True)
 class Camera:
-    """The upper left corner of the view on the background, in its pixels."""
+    """Pans slowly over the background; shakes and jolts, which moves the objects in view as well."""
 
-    start: tuple[float, float]
-    speed: tuple[float, float]  # pixels a frame
-    limit: tuple[float, float]  # largest x and y
+    pan: tuple[float, float] = (0.0, 0.0)  # a frame
+    shake: tuple[float, float] = (0.0, 0.0)
+    shake_rate: float = 0.0
+    jolts: tuple[Jolt, ...] = ()
 
-    def at(self, time: float) -> tuple[float, float]:
-        """(x, y); at the ends of the background the camera turns back."""
-        x, y = (_bounce(start + speed * time, limit)
-                for start, speed, limit in zip(self.start, self.speed, self.limit, strict=True))
-        return x, y
+    def shift(self, time: float) -> Points:
+        """(2,) xy by which the view is off its steady course: objects appear that far to the left and up."""
+        swing = np.array([np.sin(self.shake_rate * time), np.sin(1.37 * self.shake_rate * time + 1)])
+        return np.asarray(np.array(self.shake) * swing + sum((jolt.offset(time) for jolt in self.jolts), np.zeros(2)),
+                          np.float64)
+
+    def position(self, time: float) -> Points:
+        """(2,) xy of the view over the background."""
+        return np.asarray(np.array(self.pan) * time + self.shift(time), np.float64)
 
 
-def _bounce(position: float, limit: float) -> float:
-    position = position % (2 * limit)
-    return 2 * limit - position if position > limit else position
+def _times(pair: tuple[float, float], factor: float) -> tuple[float, float]:
+    return pair[0] * factor, pair[1] * factor

@@ -49,7 +49,7 @@ def _fish(rng: np.random.Generator) -> Points:
     share = np.linspace(0, 1, ARC_STEPS)
     joint, height = 0.45, rng.uniform(0.38, 0.5)
     x = -1 + (1 + joint) * share
-    half = height * np.sin(np.pi * (0.02 + 0.94 * share ** 0.8)) ** 0.9 + 0.02
+    half = height * np.sin(np.pi * (0.02 + 0.93 * share ** 0.9)) + 0.01
     fin = rng.uniform(0.1, 0.2) * np.exp(-((share - 0.55) / 0.11) ** 2)
     tip, notch = rng.uniform(0.4, 0.52), rng.uniform(0.78, 0.88)
     tail = _rounded(np.array([[joint, -0.1], [1.0, -tip], [notch, 0], [1.0, tip], [joint, 0.1]]), 0.15)

@@ -1,54 +1,73 @@
-"""The splits of the benchmark: how many clips, and what happens in them."""
+"""The splits: which clips they hold and what those are like.
+
+Lengths are shares of the frame's height, speeds shares of it a frame, chances are of a whole clip.
+"""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from .sensor import LightRanges
 
 Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Style:
-    """What a clip is drawn from. Lengths are shares of the frame's height or width, chances are in [0, 1]."""
+    """What the clips of a kind may be like."""
 
-    objects: tuple[int, int]  # fewest and most
-    side: Range = (0.18, 0.5)  # of an object, shares of the height
-    speed: Range = (0.002, 0.02)  # of an object, shares of the width a frame
-    turn: float = 0.06  # largest change of its heading, radians a frame
-    spin: float = 0.05  # largest rotation, radians a frame
-    growth: float = 0.2  # largest change of its size to both sides
-    meets: float = 0.3  # chance that an object's path crosses an earlier one's
-    twins: float = 0.25  # chance that an object takes class and surface of an earlier one
-    pillars: tuple[int, int] = (0, 0)  # things in front of everything that belong to no class
-    pan: float = 0.006  # largest speed of the camera, shares of the width a frame
-    clutter: tuple[int, int] = (4, 16)  # things of no class on the background
-    shutter: float = 0.25  # chance that a clip is exposed long, which blurs what moves
-    burst: float = 0.0  # chance that the exposure grows long for some frames in a row
-    muted: Range = (0.0, 0.25)  # loss of colour and contrast of objects
-    contrast: Range = (0.75, 1.0)  # of the whole picture
-    flicker: Range = (0.0, 0.05)  # amplitude of changes of the light
-    noise: Range = (1.0, 4.0)  # standard deviation, grey levels
+    objects: tuple[int, int] = (2, 6)  # from, to
+    sizes: Range = (0.2, 0.5)
+    speeds: Range = (0.004, 0.04)
+    speed_limit: float = 0.05
+    twin_chance: float = 0.2  # of an object to look like an earlier one
+    crowd_chance: float = 0.25  # that several objects meet slowly in one place
+    pillar_chance: float = 0.0  # that an unannotated thing in the foreground hides objects for some frames
+    clutter: tuple[int, int] = (0, 10)  # shapes of no class on the background, from, to
+    movers_chance: float = 0.25  # that shapes of no class move among the objects
+    pan: float = 0.008  # largest speed of the camera
+    shake: float = 0.01
+    blur_chance: float = 0.25  # that the shutter is open for long in all of the clip
+    shutters: Range = (0.25, 0.5)  # for how long then
+    jolts: tuple[int, int] = (0, 0)  # bursts of several strongly blurred frames, from, to
+    shadow_chance: float = 0.5
+    dull_chance: float = 0.1  # that the contrast is low
+    light: LightRanges = field(default_factory=LightRanges)
+    dull_light: LightRanges = field(default_factory=lambda: LightRanges(contrast=(0.4, 0.6)))
 
 
-EASY = Style(objects=(2, 5))
-BUSY = Style(objects=(3, 7), meets=0.5, twins=0.4, shutter=0.4)
-HARD = Style(objects=(4, 7), side=(0.2, 0.45), speed=(0.006, 0.03), turn=0.1, meets=0.7, twins=0.6, pillars=(1, 3),
-             pan=0.012, shutter=0.5, burst=0.7, muted=(0.1, 0.5), contrast=(0.45, 0.85), flicker=(0.05, 0.25),
-             noise=(2.0, 6.0))
+MODERATE = Style()
+HEAVY = Style(objects=(3, 7), sizes=(0.2, 0.46), speeds=(0.006, 0.05), speed_limit=0.07, twin_chance=0.5,
+              crowd_chance=0.8, pillar_chance=0.6, clutter=(2, 14), movers_chance=0.4, pan=0.012, shake=0.015,
+              blur_chance=0.5, shutters=(0.4, 0.8), jolts=(0, 2), dull_chance=0.4,
+              light=LightRanges(drift=0.25, flicker=0.05, cast=0.12, contrast=(0.75, 1.0), noise=(2.0, 6.0)),
+              dull_light=LightRanges(drift=0.2, flicker=0.08, cast=0.12, contrast=(0.35, 0.55), noise=(2.0, 5.0)))
 
 
 @dataclass(frozen=True)
 class Split:
-    """A part of the benchmark. Every clip depends on `seed` and its own number alone."""
+    """A set of clips; a clip depends on the seed, its index, the number of frames and their size alone."""
 
     name: str
     seed: int
     num_clips: int
-    num_frames: int  # of a clip
-    styles: tuple[Style, ...]  # clips take them in turn
+    num_frames: int
+    styles: tuple[tuple[float, Style], ...]  # share of the clips, and what they are like
 
+    def style(self, rng: np.random.Generator) -> Style:
+        """A style, drawn by the shares."""
+        shares = np.array([share for share, _ in self.styles])
+        return self.styles[rng.choice(len(shares), p=shares / shares.sum())][1]
+
+
+# A short training clip has less time for entering, leaving and meeting: more of everything, so that it happens.
+_MIXED = replace(MODERATE, objects=(2, 7), sizes=(0.18, 0.52), speeds=(0.004, 0.05), speed_limit=0.06,
+                 crowd_chance=0.4, clutter=(0, 14), dull_chance=0.15, jolts=(0, 1),
+                 light=LightRanges(drift=0.2, flicker=0.01, cast=0.12, contrast=(0.75, 1.0), noise=(1.0, 5.0)))
 
 SPLITS = {split.name: split for split in (
-    Split("train", 1, 720, 10, (EASY, HARD, BUSY)),
-    Split("val", 2, 30, 30, (EASY, BUSY)),
-    Split("hard", 3, 30, 30, (HARD,)),
+    Split("train", 1, 480, 12, ((0.65, _MIXED), (0.35, HEAVY))),
+    Split("val", 2, 30, 30, ((1.0, MODERATE),)),
+    Split("hard", 3, 30, 30, ((1.0, replace(HEAVY, jolts=(1, 3))),)),
 )}

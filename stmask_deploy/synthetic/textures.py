@@ -4,7 +4,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from ..noise import smooth_noise
+from stmask_deploy.noise import smooth_noise
 
 from .arrays import Floats
 
