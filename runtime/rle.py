@@ -3,9 +3,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
-from stmask_deploy.datasets.segmentation import Segmentation
+from stmask_deploy.datasets.segmentation import Segmentation, from_run_lengths
 from stmask_deploy.types import IntArray
 
 from .masks import MaskPatch
@@ -19,9 +18,7 @@ def encode_patch(patch: MaskPatch, frame_hw: tuple[int, int]) -> Segmentation:
         frame_hw: (height, width) of the picture in pixels.
     """
     height, width = frame_hw
-    counts = run_lengths(patch, height, height * width)
-    encoded = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
-    return {"size": [height, width], "counts": encoded["counts"].decode("ascii")}
+    return from_run_lengths(run_lengths(patch, height, height * width), height, width)
 
 
 def run_lengths(patch: MaskPatch, frame_height: int, num_pixels: int) -> IntArray:

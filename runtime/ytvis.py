@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,14 +38,17 @@ class YtvisCollector:
 
     def add(self, result: FrameResult) -> None:
         """Take in one frame; indices that are skipped count as frames in which nothing is shown."""
-        self._num_frames = max(self._num_frames, result.index + 1)
-        rows = zip(result.ids.tolist(), result.class_ids.tolist(), result.scores.tolist(), result.segmentations,
-                   strict=True)
+        self.add_rows(result.index, zip(result.ids.tolist(), result.class_ids.tolist(), result.scores.tolist(),
+                                        result.segmentations, strict=True))
+
+    def add_rows(self, index: int, rows: Iterable[tuple[int, int, float, Segmentation]]) -> None:
+        """Take in frame `index` as rows of identity, class id, score and mask."""
+        self._num_frames = max(self._num_frames, index + 1)
         for identity, class_id, score, segmentation in rows:
             sequence = self._sequences.setdefault(identity, _Sequence())
             sequence.score_sum += score
             sequence.class_counts[class_id] += 1
-            sequence.segmentations[result.index] = segmentation
+            sequence.segmentations[index] = segmentation
 
     def __len__(self) -> int:
         """Number of identities so far."""

@@ -1,23 +1,21 @@
-"""What an annotation file in YouTube-VIS format holds: YouTube-VIS 2019 and 2021, OVIS, and the generated benchmark."""
+"""The annotations of a dataset in the format of YouTube-VIS: categories, videos, and a mask a frame for each object."""
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, TypeVar
+from pathlib import Path, PurePosixPath
 
 from ..errors import InputError
+from .record import Record, read_json
 from .segmentation import Segmentation, normalise
 
-_Value = TypeVar("_Value")
-_KINDS = {int: "a whole number", str: "a text", list: "a list"}
+MAX_SIDE = 32768  # pixels; beyond it a video's size is taken for a mistake
 
 
 @dataclass(frozen=True)
 class Category:
-    """A class of the dataset; `id` is the file's, any positive number."""
+    """A class of objects, with the id it has in the file."""
 
     id: int
     name: str
@@ -31,162 +29,129 @@ class Video:
     height: int  # pixels
     width: int
     length: int  # frames
-    file_names: tuple[str, ...]  # (length) relative to the folder of the pictures
+    file_names: tuple[str, ...]  # (length) relative to the folder of the dataset's pictures
 
     @property
     def name(self) -> str:
-        """The folder of its pictures, by which a video is known; the file's name where there is no folder."""
-        return Path(self.file_names[0]).parent.name or Path(self.file_names[0]).stem
+        """The folder of its pictures; its id where they lie in none."""
+        return PurePosixPath(self.file_names[0]).parent.name or str(self.id)
 
 
 @dataclass(frozen=True)
 class Track:
-    """One object through a video; None where it is not visible."""
+    """One object through a video."""
 
     id: int
     video_id: int
     category_id: int
-    is_crowd: bool
-    segmentations: tuple[Segmentation | None, ...]  # (length of the video)
+    is_crowd: bool  # a group of objects, or something that is not to be judged
+    segmentations: tuple[Segmentation | None, ...]  # one a frame of the video, None where it is not seen
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """A dataset; its parts refer to each other by id, all of which exist."""
+    """What an annotation file holds."""
 
     path: Path
-    categories: tuple[Category, ...]  # in the order of their ids: a model's class id is the position, from 1
+    categories: tuple[Category, ...]  # in the order of their ids: a model's class i + 1 is categories[i]
     videos: tuple[Video, ...]
     tracks: tuple[Track, ...]
 
     @property
     def has_tracks(self) -> bool:
-        """Whether anything is annotated; validation files of public datasets list videos only."""
+        """Whether there is something to learn from or to compare with; a test split has only videos."""
         return bool(self.tracks)
 
-    @property
-    def category_ids(self) -> tuple[int, ...]:
-        """Entry i is the id in the file of a model's class i + 1."""
-        return tuple(category.id for category in self.categories)
-
     def tracks_of(self, video_id: int) -> tuple[Track, ...]:
-        """The objects of one video, in the order of the file; none for an id that is not there."""
+        """The objects of one video, in the order of the file."""
         return self._tracks_by_video.get(video_id, ())
 
     @cached_property
     def _tracks_by_video(self) -> dict[int, tuple[Track, ...]]:
-        by_video: dict[int, list[Track]] = {}
+        grouped: dict[int, list[Track]] = {}
         for track in self.tracks:
-            by_video.setdefault(track.video_id, []).append(track)
-        return {video_id: tuple(tracks) for video_id, tracks in by_video.items()}
+            grouped.setdefault(track.video_id, []).append(track)
+        return {video_id: tuple(tracks) for video_id, tracks in grouped.items()}
 
 
 def read_annotations(path: Path) -> Annotations:
-    """Read and check an annotation file.
+    """Read an annotation file of YouTube-VIS 2019, 2021, OVIS, or one made like them.
+
+    Masks may be RLE or polygons and become compressed RLE. `areas` and `bboxes` are not read: the masks say both.
 
     Raises:
-        InputError: it cannot be read, is not JSON, or an entry is incomplete, contradicts another, or refers to
-            something that is not there; names the file and the entry.
+        InputError: the file cannot be read, something in it is missing, of the wrong kind or size, or names an id that
+            does not exist or exists twice; the message names the entry.
     """
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error})") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is not an annotation file: expected an object with categories, videos and "
-                         f"annotations, found {type(content).__name__}")
-    return parse_annotations(content, path)
+    root = Record(read_json(path), str(path))
+    categories = [_category(record) for record in root.records("categories")]
+    videos = [_video(record) for record in root.records("videos")]
+    for kind, found in (("categories", categories), ("videos", videos)):
+        if not found:
+            raise root.error(f"{kind!r} is empty")
+        _check_unique(root, kind, (one.id for one in found))
+    _check_unique(root, "categories", (category.name for category in categories))
+    videos_by_id = {video.id: video for video in videos}
+    category_ids = {category.id for category in categories}
+    # Splits whose annotations are kept back have null in their place, or nothing.
+    entries = root.records("annotations") if root.get("annotations") is not None else []
+    tracks = [_track(record, videos_by_id, category_ids) for record in entries]
+    _check_unique(root, "annotations", (track.id for track in tracks))
+    return Annotations(path, tuple(sorted(categories, key=lambda category: category.id)), tuple(videos), tuple(tracks))
 
 
-def parse_annotations(content: Mapping[str, Any], path: Path) -> Annotations:
-    """What `read_annotations` makes of a file's content; `path` is for messages.
+def normalise_frames(segmentations: Iterable[object], record: Record, video: Video) -> tuple[Segmentation | None, ...]:
+    """One RLE or None a frame of `video`, from the `segmentations` of a JSON object.
 
     Raises:
-        InputError: as `read_annotations`.
+        InputError: their number is not the video's length, or one of them is damaged or of another size.
     """
-    categories = {entry.id: entry for entry in
-                  (Category(_id(row, where), _get(row, "name", str, where))
-                   for row, where in _entries(content, "categories", path))}
-    videos = {entry.id: entry for entry in (_video(row, where) for row, where in _entries(content, "videos", path))}
-    if not videos or not categories:
-        raise InputError(f"{path} has no {'categories' if videos else 'videos'}")
-    annotated = content if content.get("annotations") is not None else {"annotations": []}
-    tracks = [_track(row, where, videos, categories) for row, where in _entries(annotated, "annotations", path)]
-    return Annotations(path, tuple(categories[key] for key in sorted(categories)), tuple(videos.values()),
-                       tuple(tracks))
-
-
-def _entries(content: Mapping[str, Any], key: str, path: Path) -> Iterator[tuple[dict[str, Any], str]]:
-    """The objects of one list, each with its place for messages; their ids are there and differ."""
-    rows = content.get(key)
-    if not isinstance(rows, list):
-        raise InputError(f"{path}: expected a list {key!r}, found {type(rows).__name__}")
-    seen = set()
-    for position, row in enumerate(rows):
-        where = f"{path}, {key}[{position}]"
-        if not isinstance(row, dict):
-            raise InputError(f"{where}: expected an object, found {type(row).__name__}")
-        identity = _id(row, where)
-        if identity in seen:
-            raise InputError(f"{where}: id {identity} occurs twice")
-        seen.add(identity)
-        yield row, f"{where} (id {identity})"
-
-
-def _video(row: dict[str, Any], where: str) -> Video:
-    names = _get(row, "file_names", list, where)
-    if not names or not all(isinstance(name, str) and name for name in names):
-        raise InputError(f"{where}: file_names are the paths of one or more pictures")
-    height, width = _get(row, "height", int, where), _get(row, "width", int, where)
-    if height < 1 or width < 1:
-        raise InputError(f"{where}: a video of {width} x {height} pixels")
-    length = _get({"length": len(names), **row}, "length", int, where)
-    if length != len(names):
-        raise InputError(f"{where}: {length} frames, but {len(names)} file_names")
-    return Video(_id(row, where), height, width, length, tuple(names))
-
-
-def _track(row: dict[str, Any], where: str, videos: Mapping[int, Video], categories: Mapping[int, Category]) -> Track:
-    video = videos.get(_get(row, "video_id", int, where))
-    if video is None:
-        raise InputError(f"{where}: there is no video {row['video_id']}")
-    category_id = _get(row, "category_id", int, where)
-    if category_id not in categories:
-        raise InputError(f"{where}: there is no category {category_id}")
-    segmentations = normalise_all(_get(row, "segmentations", list, where), video, where)
-    return Track(_id(row, where), video.id, category_id, bool(row.get("iscrowd", 0)), segmentations)
-
-
-def normalise_all(segmentations: list[Any], video: Video, where: str) -> tuple[Segmentation | None, ...]:
-    """(length of the video) the masks of one object, None where it is not visible; `where` is for messages.
-
-    Raises:
-        InputError: there are more or fewer than the video has frames, or one is not a mask of the video's size.
-    """
-    if len(segmentations) != video.length:
-        raise InputError(f"{where}: {len(segmentations)} segmentations, but video {video.id} has {video.length} frames")
-    masks: list[Segmentation | None] = []
-    for frame, segmentation in enumerate(segmentations):
+    given = tuple(segmentations)
+    if len(given) != video.length:
+        raise record.error(f"expected {video.length} segmentations, one for each frame of video {video.id} "
+                           f"({video.name}), found {len(given)}")
+    frames = []
+    for index, segmentation in enumerate(given):
         try:
-            masks.append(None if segmentation is None else normalise(segmentation, video.height, video.width))
+            frames.append(None if segmentation is None else normalise(segmentation, video.height, video.width))
         except InputError as error:
-            raise InputError(f"{where}, frame {frame}: {error}") from error
-    return tuple(masks)
+            raise record.error(f"segmentations[{index}]: {error}") from error
+    return tuple(frames)
 
 
-def _id(row: Mapping[str, Any], where: str) -> int:
-    identity = _get(row, "id", int, where)
-    if identity < 0:
-        raise InputError(f"{where}: id {identity} is negative")
-    return identity
+def _category(record: Record) -> Category:
+    return Category(record.whole_number("id", minimum=1), record.text("name"))
 
 
-def _get(row: Mapping[str, Any], key: str, kind: type[_Value], where: str) -> _Value:
-    if key not in row:
-        raise InputError(f"{where} has no {key!r}")
-    value = row[key]
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise InputError(f"{where}: {key} is not {_KINDS[kind]}, found {value!r:.60}")
-    return value
+def _video(record: Record) -> Video:
+    names = record.array("file_names")
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise record.error("expected 'file_names' to be a list of file names, one a frame")
+    length = record.whole_number("length", minimum=1, default=len(names))
+    if length != len(names):
+        raise record.error(f"'length' is {length}, but there are {len(names)} file names")
+    height, width = (record.whole_number(key, minimum=1) for key in ("height", "width"))
+    if max(height, width) > MAX_SIDE:
+        raise record.error(f"a size of {height}x{width} pixels is beyond what can be a picture")
+    return Video(record.whole_number("id"), height, width, length, tuple(names))
+
+
+def _track(record: Record, videos: dict[int, Video], category_ids: set[int]) -> Track:
+    video_id, category_id = record.whole_number("video_id"), record.whole_number("category_id")
+    if video_id not in videos:
+        raise record.error(f"video_id {video_id} is not among the videos of the file")
+    if category_id not in category_ids:
+        raise record.error(f"category_id {category_id} is not among the categories of the file")
+    is_crowd = record.whole_number("iscrowd", default=0)
+    if is_crowd > 1:
+        raise record.error(f"expected 'iscrowd' to be 0 or 1, found {is_crowd}")
+    frames = normalise_frames(record.array("segmentations"), record, videos[video_id])
+    return Track(record.whole_number("id"), video_id, category_id, bool(is_crowd), frames)
+
+
+def _check_unique(root: Record, kind: str, values: Iterable[int | str]) -> None:
+    seen: set[int | str] = set()
+    for row, value in enumerate(values):
+        if value in seen:
+            raise root.error(f"{kind}[{row}]: {value!r} was used by an entry before it")
+        seen.add(value)

@@ -1,6 +1,7 @@
-"""A mask as COCO's compressed run-length encoding, whichever way a dataset wrote it down."""
+"""A mask as COCO's compressed run-length encoding, made from every form in which datasets write masks."""
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
@@ -9,6 +10,8 @@ from pycocotools import mask as coco_mask
 
 from ..errors import InputError
 from ..types import IntArray
+
+MAX_GROUPS = 7  # characters of one number in compressed RLE; 5 bits each, more than any picture's pixels need
 
 
 class Segmentation(TypedDict):
@@ -19,86 +22,107 @@ class Segmentation(TypedDict):
 
 
 def normalise(segmentation: object, height: int, width: int) -> Segmentation:
-    """A mask of a picture of `height` x `width` pixels in its one form.
+    """The compressed RLE of a mask given as compressed RLE, as RLE with a list of counts, or as polygons.
+
+    Runs of length zero inside are merged away: pycocotools' operations stop at some of them.
 
     Args:
-        segmentation: compressed RLE (`counts` a string), uncompressed RLE (`counts` a list of run lengths), or a list
-            of polygons, each [x0, y0, x1, y1, ...] in pixels.
+        segmentation: as in the JSON file.
+        height: of the picture, pixels; what an RLE says of itself must agree.
+        width: of the picture, pixels.
 
     Raises:
-        InputError: it is none of these, of another size, or its runs do not fill the picture; says which, not where.
+        InputError: it is none of these, is damaged, or is of another size; the message does not name the place.
     """
-    if isinstance(segmentation, dict):
-        return _from_rle(segmentation, height, width)
     if isinstance(segmentation, list):
         return _from_polygons(segmentation, height, width)
-    raise InputError(f"a mask is RLE or a list of polygons, found {type(segmentation).__name__}")
+    if not isinstance(segmentation, Mapping):
+        raise InputError(f"expected an RLE object or polygons, found {type(segmentation).__name__}")
+    size, counts = segmentation.get("size"), segmentation.get("counts")
+    if size != [height, width]:
+        raise InputError(f"expected size [{height}, {width}] (height, width), found {size}")
+    if not isinstance(counts, str | list):
+        raise InputError(f"expected counts as a string or a list, found {type(counts).__name__}")
+    lengths = run_lengths(counts) if isinstance(counts, str) else _list_of_lengths(counts)
+    if not len(lengths) or lengths.min() < 0 or lengths.sum() != height * width:
+        raise InputError(f"the run lengths do not add up to the {height}x{width} pixels of the picture; the RLE is "
+                         "damaged")
+    if not lengths[1:].all():
+        return from_run_lengths(_without_empty_runs(lengths), height, width)
+    if isinstance(counts, str):
+        return {"size": [height, width], "counts": counts}
+    return from_run_lengths(lengths, height, width)
+
+
+def encode(mask: NDArray[np.bool_]) -> Segmentation:
+    """The RLE of a (H, W) mask."""
+    encoded = coco_mask.encode(np.asfortranarray(mask, np.uint8))
+    return {"size": list(mask.shape), "counts": encoded["counts"].decode("ascii")}
 
 
 def decode(segmentation: Segmentation) -> NDArray[np.bool_]:
-    """(H, W) the pixels of a mask; the runs are trusted, as `normalise` checked them."""
-    pixels: NDArray[np.uint8] = coco_mask.decode(segmentation)
-    return pixels.view(np.bool_)
+    """(H, W) mask of an RLE that `normalise` or `encode` made."""
+    return np.ascontiguousarray(coco_mask.decode(segmentation), np.bool_)
 
 
 def run_lengths(counts: str) -> IntArray:
-    """(r,) lengths of the runs of 0, 1, 0, ... column after column that compressed `counts` stand for.
+    """(n) lengths of the runs of 0, 1, 0, ... that a compressed RLE stands for, column after column.
+
+    A number is written in groups of 5 bits, lowest first, a character each; from the fourth number on it is the
+    difference to the last but one.
 
     Raises:
-        InputError: the string is not of COCO's alphabet, or breaks off.
+        InputError: these are no compressed counts. pycocotools would read past the end of such a string.
     """
-    try:
-        symbols = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - ord("0")
-    except UnicodeEncodeError as error:
-        raise InputError("counts hold a character that compressed RLE does not have") from error
-    if not len(symbols):
-        return np.zeros(0, np.int64)
-    if symbols.min() < 0 or symbols.max() > 0x3F:
-        raise InputError("counts hold a character that compressed RLE does not have")
-    ends = np.flatnonzero(symbols < 0x20)  # a set sixth bit says that the number goes on
-    if not len(ends) or ends[-1] != len(symbols) - 1:
-        raise InputError("counts break off inside a number")
+    groups = np.frombuffer(counts.encode("utf-8"), np.uint8).astype(np.int64) - 48
+    ends = np.flatnonzero(groups & 0x20 == 0)
+    if not len(groups) or groups.min() < 0 or groups.max() > 0x3F or not len(ends) or ends[-1] != len(groups) - 1:
+        raise InputError("the counts are not compressed RLE; the string is damaged or cut off")
     starts = np.concatenate([[0], ends[:-1] + 1])
-    places = np.arange(len(symbols)) - np.repeat(starts, ends - starts + 1)
-    if places.max() > 7:  # 40 bits: more pixels than any picture
-        raise InputError("counts hold a run that is longer than any picture")
-    values = np.add.reduceat((symbols & 0x1F) << (5 * places), starts)
-    values -= np.where(symbols[ends] & 0x10, 1 << (5 * (places[ends] + 1)), 0)  # two's complement
-    # From the fourth run on the difference to the run before last is stored.
-    values[1::2] = np.cumsum(values[1::2])
-    values[2::2] = np.cumsum(values[2::2])
-    return values
+    sizes = ends - starts + 1
+    if sizes.max() > MAX_GROUPS:
+        raise InputError("the counts are not compressed RLE; a number in them is too large")
+    shifts = 5 * (np.arange(len(groups)) - np.repeat(starts, sizes))
+    numbers = np.add.reduceat((groups & 0x1F) << shifts, starts)
+    numbers -= np.where(groups[ends] & 0x10, 1 << 5 * sizes, 0)  # the highest bit is the sign
+    numbers[1::2] = np.cumsum(numbers[1::2])
+    numbers[2::2] = np.cumsum(numbers[2::2])
+    return numbers
 
 
-def _from_rle(segmentation: dict[str, Any], height: int, width: int) -> Segmentation:
-    size, counts = segmentation.get("size"), segmentation.get("counts")
-    if size != [height, width]:
-        raise InputError(f"a mask of size {size} in a video of [{height}, {width}] (height, width)")
-    if isinstance(counts, str):
-        _check_runs(run_lengths(counts), height * width)
-        return {"size": [height, width], "counts": counts}
-    if isinstance(counts, list) and all(type(count) is int for count in counts):
-        _check_runs(np.array(counts, np.int64), height * width)
-        return _text(coco_mask.frPyObjects({"size": size, "counts": counts}, height, width))
-    raise InputError("RLE counts are a string or a list of whole numbers")
+def from_run_lengths(lengths: IntArray, height: int, width: int) -> Segmentation:
+    """The RLE of the runs of 0, 1, 0, ... column after column; they must add up to `height * width`."""
+    encoded = coco_mask.frPyObjects({"size": [height, width], "counts": lengths}, height, width)
+    return {"size": [height, width], "counts": encoded["counts"].decode("ascii")}
 
 
-def _check_runs(lengths: IntArray, num_pixels: int) -> None:
-    # pycocotools writes past the end of the picture where runs are too long.
-    if len(lengths) and lengths.min() < 0 or lengths.sum() != num_pixels:
-        raise InputError(f"the runs of a mask cover {lengths.sum()} pixels, the picture has {num_pixels}")
+def _list_of_lengths(counts: Sequence[Any]) -> IntArray:
+    try:
+        lengths = np.asarray(counts)
+    except ValueError:  # lists of several lengths in it
+        lengths = np.zeros((0, 0))
+    if lengths.ndim != 1 or lengths.dtype.kind != "i":
+        raise InputError("expected counts to be a flat list of whole numbers")
+    return lengths.astype(np.int64)
 
 
-def _from_polygons(polygons: list[Any], height: int, width: int) -> Segmentation:
+def _without_empty_runs(lengths: IntArray) -> IntArray:
+    """The same pixels in runs of which only the first may be empty."""
+    present = np.flatnonzero(lengths)
+    values = present % 2
+    starts = np.flatnonzero(np.diff(values, prepend=-1))
+    merged = np.add.reduceat(lengths[present], starts)
+    return np.concatenate([[0], merged]) if values[0] else merged
+
+
+def _from_polygons(polygons: Sequence[Any], height: int, width: int) -> Segmentation:
     if not polygons:
-        raise InputError("a mask without polygons; write null where an object is not visible")
+        raise InputError("an empty list of polygons; a frame without the object is null")
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-            raise InputError("a polygon is a list of three or more x, y pairs")
-        if not all(type(side) in (int, float) and abs(side) < 1e6 for side in polygon):  # NaN fails the comparison
-            raise InputError("a polygon's corners are numbers, in pixels")
-    return _text(coco_mask.merge(coco_mask.frPyObjects(polygons, height, width)))
-
-
-def _text(encoded: dict[str, Any]) -> Segmentation:
-    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
+            raise InputError("expected each polygon to be a list x1, y1, x2, y2, ... of three points or more")
+        if not all(isinstance(value, int | float) and -width - height <= value <= 2 * (width + height)
+                   for value in polygon):
+            raise InputError("a polygon has coordinates that are no numbers, or are far outside the picture")
+    merged = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+    return {"size": [height, width], "counts": merged["counts"].decode("ascii")}
