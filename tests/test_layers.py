@@ -1,4 +1,5 @@
-"""The direction of dependencies: core <- runtime, core <- export, one edge from verification to the runtime."""
+"""The direction of dependencies: core <- runtime, core <- export, one edge from verification to the runtime, and on top
+evaluation (of what the runtime gives) and training (which uses everything)."""
 from __future__ import annotations
 
 import ast
@@ -12,6 +13,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 CORE, EXPORT, RUNTIME = (REPOSITORY / name for name in ("stmask_deploy", "export", "runtime"))
 PACKAGES = {CORE: "stmask_deploy", EXPORT: "stmask_deploy.export", RUNTIME: "stmask_deploy.runtime"}
+DATASETS, SYNTHETIC, EVALUATION = (CORE / name for name in ("datasets", "synthetic", "evaluation"))
 NOT_AT_RUN_TIME = ("torch", "torchvision", "onnx", "onnxscript", "onnxsim", "safetensors")
 
 BLOCKER = """
@@ -76,9 +78,23 @@ def test_the_scanner_resolves_relative_imports(tmp_path: Path) -> None:
 
 def test_core_imports_neither_export_nor_runtime() -> None:
     # `stmask_deploy.load` is the one door to the runtime, opened when it is first used.
-    allowed = "stmask_deploy/__init__.py imports stmask_deploy.runtime.model"
+    allowed = ("stmask_deploy/__init__.py imports stmask_deploy.runtime.model",
+               "stmask_deploy/evaluation/", "stmask_deploy/training/")
     found = offences(CORE, ("stmask_deploy.export", "stmask_deploy.runtime"))
     assert [line for line in found if not line.startswith(allowed)] == []
+
+
+def test_only_training_imports_evaluation_and_nothing_imports_training() -> None:
+    packages = ("stmask_deploy.evaluation", "stmask_deploy.training")
+    found = [line for folder in (CORE, EXPORT, RUNTIME) for line in offences(folder, packages)]
+    own = ("stmask_deploy/training/", "stmask_deploy/evaluation/")
+    assert [line for line in found if not line.startswith(own)] == []
+    assert offences(EVALUATION, ("stmask_deploy.training", "stmask_deploy.export")) == []
+
+
+@pytest.mark.parametrize("folder", [DATASETS, SYNTHETIC, EVALUATION], ids=lambda folder: folder.name)
+def test_data_and_evaluation_know_no_network(folder: Path) -> None:
+    assert offences(folder, (*NOT_AT_RUN_TIME, "stmask_deploy.models", "stmask_deploy.ops")) == []
 
 
 def test_runtime_imports_neither_torch_nor_onnx_nor_export() -> None:
