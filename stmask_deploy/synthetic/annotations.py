@@ -30,7 +30,7 @@ class Track:
         """The next frame, (H, W)."""
         if not mask.any():
             for values in (self.segmentations, self.bboxes, self.areas):
-                values.append(None)  # type: ignore[attr-defined]
+                values.append(None)
             return
         rle = coco.encode(np.asfortranarray(mask, np.uint8))
         self.bboxes.append(coco.toBbox(rle).tolist())

@@ -61,9 +61,15 @@ def _ground(rng: np.random.Generator, height: int, width: int, unit: int, colors
     turn, bands = rng.uniform(0, np.pi), rng.uniform(8, 40)
     along = np.float32(np.cos(turn)) * x + np.float32(np.sin(turn)) * y
     wave = noise[:, :, 0]
-    field = [lambda: 1.2 * wave, lambda: 1.2 * (along - along.mean()) + 0.5 * wave,
-             lambda: 1.5 * np.sin(np.float32(bands) * along + wave), lambda: 25 * (y - 0.5 + 0.15 * wave[:1])
-             ][rng.integers(4)]()
+    kind = rng.integers(4)
+    if kind == 0:  # clouds
+        field = 1.2 * wave
+    elif kind == 1:  # a gradient
+        field = 1.2 * (along - along.mean()) + 0.5 * wave
+    elif kind == 2:  # bands
+        field = 1.5 * np.sin(np.float32(bands) * along + wave)
+    else:  # a ridge
+        field = 25 * (y - 0.5 + 0.15 * wave[:1])
     share = (0.5 + 0.5 * np.tanh(field))[:, :, None]
     grain = rng.normal(0, _GRAIN, (height, width)).astype(np.float32)
     texture = noise * np.float32(rng.uniform(10, 40)) + grain[:, :, None]

@@ -62,7 +62,7 @@ class Clip:
     def masks(self, index: int) -> NDArray[np.bool_]:
         """(n, H, W): the visible pixels of each object in a frame; none where they are fewer than a handful."""
         numbers = np.array(self._numbers, np.uint8).reshape(-1, 1, 1)
-        masks = self.scene.labels(index)[None] == numbers
+        masks = np.asarray(self.scene.labels(index)[None] == numbers, np.bool_)
         masks[masks.sum(axis=(1, 2)) < MIN_VISIBLE_PIXELS] = False
         return masks
 

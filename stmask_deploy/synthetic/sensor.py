@@ -17,7 +17,7 @@ class Sensor:
 
     shutters: Floats  # (T,) how long the shutter is open, shares of the time between two frames; 0: no motion blur
     gains: Floats  # (T, 3) factor on B, G and R
-    vignette: Floats  # (H, W) factor
+    vignette: Floats  # (H, W, 3) factor, the same for every colour
     contrast: float
     haze: float  # grey level that low contrast moves everything to
     noise: Floats  # (H + NOISE_SHIFTS, W + NOISE_SHIFTS, 3) grey levels
@@ -27,11 +27,12 @@ class Sensor:
         """(H, W, 3) BGR uint8 of the light (H, W, 3), BGR in [0, 255], of frame `index`."""
         height, width = light.shape[:2]
         y, x = self.shifts[index]
-        factor = np.multiply.outer(self.vignette, self.gains[index] * np.float32(self.contrast))  # (H, W, 3)
-        offset = self.haze * (1 - self.contrast) + 0.5
-        levels = light * factor + self.noise[y:y + height, x:x + width]
-        levels += np.float32(offset)
-        return np.clip(levels, 0, 255).astype(np.uint8)
+        gain = np.tile(self.gains[index] * np.float32(self.contrast), width).reshape(1, width, 3)
+        levels = light * self.vignette
+        levels *= gain
+        levels += self.noise[y:y + height, x:x + width]
+        levels += np.float32(self.haze * (1 - self.contrast) + 0.5)
+        return np.asarray(np.clip(levels, 0, 255, out=levels).astype(np.uint8))
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def make_sensor(rng: np.random.Generator, ranges: LightRanges, shutters: Floats,
     waves = amounts * np.sin(rates * time + phases)  # (T, 4)
     gains = (1 + waves[:, :1]) * (1 + waves[:, 1:]) * (1 + rng.normal(0, 1, (num_frames, 1)) * ranges.flicker)
     y, x = np.mgrid[-1:1:height * 1j, -1:1:width * 1j]
-    vignette = 1 - rng.uniform(0, 0.35) * (x ** 2 + y ** 2) / 2
+    vignette = np.repeat((1 - rng.uniform(0, 0.35) * (x ** 2 + y ** 2) / 2)[:, :, None], 3, axis=2)
     size = (height + NOISE_SHIFTS, width + NOISE_SHIFTS)
     noise = rng.standard_normal((*size, 3), np.float32) * np.float32(rng.uniform(*ranges.noise))
     if rng.random() < 0.5:  # coarser grain, as from a camera that removes noise
