@@ -17,25 +17,27 @@ from .temporal_graph import TemporalGraph
 
 
 class TorchBackend:
-    """One graph's module, run eagerly on the CPU in float32."""
+    """One graph's module, run eagerly in float32."""
 
-    def __init__(self, module: torch.nn.Module, description: BundleDescription, role: str) -> None:
+    def __init__(self, module: torch.nn.Module, description: BundleDescription, role: str, device: str = "cpu") -> None:
         self.metadata = description
-        self.device = f"PyTorch {torch.__version__} on CPU, f32, {torch.get_num_threads()} threads"
+        where = f"CPU, f32, {torch.get_num_threads()} threads" if device == "cpu" else f"{device}, f32"
+        self.device = f"PyTorch {torch.__version__} on {where}"
         self.inputs: Mapping[str, TensorSpec] = {}  # not checked: the module is the definition
         self.outputs: Mapping[str, TensorSpec] = {}
-        self._module = module.eval()
+        self._module, self._device = module.eval().to(device), device
         self.input_names, self.output_names = description.tensor_names(role)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Values for all inputs by name -> all outputs by name."""
         with torch.no_grad():
-            outputs = self._module(*(torch.from_numpy(inputs[name]) for name in self.input_names))
-        return {name: value.numpy() for name, value in zip(self.output_names, outputs, strict=True)}
+            outputs = self._module(*(torch.from_numpy(inputs[name]).to(self._device) for name in self.input_names))
+        return {name: value.cpu().numpy() for name, value in zip(self.output_names, outputs, strict=True)}
 
 
-def torch_bundle(model: STMask, description: BundleDescription) -> Bundle:
-    """`model` as an opened bundle, for the runtime's pipeline."""
+def torch_bundle(model: STMask, description: BundleDescription, device: str = "cpu") -> Bundle:
+    """`model` as an opened bundle, for the runtime's pipeline; it is moved to `device` (cpu | cuda:N)."""
     frame = FrameGraph(model, description.model, description.max_candidates, description.candidate_threshold)
-    temporal = TorchBackend(TemporalGraph(model), description, "temporal") if description.model.temporal else None
-    return Bundle(description, TorchBackend(frame, description, "frame"), temporal)
+    temporal = (TorchBackend(TemporalGraph(model), description, "temporal", device) if description.model.temporal
+                else None)
+    return Bundle(description, TorchBackend(frame, description, "frame", device), temporal)

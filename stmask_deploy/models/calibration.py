@@ -53,7 +53,11 @@ class CalibratedPrediction(nn.Module):
         self.conv = SameConv(in_channels, out_channels, kernel)
 
     def offsets(self, deltas: Tensor) -> Tensor:
-        """(B, 4, H, W) raw d_x, d_y, d_w, d_h -> (B, 2 * taps, H, W), (dy, dx) interleaved."""
+        """(B, 4, H, W) raw d_x, d_y, d_w, d_h -> (B, 2 * taps, H, W), (dy, dx) interleaved.
+
+        Features follow the boxes; in training they do not pull at them, as in Guided Anchoring (Wang et al. 2019).
+        """
+        deltas = deltas.detach()
         if self.kind is Calibration.ADAPTIVE:
             out: Tensor = self.conv_offset(deltas)
             return out

@@ -44,8 +44,15 @@ class TemporalNet(nn.Module):
         Returns:
             (N, d*d + 2*T, roi_size, roi_size).
         """
+        return self.pool_boxes(self.fuse(prev_fpn, fpn, prev_temporal, temporal), boxes)
+
+    def fuse(self, prev_fpn: Tensor, fpn: Tensor, prev_temporal: Tensor, temporal: Tensor) -> Tensor:
+        """Correlation and both shared maps of B pairs of frames -> (B, d*d + 2*T, h, w)."""
         motion = F.leaky_relu(correlation(prev_fpn, fpn, self.patch_size), LEAKY_SLOPE)
-        features = F.relu(torch.cat([motion, prev_temporal, temporal], dim=1))
+        return F.relu(torch.cat([motion, prev_temporal, temporal], dim=1))
+
+    def pool_boxes(self, features: Tensor, boxes: Tensor) -> Tensor:
+        """RoIAlign of one pair's fused map (1, C, h, w) at (N, 4) boxes -> (N, C, roi_size, roi_size)."""
         height, width = features.shape[2:]
         limit = boxes.new_tensor([width, height])
         first, second = boxes[:, :2] * limit, boxes[:, 2:] * limit

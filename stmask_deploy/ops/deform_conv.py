@@ -46,14 +46,14 @@ def deform_conv2d(
     tap_x = steps(kernel_w).repeat(kernel_h).view(1, taps, 1, 1)
     cell_y = (steps(out_h) * stride[0] - padding[0]).view(1, 1, out_h, 1)
     cell_x = (steps(out_w) * stride[1] - padding[1]).view(1, 1, 1, out_w)
-    moves = offset.to(precision).view(batch, taps, 2, out_h, out_w)
+    moves = offset.to(precision).reshape(batch, taps, 2, out_h, out_w)
     sample_y = cell_y + tap_y + moves[:, :, 0]  # (B, taps, Ho, Wo)
     sample_x = cell_x + tap_x + moves[:, :, 1]
     grid = torch.stack([(2 * sample_x + 1) / width - 1, (2 * sample_y + 1) / height - 1], dim=-1)
     grid = grid.view(batch, taps * out_h, out_w, 2)
     columns = F.grid_sample(x.to(precision), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    columns = columns.to(x.dtype).view(batch, channels, taps, out_h, out_w)
+    columns = columns.to(x.dtype).reshape(batch, channels, taps, out_h, out_w)
     if mask is not None:
-        columns = columns * mask.view(batch, 1, taps, out_h, out_w)
+        columns = columns * mask.reshape(batch, 1, taps, out_h, out_w)
     return F.conv2d(columns.reshape(batch, channels * taps, out_h, out_w),
-                    weight.view(out_channels, channels * taps, 1, 1), bias)
+                    weight.reshape(out_channels, channels * taps, 1, 1), bias)

@@ -1,0 +1,113 @@
+"""The command `stmask-train`."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..console import Command
+from ..errors import InputError
+
+_EPILOG = """\b
+Examples:
+  stmask-train synth/train/instances.json -o runs/demo --recipe demo --val synth/val/instances.json
+  stmask-train train.json --frames JPEGImages -o runs/mine --from STMask_plus_resnet50_ada.pth --iterations 5000
+  stmask-train synth/train/instances.json -o runs/demo --resume
+  torchrun --nproc-per-node 4 -m stmask_deploy.training synth/train/instances.json -o runs/four --recipe demo
+
+\b
+Exit codes: 0 done; 1 training failed; 2 bad input or usage; 4 output could not be written; 5 device; 130 interrupted,
+--resume goes on.
+"""
+
+
+@click.command(cls=Command, epilog=_EPILOG, context_settings={"max_content_width": 110, "show_default": True})
+@click.argument("annotations", type=click.Path(path_type=Path))
+@click.option("-o", "--output", "folder", required=True, type=click.Path(path_type=Path, file_okay=False),
+              metavar="DIR", help="Takes model.pth (for stmask-export), state.pth (for --resume) and log.jsonl.")
+@click.option("--frames", type=click.Path(path_type=Path), metavar="DIR",
+              help="What the file names in ANNOTATIONS are relative to.  [default: JPEGImages beside it]")
+@click.option("--val", "val_annotations", type=click.Path(path_type=Path), metavar="ANNOTATIONS",
+              help="Evaluate on these in between and at the end.")
+@click.option("--val-frames", type=click.Path(path_type=Path), metavar="DIR",
+              help="Frames of --val.  [default: JPEGImages beside it]")
+@click.option("--recipe", metavar="NAME|FILE", default="demo", help="Network and schedule; shipped: demo, r50-dcn-ada.")
+@click.option("--from", "checkpoint", type=click.Path(path_type=Path), metavar="CHECKPOINT",
+              help="Start from this network instead of the recipe's; its class layers start anew where the number of "
+                   "classes differs.")
+@click.option("--centerness-order", type=click.Choice(["released", "anchor"]),
+              help="Of the centerness map.  [default: the checkpoint's, or anchor]")
+@click.option("--resume", is_flag=True, help="Go on with the run in DIR, with its network and numbers.")
+@click.option("--overwrite", is_flag=True, help="Replace the run in DIR.")
+@click.option("--iterations", type=int, help="Length of the schedule.  [default: the recipe's]")
+@click.option("--pairs", "pairs_per_batch", type=int,
+              help="Pairs of frames a step and process.  [default: the recipe's]")
+@click.option("--rate", "learning_rate", type=float, help="Learning rate.  [default: the recipe's]")
+@click.option("--precision", type=click.Choice(["f32", "bf16"]), help="Arithmetic.  [default: the recipe's]")
+@click.option("--seed", type=int, help="Of weights, samples and augmentation.  [default: the recipe's]")
+@click.option("--validate-every", type=int, metavar="ITERATIONS", help="[default: the recipe's]")
+@click.option("--save-every", type=int, metavar="ITERATIONS", help="[default: the recipe's]")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where the network runs.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: PyTorch's choice]")
+@click.option("--workers", type=click.IntRange(min=0), default=1, help="Processes that read frames.")
+def main(annotations: Path, folder: Path, frames: Path | None, val_annotations: Path | None, val_frames: Path | None,
+         recipe: str, checkpoint: Path | None, centerness_order: str | None, resume: bool, overwrite: bool, device: str,
+         threads: int | None, workers: int, **overrides: Any) -> None:
+    """Train or fine-tune a network on ANNOTATIONS, a dataset in YouTube-VIS format (masks as RLE or polygons).
+
+    The result is a checkpoint with the released parameter names that carries its configuration. A run can be
+    interrupted and resumed with the same outcome. Several GPUs: start with torchrun.
+    """
+    _require_torch()
+    import torch
+
+    from ..config import CenternessOrder
+    from .processes import join_processes
+    from .run import Data, prepare_folder, resume_run, start_run, train
+
+    overrides = {name: value for name, value in overrides.items() if value is not None}
+    if resume and (checkpoint is not None or centerness_order is not None or overrides):
+        raise InputError("--resume goes on with the numbers of the run; leave out "
+                         f"{', '.join(_given(checkpoint, centerness_order, overrides))}")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    data = Data.open(annotations, frames)
+    validation = None if val_annotations is None else Data.open(val_annotations, val_frames)
+    with join_processes(device) as process:
+        if process.is_first:
+            prepare_folder(folder, overwrite=overwrite, resume=resume)
+        if resume:
+            start = resume_run(folder, data.class_names)
+        else:
+            order = None if centerness_order is None else CenternessOrder(centerness_order)
+            start = start_run(_recipe(recipe, overrides), data.class_names, checkpoint, order)
+        path = train(start, data, validation, folder, process, num_workers=workers, say=click.echo)
+        if process.is_first:
+            click.echo(f"wrote {path}; export it with: stmask-export {path}")
+
+
+def _recipe(name: str, overrides: dict[str, Any]) -> Any:
+    from dataclasses import replace
+
+    from .recipe import read_recipe
+
+    recipe = read_recipe(name)
+    return replace(recipe, options=replace(recipe.options, **overrides))
+
+
+def _given(checkpoint: Path | None, centerness_order: str | None, overrides: dict[str, Any]) -> list[str]:
+    options = {"pairs_per_batch": "--pairs", "learning_rate": "--rate"}
+    named = [options.get(name, "--" + name.replace("_", "-")) for name in overrides]
+    return [*(["--from"] if checkpoint is not None else []),
+            *(["--centerness-order"] if centerness_order is not None else []), *named]
+
+
+def _require_torch() -> None:
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise InputError("training needs PyTorch: pip install 'stmask-deploy[train]'") from error
+

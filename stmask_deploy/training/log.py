@@ -1,0 +1,62 @@
+"""`log.jsonl`: what happened in a training run, a JSON object a line."""
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..atomic import cannot_write
+from ..errors import OutputError
+
+LOG_FILE = "log.jsonl"
+
+
+class TrainingLog:
+    """Appends records to the log of a run, and tells them as lines.
+
+    Args:
+        folder: of the run; None keeps nothing (processes other than the first).
+        say: is told one line a record.
+    """
+
+    def __init__(self, folder: Path | None, say: Callable[[str], None]) -> None:
+        self._path = None if folder is None else folder / LOG_FILE
+        self._say = say
+        self._start = time.monotonic()
+
+    def note(self, text: str) -> None:
+        """A remark."""
+        self._write({"note": text})
+        self._tell(text)
+
+    def losses(self, iteration: int, rate: float, losses: Mapping[str, float], pairs_per_s: float) -> None:
+        """Mean losses since the last such record."""
+        rounded = {name: round(value, 5) for name, value in losses.items()}
+        self._write({"iteration": iteration, "seconds": self._seconds, "rate": rate,
+                     "pairs_per_s": round(pairs_per_s, 2), "losses": rounded})
+        shown = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
+        self._tell(f"{iteration:6d}  {shown}  rate {rate:.2e}  {pairs_per_s:.1f} pairs/s")
+
+    def validation(self, iteration: int, scores: Mapping[str, Any], summary: str) -> None:
+        """What an evaluation found."""
+        self._write({"iteration": iteration, "seconds": self._seconds, "validation": dict(scores)})
+        self._tell(f"{iteration:6d}  {summary}")
+
+    @property
+    def _seconds(self) -> float:
+        return round(time.monotonic() - self._start, 1)
+
+    def _tell(self, line: str) -> None:
+        if self._path is not None:
+            self._say(line)
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        if self._path is None:
+            return
+        try:
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise OutputError(str(cannot_write(self._path, error))) from error

@@ -1,0 +1,126 @@
+"""`TrainingOptions`: every number of a training run."""
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import InputError
+
+OPTIMIZERS = ("adamw", "sgd")
+DECAYS = ("cosine", "steps")
+PRECISIONS = ("f32", "bf16")
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Factors on the losses; those of YOLACT where it has the loss. 0 leaves a loss out."""
+
+    classes: float = 1.0
+    boxes: float = 1.5  # smooth L1 of the deltas
+    overlap: float = 1.0  # 1 - generalised IoU
+    centerness: float = 1.0
+    masks: float = 6.125
+    embeddings: float = 1.0
+    box_shift: float = 1.5  # of TemporalNet: boxes in the second frame, smooth L1 and overlap together
+    mask_shift: float = 6.125  # of TemporalNet: masks in the second frame
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a network is trained. The schedule counts iterations; a pair is two frames of one video.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    iterations: int = 160_000
+    pairs_per_batch: int = 8  # of one process
+    optimizer: str = "sgd"  # sgd | adamw
+    learning_rate: float = 1e-3
+    momentum: float = 0.9  # of sgd
+    weight_decay: float = 5e-4  # not of biases and norms
+    warmup: float = 0.01  # share of the iterations over which the rate rises from nothing
+    decay: str = "steps"  # steps | cosine
+    steps: tuple[float, ...] = (0.41, 0.83)  # shares of the iterations where the rate falls (paper: 66k, 133k of 160k)
+    step_factor: float = 0.1
+    clip_norm: float = 10.0  # largest norm of all gradients together
+    precision: str = "f32"  # f32 | bf16 (mixed)
+    ema_decay: float = 0.999  # of the moving average of the weights that is evaluated and kept
+    freeze_norms: bool | None = None  # batch norms keep their statistics; None: where training starts from a checkpoint
+    max_gap: int = 5  # frames between the two of a pair
+    positive_iou: float = 0.5
+    negative_iou: float = 0.4
+    box_jitter: float = 0.05  # TemporalNet learns from boxes moved by this share of their sides, as it will meet them
+    validate_every: int = 5000  # iterations; at the end in any case
+    save_every: int = 500
+    seed: int = 0
+    weights: LossWeights = LossWeights()
+
+    def __post_init__(self) -> None:
+        for name, known in (("optimizer", OPTIMIZERS), ("decay", DECAYS), ("precision", PRECISIONS)):
+            if getattr(self, name) not in known:
+                raise InputError(f"{name} {getattr(self, name)!r} is not known; known: {', '.join(known)}")
+        ranges = {"iterations": (1, 10**9), "pairs_per_batch": (1, 4096), "learning_rate": (1e-12, 100),
+                  "momentum": (0, 1), "weight_decay": (0, 100), "warmup": (0, 1), "step_factor": (0, 1),
+                  "clip_norm": (1e-6, 1e6), "ema_decay": (0, 1), "max_gap": (1, 10_000), "positive_iou": (0, 1),
+                  "negative_iou": (0, 1), "box_jitter": (0, 1), "validate_every": (1, 10**9), "save_every": (1, 10**9),
+                  "seed": (0, 2**31)}
+        for name, (low, high) in ranges.items():
+            value = getattr(self, name)
+            if not (isinstance(value, (int, float)) and math.isfinite(value) and low <= value <= high):
+                raise InputError(f"{name} must be a number in {low}..{high}, got {value!r}")
+        if self.negative_iou > self.positive_iou:
+            raise InputError(f"negative_iou ({self.negative_iou}) must not exceed positive_iou ({self.positive_iou})")
+        if any(not 0 < step <= 1 for step in self.steps) or list(self.steps) != sorted(self.steps):
+            raise InputError(f"steps must be rising shares in (0, 1], got {self.steps}")
+        for name, value in dataclasses.asdict(self.weights).items():
+            if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= 0):
+                raise InputError(f"weights.{name} must be a number from 0 on, got {value!r}")
+
+    def rate(self, iteration: int) -> float:
+        """Learning rate of an iteration, as a factor on `learning_rate`."""
+        rise = max(1, round(self.warmup * self.iterations))
+        if iteration < rise:
+            return (iteration + 1) / rise
+        progress = (iteration - rise) / max(1, self.iterations - rise)
+        if self.decay == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+        return float(self.step_factor ** sum(iteration >= step * self.iterations for step in self.steps))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainingOptions:
+        """The inverse of `to_dict`; keys that are missing take their defaults.
+
+        Raises:
+            InputError: a key is unknown or a value out of range.
+        """
+        return cls(**_known(cls, values, "training options") | _nested(values))
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    if "weights" in values:
+        nested["weights"] = LossWeights(**_known(LossWeights, values["weights"], "training options: weights"))
+    if "steps" in values:
+        steps = values["steps"]
+        if not isinstance(steps, (list, tuple)) or not all(isinstance(step, (int, float)) for step in steps):
+            raise InputError(f"training options: steps must be a list of numbers, got {values['steps']!r}")
+        nested["steps"] = tuple(values["steps"])
+    return nested
+
+
+def _known(cls: Any, values: Any, what: str) -> dict[str, Any]:
+    if not isinstance(values, Mapping):
+        raise InputError(f"{what}: expected a mapping, found {type(values).__name__}")
+    known = {field.name for field in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise InputError(f"{what}: unknown keys {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+    return dict(values)

@@ -1,0 +1,155 @@
+"""Pairs of frames with their targets, drawn from a dataset in YouTube-VIS format."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from ..config import ModelConfig
+from ..datasets.annotations import Annotations, Track, Video
+from ..datasets.segmentation import decode
+from ..errors import InputError
+from .augmentation import Colors, PairAugmentation, View
+from .targets import FrameTargets, PairBatch
+
+Image = NDArray[np.uint8]
+
+MIN_PIXELS = 16  # of the network's input; smaller objects are ignored
+CELL = 4  # pixels of a side of a prototype cell
+
+
+class PairDataset(Dataset[PairBatch]):
+    """Sample i is a pair of frames of one video; it depends on (seed, i) and nothing else, so training can resume.
+
+    Every frame with annotations is the first of a pair once an epoch, in an order shuffled anew for each. The second
+    frame lies up to `max_gap` frames before or after it (paper section 4: 5).
+
+    Args:
+        annotations: of the dataset; its class names become those of the network, in the order of their ids.
+        frames_folder: what the videos' file names are relative to.
+        config: the network the samples are for.
+        num_samples: length; may be many epochs.
+        max_gap: largest distance of the two frames.
+        seed: of order, gaps and augmentation.
+        augment: False shows frames as inference sees them.
+
+    Raises:
+        InputError: there is no annotated frame, or a frame's file is missing (all are looked for at once).
+    """
+
+    def __init__(self, annotations: Annotations, frames_folder: Path, config: ModelConfig, num_samples: int,
+                 max_gap: int = 5, seed: int = 0, augment: bool = True) -> None:
+        self._annotations, self._folder, self._config = annotations, frames_folder, config
+        self._num_samples, self._max_gap, self._seed, self._augment = num_samples, max_gap, seed, augment
+        ids = sorted(category.id for category in annotations.categories)
+        self._class_ids = {category_id: position for position, category_id in enumerate(ids, start=1)}
+        self._tracks = {video.id: annotations.tracks_of(video.id) for video in annotations.videos}
+        self._keys = [(video, index) for video in annotations.videos for index in range(video.length)
+                      if any(track.segmentations[index] is not None for track in self._tracks[video.id])]
+        if not self._keys:
+            raise InputError(f"{annotations.path} has no annotated frame to learn from")
+        check_frames(annotations, frames_folder)
+
+    def __len__(self) -> int:
+        return self._num_samples
+
+    @property
+    def num_keys(self) -> int:
+        """Annotated frames: samples of one epoch."""
+        return len(self._keys)
+
+    def __getitem__(self, index: int) -> PairBatch:
+        """One pair, as a batch of one."""
+        epoch, position = divmod(index, len(self._keys))
+        order = np.random.default_rng([self._seed, 1, epoch]).permutation(len(self._keys))
+        rng = np.random.default_rng([self._seed, 2, index])
+        video, first = self._keys[order[position]]
+        second = self._second(rng, video, first)
+        draw = PairAugmentation.draw if self._augment else PairAugmentation.none
+        sizes = (video.height, video.width), self._config.input_size
+        augmentation = draw(rng, *sizes) if self._augment else PairAugmentation.none(*sizes)
+        (frame_a, targets_a), (frame_b, targets_b) = (
+            self._sample(video, index, augmentation.view, colors)
+            for index, colors in zip((first, second), augmentation.colors, strict=True))
+        return PairBatch(frame_a[None], frame_b[None], (targets_a,), (targets_b,))
+
+    def _second(self, rng: np.random.Generator, video: Video, first: int) -> int:
+        near = [index for index in range(max(0, first - self._max_gap), min(video.length, first + self._max_gap + 1))
+                if index != first]
+        return int(rng.choice(near)) if near else first
+
+    def _sample(self, video: Video, index: int, view: View, colors: Sequence[Colors]
+                ) -> tuple[torch.Tensor, FrameTargets]:
+        picture = read_frame(self._folder / video.file_names[index], video)
+        border = tuple(round(value) for value in reversed(self._config.pixel_mean))  # zeros, once normalised
+        frame = view.apply(picture, border)
+        for change in colors:
+            frame = change.apply(frame)
+        return torch.from_numpy(frame), self._targets(self._tracks[video.id], index, view)
+
+    def _targets(self, tracks: Sequence[Track], index: int, view: View) -> FrameTargets:
+        (height, width), padded = view.size, self._config.padded_size
+        boxes, classes, ids, masks, ignored = [], [], [], [], []
+        for track in tracks:
+            segmentation = track.segmentations[index]
+            if segmentation is None:
+                continue
+            coverage = view.apply(decode(segmentation).astype(np.uint8) * 255, (0,))
+            rows, columns = (np.flatnonzero((coverage > 127).any(axis=axis)) for axis in (1, 0))
+            if not len(rows):
+                continue
+            box = (columns[0] / padded[1], rows[0] / padded[0], (columns[-1] + 1) / padded[1],
+                   (rows[-1] + 1) / padded[0])
+            if track.is_crowd or np.count_nonzero(coverage > 127) < MIN_PIXELS:
+                ignored.append(box)
+                continue
+            canvas = np.zeros(padded, np.uint8)
+            canvas[:height, :width] = coverage
+            masks.append(cv2.resize(canvas, (padded[1] // CELL, padded[0] // CELL), interpolation=cv2.INTER_AREA))
+            boxes.append(box)
+            classes.append(self._class_ids[track.category_id])
+            ids.append(track.id)
+        cells = np.stack(masks) if masks else np.zeros((0, padded[0] // CELL, padded[1] // CELL), np.uint8)
+        return FrameTargets(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+                            torch.tensor(classes, dtype=torch.int64), torch.tensor(ids, dtype=torch.int64),
+                            torch.from_numpy(cells).float() / 255,
+                            torch.tensor(ignored, dtype=torch.float32).reshape(-1, 4))
+
+
+def collate(samples: Sequence[PairBatch]) -> PairBatch:
+    """Batches of one to one batch."""
+    return PairBatch(torch.cat([one.first for one in samples]), torch.cat([one.second for one in samples]),
+                     tuple(one.first_targets[0] for one in samples), tuple(one.second_targets[0] for one in samples))
+
+
+def check_frames(annotations: Annotations, folder: Path) -> None:
+    """Look for every frame's file.
+
+    Raises:
+        InputError: some are missing.
+    """
+    names = [name for video in annotations.videos for name in video.file_names]
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise InputError(f"{len(missing)} of the {len(names)} frames that {annotations.path} lists are not in {folder} "
+                         f"(the first is {missing[0]}); give the folder of the frames with --frames")
+
+
+def read_frame(path: Path, video: Video) -> Image:
+    """(H, W, 3) BGR.
+
+    Raises:
+        InputError: the file is not a picture of the video's size.
+    """
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise InputError(f"{path} cannot be read as a picture")
+    if picture.shape[:2] != (video.height, video.width):
+        raise InputError(f"{path} has {picture.shape[0]}x{picture.shape[1]} pixels, its annotations are for "
+                         f"{video.height}x{video.width}")
+    return np.asarray(picture, np.uint8)

@@ -1,0 +1,61 @@
+"""One or several training processes, as `torchrun` starts them."""
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from ..errors import DeviceError
+
+PATIENCE = timedelta(hours=2)  # the others wait while the first process validates
+
+
+@dataclass(frozen=True)
+class Process:
+    """This process among all."""
+
+    rank: int
+    count: int
+    device: str  # cpu | cuda:N
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.count > 1:
+            dist.barrier()
+
+
+@contextmanager
+def join_processes(device: str = "auto") -> Iterator[Process]:
+    """Join the others that `torchrun` started, if it did.
+
+    Args:
+        device: auto | cpu | cuda; auto takes a GPU where there is one.
+
+    Raises:
+        DeviceError: cuda is asked for and PyTorch has none.
+    """
+    rank, count, local = (int(os.environ.get(name, default)) for name, default in
+                          (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")))
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("PyTorch finds no CUDA device here; use --device cpu, or install a CUDA build of torch")
+    use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    if use_cuda:
+        torch.cuda.set_device(local)
+    process = Process(rank, count, f"cuda:{local}" if use_cuda else "cpu")
+    if count == 1:
+        yield process
+        return
+    dist.init_process_group("nccl" if use_cuda else "gloo", timeout=PATIENCE)
+    try:
+        yield process
+    finally:
+        dist.destroy_process_group()

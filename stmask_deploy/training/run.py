@@ -1,0 +1,173 @@
+"""A whole training run: data, network, schedule and evaluation put together."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..config import CenternessOrder, ModelConfig
+from ..datasets.annotations import Annotations, read_annotations
+from ..errors import InputError, OutputError
+from ..models.stmask import STMask
+from .log import LOG_FILE, TrainingLog
+from .options import TrainingOptions
+from .pairs import PairDataset, check_frames
+from .processes import Process
+from .recipe import Recipe
+from .snapshot import MODEL_FILE, STATE_FILE, Snapshot
+from .trainer import Trainer, Validate
+from .validation import evaluate_model
+from .weights import from_checkpoint, from_scratch
+
+FRAMES_FOLDER = "JPEGImages"  # beside the annotation file, as YouTube-VIS has it
+
+
+@dataclass(frozen=True)
+class Data:
+    """An annotation file and its frames."""
+
+    annotations: Annotations
+    frames: Path
+
+    @classmethod
+    def open(cls, annotations: Path, frames: Path | None) -> Data:
+        """Read and check; `frames` None is the folder JPEGImages beside the file.
+
+        Raises:
+            InputError: the file is not an annotation file with objects in it, or frames are missing.
+        """
+        read = read_annotations(annotations)
+        if not read.has_tracks:
+            raise InputError(f"{annotations} lists videos but no annotated objects; training and validation need them")
+        folder = annotations.parent / FRAMES_FOLDER if frames is None else frames
+        check_frames(read, folder)
+        return cls(read, folder)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of the categories' ids, which is the order of the network's classes."""
+        return tuple(category.name for category in self.annotations.categories)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run starts from."""
+
+    model: STMask
+    config: ModelConfig
+    options: TrainingOptions
+    is_trained: bool
+    notes: tuple[str, ...]
+    snapshot: Snapshot | None = None
+
+
+def start_run(recipe: Recipe, class_names: tuple[str, ...], checkpoint: Path | None = None,
+              centerness_order: CenternessOrder | None = None) -> Start:
+    """A new run: from nothing with the recipe's network, or from a checkpoint with its own.
+
+    A checkpoint keeps its order of the centerness map unless another is asked for.
+
+    Raises:
+        InputError: the recipe or the checkpoint cannot be used.
+    """
+    if checkpoint is not None:
+        model, config, notes = from_checkpoint(checkpoint, class_names, recipe.options.seed)
+    else:
+        config, notes = recipe.config(class_names), []
+        model = from_scratch(config, recipe.options.seed)
+    if centerness_order is not None and centerness_order is not config.centerness_order:
+        config = replace(config, centerness_order=centerness_order)
+        model.prediction_layers[0].centerness_order = centerness_order  # type: ignore[assignment]
+        notes = [*notes, f"centerness order: {centerness_order.value}, as asked"]
+    return Start(model, config, recipe.options, checkpoint is not None, tuple(notes))
+
+
+def resume_run(folder: Path, class_names: tuple[str, ...]) -> Start:
+    """The run whose snapshot lies in `folder`.
+
+    Raises:
+        InputError: there is none, or it was trained on other classes.
+    """
+    snapshot = Snapshot.read(folder)
+    if snapshot.config.class_names != class_names:
+        raise InputError(f"the run in {folder} learns the classes {', '.join(snapshot.config.class_names[:5])}, the "
+                         f"dataset has {', '.join(class_names[:5])}; resume with the dataset it was started with")
+    return Start(from_scratch(snapshot.config), snapshot.config, snapshot.options, snapshot.is_trained,
+                 (f"resumed after iteration {snapshot.iteration}",), snapshot)
+
+
+def prepare_folder(folder: Path, *, overwrite: bool, resume: bool) -> None:
+    """Make the folder of a run, and clear it of an earlier one when `overwrite`.
+
+    Raises:
+        OutputError: it holds a run already, or cannot be written.
+    """
+    files = [folder / name for name in (STATE_FILE, MODEL_FILE, LOG_FILE)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if resume:
+            return
+        if any(file.exists() for file in files) and not overwrite:
+            raise OutputError(f"{folder} holds a training run already; use --resume to go on with it, --overwrite to "
+                              "lose it, or another folder")
+        for file in files:
+            file.unlink(missing_ok=True)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written: {error.strerror or error}; choose another folder") from error
+
+
+def train(start: Start, data: Data, validation: Data | None, folder: Path, process: Process, *,
+          num_workers: int = 0, say: Callable[[str], None] = lambda _line: None) -> Path:
+    """Run to the end of the schedule.
+
+    Args:
+        start: what `start_run` or `resume_run` gave.
+        data: to learn from.
+        validation: to evaluate on; None never does.
+        folder: see `Trainer`; prepared by `prepare_folder`.
+        process: this one among all.
+        num_workers: see `Trainer`.
+        say: is told one line an event.
+
+    Returns:
+        the checkpoint, with averaged weights.
+
+    Raises:
+        InputError: a frame cannot be read.
+        OutputError: the folder cannot be written.
+        StmaskError: a loss is not a number any more.
+    """
+    if validation is not None and validation.class_names != data.class_names:
+        raise InputError(f"the classes of {validation.annotations.path} ({', '.join(validation.class_names[:5])}) are "
+                         f"not those of {data.annotations.path} ({', '.join(data.class_names[:5])})")
+    options, config = start.options, start.config
+    dataset = PairDataset(data.annotations, data.frames, config,
+                          options.iterations * options.pairs_per_batch * process.count, options.max_gap, options.seed)
+    log = TrainingLog(folder if process.is_first else None, say)
+    freeze = start.is_trained if options.freeze_norms is None else options.freeze_norms
+    trainer = Trainer(start.model, config, options, folder, process, log, freeze_norms=freeze,
+                      is_trained=start.is_trained, validate=_validator(validation, process), num_workers=num_workers)
+    if start.snapshot is not None:
+        trainer.resume(start.snapshot)
+    parameters = sum(parameter.numel() for parameter in start.model.parameters())
+    log.note(f"{config.variant}, {parameters / 1e6:.2f} million parameters, {len(config.class_names)} classes; "
+             f"{dataset.num_keys} annotated frames in {len(data.annotations.videos)} videos; {process.count} x "
+             f"{process.device}, {options.precision}")
+    for note in start.notes:
+        log.note(note)
+    trainer.run(dataset)
+    return folder / MODEL_FILE
+
+
+def _validator(data: Data | None, process: Process) -> Validate | None:
+    if data is None:
+        return None
+
+    def validate(model: STMask, config: ModelConfig) -> tuple[dict[str, Any], str]:
+        evaluation = evaluate_model(model, config, data.annotations, data.frames, process.device)
+        return evaluation.to_dict(), evaluation.summary()
+
+    return validate

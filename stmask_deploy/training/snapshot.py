@@ -1,0 +1,79 @@
+"""What a training run leaves on disk: the network so far, and everything needed to go on."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..atomic import atomic_file
+from ..config import ModelConfig
+from ..errors import InputError
+from ..models.checkpoint import CONFIG_KEY
+from ..models.stmask import STMask
+from .options import TrainingOptions
+
+MODEL_FILE = "model.pth"  # averaged weights, which stmask-export takes
+STATE_FILE = "state.pth"  # what --resume reads
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A run between two iterations."""
+
+    iteration: int  # iterations done
+    config: ModelConfig
+    options: TrainingOptions
+    weights: Mapping[str, Any]
+    average: Mapping[str, Any]
+    num_updates: int  # of the average
+    optimizer: Mapping[str, Any]
+    is_trained: bool  # the run started from a checkpoint
+
+    def write(self, folder: Path) -> None:
+        """Replace the snapshot in `folder`; a failure leaves the earlier one.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        values = {"iteration": self.iteration, "config": self.config.to_dict(), "options": self.options.to_dict(),
+                  "weights": dict(self.weights), "average": dict(self.average), "num_updates": self.num_updates,
+                  "optimizer": dict(self.optimizer), "is_trained": self.is_trained}
+        with atomic_file(folder / STATE_FILE, overwrite=True) as file:
+            torch.save(values, file)
+
+    @classmethod
+    def read(cls, folder: Path) -> Snapshot:
+        """The snapshot in `folder`.
+
+        Raises:
+            InputError: there is none, or it is damaged.
+        """
+        path = folder / STATE_FILE
+        if not path.is_file():
+            raise InputError(f"{path} does not exist: there is no training to resume in {folder}")
+        try:
+            values = torch.load(path, map_location="cpu", weights_only=True)
+            return cls(values["iteration"], ModelConfig.from_dict(values["config"]),
+                       TrainingOptions.from_dict(values["options"]), values["weights"], values["average"],
+                       values["num_updates"], values["optimizer"], values["is_trained"])
+        except InputError:
+            raise
+        except Exception as error:  # torch reports damaged files with whatever its parsers raise
+            raise InputError(f"{path} is damaged or not a training state ({type(error).__name__}); "
+                             "start the training again without --resume") from error
+
+
+def write_model(folder: Path, model: STMask, config: ModelConfig) -> Path:
+    """Write a checkpoint with the released parameter names and its own configuration; `stmask-export` takes it.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    path = folder / MODEL_FILE
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    with atomic_file(path, overwrite=True) as file:
+        torch.save({"state_dict": state, CONFIG_KEY: config.to_dict()}, file)
+    return path

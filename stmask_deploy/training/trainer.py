@@ -1,0 +1,196 @@
+"""The training loop."""
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, Sampler
+
+from ..config import ModelConfig
+from ..errors import StmaskError
+from ..models.stmask import STMask
+from .average import WeightAverage
+from .learner import PairLearner
+from .log import TrainingLog
+from .options import TrainingOptions
+from .pairs import PairDataset, collate
+from .processes import Process
+from .snapshot import Snapshot, write_model
+from .targets import PairBatch
+
+LOG_EVERY = 20  # iterations
+Validate = Callable[[STMask, ModelConfig], tuple[dict[str, Any], str]]  # -> scores, one line
+
+
+class Batches(Sampler[list[int]]):
+    """The samples of one process in each iteration: a function of the iteration alone, so that training can resume."""
+
+    def __init__(self, start: int, stop: int, size: int, process: Process) -> None:
+        self._start, self._stop, self._size, self._process = start, stop, size, process
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for iteration in range(self._start, self._stop):
+            first = (iteration * self._process.count + self._process.rank) * self._size
+            yield list(range(first, first + self._size))
+
+
+class Trainer:
+    """One run, from its first iteration or from a snapshot.
+
+    Args:
+        model: the network to train; it is changed.
+        config: its configuration.
+        options: the schedule and all other numbers.
+        folder: takes model.pth, state.pth and log.jsonl.
+        process: this one among all.
+        log: is told what happens.
+        freeze_norms: batch norms keep their statistics and factors.
+        is_trained: the network comes from a checkpoint; noted in snapshots.
+        validate: evaluates a network; None never does.
+        num_workers: processes that read frames; 0 reads in between.
+    """
+
+    def __init__(self, model: STMask, config: ModelConfig, options: TrainingOptions, folder: Path, process: Process,
+                 log: TrainingLog, *, freeze_norms: bool, is_trained: bool = False,
+                 validate: Validate | None = None, num_workers: int = 0) -> None:
+        self._model = model.to(process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._config, self._options, self._folder = config, options, folder
+        self._process, self._log, self._validate, self._num_workers = process, log, validate, num_workers
+        self._is_trained = is_trained
+        self._average = WeightAverage(self._model, options.ema_decay)
+        norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+        self._frozen = norms if freeze_norms else []
+        for norm in self._frozen:
+            norm.requires_grad_(False)
+        learner = PairLearner(self._model, config, options).to(process.device)
+        self._learner: nn.Module = learner
+        if process.count > 1:
+            devices = None if process.device == "cpu" else [process.device]
+            self._learner = DistributedDataParallel(learner, device_ids=devices, find_unused_parameters=True)
+        self._optimizer = make_optimizer(self._model, options)
+        self.iteration = 0  # iterations done
+
+    def resume(self, snapshot: Snapshot) -> None:
+        """Go on where a snapshot of the same network and options was taken."""
+        self._model.load_state_dict(dict(snapshot.weights))
+        self._average.model.load_state_dict(dict(snapshot.average))
+        self._average.num_updates = snapshot.num_updates
+        self._optimizer.load_state_dict(dict(snapshot.optimizer))
+        self.iteration = snapshot.iteration
+
+    def run(self, dataset: PairDataset) -> None:
+        """Train to the end of the schedule. Ctrl-C leaves a snapshot and is passed on.
+
+        Raises:
+            StmaskError: a loss is not a number any more.
+            OutputError: the folder cannot be written.
+        """
+        batches = Batches(self.iteration, self._options.iterations, self._options.pairs_per_batch, self._process)
+        loader: DataLoader[PairBatch] = DataLoader(
+            dataset, batch_sampler=batches, collate_fn=collate, num_workers=self._num_workers,
+            worker_init_fn=_one_thread, persistent_workers=False,
+            prefetch_factor=4 if self._num_workers else None)
+        means = _Means()
+        try:
+            for batch in loader:
+                losses = self._step(batch)
+                self.iteration += 1
+                means.add(losses)
+                self._after_step(means)
+        except KeyboardInterrupt:
+            self._save()
+            raise
+        self._save()
+
+    def _step(self, batch: PairBatch) -> dict[str, Tensor]:
+        options, device = self._options, torch.device(self._process.device)
+        # Random numbers depend on the iteration alone, so that a resumed run repeats what an uninterrupted one does.
+        torch.manual_seed((options.seed << 32) + self.iteration * self._process.count + self._process.rank)
+        rate = options.learning_rate * options.rate(self.iteration)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._learner.train()
+        for norm in self._frozen:
+            norm.eval()
+        with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+            losses: dict[str, Tensor] = self._learner(batch.to(self._process.device))
+        total = torch.stack([getattr(options.weights, name) * value for name, value in losses.items()]).sum()
+        if not bool(torch.isfinite(total)):
+            found = ", ".join(f"{name} {float(value):.4g}" for name, value in losses.items())
+            raise StmaskError(f"iteration {self.iteration}: a loss is not finite ({found}); lower --learning-rate, or "
+                              f"resume from the last snapshot in {self._folder}")
+        self._optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        nn.utils.clip_grad_norm_(self._model.parameters(), options.clip_norm)
+        self._optimizer.step()
+        self._average.update(self._model)
+        return {"total": total.detach(), **{name: value.detach() for name, value in losses.items()}}
+
+    def _after_step(self, means: _Means) -> None:
+        options, last = self._options, self.iteration == self._options.iterations
+        if self.iteration % LOG_EVERY == 0 or last:
+            rate = options.learning_rate * options.rate(self.iteration - 1)
+            pairs = means.count * options.pairs_per_batch * self._process.count
+            losses, seconds = means.take()
+            self._log.losses(self.iteration, rate, losses, pairs / seconds)
+        if self.iteration % options.save_every == 0:
+            self._save()
+        if self.iteration % options.validate_every == 0 or last:
+            if self._process.is_first and self._validate is not None:
+                self._log.validation(self.iteration, *self._validate(self._average.model, self._config))
+                means.restart_clock()
+            self._process.wait()
+
+    def _save(self) -> None:
+        if self._process.is_first:
+            write_model(self._folder, self._average.model, self._config)
+            Snapshot(self.iteration, self._config, self._options, self._model.state_dict(),
+                     self._average.model.state_dict(), self._average.num_updates,
+                     self._optimizer.state_dict(), self._is_trained).write(self._folder)
+
+
+class _Means:
+    """Mean losses since they were last taken, and the time that took."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self.count = 0
+        self._start = time.monotonic()
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        for name, value in losses.items():
+            self._sums[name] = self._sums.get(name, 0) + value
+        self.count += 1
+
+    def restart_clock(self) -> None:
+        self._start = time.monotonic()
+
+    def take(self) -> tuple[dict[str, float], float]:
+        """(means, seconds), and start anew."""
+        means = {name: float(value) / self.count for name, value in self._sums.items()}
+        seconds = max(time.monotonic() - self._start, 1e-9)
+        self._sums, self.count, self._start = {}, 0, time.monotonic()
+        return means, seconds
+
+
+def make_optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
+    """AdamW or SGD over everything that learns; biases and norms do not decay."""
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [{"params": [one for one in learning if one.ndim > 1], "weight_decay": options.weight_decay},
+              {"params": [one for one in learning if one.ndim <= 1], "weight_decay": 0.0}]
+    if options.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=options.learning_rate)
+    return torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum)
+
+
+def _one_thread(_worker: int) -> None:
+    cv2.setNumThreads(1)  # the workers are the parallelism

@@ -1,0 +1,96 @@
+"""What a network starts from: nothing, or a checkpoint."""
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..config import ModelConfig
+from ..models.backbone import ModulatedDeformConv
+from ..models.calibration import CalibratedPrediction
+from ..models.checkpoint import load_checkpoint
+from ..models.head import PredictionHead
+from ..models.stmask import STMask, build_stmask
+
+BACKGROUND_PRIOR = 0.99  # probability of the background that an untrained class layer gives (RetinaNet, section 4.1)
+OUTPUT_STD = 0.01  # of the weights of layers that predict
+CENTERNESS_PRIOR = 0.5
+
+
+def from_scratch(config: ModelConfig, seed: int = 0) -> STMask:
+    """A network to be trained from nothing: He initialisation, small outputs, background everywhere."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build_stmask(config)
+        for module in model.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                _he(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for module in model.modules():
+            if isinstance(module, ModulatedDeformConv):
+                _he(module.weight)
+                nn.init.zeros_(module.conv_offset_mask.weight)
+        _small_outputs(model)
+    return model
+
+
+def from_checkpoint(path: Path, class_names: tuple[str, ...], seed: int = 0) -> tuple[STMask, ModelConfig, list[str]]:
+    """A trained network for other, or the same, classes; its own class layers are kept where their number fits.
+
+    Args:
+        path: any checkpoint that `stmask-export` takes.
+        class_names: of the dataset it will be trained on.
+        seed: of class layers that are new.
+
+    Returns:
+        the network, its configuration, and what was changed, one line each.
+
+    Raises:
+        InputError: see `load_checkpoint`.
+    """
+    checkpoint = load_checkpoint(path)
+    config = replace(checkpoint.config, class_names=class_names)
+    notes = list(checkpoint.notes)
+    if len(class_names) == len(checkpoint.config.class_names):
+        if class_names != checkpoint.config.class_names:
+            notes.append(f"class layers kept: as many classes, but other names ({', '.join(class_names[:3])}, ...)")
+        return replace(checkpoint, config=config).build(), config, notes
+    model = from_scratch(config, seed)
+    fresh = model.state_dict()
+    kept = {name: value for name, value in checkpoint.state.items() if value.shape == fresh[name].shape}
+    model.load_state_dict(fresh | kept)
+    notes.append(f"class layers start anew: the checkpoint has {len(checkpoint.config.class_names)} classes, the "
+                 f"dataset {len(class_names)} ({len(fresh) - len(kept)} parameters)")
+    return model, config, notes
+
+
+def _he(weight: Tensor) -> None:
+    nn.init.normal_(weight, std=math.sqrt(2 / weight[0].numel()))
+
+
+def _small_outputs(model: STMask) -> None:
+    head = model.prediction_layers[0]
+    assert isinstance(head, PredictionHead)
+    layers = (head.bbox_layer, head.centerness_layer, head.conf_layer, head.mask_layer, head.track_layer)
+    for layer in (one for group in layers for one in group):
+        if isinstance(layer, CalibratedPrediction):
+            if hasattr(layer, "conv_offset"):
+                nn.init.normal_(layer.conv_offset.weight, std=0.1)
+            _he(layer.conv_adaption.weight)
+            layer = layer.conv
+        assert isinstance(layer, nn.Conv2d)
+        nn.init.normal_(layer.weight, std=OUTPUT_STD)
+    for layer in head.centerness_layer:
+        nn.init.constant_(layer.bias, math.atanh(CENTERNESS_PRIOR))
+    odds = BACKGROUND_PRIOR / (1 - BACKGROUND_PRIOR) * (head.num_classes - 1)
+    for layer in head.conf_layer:
+        bias = layer.conv.bias if isinstance(layer, CalibratedPrediction) else layer.bias
+        with torch.no_grad():
+            bias.view(-1, head.num_classes)[:, 0] = math.log(odds)  # one row an anchor scale
+    for name in ("fc", "fc_coeff"):
+        if hasattr(model, "TemporalNet"):
+            nn.init.normal_(getattr(model.TemporalNet, name).weight, std=OUTPUT_STD)
