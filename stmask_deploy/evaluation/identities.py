@@ -1,0 +1,88 @@
+"""Whether results keep their identities, and how good their masks are, frame by frame and regardless of class."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from .overlap import FloatArray, Overlap
+
+MATCH_IOU = 0.5  # mask IoU from which a result in a frame is taken for the object
+
+
+@dataclass(frozen=True)
+class IdentityScores:
+    """Sums over the videos of a dataset; crowds left out."""
+
+    tracks: int = 0
+    switches: int = 0  # times that an object is matched to another identity than when it was matched last
+    object_frames: int = 0  # pairs of an object and a frame in which it is visible
+    matched_frames: int = 0  # of these, with a result matched
+    iou_sum: float = 0.0  # of the matched
+
+    def __add__(self, other: IdentityScores) -> IdentityScores:
+        return IdentityScores(*(a + b for a, b in zip(asdict(self).values(), asdict(other).values(), strict=True)))
+
+    @property
+    def switches_per_ten_tracks(self) -> float | None:
+        """Switches for every ten annotated objects; None without objects."""
+        return 10 * self.switches / self.tracks if self.tracks else None
+
+    @property
+    def matched_percent(self) -> float | None:
+        """Share of the object frames that are matched."""
+        return 100 * self.matched_frames / self.object_frames if self.object_frames else None
+
+    @property
+    def mean_iou(self) -> float | None:
+        """Mean mask IoU of the matched, percent; None if nothing is."""
+        return 100 * self.iou_sum / self.matched_frames if self.matched_frames else None
+
+    @property
+    def j(self) -> float | None:
+        """Mean mask IoU over all object frames, 0 where not matched, percent."""
+        return 100 * self.iou_sum / self.object_frames if self.object_frames else None
+
+    def to_dict(self) -> dict[str, float | int | None]:
+        """Plain JSON; docs/evaluation.md explains the keys."""
+        return {"switches": self.switches, "switches_per_ten_tracks": self.switches_per_ten_tracks,
+                "object_frames": self.object_frames, "matched_frames": self.matched_frames,
+                "matched_percent": self.matched_percent, "mean_iou": self.mean_iou, "j": self.j}
+
+
+def identity_scores(overlap: Overlap, identities: Sequence[int]) -> IdentityScores:
+    """Of one video.
+
+    Args:
+        overlap: of n results, best score first, with g tracks that are not crowds.
+        identities: (n) of the results.
+    """
+    num_tracks = overlap.truth_areas.shape[1]
+    last: list[int | None] = [None] * num_tracks
+    switches, matched, iou_sum = 0, 0, 0.0
+    for ious in overlap.frame_iou():
+        for row, track in match_frame(ious):
+            switches += last[track] not in (None, identities[row])
+            last[track] = identities[row]
+            matched += 1
+            iou_sum += float(ious[row, track])
+    return IdentityScores(num_tracks, switches, int((overlap.truth_areas > 0).sum()), matched, iou_sum)
+
+
+def match_frame(ious: FloatArray) -> list[tuple[int, int]]:
+    """Pairs of row and column one to one, the highest IoU first, down to `MATCH_IOU`; of equal ones the first row.
+
+    Args:
+        ious: (n, g) of masks in one frame.
+    """
+    rows, columns = np.nonzero(ious >= MATCH_IOU)
+    pairs: list[tuple[int, int]] = []
+    used_rows, used_columns = set(), set()
+    for position in np.argsort(-ious[rows, columns], kind="stable").tolist():
+        row, column = int(rows[position]), int(columns[position])
+        if row not in used_rows and column not in used_columns:
+            pairs.append((row, column))
+            used_rows.add(row)
+            used_columns.add(column)
+    return pairs
