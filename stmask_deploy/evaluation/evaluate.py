@@ -40,6 +40,8 @@ def evaluate(annotations: Annotations, entries: Sequence[Mapping[str, Any]], *,
     Raises:
         InputError: the file has no annotations, or an entry does not fit to it.
     """
+    if np.isnan(shown_score):
+        raise InputError("the score from which results count as shown is not a number")
     if not annotations.has_tracks:
         raise InputError(f"{annotations.path} has no annotations, only videos; results cannot be compared with it")
     videos = sorted((video for video in annotations.videos if video_ids is None or video.id in video_ids),

@@ -1,0 +1,92 @@
+"""`stmask-eval`: how good results are, against annotations or against another run."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .. import __version__
+from ..console import Command
+
+if TYPE_CHECKING:
+    from .agreement import Agreement
+    from .evaluation import Evaluation
+
+_EPILOG = """\b
+Examples:
+  stmask-eval results.json valid.json
+  stmask-eval runs/ valid.json --json scores.json
+  stmask-eval runs/0a7b/results.jsonl valid.json --video 0a7b
+  stmask-eval --agreement runs/f32/results.jsonl runs/bf16/results.jsonl
+
+\b
+Exit codes: 0 done; 2 bad input or usage; 4 output could not be written.
+"""
+
+
+@click.command(cls=Command, epilog=_EPILOG, context_settings={"max_content_width": 110, "show_default": True})
+@click.argument("results", type=click.Path(path_type=Path))
+@click.argument("annotations", required=False, type=click.Path(path_type=Path))
+@click.option("--video", "videos", multiple=True, metavar="ID_OR_NAME",
+              help="Evaluate on this video only; may be given several times.  [default: all videos; of results.jsonl "
+                   "the one that is named as its source]")
+@click.option("--shown-score", type=click.FloatRange(0, 1),
+              help="Score from which results count where identities and masks are judged.  [default: 0.3]")
+@click.option("--agreement", "reference", type=click.Path(path_type=Path), metavar="REFERENCE",
+              help="Compare with the results.jsonl of another run over the same video, which is taken as the truth; "
+                   "without ANNOTATIONS.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the numbers as JSON.")
+@click.option("--overwrite", is_flag=True, help="Replace the JSON file if it exists.")
+@click.version_option(__version__, prog_name="stmask-eval")
+def main(results: Path, annotations: Path | None, videos: tuple[str, ...], shown_score: float | None,
+         reference: Path | None, json_path: Path | None, overwrite: bool) -> None:
+    """Evaluate RESULTS on a dataset with ANNOTATIONS in YouTube-VIS format.
+
+    RESULTS is a result list for many videos (results.json with the video and category ids of ANNOTATIONS), the
+    results.jsonl of one video, or a folder that holds a folder with results.jsonl for every video, named as the video.
+    Printed are average precision and recall of YouTube-VIS, identity switches and mask quality.
+    """
+    from ..atomic import atomic_file, check_writable
+
+    if json_path is not None:
+        check_writable(json_path, overwrite=overwrite)
+    scores: Agreement | Evaluation
+    if reference is not None:
+        if annotations is not None or videos or shown_score is not None:
+            raise click.UsageError("--agreement compares two runs and takes neither ANNOTATIONS, --video nor "
+                                   "--shown-score")
+        scores = _agreement(reference, results)
+    elif annotations is None:
+        raise click.UsageError("give ANNOTATIONS, the annotation file, or --agreement REFERENCE, another run")
+    else:
+        scores = _evaluation(results, annotations, videos, shown_score)
+    for line in scores.lines():
+        click.echo(line)
+    if json_path is not None:
+        with atomic_file(json_path, overwrite=overwrite) as file:
+            file.write(json.dumps(scores.to_dict(), indent=1, allow_nan=False).encode() + b"\n")
+
+
+def _agreement(reference: Path, results: Path) -> Agreement:
+    from .compare_runs import compare_runs
+    from .run_file import read_run_file
+
+    return compare_runs(read_run_file(reference), read_run_file(results))
+
+
+def _evaluation(results: Path, annotations_path: Path, videos: tuple[str, ...], shown_score: float | None
+                ) -> Evaluation:
+    from ..datasets.annotations import read_annotations
+    from .evaluate import SHOWN_SCORE, evaluate
+    from .sources import read_result_list
+
+    annotations = read_annotations(annotations_path)
+    given = read_result_list(results, annotations, videos)
+    if given.missing:
+        names = ", ".join(given.missing[:5]) + (", ..." if len(given.missing) > 5 else "")
+        click.echo(f"warning: {len(given.missing)} of {len(given.video_ids)} videos have no results and count as ones "
+                   f"in which nothing was found: {names}", err=True)
+    return evaluate(annotations, given.entries, video_ids=given.video_ids, where=str(results),
+                    shown_score=SHOWN_SCORE if shown_score is None else shown_score)

@@ -1,0 +1,137 @@
+"""Do two runs over one video show the same objects? No annotations are needed: the first run is taken as the truth."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..datasets.annotations import Annotations, Category, Track, Video
+from ..datasets.segmentation import Segmentation
+from ..errors import InputError
+from .agreement import Agreement
+from .evaluate import evaluate
+from .evaluation import Evaluation
+from .identities import MATCH_IOU
+from .overlap import FloatArray, Overlap
+from .run_file import Row, RunFile
+
+VIDEO_ID = 1
+RowTrack = list[Row | None]  # the row of one identity in every frame, None where it is not shown
+
+
+def compare_runs(reference: RunFile, found: RunFile) -> Agreement:
+    """Compare what two runs over the same frames show.
+
+    Raises:
+        InputError: they are of other frames, or have other names for their classes.
+    """
+    _check_same_frames(reference, found)
+    class_names = _class_names(reference, found)
+    tracks, others = _tracks(reference), _tracks(found)
+    overlap = Overlap.measure(_masks(others), _masks(tracks), len(reference.frames))
+    pairs = _matched_rows(others, tracks, overlap.frame_iou())
+    evaluation = _evaluate(reference, found, class_names) if (overlap.truth_areas > 0).any() else None
+    return Agreement(
+        frames=len(reference.frames), reference_rows=int((overlap.truth_areas > 0).sum()),
+        rows=int((overlap.areas > 0).sum()), matched=len(pairs), **_differences(pairs),
+        reference_tracks=int((overlap.truth_areas > 0).any(0).sum()), tracks=int((overlap.areas > 0).any(0).sum()),
+        switches=evaluation.identities.switches if evaluation else 0,
+        switches_per_ten_tracks=evaluation.identities.switches_per_ten_tracks if evaluation else None,
+        ap=evaluation.ap if evaluation else None, ap50=evaluation.ap50 if evaluation else None,
+        ap75=evaluation.ap75 if evaluation else None)
+
+
+def _tracks(run: RunFile) -> list[RowTrack]:
+    tracks: dict[int, RowTrack] = {}
+    for frame, rows in enumerate(run.frames):
+        for row in rows:
+            tracks.setdefault(row.identity, [None] * len(run.frames))[frame] = row
+    return list(tracks.values())
+
+
+def _masks(tracks: Sequence[RowTrack]) -> list[list[Segmentation | None]]:
+    return [[row.segmentation if row else None for row in rows] for rows in tracks]
+
+
+def _matched_rows(found: Sequence[RowTrack], tracks: Sequence[RowTrack], ious: FloatArray
+                  ) -> list[tuple[Row, Row, float]]:
+    """Rows of corresponding identities that overlap in a frame, and their mask IoU."""
+    pairs = []
+    for row, column in _correspondence(ious):
+        for frame in np.flatnonzero(ious[:, row, column] >= MATCH_IOU).tolist():
+            mine, other = found[row][frame], tracks[column][frame]
+            assert mine is not None and other is not None, "what is not there overlaps with nothing"
+            pairs.append((mine, other, float(ious[frame, row, column])))
+    return pairs
+
+
+def _correspondence(ious: FloatArray) -> Iterator[tuple[int, int]]:
+    """One to one: those first that overlap in most frames, then those that overlap most.
+
+    Args:
+        ious: (frames, n, g).
+    """
+    is_near = ious >= MATCH_IOU
+    votes, sums = is_near.sum(0), np.where(is_near, ious, 0).sum(0)  # (n, g)
+    rows, columns = np.nonzero(votes)
+    used_rows, used_columns = set(), set()
+    for position in np.lexsort((-sums[rows, columns], -votes[rows, columns])).tolist():
+        row, column = int(rows[position]), int(columns[position])
+        if row not in used_rows and column not in used_columns:
+            used_rows.add(row)
+            used_columns.add(column)
+            yield row, column
+
+
+def _differences(pairs: list[tuple[Row, Row, float]]) -> dict[str, float | None]:
+    """Of the matched rows."""
+    names = ("mean_iou", "lowest_iou", "same_class", "mean_score_difference", "highest_score_difference",
+             "mean_box_difference_px", "highest_box_difference_px")
+    if not pairs:
+        return dict.fromkeys(names)
+    ious = 100 * np.array([iou for _, _, iou in pairs])
+    same_class = 100 * np.mean([a.class_id == b.class_id for a, b, _ in pairs])
+    scores = np.abs([a.score - b.score for a, b, _ in pairs])
+    boxes = np.abs([np.subtract(a.box, b.box) for a, b, _ in pairs]).max(axis=1)
+    values = (ious.mean(), ious.min(), same_class, scores.mean(), scores.max(), boxes.mean(), boxes.max())
+    return {name: float(value) for name, value in zip(names, values, strict=True)}
+
+
+def _evaluate(reference: RunFile, found: RunFile, class_names: dict[int, str]) -> Evaluation:
+    """The result list of `found` with that of `reference` as the annotations, all scores."""
+    video = Video(VIDEO_ID, reference.height, reference.width, len(reference.frames),
+                  tuple(f"{reference.source}/{frame}" for frame in range(len(reference.frames))))
+    # Evaluation takes results by score: where masks are equal, that order on both sides keeps identities apart.
+    truth = sorted(_visible_entries(reference, class_names), key=lambda entry: -float(entry["score"]))
+    tracks = tuple(Track(entry["instance_id"], VIDEO_ID, entry["category_id"], False, tuple(entry["segmentations"]))
+                   for entry in truth)
+    categories = tuple(Category(class_id, name) for class_id, name in sorted(class_names.items()))
+    return evaluate(Annotations(reference.path, categories, (video,), tracks), _visible_entries(found, class_names),
+                    shown_score=-np.inf, where=str(found.path))
+
+
+def _visible_entries(run: RunFile, class_names: dict[int, str]) -> list[dict[str, Any]]:
+    entries = run.entries(VIDEO_ID, range(1, max(class_names) + 1))
+    areas = Overlap.measure([entry["segmentations"] for entry in entries], [], len(run.frames)).areas
+    return [entries[row] for row in np.flatnonzero(areas.any(axis=0)).tolist()]
+
+
+def _check_same_frames(reference: RunFile, found: RunFile) -> None:
+    for name, one, other in (("frames", len(reference.frames), len(found.frames)),
+                             ("pixels in height", reference.height, found.height),
+                             ("pixels in width", reference.width, found.width)):
+        if one != other:
+            raise InputError(f"{reference.path} has {one} {name}, {found.path} has {other}; compare runs over the same "
+                             "video")
+
+
+def _class_names(reference: RunFile, found: RunFile) -> dict[int, str]:
+    names: dict[int, str] = {}
+    for run in (reference, found):
+        for row in (row for rows in run.frames for row in rows):
+            known = names.setdefault(row.class_id, row.label)
+            if known != row.label:
+                raise InputError(f"{run.path} has {row.label!r} for class {row.class_id}, which is {known!r} in "
+                                 f"{reference.path}; compare runs of models with the same classes")
+    return names

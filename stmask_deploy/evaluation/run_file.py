@@ -1,0 +1,93 @@
+"""`results.jsonl` of stmask-run, checked, as rows of its frames or as entries of a result list."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stmask_deploy.runtime.results_jsonl import read_results
+from stmask_deploy.runtime.ytvis import YtvisCollector
+
+from ..datasets.record import Record
+from ..datasets.segmentation import Segmentation, normalise
+from ..errors import InputError
+
+RESULTS_NAME = "results.jsonl"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One instance in one frame."""
+
+    identity: int
+    class_id: int  # 1-based
+    label: str
+    score: float
+    box: tuple[float, ...]  # (4) xyxy, pixels of the original picture
+    segmentation: Segmentation
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """The results of one video."""
+
+    path: Path
+    source: str  # name of the video file or folder, without where it lies
+    height: int  # pixels
+    width: int
+    frames: tuple[tuple[Row, ...], ...]
+
+    def entries(self, video_id: int, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+        """The result list: an entry an identity, as stmask-run writes it, with the ids of a dataset.
+
+        Args:
+            video_id: of the video in the dataset.
+            category_ids: entry i stands for class id i + 1.
+
+        Raises:
+            InputError: there are class ids beyond.
+        """
+        collector = YtvisCollector(video_id)
+        for index, rows in enumerate(self.frames):
+            collector.add_rows(index, ((row.identity, row.class_id, row.score, row.segmentation) for row in rows))
+            highest = max((row.class_id for row in rows), default=0)
+            if highest > len(category_ids):
+                raise InputError(f"{self.path}, frame {index}: class_id {highest}, but the dataset has "
+                                 f"{len(category_ids)} categories; take a model trained for it")
+        return [{**entry, "category_id": category_ids[entry["category_id"] - 1]} for entry in collector.entries()]
+
+
+def read_run_file(path: Path) -> RunFile:
+    """Read `results.jsonl`, or the one in the folder `path`.
+
+    Raises:
+        InputError: it cannot be read or is not such a file, or a row is incomplete or does not fit to the header; names
+            the row.
+    """
+    path = path / RESULTS_NAME if path.is_dir() else path
+    results = read_results(path)
+    header = Record({"height": results.header.height, "width": results.header.width,
+                     "source": results.header.source}, f"{path}, line 1")
+    height, width = header.whole_number("height", minimum=1), header.whole_number("width", minimum=1)
+    frames = []
+    for index, frame in enumerate(results.frames):
+        record = Record(frame, f"{path}, frame {index}")
+        if record.whole_number("index") != index:
+            raise record.error(f"expected index {index}, found {frame['index']}; the file is damaged")
+        frames.append(tuple(_read_row(row, height, width) for row in record.records("instances")))
+        if len({row.identity for row in frames[-1]}) != len(frames[-1]):
+            raise record.error("an id occurs twice")
+    return RunFile(path, Path(header.text("source")).name, height, width, tuple(frames))
+
+
+def _read_row(record: Record, height: int, width: int) -> Row:
+    box = record.array("box")
+    if len(box) != 4 or not all(isinstance(side, int | float) for side in box):
+        raise record.error("expected 'box' to be four numbers")
+    try:
+        segmentation = normalise(record.get("segmentation"), height, width)
+    except InputError as error:
+        raise record.error(f"segmentation: {error}") from error
+    return Row(record.whole_number("id"), record.whole_number("class_id", minimum=1), record.text("label"),
+               record.number("score"), tuple(map(float, box)), segmentation)

@@ -1,0 +1,101 @@
+"""Where results come from: a YouTube-VIS list, the results of one video, or a folder of results of many videos."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..datasets.annotations import Annotations, Video
+from ..datasets.record import read_json
+from ..errors import InputError
+from .run_file import RESULTS_NAME, RunFile, read_run_file
+
+
+@dataclass(frozen=True)
+class ResultList:
+    """Entries of a YouTube-VIS list, and the videos to evaluate them on."""
+
+    entries: list[dict[str, Any]]
+    video_ids: tuple[int, ...]
+    missing: tuple[str, ...]  # names of these videos that have no results file, though results come video by video
+
+
+def read_result_list(path: Path, annotations: Annotations, chosen: Sequence[str] = ()) -> ResultList:
+    """Read results in whichever form they are.
+
+    Args:
+        path: `results.json` (a list for many videos), `results.jsonl` or the folder it is in (one video), or a folder
+            of folders that are named as the videos and hold a `results.jsonl` each.
+        annotations: the dataset.
+        chosen: ids or names of the videos to evaluate. Without, a list or a folder is evaluated on all videos and one
+            video's results on that video: the one of the source's name, else the only one there is.
+
+    Raises:
+        InputError: there are no results, or it is not clear of which videos.
+    """
+    videos = _select(annotations, chosen)
+    if path.suffix == ".jsonl" or (path / RESULTS_NAME).is_file():
+        run = read_run_file(path)
+        if len(chosen) > 1:
+            raise InputError(f"{run.path} holds the results of one video; give --video once")
+        video = videos[0] if chosen else _video_of(run, annotations)
+        return ResultList(_entries(run, video, annotations), (video.id,), ())
+    if path.is_dir():
+        return _read_folder(path, annotations, videos)
+    entries = read_json(path)
+    if not isinstance(entries, list):
+        raise InputError(f"{path} is not a result list; give results.json with a list of entries, results.jsonl, or a "
+                         "folder with results.jsonl for every video")
+    return ResultList(entries, tuple(video.id for video in videos), ())
+
+
+def _read_folder(path: Path, annotations: Annotations, videos: Sequence[Video]) -> ResultList:
+    files = sorted(path.glob(f"*/{RESULTS_NAME}"))
+    if not files:
+        raise InputError(f"{path} holds no folders with {RESULTS_NAME}; they are named as the videos of "
+                         f"{annotations.path}")
+    by_id = {find_video(annotations, file.parent.name).id: file for file in files}
+    entries = [entry for video in videos if video.id in by_id
+               for entry in _entries(read_run_file(by_id[video.id]), video, annotations)]
+    missing = tuple(video.name for video in videos if video.id not in by_id)
+    return ResultList(entries, tuple(video.id for video in videos), missing)
+
+
+def _entries(run: RunFile, video: Video, annotations: Annotations) -> list[dict[str, Any]]:
+    if (run.height, run.width) != (video.height, video.width):
+        raise InputError(f"{run.path} is of frames of {run.width}x{run.height} pixels, video {video.name} has "
+                         f"{video.width}x{video.height}")
+    if len(run.frames) != video.length:
+        raise InputError(f"{run.path} has {len(run.frames)} frames, video {video.name} has {video.length}; run "
+                         "stmask-run over all pictures of the video")
+    return run.entries(video.id, [category.id for category in annotations.categories])
+
+
+def _select(annotations: Annotations, chosen: Sequence[str]) -> tuple[Video, ...]:
+    found = {video.id: video for video in (find_video(annotations, name) for name in chosen)}
+    return tuple(found.values()) if chosen else annotations.videos
+
+
+def _video_of(run: RunFile, annotations: Annotations) -> Video:
+    same = [video for video in annotations.videos if video.name in (run.source, Path(run.source).stem)]
+    if len(same) == 1:
+        return same[0]
+    if len(annotations.videos) == 1:
+        return annotations.videos[0]
+    raise InputError(f"{run.path} is of {run.source!r}, which {len(same)} of the {len(annotations.videos)} videos of "
+                     f"{annotations.path} are named; say which with --video ID_OR_NAME")
+
+
+def find_video(annotations: Annotations, name: str) -> Video:
+    """The video of this name or id.
+
+    Raises:
+        InputError: there is none, or more than one.
+    """
+    found = [video for video in annotations.videos if name in (video.name, str(video.id))]
+    if len(found) != 1:
+        raise InputError(f"{len(found) or 'none'} of the {len(annotations.videos)} videos of {annotations.path} "
+                         f"{'are' if found else 'is'} named {name!r} or has this id; such as "
+                         f"{annotations.videos[0].name!r}, id {annotations.videos[0].id}")
+    return found[0]
