@@ -9,33 +9,28 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco
 
 from stmask_deploy import __version__
+from stmask_deploy.datasets.segmentation import Segmentation, encode
 
 from .outlines import CLASSES
 
 DESCRIPTION = "Generated clips with the format of YouTube-VIS 2019"
 
-Json = dict[str, Any]
+
+@dataclass(frozen=True)
+class View:
+    """What is seen of an object in one frame."""
+
+    segmentation: Segmentation
+    bbox: list[float]  # xywh in pixels
+    area: int  # pixels
 
 
 @dataclass(frozen=True)
 class Track:
-    """One object through a clip; None in the frames where it is not seen. All three are of the clip's length."""
+    """An object through a clip."""
 
-    class_id: int
-    segmentations: list[Json | None]  # COCO's compressed RLE, {"size": [H, W], "counts": str}
-    bboxes: list[list[float] | None]  # xywh in pixels
-    areas: list[int | None]  # pixels
-
-    def add(self, mask: NDArray[np.bool_]) -> None:
-        """The next frame, (H, W)."""
-        if not mask.any():
-            for values in (self.segmentations, self.bboxes, self.areas):
-                values.append(None)
-            return
-        rle = coco.encode(np.asfortranarray(mask, np.uint8))
-        self.bboxes.append(coco.toBbox(rle).tolist())
-        self.areas.append(int(coco.area(rle)))
-        self.segmentations.append({"size": list(mask.shape), "counts": rle["counts"].decode("ascii")})
+    class_id: int  # 1-based
+    views: list[View | None]  # one a frame, None where it is not seen
 
 
 @dataclass(frozen=True)
@@ -48,7 +43,15 @@ class VideoAnnotation:
     tracks: list[Track]
 
 
-def split_json(split: str, videos: list[VideoAnnotation]) -> Json:
+def view_of(mask: NDArray[np.bool_]) -> View | None:
+    """The view that a mask, (H, W), shows; None where it is empty."""
+    if not mask.any():
+        return None
+    segmentation = encode(mask)
+    return View(segmentation, coco.toBbox(segmentation).tolist(), int(mask.sum()))
+
+
+def split_json(split: str, videos: list[VideoAnnotation]) -> dict[str, Any]:
     """The content of `instances.json`: videos and annotations are numbered from 1 in the order given."""
     tracks = [(number, video, track) for number, video in enumerate(videos, start=1) for track in video.tracks]
     return {
@@ -59,6 +62,8 @@ def split_json(split: str, videos: list[VideoAnnotation]) -> Json:
                     "file_names": video.file_names} for number, video in enumerate(videos, start=1)],
         "annotations": [{"id": number, "video_id": video_id, "category_id": track.class_id, "iscrowd": 0,
                          "width": video.width, "height": video.height, "length": len(video.file_names),
-                         "segmentations": track.segmentations, "bboxes": track.bboxes, "areas": track.areas}
+                         "segmentations": [view and view.segmentation for view in track.views],
+                         "bboxes": [view and view.bbox for view in track.views],
+                         "areas": [view and view.area for view in track.views]}
                         for number, (video_id, video, track) in enumerate(tracks, start=1)],
     }

@@ -87,9 +87,11 @@ def _add_clutter(picture: Image, rng: np.random.Generator, unit: int, colors: Fl
     if rng.random() < 0.25:
         fill(mask, pose.place(outline * rng.uniform(0.6, 0.85)), 0)
     left, top, box_width, box_height = cv2.boundingRect(mask)
+    if not box_width:
+        return  # at the smallest sizes: between the pixels, or hollow to the edge
     region = np.s_[top:top + box_height, left:left + box_width]
     alpha = cv2.blur(mask[region], (3, 3))[:, :, None].astype(np.float32) / 255 * np.float32(rng.uniform(0.4, 1))
     color = colors[rng.integers(len(colors))] * rng.uniform(0.7, 1.2)
     below = picture[region].astype(np.float32)
-    texture = np.float32(0.3) * (below - below.mean(axis=(0, 1)) if below.size else below)
+    texture = np.float32(0.3) * (below - below.mean(axis=(0, 1)))
     picture[region] = np.clip(below + (color + texture - below) * alpha + 0.5, 0, 255).astype(np.uint8)

@@ -39,7 +39,8 @@ class Stage:
         return self.width / self.height
 
     def place(self, border: float) -> tuple[float, float]:
-        """A random xy at least `border` inside the view, shares of its height."""
+        """A random xy, shares of the view's height, at least `border` inside where it is large enough."""
+        border = min(border, self.aspect / 2)
         return self.rng.uniform(border, self.aspect - border), self.rng.uniform(border, 1 - border)
 
     def moment(self, low: float = 0.0, high: float = 1.0) -> float:
@@ -48,7 +49,7 @@ class Stage:
 
 
 def cast(stage: Stage) -> tuple[Thing, ...]:
-    """Things from back to front. Every object is well seen in some frames; there are at least as many as asked for."""
+    """Things from back to front; every object is well seen in some frames, and nearly always there are enough of them."""
     things: tuple[Thing, ...] = ()
     for _ in range(_ATTEMPTS):
         things = _rehearsed(stage, _candidates(stage))

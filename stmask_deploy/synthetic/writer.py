@@ -18,7 +18,7 @@ import cv2
 from stmask_deploy.atomic import atomic_file, cannot_write
 from stmask_deploy.errors import OutputError
 
-from .annotations import DESCRIPTION, Track, VideoAnnotation, split_json
+from .annotations import DESCRIPTION, Track, VideoAnnotation, View, split_json, view_of
 from .clips import Clip, render
 from .splits import Split
 
@@ -130,18 +130,19 @@ def write_split(split: Split, folder: Path, *, num_clips: int | None = None, num
 def write_clip(clip: Clip, pictures: Path) -> VideoAnnotation:
     """Write the frames of a clip into a folder of its name and return its annotation."""
     height, width = clip.size
-    tracks = [Track(int(class_id), [], [], []) for class_id in clip.class_ids]
+    views: list[list[View | None]] = [[] for _ in clip.ids]
     file_names = [f"{clip.name}/{index:05d}.jpg" for index in range(clip.num_frames)]
     try:
         (pictures / clip.name).mkdir()
         for name, frame in zip(file_names, clip, strict=True):
             _, encoded = cv2.imencode(".jpg", frame.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
             (pictures / name).write_bytes(encoded.tobytes())
-            for track, mask in zip(tracks, frame.masks, strict=True):
-                track.add(mask)
+            for seen, mask in zip(views, frame.masks, strict=True):
+                seen.append(view_of(mask))
     except OSError as error:
         raise cannot_write(pictures / clip.name, error) from error
-    return VideoAnnotation(height, width, file_names, [track for track in tracks if any(track.areas)])
+    tracks = [Track(int(class_id), seen) for class_id, seen in zip(clip.class_ids, views, strict=True) if any(seen)]
+    return VideoAnnotation(height, width, file_names, tracks)
 
 
 def _run(tasks: list[ClipTask], workers: int) -> Iterator[VideoAnnotation]:

@@ -1,0 +1,185 @@
+"""The command and what it writes."""
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from stmask_deploy.datasets.annotations import read_annotations
+from stmask_deploy.datasets.segmentation import decode
+from stmask_deploy.synthetic import writer
+from stmask_deploy.synthetic.cli import main
+from stmask_deploy.synthetic.clips import render
+from stmask_deploy.synthetic.outlines import CLASSES
+
+SIZE = (54, 96)
+SMALL = ("--clips", 2, "--frames", 3, "--size", "54x96", "--workers", 1)
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(one) for one in arguments])
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("synth")
+    result = run(folder, *SMALL)
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def test_the_layout(written: Path) -> None:
+    assert sorted(path.name for path in written.iterdir()) == ["hard", "train", "val"]
+    frames = [f"JPEGImages/val_{clip:04d}/{index:05d}.jpg" for clip in range(2) for index in range(3)]
+    assert sorted(files(written / "val")) == [*frames, "instances.json"]
+
+
+def test_what_it_says(written: Path, tmp_path: Path) -> None:
+    result = run(tmp_path, "--split", "hard", *SMALL)
+    assert result.stdout.startswith(f"{tmp_path}/hard/instances.json: 2 clips, 6 frames in ")
+    assert result.stderr == "", "no progress where there is no terminal"
+
+
+@pytest.mark.parametrize("split", ["train", "val", "hard"])
+def test_the_datasets_reader_reads_it(written: Path, split: str) -> None:
+    annotations = read_annotations(written / split / "instances.json")
+    assert tuple(category.name for category in annotations.categories) == CLASSES
+    assert [(video.height, video.width, video.length) for video in annotations.videos] == [(*SIZE, 3)] * 2
+    for index, video in enumerate(annotations.videos):
+        clip = render(split, index, 3, SIZE)
+        tracks = annotations.tracks_of(video.id)
+        assert [track.category_id for track in tracks] == clip.class_ids.tolist()
+        for time, name in enumerate(video.file_names):
+            picture = cv2.imread(str(written / split / "JPEGImages" / name))
+            assert np.abs(picture.astype(int) - clip.frame(time).image).mean() < 6  # JPEG thins out colour
+            for track, mask in zip(tracks, clip.masks(time), strict=True):
+                segmentation = track.segmentations[time]
+                assert (segmentation is None) == (not mask.any())
+                assert segmentation is None or np.array_equal(decode(segmentation), mask)
+
+
+def test_the_json_has_what_the_format_asks_for(written: Path) -> None:
+    content = json.loads((written / "hard" / "instances.json").read_text())
+    assert set(content) == {"info", "licenses", "categories", "videos", "annotations"}
+    assert [track["id"] for track in content["annotations"]] == list(range(1, len(content["annotations"]) + 1))
+    for track in content["annotations"]:
+        assert set(track) == {"id", "video_id", "category_id", "iscrowd", "width", "height", "length",
+                              "segmentations", "bboxes", "areas"}
+        assert (track["iscrowd"], track["height"], track["width"], track["length"]) == (0, *SIZE, 3)
+        assert len(track["segmentations"]) == len(track["bboxes"]) == len(track["areas"]) == 3
+        for segmentation, box, area in zip(track["segmentations"], track["bboxes"], track["areas"], strict=True):
+            assert (segmentation is None) == (box is None) == (area is None)
+            if segmentation is not None:
+                ys, xs = np.nonzero(decode(segmentation))
+                assert box == [xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1]
+                assert area == len(xs)
+
+
+def test_the_number_of_processes_does_not_matter(written: Path, tmp_path: Path) -> None:
+    arguments = [2 if before == "--workers" else one for before, one in zip((None, *SMALL), SMALL, strict=False)]
+    assert run(tmp_path, "--split", "hard", *arguments).exit_code == 0
+    assert files(tmp_path / "hard") == files(written / "hard")
+
+
+def test_a_split_that_is_there_is_kept(written: Path) -> None:
+    before = files(written)
+    result = run(written, *SMALL)
+    assert result.exit_code == 4
+    assert f"{written}/train exists already; use --overwrite" in result.stderr
+    assert files(written) == before
+
+
+def test_nothing_is_written_when_one_of_the_splits_is_there(tmp_path: Path) -> None:
+    assert run(tmp_path, "--split", "hard", *SMALL).exit_code == 0
+    assert run(tmp_path, *SMALL).exit_code == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["hard"]
+
+
+def test_overwriting_replaces_clips_and_keeps_other_files(tmp_path: Path) -> None:
+    assert run(tmp_path, "--split", "val", *SMALL).exit_code == 0
+    own = tmp_path / "val" / "JPEGImages" / "my_clip"
+    own.mkdir()
+    result = run(tmp_path, "--split", "val", "--clips", 1, "--frames", 2, "--size", "54x96", "--workers", 1,
+                 "--overwrite")
+    assert result.exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "val" / "JPEGImages").iterdir()) == ["my_clip", "val_0000"]
+    assert len(list((tmp_path / "val" / "JPEGImages" / "val_0000").iterdir())) == 2
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "not JSON", '{"info": {"description": "YouTube-VIS"}}'])
+def test_annotations_of_others_are_never_replaced(tmp_path: Path, content: str) -> None:
+    (tmp_path / "val").mkdir()
+    foreign = tmp_path / "val" / "instances.json"
+    foreign.write_text(content)
+    result = run(tmp_path, "--split", "val", *SMALL, "--overwrite")
+    assert result.exit_code == 4
+    assert "was not written by stmask-synth" in result.stderr
+    assert foreign.read_text() == content
+
+
+def test_pictures_without_annotations_are_something_already(tmp_path: Path) -> None:
+    (tmp_path / "val" / "JPEGImages" / "0a49f5265b").mkdir(parents=True)
+    assert run(tmp_path, "--split", "val", *SMALL).exit_code == 4
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("--size", "360"), "is not HEIGHTxWIDTH"),
+    (("--size", "360x"), "is not HEIGHTxWIDTH"),
+    (("--size", "-1x5"), "is not HEIGHTxWIDTH"),
+    (("--size", "8x8"), "sides are 32 to 4096 pixels"),
+    (("--clips", "0"), "0 is not in the range"),
+    (("--frames", "0"), "0 is not in the range"),
+    (("--workers", "0"), "0 is not in the range"),
+    (("--split", "test"), "'test' is not one of"),
+])
+def test_wrong_use(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    result = run(tmp_path / "out", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    result = run(tmp_path / "out", *SMALL)
+    assert result.exit_code == 4
+    assert "cannot be written" in result.stderr
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (OSError(errno.ENOSPC, os.strerror(28)), 4)])
+def test_what_is_not_complete_does_not_look_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                     error: BaseException, code: int) -> None:
+    assert run(tmp_path, "--split", "val", *SMALL).exit_code == 0
+    imencode, calls = cv2.imencode, []
+
+    def fail(*arguments: object) -> object:
+        calls.append(1)
+        if len(calls) == 5:  # in the second clip
+            raise error
+        return imencode(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cv2, "imencode", fail)
+        result = run(tmp_path, "--split", "val", *SMALL, "--overwrite")
+    assert result.exit_code == code
+    left = files(tmp_path / "val")
+    assert left and all(name.endswith(".jpg") for name in left)
+    assert run(tmp_path, "--split", "val", *SMALL).exit_code == 4
+    assert run(tmp_path, "--split", "val", *SMALL, "--overwrite").exit_code == 0
+    assert (tmp_path / "val" / "instances.json").exists()
+
+
+def test_an_object_that_is_never_seen_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = render("val", 0, 2, SIZE)
+    monkeypatch.setattr(type(clip), "masks", lambda self, index: np.zeros((len(self.ids), *SIZE), np.bool_))
+    assert writer.write_clip(clip, tmp_path).tracks == []
