@@ -49,7 +49,7 @@ class Stage:
 
 
 def cast(stage: Stage) -> tuple[Thing, ...]:
-    """Things from back to front; every object is well seen in some frames, and nearly always there are enough of them."""
+    """Things from back to front; every object is well seen in some frames, and they are nearly always enough."""
     things: tuple[Thing, ...] = ()
     for _ in range(_ATTEMPTS):
         things = _rehearsed(stage, _candidates(stage))
