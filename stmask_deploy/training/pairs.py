@@ -7,17 +7,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from ..config import ModelConfig
 from ..datasets.annotations import Annotations, Track, Video
+from ..datasets.frames import check_frames, read_frame
 from ..datasets.segmentation import decode
 from ..errors import InputError
 from .augmentation import Colors, PairAugmentation, View
 from .targets import FrameTargets, PairBatch
-
-Image = NDArray[np.uint8]
 
 MIN_PIXELS = 16  # of the network's input; smaller objects are ignored
 CELL = 4  # pixels of a side of a prototype cell
@@ -85,7 +83,7 @@ class PairDataset(Dataset[PairBatch]):
 
     def _sample(self, video: Video, index: int, view: View, colors: Sequence[Colors]
                 ) -> tuple[torch.Tensor, FrameTargets]:
-        picture = read_frame(self._folder / video.file_names[index], video)
+        picture = read_frame(self._folder, video, index)
         border = tuple(round(value) for value in reversed(self._config.pixel_mean))  # zeros, once normalised
         frame = view.apply(picture, border)
         for change in colors:
@@ -125,31 +123,3 @@ def collate(samples: Sequence[PairBatch]) -> PairBatch:
     """Batches of one to one batch."""
     return PairBatch(torch.cat([one.first for one in samples]), torch.cat([one.second for one in samples]),
                      tuple(one.first_targets[0] for one in samples), tuple(one.second_targets[0] for one in samples))
-
-
-def check_frames(annotations: Annotations, folder: Path) -> None:
-    """Look for every frame's file.
-
-    Raises:
-        InputError: some are missing.
-    """
-    names = [name for video in annotations.videos for name in video.file_names]
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise InputError(f"{len(missing)} of the {len(names)} frames that {annotations.path} lists are not in {folder} "
-                         f"(the first is {missing[0]}); give the folder of the frames with --frames")
-
-
-def read_frame(path: Path, video: Video) -> Image:
-    """(H, W, 3) BGR.
-
-    Raises:
-        InputError: the file is not a picture of the video's size.
-    """
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise InputError(f"{path} cannot be read as a picture")
-    if picture.shape[:2] != (video.height, video.width):
-        raise InputError(f"{path} has {picture.shape[0]}x{picture.shape[1]} pixels, its annotations are for "
-                         f"{video.height}x{video.width}")
-    return np.asarray(picture, np.uint8)

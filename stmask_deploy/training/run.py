@@ -8,19 +8,18 @@ from typing import Any
 
 from ..config import CenternessOrder, ModelConfig
 from ..datasets.annotations import Annotations, read_annotations
+from ..datasets.frames import FRAMES_FOLDER, check_frames
 from ..errors import InputError, OutputError
 from ..models.stmask import STMask
 from .log import LOG_FILE, TrainingLog
 from .options import TrainingOptions
-from .pairs import PairDataset, check_frames
+from .pairs import PairDataset
 from .processes import Process
 from .recipe import Recipe
 from .snapshot import MODEL_FILE, STATE_FILE, Snapshot
 from .trainer import Trainer, Validate
 from .validation import evaluate_model
 from .weights import from_checkpoint, from_scratch
-
-FRAMES_FOLDER = "JPEGImages"  # beside the annotation file, as YouTube-VIS has it
 
 
 @dataclass(frozen=True)

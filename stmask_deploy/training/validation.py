@@ -9,45 +9,34 @@ from ..bundle import BundleDescription
 from ..config import ModelConfig
 from ..datasets.annotations import Annotations
 from ..evaluation.evaluate import Evaluation, evaluate
+from ..evaluation.track_dataset import track_dataset
 from ..models.stmask import STMask
-from .pairs import read_frame
 
 MAX_CANDIDATES = 512
+CANDIDATE_THRESHOLD = 0.05
 
 
-def track_videos(model: STMask, config: ModelConfig, annotations: Annotations, frames_folder: Path,
-                 device: str = "cpu", **options: Any) -> list[dict[str, Any]]:
-    """The YouTube-VIS result list of `model` over every video of a dataset.
+def evaluate_model(model: STMask, config: ModelConfig, annotations: Annotations, frames_folder: Path,
+                   device: str = "cpu", **options: Any) -> Evaluation:
+    """Track every video of a dataset and compare with what is annotated.
 
     Args:
-        model: in evaluation mode.
+        model: the network; it is put in evaluation mode.
         config: its configuration; its classes are those of the dataset, in the order of their ids.
-        annotations: say which videos there are; what is annotated is not read.
+        annotations: the truth.
         frames_folder: what their file names are relative to.
         device: where the network runs: cpu | cuda:N.
         options: fields of the runtime's `RunOptions`.
+
+    Raises:
+        InputError: a frame cannot be read.
     """
     from stmask_deploy.export.torch_backend import torch_bundle
     from stmask_deploy.runtime.model import Model
     from stmask_deploy.runtime.options import RunOptions
     from stmask_deploy.runtime.timing import NoTimer
-    from stmask_deploy.runtime.ytvis import YtvisCollector
 
-    description = BundleDescription("in training", config, "in training", "", MAX_CANDIDATES, 0.05, 20, "native",
-                                    __version__)
+    description = BundleDescription("in training", config, "in training", "", MAX_CANDIDATES, CANDIDATE_THRESHOLD, 20,
+                                    "native", __version__)
     runner = Model(torch_bundle(model, description, device), RunOptions(**options), NoTimer())
-    category_ids = sorted(category.id for category in annotations.categories)
-    entries = []
-    for video in annotations.videos:
-        runner.reset()
-        collector = YtvisCollector(video.id)
-        for name in video.file_names:
-            collector.add(runner.step(read_frame(frames_folder / name, video)))
-        entries += [{**entry, "category_id": category_ids[entry["category_id"] - 1]} for entry in collector.entries()]
-    return entries
-
-
-def evaluate_model(model: STMask, config: ModelConfig, annotations: Annotations, frames_folder: Path,
-                   device: str = "cpu", **options: Any) -> Evaluation:
-    """`track_videos`, compared with what is annotated."""
-    return evaluate(annotations, track_videos(model, config, annotations, frames_folder, device, **options))
+    return evaluate(annotations, track_dataset(runner, annotations, frames_folder))

@@ -1,0 +1,42 @@
+"""The pictures of a dataset's videos."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from .annotations import Annotations, Video
+
+FRAMES_FOLDER = "JPEGImages"  # beside the annotation file, as YouTube-VIS has it
+
+
+def check_frames(annotations: Annotations, folder: Path) -> None:
+    """Look for every frame's file.
+
+    Raises:
+        InputError: some are missing.
+    """
+    names = [name for video in annotations.videos for name in video.file_names]
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise InputError(f"{len(missing)} of the {len(names)} frames that {annotations.path} lists are not in {folder} "
+                         f"(the first is {missing[0]}); give the folder of the frames with --frames")
+
+
+def read_frame(folder: Path, video: Video, index: int) -> NDArray[np.uint8]:
+    """(H, W, 3) BGR of frame `index` of a video.
+
+    Raises:
+        InputError: the file is not a picture of the video's size.
+    """
+    path = folder / video.file_names[index]
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise InputError(f"{path} cannot be read as a picture")
+    if picture.shape[:2] != (video.height, video.width):
+        raise InputError(f"{path} has {picture.shape[0]}x{picture.shape[1]} pixels, its annotations are for "
+                         f"{video.height}x{video.width}")
+    return np.asarray(picture, np.uint8)

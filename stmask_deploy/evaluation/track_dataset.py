@@ -1,0 +1,39 @@
+"""Run a model over the videos of a dataset."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..datasets.annotations import Annotations
+from ..datasets.frames import read_frame
+
+if TYPE_CHECKING:
+    from stmask_deploy.runtime.model import Model
+
+
+def track_dataset(model: Model, annotations: Annotations, frames_folder: Path,
+                  advance: Callable[[], None] = lambda: None) -> list[dict[str, Any]]:
+    """The YouTube-VIS result list of a model over every video; category ids are those of the annotation file.
+
+    Args:
+        model: opened bundle whose classes are the dataset's, in the order of their ids; it is reset before each video.
+        annotations: say which videos there are; what is annotated is not read.
+        frames_folder: what their file names are relative to.
+        advance: called after every frame.
+
+    Raises:
+        InputError: a frame cannot be read.
+    """
+    from stmask_deploy.runtime.ytvis import YtvisCollector
+
+    category_ids = [category.id for category in annotations.categories]
+    entries = []
+    for video in annotations.videos:
+        model.reset()
+        collector = YtvisCollector(video.id)
+        for index in range(video.length):
+            collector.add(model.step(read_frame(frames_folder, video, index)))
+            advance()
+        entries += [{**entry, "category_id": category_ids[entry["category_id"] - 1]} for entry in collector.entries()]
+    return entries
