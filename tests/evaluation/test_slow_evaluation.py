@@ -78,7 +78,7 @@ def percent(value: float | None) -> object:
     return value if value is None else pytest.approx(100 * value, abs=1e-9)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(24))
 def test_same_as_the_slow_twin(seed: int) -> None:
     # Every eighth case has pictures large enough for the three ranges of area.
     size, sides = ((300, 500), (90, 290)) if seed % 8 == 0 else ((12, 16), (3, 9))
@@ -104,7 +104,7 @@ def test_same_as_the_slow_twin(seed: int) -> None:
         assert getattr(result, name) == percent(slow.mean(values)), name
 
 
-@pytest.mark.parametrize("seed", range(40, 60))
+@pytest.mark.parametrize("seed", range(40, 52))
 def test_identities_are_those_of_the_slow_twin(seed: int) -> None:
     rng = np.random.default_rng(seed)
     true, found = random_things(rng, (12, 16), (3, 9))
