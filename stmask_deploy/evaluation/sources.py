@@ -83,8 +83,8 @@ def _video_of(run: RunFile, annotations: Annotations) -> Video:
         return same[0]
     if len(annotations.videos) == 1:
         return annotations.videos[0]
-    raise InputError(f"{run.path} is of {run.source!r}, which {len(same)} of the {len(annotations.videos)} videos of "
-                     f"{annotations.path} are named; say which with --video ID_OR_NAME")
+    raise InputError(f"{run.path}: its source {run.source!r} is the name of {len(same) or 'none'} of the "
+                     f"{len(annotations.videos)} videos of {annotations.path}; say which with --video ID_OR_NAME")
 
 
 def find_video(annotations: Annotations, name: str) -> Video:
@@ -93,9 +93,9 @@ def find_video(annotations: Annotations, name: str) -> Video:
     Raises:
         InputError: there is none, or more than one.
     """
-    found = [video for video in annotations.videos if name in (video.name, str(video.id))]
+    videos = annotations.videos
+    found = [video for video in videos if name in (video.name, str(video.id))]
     if len(found) != 1:
-        raise InputError(f"{len(found) or 'none'} of the {len(annotations.videos)} videos of {annotations.path} "
-                         f"{'are' if found else 'is'} named {name!r} or has this id; such as "
-                         f"{annotations.videos[0].name!r}, id {annotations.videos[0].id}")
+        raise InputError(f"{name!r} is the name or id of {len(found) or 'none'} of the {len(videos)} videos of "
+                         f"{annotations.path}; the first is named {videos[0].name!r} and has id {videos[0].id}")
     return found[0]

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_sample import records, run_file, write_lines
+from tiny_dataset import mask
+
+from stmask_deploy.errors import InputError
+from stmask_deploy.evaluation.run_file import read_run_file
+
+A, B = (0, 0, 10, 10), (0, 20, 10, 10)
+FRAMES = [[(7, 2, 0.5, A)], [], [(7, 1, 0.7, B), (9, 3, 0.25, A)], [(7, 2, 0.9, A)], []]
+
+
+def test_entries_are_those_of_stmask_run(tmp_path: Path) -> None:
+    run = run_file(tmp_path, FRAMES, source="clips/cat.mp4")
+    assert (run.source, run.height, run.width, len(run.frames)) == ("cat.mp4", 20, 40, 5)
+    first, second = run.entries(4, [3, 8, 11])
+    # Category ids by position, the most frequent class, the mean score over the frames where it is shown.
+    assert (first["video_id"], first["instance_id"], first["category_id"]) == (4, 7, 8)
+    assert first["score"] == pytest.approx((0.5 + 0.7 + 0.9) / 3)
+    assert first["segmentations"] == [mask(A), None, mask(B), mask(A), None]
+    assert (second["instance_id"], second["category_id"], second["score"]) == (9, 11, 0.25)
+
+
+def test_a_class_beyond_the_dataset(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="frame 2: class_id 3, but the dataset has 2 categories"):
+        run_file(tmp_path, FRAMES).entries(1, [3, 8])
+
+
+def test_a_folder_stands_for_its_file(tmp_path: Path) -> None:
+    assert run_file(tmp_path, FRAMES) == read_run_file(tmp_path)
+
+
+@pytest.mark.parametrize("place, value, message", [
+    ((0, "height"), 0, "line 1: expected 'height'"),
+    ((0, "source"), None, "line 1: expected 'source'"),
+    ((1, "index"), 1, "frame 0: expected index 0, found 1"),
+    ((3, "instances", 1, "id"), 7, "frame 2: an id occurs twice"),
+    ((3, "instances", 1, "id"), None, r"frame 2: instances\[1\]: expected 'id'"),
+    ((3, "instances", 0, "class_id"), 0, "expected 'class_id' to be a whole number from 1"),
+    ((3, "instances", 0, "score"), float("nan"), "expected 'score' to be a finite number"),
+    ((3, "instances", 0, "box"), [0, 1, 2], "expected 'box' to be four finite numbers"),
+    ((3, "instances", 0, "box"), [0, 1, 2, float("inf")], "expected 'box' to be four finite numbers"),
+    ((3, "instances", 0, "segmentation"), None, r"frame 2: instances\[0\]: segmentation: expected an RLE"),
+    ((3, "instances", 0, "segmentation", "size"), [40, 20], r"segmentation: expected size \[20, 40\]"),
+    ((3, "instances", 0), 3, r"instances\[0\]: expected an object"),
+])
+def test_a_wrong_row_is_named(tmp_path: Path, place: tuple[Any, ...], value: Any, message: str) -> None:
+    lines = copy.deepcopy(records(FRAMES))
+    target: Any = lines
+    for key in place[:-1]:
+        target = target[key]
+    target[place[-1]] = value
+    with pytest.raises(InputError, match=rf"results\.jsonl, .*{message}"):
+        read_run_file(write_lines(tmp_path / "results.jsonl", lines))
