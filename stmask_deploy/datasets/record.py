@@ -2,10 +2,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+
+LARGEST_WHOLE = 2 ** 53  # up to which all JSON readers agree on a whole number
 
 
 class Record:
@@ -30,16 +33,16 @@ class Record:
         return self._values.get(key)
 
     def whole_number(self, key: str, minimum: int = 0, default: int | None = None) -> int:
-        """An integer of at least `minimum`; with a default the key may be missing."""
+        """An integer from `minimum` to `LARGEST_WHOLE`; with a default the key may be missing."""
         value = self._values.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= LARGEST_WHOLE:
             raise self._unexpected(key, f"a whole number from {minimum} on")
         return value
 
     def number(self, key: str) -> float:
         """A finite number."""
         value = self._values.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
             raise self._unexpected(key, "a finite number")
         return float(value)
 
