@@ -39,12 +39,13 @@ def _parse_size(_ctx: click.Context, _param: click.Parameter, text: str) -> tupl
 @click.option("--frames", "num_frames", type=click.IntRange(min=1), metavar="N",
               help="Frames a clip.  [default: 12 for train, 30 for val and hard]")
 @click.option("--size", callback=_parse_size, default="360x640", metavar="HxW", help="Of the frames, in pixels.")
+@click.option("--video", "as_video", is_flag=True, help="Write OUT_DIR/SPLIT/videos/CLIP.mp4 instead of pictures.")
 @click.option("--workers", type=click.IntRange(min=1), metavar="N",
               help="Processes; the result does not depend on them.  [default: one a CPU]")
 @click.option("--overwrite", is_flag=True, help="Replace splits that were generated earlier.")
 @click.version_option(__version__, prog_name="stmask-synth")
 def main(output: Path, names: tuple[str, ...], num_clips: int | None, num_frames: int | None, size: tuple[int, int],
-         workers: int | None, overwrite: bool) -> None:
+         as_video: bool, workers: int | None, overwrite: bool) -> None:
     """Generate annotated clips of moving shapes in the format of YouTube-VIS 2019.
 
     Every split gets a folder in OUT_DIR with JPEGImages/<clip>/<frame>.jpg and instances.json. train: a bit of
@@ -61,7 +62,8 @@ def main(output: Path, names: tuple[str, ...], num_clips: int | None, num_frames
         total = num_clips or split.num_clips
         with _Progress(name, total) as progress:
             path = write_split(split, output / name, num_clips=num_clips, num_frames=num_frames, size=size,
-                               workers=workers or available_cpus(), overwrite=overwrite, advance=progress.advance)
+                               as_video=as_video, workers=workers or available_cpus(), overwrite=overwrite,
+                               advance=progress.advance)
         frames, seconds = total * (num_frames or split.num_frames), time.perf_counter() - start
         click.echo(f"{path}: {total} clips, {frames} frames in {seconds:.1f} s ({frames / seconds:.0f} frames/s)")
 

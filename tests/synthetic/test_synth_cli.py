@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -183,3 +184,26 @@ def test_an_object_that_is_never_seen_is_left_out(tmp_path: Path, monkeypatch: p
     clip = render("val", 0, 2, SIZE)
     monkeypatch.setattr(type(clip), "masks", lambda self, index: np.zeros((len(self.ids), *SIZE), np.bool_))
     assert writer.write_clip(clip, tmp_path).tracks == []
+
+
+def test_videos_instead_of_pictures(tmp_path: Path) -> None:
+    args = [str(tmp_path), "--split", "val", "--clips", "1", "--frames", "4", "--size", "64x96", "--workers", "1"]
+    pictures = CliRunner().invoke(main, args)
+    assert pictures.exit_code == 0, pictures.output
+    truth = json.loads((tmp_path / "val" / "instances.json").read_text())
+    assert CliRunner().invoke(main, [*args, "--video"]).exit_code == 4, "a split is there"
+    done = CliRunner().invoke(main, [*args, "--video", "--overwrite"])
+    assert done.exit_code == 0, done.output
+    assert not (tmp_path / "val" / "JPEGImages" / "val_0000").exists(), "pictures of the earlier run are gone"
+    assert json.loads((tmp_path / "val" / "instances.json").read_text()) == truth, "the same clip, the same truth"
+    with av.open(str(tmp_path / "val" / "videos" / "val_0000.mp4")) as container:
+        frames = [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
+    clip = render("val", 0, 4, (64, 96))
+    assert len(frames) == 4
+    assert max(np.abs(frame.astype(int) - clip.frame(index).image).mean() for index, frame in enumerate(frames)) < 8
+
+
+def test_videos_have_even_sides(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, [str(tmp_path), "--split", "val", "--clips", "1", "--size", "65x96", "--video"])
+    assert done.exit_code == 2 and "even sides" in done.stderr
+    assert not (tmp_path / "val").exists()
