@@ -1,0 +1,170 @@
+"""Accuracy of one checkpoint in every way it can be deployed: one row each, AP of YouTube-VIS and identity switches.
+
+    python benchmarks/accuracy.py shapes.pth --data synth/val --data synth/hard --json accuracy.json
+
+The bundles are exported on the way and not kept. `--rows trackers` compares trackers and suppression on one backend.
+"""
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+from machine import describe_machine, library_versions
+
+from stmask_deploy.datasets.annotations import Annotations, read_annotations
+from stmask_deploy.datasets.frames import FRAMES_FOLDER, check_frames
+from stmask_deploy.errors import DeviceError, InputError
+from stmask_deploy.evaluation.evaluate import evaluate
+from stmask_deploy.evaluation.evaluation import percent
+from stmask_deploy.evaluation.track_dataset import track_dataset
+from stmask_deploy.export.exporter import ExportOptions, export_checkpoint
+from stmask_deploy.export.lowering import Dcn
+from stmask_deploy.export.torch_backend import torch_bundle
+from stmask_deploy.models.checkpoint import Checkpoint, load_checkpoint
+from stmask_deploy.runtime.frame_tracker import FrameTracker
+from stmask_deploy.runtime.model import Model, load
+from stmask_deploy.runtime.options import RunOptions
+from stmask_deploy.runtime.timing import NoTimer
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to run the network."""
+
+    name: str
+    backend: str = "onnxruntime"  # pytorch | onnxruntime | openvino
+    precision: str = "f32"
+    dcn: Dcn = Dcn.NATIVE
+    weights: str = "f32"  # of the OpenVINO IR
+    options: Mapping[str, Any] = field(default_factory=dict)  # of `RunOptions`
+    plain_masks: bool = False  # the frame tracker without the released code's second tanh
+
+
+DEPLOYMENTS = (
+    Row("PyTorch f32", "pytorch"),
+    Row("ONNX Runtime f32"),
+    Row("ONNX Runtime f32, gridsample", dcn=Dcn.GRIDSAMPLE),
+    Row("OpenVINO f32", "openvino"),
+    Row("OpenVINO f32, gridsample", "openvino", dcn=Dcn.GRIDSAMPLE),
+    Row("OpenVINO f32, f16 weights", "openvino", weights="f16"),
+    Row("OpenVINO bf16", "openvino", "bf16"),
+    Row("OpenVINO bf16, gridsample", "openvino", "bf16", dcn=Dcn.GRIDSAMPLE),
+)
+TRACKERS = (
+    Row("released tracker (default)"),
+    Row("released tracker, per-class NMS", options={"nms": "per-class"}),
+    Row("paper tracker", options={"tracker": "paper"}),
+    Row("released tracker, bounded memory", options={"memory": "bounded"}),
+    Row("frame tracker (temporal fusion off)", options={"tracker": "frame"}),
+    Row("frame tracker, masks as trained", options={"tracker": "frame"}, plain_masks=True),
+)
+ROWS = {"deployments": DEPLOYMENTS, "trackers": TRACKERS}
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(exists=True, path_type=Path))
+@click.option("--data", "folders", multiple=True, required=True, type=click.Path(exists=True, path_type=Path),
+              help="Folder with instances.json and JPEGImages; may be given again.")
+@click.option("--rows", "kind", type=click.Choice(list(ROWS)), default="deployments", show_default=True)
+@click.option("--only", multiple=True, help="Rows by name.  [default: all]")
+@click.option("--max-videos", type=click.IntRange(min=1), help="The first videos of each dataset only.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write everything here.")
+def main(checkpoint: Path, folders: tuple[Path, ...], kind: str, only: tuple[str, ...], max_videos: int | None,
+         threads: int | None, json_file: Path | None) -> None:
+    """Evaluate CHECKPOINT on every dataset in every row."""
+    rows = [row for row in ROWS[kind] if not only or row.name in only]
+    loaded = load_checkpoint(checkpoint)
+    datasets = {folder.name: open_dataset(folder, max_videos) for folder in folders}
+    report: dict[str, Any] = {"checkpoint": checkpoint.name, "sha256": loaded.sha256, "variant": loaded.config.variant,
+                              "machine": describe_machine(), "versions": library_versions(), "rows": []}
+    click.echo(header(list(datasets)))
+    with tempfile.TemporaryDirectory() as scratch:
+        for row in rows:
+            report["rows"].append(measure(row, loaded, datasets, Path(scratch), threads))
+            click.echo(line(report["rows"][-1], list(datasets)))
+            if json_file is not None:
+                json_file.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def open_dataset(folder: Path, max_videos: int | None = None) -> tuple[Annotations, Path]:
+    """(annotations, folder of the frames), cut to the first videos."""
+    annotations = read_annotations(folder / "instances.json")
+    if max_videos is not None:
+        videos = annotations.videos[:max_videos]
+        ids = {video.id for video in videos}
+        annotations = Annotations(annotations.path, annotations.categories, videos,
+                                  tuple(track for track in annotations.tracks if track.video_id in ids))
+    check_frames(annotations, folder / FRAMES_FOLDER)
+    return annotations, folder / FRAMES_FOLDER
+
+
+def measure(row: Row, checkpoint: Checkpoint, datasets: Mapping[str, tuple[Annotations, Path]], scratch: Path,
+            threads: int | None = None) -> dict[str, Any]:
+    """All scores of one row on every dataset."""
+    try:
+        model = open_model(row, checkpoint, scratch, threads)
+    except (DeviceError, InputError) as error:
+        return {"row": row.name, "not_available": str(error)}
+    result: dict[str, Any] = {"row": row.name, "device": model.device, "scores": {}}
+    for name, (truth, frames) in datasets.items():
+        start = time.perf_counter()
+        with tanh_passes(1 if row.plain_masks else FrameTracker.tanh_passes):
+            entries = track_dataset(model, truth, frames)
+        seconds = time.perf_counter() - start
+        result["scores"][name] = {**evaluate(truth, entries).to_dict(), "seconds": round(seconds, 1)}
+    return result
+
+
+def open_model(row: Row, checkpoint: Checkpoint, scratch: Path, threads: int | None) -> Model:
+    """The model of a row; bundles are exported into `scratch` once for all rows that share them."""
+    folder = scratch / f"{row.dcn.value}_{row.weights}"
+    if not folder.exists():
+        export_checkpoint(checkpoint, folder, ExportOptions(dcn=row.dcn, openvino_weights=row.weights))
+    if row.backend == "pytorch":
+        from stmask_deploy.bundle import read_description
+
+        opened = torch_bundle(checkpoint.build(), read_description(folder))
+        return Model(opened, RunOptions(**row.options), NoTimer())
+    return load(folder, row.backend, "cpu", row.precision, threads, **row.options)
+
+
+@contextmanager
+def tanh_passes(count: int) -> Iterator[None]:
+    """For a while, the frame tracker's coefficients pass through tanh so often."""
+    before, FrameTracker.tanh_passes = FrameTracker.tanh_passes, count
+    try:
+        yield
+    finally:
+        FrameTracker.tanh_passes = before
+
+
+def header(names: list[str]) -> str:
+    """The first two lines of the table."""
+    columns = [f"{name}: {score}" for name in names for score in ("AP", "AP50", "AP75", "J", "switches / 10 tracks")]
+    return f"| | {' | '.join(columns)} |\n|---" + "|---:" * len(columns) + "|"
+
+
+def line(row: Mapping[str, Any], names: list[str]) -> str:
+    """One row as Markdown."""
+    if "not_available" in row:
+        return f"| {row['row']} | not available: {row['not_available']} |"
+    return f"| {row['row']} | {' | '.join(cell for name in names for cell in _cells(row['scores'][name]))} |"
+
+
+def _cells(scores: Mapping[str, Any]) -> Iterator[str]:
+    for name in ("ap", "ap50", "ap75"):
+        yield "-" if scores[name] is None else f"{scores[name]:.2f}"  # the bounds are hundredths
+    yield percent(scores["identities"]["j"])
+    yield percent(scores["identities"]["switches_per_ten_tracks"])
+
+
+if __name__ == "__main__":
+    main()
