@@ -21,8 +21,18 @@ def correlation(prev: Tensor, cur: Tensor, patch_size: int) -> Tensor:
         (B, d*d, H, W); channel i*d + j holds the displacement (i - d//2, j - d//2) in (rows, columns); cells of `cur`
         outside the map count as zeros.
     """
-    height, width = prev.shape[2:]
+    batch, channels, height, width = prev.shape
     radius = patch_size // 2
     padded = F.pad(cur, [radius] * 4)
-    return torch.stack([(prev * padded[:, :, i:i + height, j:j + width]).mean(dim=1)
-                        for i in range(patch_size) for j in range(patch_size)], dim=1)
+    # All products of cells as one matrix product, of which each cell keeps its window: one addition order more or less,
+    # but many times faster than d*d shifted products, forwards and backwards.
+    products = torch.bmm(prev.flatten(2).transpose(1, 2), padded.flatten(2))  # (B, H*W, padded cells)
+    row_length = width + 2 * radius
+
+    def steps(count: int) -> Tensor:
+        return torch.arange(count, device=prev.device)
+
+    corners = steps(height)[:, None] * row_length + steps(width)  # (H, W) first padded cell of each window
+    window = steps(patch_size)[:, None] * row_length + steps(patch_size)  # (d, d)
+    index = (corners.flatten()[:, None] + window.flatten()).expand(batch, -1, -1)  # (B, H*W, d*d)
+    return products.gather(2, index).transpose(1, 2).reshape(batch, -1, height, width) / channels
