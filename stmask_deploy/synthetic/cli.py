@@ -12,6 +12,7 @@ from stmask_deploy import __version__
 from stmask_deploy.console import Command
 
 _SPLITS = ("train", "val", "hard")
+_DEMO = "demo"  # one clip, of no use for training or measuring: only written when asked for
 _EPILOG = """\b
 Examples:
   stmask-synth data
@@ -32,12 +33,12 @@ def _parse_size(_ctx: click.Context, _param: click.Parameter, text: str) -> tupl
 
 @click.command(cls=Command, epilog=_EPILOG, context_settings={"max_content_width": 110, "show_default": True})
 @click.argument("output", type=click.Path(path_type=Path), metavar="OUT_DIR")
-@click.option("--split", "names", type=click.Choice(_SPLITS), multiple=True, default=_SPLITS,
-              help="Which; may be given several times.")
+@click.option("--split", "names", type=click.Choice([*_SPLITS, _DEMO]), multiple=True, default=_SPLITS,
+              help="Which; may be given several times. demo is the clip that comes with the package.")
 @click.option("--clips", "num_clips", type=click.IntRange(min=1), metavar="N",
-              help="Clips a split.  [default: 480 for train, 30 for val and hard]")
+              help="Clips a split.  [default: 480 for train, 30 for val and hard, 1 for demo]")
 @click.option("--frames", "num_frames", type=click.IntRange(min=1), metavar="N",
-              help="Frames a clip.  [default: 12 for train, 30 for val and hard]")
+              help="Frames a clip.  [default: 12 for train, 30 for val and hard, 96 for demo]")
 @click.option("--size", callback=_parse_size, default="360x640", metavar="HxW", help="Of the frames, in pixels.")
 @click.option("--video", "as_video", is_flag=True, help="Write OUT_DIR/SPLIT/videos/CLIP.mp4 instead of pictures.")
 @click.option("--workers", type=click.IntRange(min=1), metavar="N",

@@ -66,8 +66,13 @@ _MIXED = replace(MODERATE, objects=(2, 7), sizes=(0.18, 0.52), speeds=(0.004, 0.
                  crowd_chance=0.4, clutter=(0, 14), dull_chance=0.15, jolts=(0, 1),
                  light=LightRanges(drift=0.2, flicker=0.01, cast=0.12, contrast=(0.75, 1.0), noise=(1.0, 5.0)))
 
+# Pleasant to look at, with a bar that hides what passes behind it and shows it again.
+_PLEASANT = replace(MODERATE, objects=(5, 6), sizes=(0.24, 0.5), speeds=(0.006, 0.03), twin_chance=0.25,
+                    crowd_chance=0.6, pillar_chance=1.0, clutter=(2, 7), shadow_chance=1.0)
+
 SPLITS = {split.name: split for split in (
     Split("train", 1, 480, 12, ((0.65, _MIXED), (0.35, HEAVY))),
     Split("val", 2, 30, 30, ((1.0, MODERATE),)),
     Split("hard", 3, 30, 30, ((1.0, replace(HEAVY, jolts=(1, 3))),)),
+    Split("demo", 10, 1, 96, ((1.0, _PLEASANT),)),  # the clip that comes with the package
 )}

@@ -11,7 +11,7 @@ from stmask_deploy.atomic import cannot_write
 from .arrays import Image
 
 FPS = 24
-QUALITY = 14  # x264's constant rate factor: hardly to be told from the frames themselves
+QUALITY = 20  # x264's constant rate factor: what a good camera leaves
 
 
 def write_video(path: Path, frames: Iterable[Image], quality: int = QUALITY) -> None:

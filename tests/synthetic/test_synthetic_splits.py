@@ -135,5 +135,5 @@ def test_objects_enter_and_leave() -> None:
 
 
 def test_seeds_and_names_are_unique() -> None:
-    assert len({split.seed for split in SPLITS.values()}) == len(SPLITS) == 3
+    assert len({split.seed for split in SPLITS.values()}) == len(SPLITS) == 4
     assert all(name == split.name for name, split in SPLITS.items())
