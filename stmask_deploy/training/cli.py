@@ -75,14 +75,16 @@ def main(annotations: Path, folder: Path, frames: Path | None, val_annotations: 
         torch.set_num_threads(threads)
     data = Data.open(annotations, frames)
     validation = None if val_annotations is None else Data.open(val_annotations, val_frames)
+    if validation is not None:
+        validation.check_classes(data)
+    if resume:
+        start = resume_run(folder, data.class_names)
+    else:
+        order = None if centerness_order is None else CenternessOrder(centerness_order)
+        start = start_run(_recipe(recipe, overrides), data.class_names, checkpoint, order)
     with join_processes(device) as process:
-        if process.is_first:
+        if process.is_first:  # last, so that a mistake in the rest never costs an earlier run
             prepare_folder(folder, overwrite=overwrite, resume=resume)
-        if resume:
-            start = resume_run(folder, data.class_names)
-        else:
-            order = None if centerness_order is None else CenternessOrder(centerness_order)
-            start = start_run(_recipe(recipe, overrides), data.class_names, checkpoint, order)
         path = train(start, data, validation, folder, process, num_workers=workers, say=click.echo)
         if process.is_first:
             click.echo(f"wrote {path}; export it with: stmask-export {path}")

@@ -115,10 +115,12 @@ class PairLearner(nn.Module):
         mask_sums, offset = [], 0
         for pair, (rows, partners) in enumerate(links):
             target = batch.second_targets[pair]
-            coeffs = self._coeffs(prediction, pair, matches[pair], len(batch.first_targets[pair]))[rows]
+            best, found = best_anchors(matches[pair], len(batch.first_targets[pair]))
+            coeffs = prediction.anchors.mask_coeffs[pair][best[rows]].float()
             coeffs = coeffs.detach() + coeff_deltas[offset:offset + len(rows)]
-            mask_sums.append(mask_loss(prediction.prototypes[pairs + pair].float(), coeffs, target.masks[partners],
-                                       target.boxes[partners]).sum())
+            parts = mask_loss(prediction.prototypes[pairs + pair].float(), coeffs, target.masks[partners],
+                              target.boxes[partners])
+            mask_sums.append(parts[found[rows]].sum())
             offset += len(rows)
         return {"box_shift": shift, "mask_shift": torch.stack(mask_sums).sum() / count}
 
@@ -129,12 +131,18 @@ class PairLearner(nn.Module):
         return torch.cat([torch.minimum(moved[:, :2], moved[:, 2:]),
                           torch.maximum(moved[:, :2], moved[:, 2:]) + 1e-3], dim=1)
 
-    @staticmethod
-    def _coeffs(prediction: FramePrediction, frame: int, match: AnchorMatch, count: int) -> Tensor:
-        """(g, P) mask coefficients of each object's best anchor; every object has one."""
-        rows = match.positive
-        overlaps = torch.full((count, len(rows)), -1.0, device=rows.device)
-        overlaps[match.objects[rows], torch.arange(len(rows), device=rows.device)] = match.overlaps[rows]
-        if not count:
-            return prediction.anchors.mask_coeffs[frame][:0].float()
-        return prediction.anchors.mask_coeffs[frame][rows[overlaps.argmax(dim=1)]].float()
+
+def best_anchors(match: AnchorMatch, count: int) -> tuple[Tensor, Tensor]:
+    """The anchor that answers best for each of `count` objects.
+
+    Returns:
+        (g,) anchor indices, and (g,) whether the object has an anchor: of two with the same best one the earlier may
+        have none, and its index means nothing.
+    """
+    rows = match.positive
+    overlaps = torch.full((count, len(rows)), -1.0, device=rows.device)
+    overlaps[match.objects[rows], torch.arange(len(rows), device=rows.device)] = match.overlaps[rows]
+    if not count:
+        return rows[:0], rows[:0] > 0
+    best, position = overlaps.max(dim=1)
+    return rows[position], best >= 0

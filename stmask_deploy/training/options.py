@@ -12,6 +12,7 @@ from ..errors import InputError
 OPTIMIZERS = ("adamw", "sgd")
 DECAYS = ("cosine", "steps")
 PRECISIONS = ("f32", "bf16")
+WHOLE = ("iterations", "pairs_per_batch", "max_gap", "validate_every", "save_every", "seed")  # not 1.5
 
 
 @dataclass(frozen=True)
@@ -69,15 +70,18 @@ class TrainingOptions:
                   "negative_iou": (0, 1), "box_jitter": (0, 1), "validate_every": (1, 10**9), "save_every": (1, 10**9),
                   "seed": (0, 2**31)}
         for name, (low, high) in ranges.items():
-            value = getattr(self, name)
-            if not (isinstance(value, (int, float)) and math.isfinite(value) and low <= value <= high):
-                raise InputError(f"{name} must be a number in {low}..{high}, got {value!r}")
+            value, is_whole = getattr(self, name), name in WHOLE
+            if not (_is_number(value, is_whole) and low <= value <= high):
+                raise InputError(f"{name} must be a {'whole ' if is_whole else ''}number in {low}..{high}, "
+                                 f"got {value!r}")
+        if self.freeze_norms not in (None, False, True):
+            raise InputError(f"freeze_norms must be true, false or null, got {self.freeze_norms!r}")
         if self.negative_iou > self.positive_iou:
             raise InputError(f"negative_iou ({self.negative_iou}) must not exceed positive_iou ({self.positive_iou})")
         if any(not 0 < step <= 1 for step in self.steps) or list(self.steps) != sorted(self.steps):
             raise InputError(f"steps must be rising shares in (0, 1], got {self.steps}")
         for name, value in dataclasses.asdict(self.weights).items():
-            if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= 0):
+            if not (_is_number(value) and value >= 0):
                 raise InputError(f"weights.{name} must be a number from 0 on, got {value!r}")
 
     def rate(self, iteration: int) -> float:
@@ -102,6 +106,11 @@ class TrainingOptions:
             InputError: a key is unknown or a value out of range.
         """
         return cls(**_known(cls, values, "training options") | _nested(values))
+
+
+def _is_number(value: Any, is_whole: bool = False) -> bool:
+    kinds = int if is_whole else (int, float)
+    return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _nested(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -68,12 +68,11 @@ class PairDataset(Dataset[PairBatch]):
         rng = np.random.default_rng([self._seed, 2, index])
         video, first = self._keys[order[position]]
         second = self._second(rng, video, first)
-        draw = PairAugmentation.draw if self._augment else PairAugmentation.none
         sizes = (video.height, video.width), self._config.input_size
-        augmentation = draw(rng, *sizes) if self._augment else PairAugmentation.none(*sizes)
+        augmentation = PairAugmentation.draw(rng, *sizes) if self._augment else PairAugmentation.none(*sizes)
         (frame_a, targets_a), (frame_b, targets_b) = (
-            self._sample(video, index, augmentation.view, colors)
-            for index, colors in zip((first, second), augmentation.colors, strict=True))
+            self._sample(video, frame, augmentation.view, colors)
+            for frame, colors in zip((first, second), augmentation.colors, strict=True))
         return PairBatch(frame_a[None], frame_b[None], (targets_a,), (targets_b,))
 
     def _second(self, rng: np.random.Generator, video: Video, first: int) -> int:

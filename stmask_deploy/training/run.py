@@ -37,7 +37,7 @@ class Data:
             InputError: the file is not an annotation file with objects in it, or frames are missing.
         """
         read = read_annotations(annotations)
-        if not read.has_tracks:
+        if not any(mask is not None for track in read.tracks for mask in track.segmentations):
             raise InputError(f"{annotations} lists videos but no annotated objects; training and validation need them")
         folder = annotations.parent / FRAMES_FOLDER if frames is None else frames
         check_frames(read, folder)
@@ -47,6 +47,16 @@ class Data:
     def class_names(self) -> tuple[str, ...]:
         """In the order of the categories' ids, which is the order of the network's classes."""
         return tuple(category.name for category in self.annotations.categories)
+
+    def check_classes(self, other: Data) -> None:
+        """A network of the classes of `other` can be evaluated on this.
+
+        Raises:
+            InputError: the classes are not the same.
+        """
+        if self.class_names != other.class_names:
+            raise InputError(f"the classes of {self.annotations.path} ({', '.join(self.class_names[:5])}) are not "
+                             f"those of {other.annotations.path} ({', '.join(other.class_names[:5])})")
 
 
 @dataclass(frozen=True)
@@ -139,9 +149,8 @@ def train(start: Start, data: Data, validation: Data | None, folder: Path, proce
         OutputError: the folder cannot be written.
         StmaskError: a loss is not a number any more.
     """
-    if validation is not None and validation.class_names != data.class_names:
-        raise InputError(f"the classes of {validation.annotations.path} ({', '.join(validation.class_names[:5])}) are "
-                         f"not those of {data.annotations.path} ({', '.join(data.class_names[:5])})")
+    if validation is not None:
+        validation.check_classes(data)
     options, config = start.options, start.config
     dataset = PairDataset(data.annotations, data.frames, config,
                           options.iterations * options.pairs_per_batch * process.count, options.max_gap, options.seed)

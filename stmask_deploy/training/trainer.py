@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,12 @@ import cv2
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from stmask_deploy.runtime.interrupt import InterruptFlag
 
 from ..config import ModelConfig
-from ..errors import StmaskError
+from ..errors import InputError, StmaskError
 from ..models.stmask import STMask
 from .average import WeightAverage
 from .learner import PairLearner
@@ -41,6 +43,28 @@ class Batches(Sampler[list[int]]):
         for iteration in range(self._start, self._stop):
             first = (iteration * self._process.count + self._process.rank) * self._size
             yield list(range(first, first + self._size))
+
+
+class Samples(Dataset["PairBatch | InputError"]):
+    """A dataset whose errors are values: raised in a worker process, they would arrive as a traceback."""
+
+    def __init__(self, dataset: PairDataset) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> PairBatch | InputError:
+        try:
+            return self._dataset[index]
+        except InputError as error:
+            return error
+
+    @staticmethod
+    def collate(samples: Sequence[PairBatch | InputError]) -> PairBatch | InputError:
+        """The batch, or the first error."""
+        errors = [one for one in samples if isinstance(one, InputError)]
+        return errors[0] if errors else collate([one for one in samples if isinstance(one, PairBatch)])
 
 
 class Trainer:
@@ -78,6 +102,7 @@ class Trainer:
             self._learner = DistributedDataParallel(learner, device_ids=devices, find_unused_parameters=True)
         self._optimizer = make_optimizer(self._model, options)
         self.iteration = 0  # iterations done
+        self._in_step = False
 
     def resume(self, snapshot: Snapshot) -> None:
         """Go on where a snapshot of the same network and options was taken."""
@@ -91,25 +116,38 @@ class Trainer:
         """Train to the end of the schedule. Ctrl-C leaves a snapshot and is passed on.
 
         Raises:
+            InputError: a frame cannot be read.
             StmaskError: a loss is not a number any more.
             OutputError: the folder cannot be written.
         """
         batches = Batches(self.iteration, self._options.iterations, self._options.pairs_per_batch, self._process)
-        loader: DataLoader[PairBatch] = DataLoader(
-            dataset, batch_sampler=batches, collate_fn=collate, num_workers=self._num_workers,
+        loader: DataLoader[PairBatch | InputError] = DataLoader(
+            Samples(dataset), batch_sampler=batches, collate_fn=Samples.collate, num_workers=self._num_workers,
             worker_init_fn=_one_thread, persistent_workers=False,
             prefetch_factor=4 if self._num_workers else None)
         means = _Means()
         try:
             for batch in loader:
-                losses = self._step(batch)
-                self.iteration += 1
-                means.add(losses)
+                if isinstance(batch, InputError):
+                    raise batch
+                means.add(self._whole_step(batch))
                 self._after_step(means)
         except KeyboardInterrupt:
-            self._save()
+            if not self._in_step:  # a second Ctrl-C can end a step halfway; the last snapshot is whole
+                self._save()
             raise
         self._save()
+
+    def _whole_step(self, batch: PairBatch) -> dict[str, Tensor]:
+        """One iteration. Ctrl-C waits for its end: half a step is nothing that could be resumed."""
+        self._in_step = True
+        with InterruptFlag() as interrupt:
+            losses = self._step(batch)
+            self.iteration += 1
+            self._in_step = False
+        if interrupt.is_set:
+            raise KeyboardInterrupt
+        return losses
 
     def _step(self, batch: PairBatch) -> dict[str, Tensor]:
         options, device = self._options, torch.device(self._process.device)
@@ -125,15 +163,20 @@ class Trainer:
             losses: dict[str, Tensor] = self._learner(batch.to(self._process.device))
         total = torch.stack([getattr(options.weights, name) * value for name, value in losses.items()]).sum()
         if not bool(torch.isfinite(total)):
-            found = ", ".join(f"{name} {float(value):.4g}" for name, value in losses.items())
-            raise StmaskError(f"iteration {self.iteration}: a loss is not finite ({found}); lower --learning-rate, or "
-                              f"resume from the last snapshot in {self._folder}")
+            raise self._not_finite(losses)
         self._optimizer.zero_grad(set_to_none=True)
         total.backward()
-        nn.utils.clip_grad_norm_(self._model.parameters(), options.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self._model.parameters(), options.clip_norm)
+        if not bool(torch.isfinite(norm)):  # clipping by it would spoil every weight
+            raise self._not_finite({"gradients": norm})
         self._optimizer.step()
         self._average.update(self._model)
         return {"total": total.detach(), **{name: value.detach() for name, value in losses.items()}}
+
+    def _not_finite(self, values: Mapping[str, Tensor]) -> StmaskError:
+        found = ", ".join(f"{name} {float(value):.4g}" for name, value in values.items())
+        return StmaskError(f"iteration {self.iteration}: a loss is not finite ({found}); start again with a lower "
+                           "--rate")
 
     def _after_step(self, means: _Means) -> None:
         options, last = self._options, self.iteration == self._options.iterations
