@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from run_sample import Shown, instance, records, run_file, write_lines
+from tiny_dataset import Rectangle
 
 from stmask_deploy.errors import InputError
 from stmask_deploy.evaluation.agreement import Agreement
@@ -55,13 +56,22 @@ def test_rows_that_are_missing_or_added(tmp_path: Path) -> None:
 
 
 def test_identities_correspond_one_to_one(tmp_path: Path) -> None:
-    # Object 1 is 4 in two frames and 5 in the third: it corresponds to 4, the row of 5 is not matched.
+    # Object 1 is 5 in two frames and 4 in the other: it corresponds to 5, the row of 4 is not matched.
     reference: list[list[Shown]] = [[(1, 1, 0.9, A)]] * 3
-    found: list[list[Shown]] = [[(4, 1, 0.9, A)], [(5, 1, 0.9, A)], [(4, 1, 0.9, A)]]
+    found: list[list[Shown]] = [[(5, 1, 0.9, A)], [(4, 1, 0.9, A)], [(5, 1, 0.9, A)]]
     result = compare(tmp_path, reference, found)
     assert (result.matched, result.recall, result.switches, result.switches_per_ten_tracks) == (2, 200 / 3, 2, 20)
     assert (result.reference_tracks, result.tracks) == (1, 2)
     assert (result.ap50, result.ap75) == (100, 0)  # two of three frames
+
+
+@pytest.mark.parametrize("places", [[A, (0, 0, 10, 8), (0, 0, 10, 8)], [(0, 0, 10, 8), A]])
+def test_most_frames_and_then_most_overlap_decide(tmp_path: Path, places: list[Rectangle]) -> None:
+    # Identity 4 is the first to be shown on the object; 5 takes over.
+    found: list[list[Shown]] = [[(5 if frame else 4, 1, 0.9, place)] for frame, place in enumerate(places)]
+    result = compare(tmp_path, [[(1, 1, 0.9, A)]] * len(places), found)
+    assert result.matched == len(places) - 1
+    assert result.mean_iou == pytest.approx(100 if places[-1] == A else 80)
 
 
 def test_differences_of_matched_rows(tmp_path: Path) -> None:
