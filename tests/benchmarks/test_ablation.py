@@ -1,0 +1,65 @@
+"""Rows and tables of the ablation."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import ablation
+import numpy as np
+import pytest
+from ablation import ROWS, TABLES, Row, tables
+
+from stmask_deploy.models.inference import infer_config
+from stmask_deploy.models.stmask import build_stmask
+from stmask_deploy.training.recipe import Recipe, read_recipe
+
+
+def result(row: str, seed: int, ap: float) -> dict[str, Any]:
+    scores = {"ap": ap, "ap50": 2 * ap, "ap75": ap / 2}
+    return {"row": row, "seed": seed, "scores": {"val": scores, "hard": {**scores, "ap": ap - 10}}}
+
+
+def test_tables_name_rows_that_exist_and_leave_none_out() -> None:
+    names = [row.name for row in ROWS]
+    assert len(set(names)) == len(names)
+    assert {name for table in TABLES.values() for name in table} == set(names)
+
+
+def test_table_2_compares_every_subset_of_the_paper() -> None:
+    assert len(TABLES["Table 2: calibrated branches (FCB)"]) == 9
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_a_row_is_the_network_its_name_says(row: Row) -> None:
+    recipe = read_recipe("demo")
+    model = json.loads(json.dumps(row.model(recipe.model)))  # through a file, as the run gets it
+    config = Recipe(model, recipe.options).config(("a", "b"))
+    shapes = {name: tuple(value.shape) for name, value in build_stmask(config).state_dict().items()}
+    found = infer_config(shapes)  # what the parameters themselves say
+    assert (found.temporal is not None) == ("+TF" in row.name)
+    assert (len(set(found.kernel_shapes)) > 1) == ("+FCA" in row.name)
+    kinds = {found.class_calibration.value, found.mask_calibration.value, found.track_calibration.value} - {"none"}
+    assert kinds == ({"adaptive"} if "ada" in row.name else {"aligned"} if "ali" in row.name else set())
+    assert np.allclose(found.anchor_shapes, config.anchor_shapes)
+
+
+def test_means_and_spread_over_the_seeds() -> None:
+    text = tables([result("baseline", 0, 30.0), result("baseline", 1, 33.0), result("+FCA", 0, 40.0)])
+    assert "| baseline | 2 | 31.5 ± 1.5 | 63.0 ± 3.0 | 15.8 ± 0.8 | 21.5 ± 1.5 |" in text
+    assert "| +FCA | 1 | 40.0 | 80.0 | 20.0 | 30.0 |" in text
+    assert "+FCA small" not in text
+    assert text.count("### ") == 4, "+FCA or the baseline is in each of the tables"
+
+
+def test_a_complete_run_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(*_args: object, **_options: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(ablation.subprocess, "run", train)
+    done = {**result("baseline", 0, 30.0), "budget": {"iterations": 5}}
+    (tmp_path / "baseline_0").mkdir()
+    (tmp_path / "baseline_0" / "result.json").write_text(json.dumps(done))
+    assert ablation.run(ROWS[0], 0, {"iterations": 5}, tmp_path, tmp_path, None) == done
+    with pytest.raises(AssertionError, match="trained again"):  # another budget is another run
+        ablation.run(ROWS[0], 0, {"iterations": 6}, tmp_path, tmp_path, None)

@@ -1,0 +1,95 @@
+"""Rows of the accuracy table, on a network without training and two tiny clips."""
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+import torch
+from accuracy import DEPLOYMENTS, TRACKERS, Row, header, line, main, measure, open_dataset, tanh_passes
+from click.testing import CliRunner
+
+from stmask_deploy.config import Calibration
+from stmask_deploy.models.checkpoint import CONFIG_KEY, load_checkpoint
+from stmask_deploy.models.untrained import build_untrained
+from stmask_deploy.runtime.frame_tracker import FrameTracker
+from stmask_deploy.runtime.options import RunOptions
+from stmask_deploy.synthetic.splits import SPLITS
+from stmask_deploy.synthetic.writer import write_split
+from stmask_deploy.training.recipe import read_recipe
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("synth") / "val"
+    write_split(SPLITS["val"], folder, num_clips=2, num_frames=3, size=(64, 96))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    truth, frames = open_dataset(data)
+    names = tuple(category.name for category in truth.categories)
+    # Without calibration: its offsets are unruly in a network without training, and float errors grow with them.
+    config = dataclasses.replace(read_recipe("demo").config(names), input_size=(64, 96),
+                                 class_calibration=Calibration.NONE)
+    picture = cv2.resize(cv2.imread(str(frames / truth.videos[0].file_names[0])), (96, 64))
+    path = tmp_path_factory.mktemp("checkpoint") / "untrained.pth"
+    model = build_untrained(config, [picture], candidate_share=0.02)
+    torch.save({"state_dict": model.state_dict(), CONFIG_KEY: config.to_dict()}, path)
+    return path
+
+
+@pytest.mark.slow
+def test_rows_that_compute_the_same_score_the_same(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "accuracy.json"
+    names = ["PyTorch f32", "ONNX Runtime f32", "OpenVINO f32"]
+    done = CliRunner().invoke(main, [str(checkpoint), "--data", str(data), "--json", str(out),
+                                     *(word for name in names for word in ("--only", name))])
+    assert done.exit_code == 0, done.output
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["row"] for row in rows] == names
+    first, *others = (row["scores"]["val"] for row in rows)
+    assert first["videos"] == 2 and first["results"] > 0
+    for scores in others:
+        assert scores["results"] == first["results"]
+        assert scores["ap"] == pytest.approx(first["ap"], abs=0.05)
+    assert "val: AP" in done.output and all(f"| {name} | " in done.output for name in names)
+
+
+def test_a_row_that_cannot_run_says_why(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    row = Row("impossible", options={"tracker": "paper", "new_object_score": 1.0})
+    (tmp_path / "native_f32").mkdir()  # nothing is exported for it
+    result = measure(row, load_checkpoint(checkpoint), {"val": open_dataset(data)}, tmp_path)
+    assert "new_object_score is not read by the paper tracker" in result["not_available"]
+    assert "not available" in line(result, ["val"])
+
+
+def test_a_dataset_is_cut_to_its_first_videos(data: Path) -> None:
+    whole, cut = open_dataset(data)[0], open_dataset(data, 1)[0]
+    assert (len(whole.videos), len(cut.videos)) == (2, 1)
+    assert {track.video_id for track in cut.tracks} <= {cut.videos[0].id}
+    assert cut.tracks_of(1) == whole.tracks_of(1)
+
+
+def test_tanh_passes_are_put_back() -> None:
+    with pytest.raises(ZeroDivisionError), tanh_passes(1):
+        assert FrameTracker.tanh_passes == 1
+        raise ZeroDivisionError
+    assert FrameTracker.tanh_passes == 2
+
+
+@pytest.mark.parametrize("row", [*DEPLOYMENTS, *TRACKERS], ids=lambda row: row.name)
+def test_options_of_every_row_are_those_of_a_run(row: Row) -> None:
+    RunOptions(**row.options)
+
+
+def test_the_table_has_a_cell_for_every_column() -> None:
+    scores: dict[str, Any] = {"ap": 51.237, "ap50": 80.0, "ap75": None,
+                              "identities": {"j": 71.26, "switches_per_ten_tracks": 0.5}}
+    row = line({"row": "here", "scores": {"val": scores, "hard": scores}}, ["val", "hard"])
+    assert row.startswith("| here | 51.24 | 80.00 | - | 71.3 | 0.5 | 51.24 |")
+    assert {text.count("|") for text in [row, *header(["val", "hard"]).splitlines()]} == {12}
