@@ -27,6 +27,7 @@ from .snapshot import Snapshot, write_model
 from .targets import PairBatch
 
 LOG_EVERY = 20  # iterations
+ADAM_BETAS = (0.9, 0.99)  # the second is shorter than usual: gradients shrink fast in the short runs it is for
 Validate = Callable[[STMask, ModelConfig], tuple[dict[str, Any], str]]  # -> scores, one line
 
 
@@ -231,7 +232,7 @@ def make_optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Op
     groups = [{"params": [one for one in learning if one.ndim > 1], "weight_decay": options.weight_decay},
               {"params": [one for one in learning if one.ndim <= 1], "weight_decay": 0.0}]
     if options.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=options.learning_rate)
+        return torch.optim.AdamW(groups, lr=options.learning_rate, betas=ADAM_BETAS)
     return torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum)
 
 

@@ -79,7 +79,7 @@ def _small_outputs(model: STMask) -> None:
     for layer in (one for group in layers for one in group):
         if isinstance(layer, CalibratedPrediction):
             if hasattr(layer, "conv_offset"):
-                nn.init.normal_(layer.conv_offset.weight, std=0.1)
+                nn.init.zeros_(layer.conv_offset.weight)  # features start at the anchor, not scattered around it
             _he(layer.conv_adaption.weight)
             layer = layer.conv
         assert isinstance(layer, nn.Conv2d)
