@@ -50,11 +50,11 @@ class Thing:
         """(H, W) its pixels in a frame."""
         if self.frames is not None and index not in self.frames:
             return np.zeros(size, np.bool_)
-        y, x = np.mgrid[:size[0], :size[1]]
-        from_y, from_x = (np.abs(grid - self.center[axis] - index * self.step[axis]) for axis, grid in enumerate((y, x)))
-        if self.kind == "disc":
-            return np.hypot(from_y, from_x) <= self.side / 2
-        return np.maximum(from_y, from_x) <= self.side / 2
+        grid = np.moveaxis(np.mgrid[:size[0], :size[1]], 0, -1)  # (H, W, 2)
+        away = np.abs(grid - self.center - index * np.array(self.step))
+        reach = np.hypot(*np.moveaxis(away, -1, 0)) if self.kind == "disc" else away.max(axis=-1)
+        pixels: Mask = reach <= self.side / 2
+        return pixels
 
 
 CLIPS = (
