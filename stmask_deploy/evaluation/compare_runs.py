@@ -1,7 +1,7 @@
 """Do two runs over one video show the same objects? No annotations are needed: the first run is taken as the truth."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from .agreement import Agreement
 from .evaluate import evaluate
 from .evaluation import Evaluation
 from .identities import MATCH_IOU
-from .overlap import FloatArray, Overlap
+from .overlap import Overlap
 from .run_file import Row, RunFile
 
 VIDEO_ID = 1
@@ -30,7 +30,7 @@ def compare_runs(reference: RunFile, found: RunFile) -> Agreement:
     class_names = _class_names(reference, found)
     tracks, others = _tracks(reference), _tracks(found)
     overlap = Overlap.measure(_masks(others), _masks(tracks), len(reference.frames))
-    pairs = _matched_rows(others, tracks, overlap.frame_iou())
+    pairs = _matched_rows(others, tracks, overlap)
     evaluation = _evaluate(reference, found, class_names) if (overlap.truth_areas > 0).any() else None
     return Agreement(
         frames=len(reference.frames), reference_rows=int((overlap.truth_areas > 0).sum()),
@@ -54,30 +54,26 @@ def _masks(tracks: Sequence[RowTrack]) -> list[list[Segmentation | None]]:
     return [[row.segmentation if row else None for row in rows] for rows in tracks]
 
 
-def _matched_rows(found: Sequence[RowTrack], tracks: Sequence[RowTrack], ious: FloatArray
+def _matched_rows(found: Sequence[RowTrack], tracks: Sequence[RowTrack], overlap: Overlap
                   ) -> list[tuple[Row, Row, float]]:
     """Rows of corresponding identities that overlap in a frame, and their mask IoU."""
+    near: dict[tuple[int, int], list[tuple[int, float]]] = {}  # positions of two identities -> frames and IoUs
+    for frame, (rows, columns, ious) in enumerate(overlap.frame_ious()):
+        for i, j in np.argwhere(ious >= MATCH_IOU).tolist():
+            near.setdefault((int(rows[i]), int(columns[j])), []).append((frame, float(ious[i, j])))
     pairs = []
-    for row, column in _correspondence(ious):
-        for frame in np.flatnonzero(ious[:, row, column] >= MATCH_IOU).tolist():
+    for row, column in _correspondence(near):
+        for frame, iou in near[row, column]:
             mine, other = found[row][frame], tracks[column][frame]
             assert mine is not None and other is not None, "what is not there overlaps with nothing"
-            pairs.append((mine, other, float(ious[frame, row, column])))
+            pairs.append((mine, other, iou))
     return pairs
 
 
-def _correspondence(ious: FloatArray) -> Iterator[tuple[int, int]]:
-    """One to one: those first that overlap in most frames, then those that overlap most.
-
-    Args:
-        ious: (frames, n, g).
-    """
-    is_near = ious >= MATCH_IOU
-    votes, sums = is_near.sum(0), np.where(is_near, ious, 0).sum(0)  # (n, g)
-    rows, columns = np.nonzero(votes)
+def _correspondence(near: Mapping[tuple[int, int], Sequence[tuple[int, float]]]) -> Iterator[tuple[int, int]]:
+    """One to one: those first that overlap in most frames, then those that overlap most."""
     used_rows, used_columns = set(), set()
-    for position in np.lexsort((-sums[rows, columns], -votes[rows, columns])).tolist():
-        row, column = int(rows[position]), int(columns[position])
+    for row, column in sorted(near, key=lambda pair: (-len(near[pair]), -sum(iou for _, iou in near[pair]), pair)):
         if row not in used_rows and column not in used_columns:
             used_rows.add(row)
             used_columns.add(column)
@@ -107,8 +103,10 @@ def _evaluate(reference: RunFile, found: RunFile, class_names: dict[int, str]) -
     tracks = tuple(Track(entry["instance_id"], VIDEO_ID, entry["category_id"], False, tuple(entry["segmentations"]))
                    for entry in truth)
     categories = tuple(Category(class_id, name) for class_id, name in sorted(class_names.items()))
-    return evaluate(Annotations(reference.path, categories, (video,), tracks), _visible_entries(found, class_names),
-                    shown_score=-np.inf, where=str(found.path))
+    entries = _visible_entries(found, class_names)
+    # All of them count: the 100 best of a class, as in YouTube-VIS, are not all of a long video.
+    return evaluate(Annotations(reference.path, categories, (video,), tracks), entries, shown_score=-np.inf,
+                    max_results=len(entries), where=str(found.path))
 
 
 def _visible_entries(run: RunFile, class_names: dict[int, str]) -> list[dict[str, Any]]:

@@ -23,8 +23,8 @@ AREA_RANGES = {"all": (0.0, np.inf), "small": (0.0, 128.0 ** 2), "medium": (128.
 
 
 def evaluate(annotations: Annotations, entries: Sequence[Mapping[str, Any]], *,
-             video_ids: Collection[int] | None = None, shown_score: float = SHOWN_SCORE, where: str = "results"
-             ) -> Evaluation:
+             video_ids: Collection[int] | None = None, shown_score: float = SHOWN_SCORE,
+             max_results: int = MAX_RESULTS, where: str = "results") -> Evaluation:
     """Evaluate a result list on a dataset.
 
     Args:
@@ -35,6 +35,7 @@ def evaluate(annotations: Annotations, entries: Sequence[Mapping[str, Any]], *,
             was found.
         shown_score: entries of a lower score are left out where identities and masks are judged, as they usually are
             not shown; average precision takes all.
+        max_results: of a class in a video, best first, that average precision takes; YouTube-VIS: 100.
         where: the name of the list, for messages.
 
     Raises:
@@ -58,9 +59,9 @@ def evaluate(annotations: Annotations, entries: Sequence[Mapping[str, Any]], *,
         tracks = annotations.tracks_of(video.id)
         overlap = Overlap.measure([one.segmentations for one in found], [one.segmentations for one in tracks],
                                   video.length)
-        _add_matches(matches, overlap, found, tracks)
+        _add_matches(matches, overlap, found, tracks, max_results)
         identities += _identities(overlap, found, tracks, shown_score)
-    curves = _curves(annotations.categories, matches)
+    curves = _curves(annotations.categories, matches, max_results)
     scored = [track for video in videos for track in annotations.tracks_of(video.id) if not track.is_crowd]
     per_class = tuple(
         ClassScores.of({name: [of_classes[row]] for name, of_classes in curves.items()}, name=category.name,
@@ -71,7 +72,7 @@ def evaluate(annotations: Annotations, entries: Sequence[Mapping[str, Any]], *,
 
 
 def _add_matches(matches: dict[tuple[int, str], list[Matches]], overlap: Overlap, found: Sequence[Prediction],
-                 tracks: Sequence[Track]) -> None:
+                 tracks: Sequence[Track], max_results: int) -> None:
     """Append the matches of one video for each of its classes and every area range."""
     is_crowd = np.array([track.is_crowd for track in tracks], np.bool_)
     ious, areas, truth_areas = overlap.track_iou(is_crowd), overlap.mean_areas, overlap.mean_truth_areas
@@ -79,7 +80,7 @@ def _add_matches(matches: dict[tuple[int, str], list[Matches]], overlap: Overlap
     found_classes = np.array([one.category_id for one in found], np.int64)
     track_classes = np.array([track.category_id for track in tracks], np.int64)
     for category_id in sorted({*found_classes.tolist(), *track_classes.tolist()}):
-        rows = np.flatnonzero(found_classes == category_id)[:MAX_RESULTS]
+        rows = np.flatnonzero(found_classes == category_id)[:max_results]
         columns = np.flatnonzero(track_classes == category_id)
         for name, (low, high) in AREA_RANGES.items():
             matched = match_results(
@@ -95,9 +96,10 @@ def _identities(overlap: Overlap, found: Sequence[Prediction], tracks: Sequence[
     return identity_scores(overlap.select(rows, columns), [found[row].identity for row in rows.tolist()])
 
 
-def _curves(categories: Sequence[Category], matches: Mapping[tuple[int, str], list[Matches]]) -> Curves:
-    def of_classes(area: str, max_results: int) -> list[PrecisionRecall | None]:
-        return [precision_recall(matches.get((category.id, area), []), max_results) for category in categories]
+def _curves(categories: Sequence[Category], matches: Mapping[tuple[int, str], list[Matches]], max_results: int
+            ) -> Curves:
+    def of_classes(area: str, most: int) -> list[PrecisionRecall | None]:
+        return [precision_recall(matches.get((category.id, area), []), most) for category in categories]
 
-    return {**{area: of_classes(area, MAX_RESULTS) for area in AREA_RANGES},
+    return {**{area: of_classes(area, max_results) for area in AREA_RANGES},
             "first": of_classes("all", 1), "first ten": of_classes("all", 10)}

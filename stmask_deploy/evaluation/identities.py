@@ -61,12 +61,13 @@ def identity_scores(overlap: Overlap, identities: Sequence[int]) -> IdentityScor
     num_tracks = overlap.truth_areas.shape[1]
     last: list[int | None] = [None] * num_tracks
     switches, matched, iou_sum = 0, 0, 0.0
-    for ious in overlap.frame_iou():
-        for row, track in match_frame(ious):
-            switches += last[track] not in (None, identities[row])
-            last[track] = identities[row]
+    for rows, tracks, ious in overlap.frame_ious():
+        for i, j in match_frame(ious):
+            identity, track = identities[int(rows[i])], int(tracks[j])
+            switches += last[track] not in (None, identity)
+            last[track] = identity
             matched += 1
-            iou_sum += float(ious[row, track])
+            iou_sum += float(ious[i, j])
     return IdentityScores(num_tracks, switches, int((overlap.truth_areas > 0).sum()), matched, iou_sum)
 
 

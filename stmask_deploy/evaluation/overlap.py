@@ -1,7 +1,7 @@
 """How much the masks of results and of the truth overlap, in every frame of a video."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,27 +17,37 @@ Masks = Sequence[Segmentation | None]  # of one object, one a frame, None where 
 
 
 @dataclass(frozen=True, eq=False)
+class FrameOverlap:
+    """Of what is visible in one frame: r of the results and c of the tracks."""
+
+    rows: IntArray  # (r,) positions of the results, rising
+    columns: IntArray  # (c,) positions of the tracks, rising
+    intersections: IntArray  # (r, c) pixels
+
+
+@dataclass(frozen=True, eq=False)
 class Overlap:
     """Areas and intersections in pixels; null and empty masks have an area of 0."""
 
-    intersections: IntArray  # (frames, n, g)
+    frames: tuple[FrameOverlap, ...]  # a long video has many objects, but few in a frame
     areas: IntArray  # (frames, n) of the results
     truth_areas: IntArray  # (frames, g)
 
     @classmethod
     def measure(cls, results: Sequence[Masks], truth: Sequence[Masks], num_frames: int) -> Overlap:
         """Of n results and g tracks of one video, each with a mask or None for every frame."""
-        intersections = np.zeros((num_frames, len(results), len(truth)), np.int64)
         areas, truth_areas = _areas(results, num_frames), _areas(truth, num_frames)
+        frames = []
         for frame in range(num_frames):
-            rows, columns = np.flatnonzero(areas[frame]).tolist(), np.flatnonzero(truth_areas[frame]).tolist()
-            if rows and columns:
+            rows, columns = np.flatnonzero(areas[frame]), np.flatnonzero(truth_areas[frame])
+            counts = np.zeros((len(rows), len(columns)), np.int64)
+            if counts.size:
                 # pycocotools divides by the area of the first where the second is a crowd: undone, that is exact.
-                shares = coco_mask.iou([results[row][frame] for row in rows],
-                                       [truth[column][frame] for column in columns], [1] * len(columns))
-                counts = np.rint(shares * areas[frame, rows][:, None]).astype(np.int64)
-                intersections[frame][np.ix_(rows, columns)] = counts
-        return cls(intersections, areas, truth_areas)
+                shares = coco_mask.iou([results[row][frame] for row in rows.tolist()],
+                                       [truth[column][frame] for column in columns.tolist()], [1] * len(columns))
+                counts[:] = np.rint(shares * areas[frame, rows][:, None])
+            frames.append(FrameOverlap(rows, columns, counts))
+        return cls(tuple(frames), areas, truth_areas)
 
     def track_iou(self, is_crowd: BoolArray) -> FloatArray:
         """(n, g) sum of the intersections over the sum of the unions; over the result's area for a crowd.
@@ -45,17 +55,27 @@ class Overlap:
         Args:
             is_crowd: (g,) tracks that stand for many objects, of which a result covers a few.
         """
-        inside, own = self.intersections.sum(0), self.areas.sum(0)[:, None]
+        own = self.areas.sum(0)[:, None]
+        inside = np.zeros((self.areas.shape[1], self.truth_areas.shape[1]), np.int64)
+        for frame in self.frames:
+            inside[np.ix_(frame.rows, frame.columns)] += frame.intersections
         return _ratio(inside, np.where(is_crowd, own, own + self.truth_areas.sum(0) - inside))
 
-    def frame_iou(self) -> FloatArray:
-        """(frames, n, g) mask IoU in every frame; 0 where either is not visible."""
-        unions = self.areas[:, :, None] + self.truth_areas[:, None, :] - self.intersections
-        return _ratio(self.intersections, unions)
+    def frame_ious(self) -> Iterator[tuple[IntArray, IntArray, FloatArray]]:
+        """For every frame the positions of what is visible, (r,) results and (c,) tracks, and (r, c) their mask IoU."""
+        for frame, areas, truth_areas in zip(self.frames, self.areas, self.truth_areas, strict=True):
+            unions = areas[frame.rows][:, None] + truth_areas[frame.columns] - frame.intersections
+            yield frame.rows, frame.columns, _ratio(frame.intersections, unions)
 
     def select(self, rows: IntArray, columns: IntArray) -> Overlap:
-        """Of the results and tracks at these positions."""
-        return Overlap(self.intersections[:, rows[:, None], columns], self.areas[:, rows], self.truth_areas[:, columns])
+        """Of the results and tracks at these positions, which rise."""
+        frames = []
+        for frame in self.frames:
+            of_rows, of_columns = np.isin(frame.rows, rows), np.isin(frame.columns, columns)
+            frames.append(FrameOverlap(np.searchsorted(rows, frame.rows[of_rows]),
+                                       np.searchsorted(columns, frame.columns[of_columns]),
+                                       frame.intersections[np.ix_(of_rows, of_columns)]))
+        return Overlap(tuple(frames), self.areas[:, rows], self.truth_areas[:, columns])
 
     @property
     def mean_areas(self) -> FloatArray:

@@ -42,6 +42,12 @@ def test_so_does_a_run_full_of_equal_and_overlapping_masks(tmp_path: Path, seed:
     assert result.ap == pytest.approx(100)
 
 
+def test_so_does_a_long_run_with_more_identities_than_youtube_vis_takes(tmp_path: Path) -> None:
+    frames: list[list[Shown]] = [[(index // 2, 1, 0.5 + index / 1000, A)] for index in range(240)]
+    result = compare(tmp_path, frames, frames)
+    assert (result.tracks, result.matched, result.switches, result.ap) == (120, 240, 0, pytest.approx(100))
+
+
 def test_other_numbers_for_the_same_objects(tmp_path: Path) -> None:
     renamed = [[(identity + 5, *rest) for identity, *rest in rows] for rows in FRAMES]
     result = compare(tmp_path, FRAMES, renamed)
