@@ -23,6 +23,15 @@ Exit codes: 0 done; 1 training failed; 2 bad input or usage; 4 output could not 
 """
 
 
+def _size(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    from stmask_deploy.export.overrides import parse_size
+
+    try:
+        return None if value is None else parse_size(value)
+    except InputError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 @click.command(cls=Command, epilog=_EPILOG, context_settings={"max_content_width": 110, "show_default": True})
 @click.argument("annotations", type=click.Path(path_type=Path))
 @click.option("-o", "--output", "folder", required=True, type=click.Path(path_type=Path, file_okay=False),
@@ -33,12 +42,15 @@ Exit codes: 0 done; 1 training failed; 2 bad input or usage; 4 output could not 
               help="Evaluate on these in between and at the end.")
 @click.option("--val-frames", type=click.Path(path_type=Path), metavar="DIR",
               help="Frames of --val.  [default: JPEGImages beside it]")
-@click.option("--recipe", metavar="NAME|FILE", default="demo", help="Network and schedule; shipped: demo, r50-dcn-ada.")
+@click.option("--recipe", metavar="NAME|FILE", default="demo",
+              help="Network and schedule; shipped: demo-small, demo, r50-dcn-ada.")
 @click.option("--from", "checkpoint", type=click.Path(path_type=Path), metavar="CHECKPOINT",
               help="Start from this network instead of the recipe's; its class layers start anew where the number of "
                    "classes differs.")
 @click.option("--centerness-order", type=click.Choice(["released", "anchor"]),
               help="Of the centerness map.  [default: the checkpoint's, or anchor]")
+@click.option("--input-size", callback=_size, metavar="HxW",
+              help="What frames are resized to.  [default: the recipe's, or the checkpoint's]")
 @click.option("--resume", is_flag=True, help="Go on with the run in DIR, with its network and numbers.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in DIR.")
 @click.option("--iterations", type=int, help="Length of the schedule.  [default: the recipe's]")
@@ -53,7 +65,8 @@ Exit codes: 0 done; 1 training failed; 2 bad input or usage; 4 output could not 
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: PyTorch's choice]")
 @click.option("--workers", type=click.IntRange(min=0), default=1, help="Processes that read frames.")
 def main(annotations: Path, folder: Path, frames: Path | None, val_annotations: Path | None, val_frames: Path | None,
-         recipe: str, checkpoint: Path | None, centerness_order: str | None, resume: bool, overwrite: bool, device: str,
+         recipe: str, checkpoint: Path | None, centerness_order: str | None, input_size: tuple[int, int] | None,
+         resume: bool, overwrite: bool, device: str,
          threads: int | None, workers: int, **overrides: Any) -> None:
     """Train or fine-tune a network on ANNOTATIONS, a dataset in YouTube-VIS format (masks as RLE or polygons).
 
@@ -68,9 +81,9 @@ def main(annotations: Path, folder: Path, frames: Path | None, val_annotations: 
     from .run import Data, prepare_folder, resume_run, start_run, train
 
     overrides = {name: value for name, value in overrides.items() if value is not None}
-    if resume and (checkpoint is not None or centerness_order is not None or overrides):
-        raise InputError("--resume goes on with the numbers of the run; leave out "
-                         f"{', '.join(_given(checkpoint, centerness_order, overrides))}")
+    given = _given({"from": checkpoint, "centerness_order": centerness_order, "input_size": input_size, **overrides})
+    if resume and given:
+        raise InputError(f"--resume goes on with the numbers of the run; leave out {', '.join(given)}")
     if threads is not None:
         torch.set_num_threads(threads)
     data = Data.open(annotations, frames)
@@ -81,7 +94,7 @@ def main(annotations: Path, folder: Path, frames: Path | None, val_annotations: 
         start = resume_run(folder, data.class_names)
     else:
         order = None if centerness_order is None else CenternessOrder(centerness_order)
-        start = start_run(_recipe(recipe, overrides), data.class_names, checkpoint, order)
+        start = start_run(_recipe(recipe, overrides), data.class_names, checkpoint, order, input_size)
     with join_processes(device) as process:
         if process.is_first:  # last, so that a mistake in the rest never costs an earlier run
             prepare_folder(folder, overwrite=overwrite, resume=resume)
@@ -99,11 +112,10 @@ def _recipe(name: str, overrides: dict[str, Any]) -> Any:
     return replace(recipe, options=replace(recipe.options, **overrides))
 
 
-def _given(checkpoint: Path | None, centerness_order: str | None, overrides: dict[str, Any]) -> list[str]:
+def _given(values: dict[str, Any]) -> list[str]:
+    """The options among `values` that were given, as they are written."""
     options = {"pairs_per_batch": "--pairs", "learning_rate": "--rate"}
-    named = [options.get(name, "--" + name.replace("_", "-")) for name in overrides]
-    return [*(["--from"] if checkpoint is not None else []),
-            *(["--centerness-order"] if centerness_order is not None else []), *named]
+    return [options.get(name, "--" + name.replace("_", "-")) for name, value in values.items() if value is not None]
 
 
 def _require_torch() -> None:

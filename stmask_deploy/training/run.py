@@ -72,10 +72,10 @@ class Start:
 
 
 def start_run(recipe: Recipe, class_names: tuple[str, ...], checkpoint: Path | None = None,
-              centerness_order: CenternessOrder | None = None) -> Start:
+              centerness_order: CenternessOrder | None = None, input_size: tuple[int, int] | None = None) -> Start:
     """A new run: from nothing with the recipe's network, or from a checkpoint with its own.
 
-    A checkpoint keeps its order of the centerness map unless another is asked for.
+    A checkpoint keeps its order of the centerness map and its input size unless others are asked for.
 
     Raises:
         InputError: the recipe or the checkpoint cannot be used.
@@ -89,6 +89,9 @@ def start_run(recipe: Recipe, class_names: tuple[str, ...], checkpoint: Path | N
         config = replace(config, centerness_order=centerness_order)
         model.prediction_layers[0].centerness_order = centerness_order  # type: ignore[assignment]
         notes = [*notes, f"centerness order: {centerness_order.value}, as asked"]
+    if input_size is not None and input_size != config.input_size:
+        config = replace(config, input_size=input_size)
+        notes = [*notes, f"input size: {input_size[0]}x{input_size[1]}, as asked"]
     return Start(model, config, recipe.options, checkpoint is not None, tuple(notes))
 
 
