@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..datasets.annotations import Annotations, Video
-from ..datasets.record import read_json
+from ..datasets.record import Record, read_json
 from ..errors import InputError
 from .run_file import RESULTS_NAME, RunFile, read_run_file
 
@@ -25,8 +25,8 @@ def read_result_list(path: Path, annotations: Annotations, chosen: Sequence[str]
     """Read results in whichever form they are.
 
     Args:
-        path: `results.json` (a list for many videos), `results.jsonl` or the folder it is in (one video), or a folder
-            of folders that are named as the videos and hold a `results.jsonl` each.
+        path: `results.json` (a list for many videos, or stmask-run's for one), `results.jsonl` or the folder it is in
+            (one video), or a folder of folders that are named as the videos and hold a `results.jsonl` each.
         annotations: the dataset.
         chosen: ids or names of the videos to evaluate. Without, a list or a folder is evaluated on all videos and one
             video's results on that video: the one of the source's name, else the only one there is.
@@ -47,7 +47,32 @@ def read_result_list(path: Path, annotations: Annotations, chosen: Sequence[str]
     if not isinstance(entries, list):
         raise InputError(f"{path} is not a result list; give results.json with a list of entries, results.jsonl, or a "
                          "folder with results.jsonl for every video")
+    if _is_of_one_run(entries, annotations):
+        return _of_one_run(entries, path, annotations, videos)
     return ResultList(entries, tuple(video.id for video in videos), ())
+
+
+def _is_of_one_run(entries: list[Any], annotations: Annotations) -> bool:
+    """Whether a list is the one that stmask-run writes: of a single video that it numbers 0."""
+    return (bool(entries) and all(isinstance(entry, dict) and entry.get("video_id") == 0 for entry in entries)
+            and all(video.id != 0 for video in annotations.videos))
+
+
+def _of_one_run(entries: list[dict[str, Any]], path: Path, annotations: Annotations, videos: Sequence[Video]
+                ) -> ResultList:
+    """With the ids of the dataset: there the list has the positions of the classes."""
+    if len(videos) != 1:
+        raise InputError(f"{path} holds the results of one video, {annotations.path} has {len(annotations.videos)}; "
+                         f"say which with --video ID_OR_NAME, or give the {RESULTS_NAME} beside it")
+    ids = [category.id for category in annotations.categories]
+    numbered = []
+    for number, entry in enumerate(entries):
+        position = Record(entry, f"{path}, entry {number}").whole_number("category_id", minimum=1)
+        if position > len(ids):
+            raise InputError(f"{path}, entry {number}: category_id {position}, but the dataset has {len(ids)} "
+                             "categories; take a model trained for it")
+        numbered.append({**entry, "video_id": videos[0].id, "category_id": ids[position - 1]})
+    return ResultList(numbered, (videos[0].id,), ())
 
 
 def _read_folder(path: Path, annotations: Annotations, videos: Sequence[Video]) -> ResultList:

@@ -30,6 +30,23 @@ def test_a_list(tmp_path: Path) -> None:
     assert read_result_list(path, DATASET, ["4", "video1", "video4"]).video_ids == (4, 1)
 
 
+def test_the_list_that_a_run_writes(tmp_path: Path) -> None:
+    # stmask-run knows no dataset: its video is number 0, its classes are counted from 1. DATASET's ids are others.
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps([entry(0, 2, 0.9, [A, None]), entry(0, 1, 0.8, [A, A])]))
+    found = read_result_list(path, DATASET, ["video4"])
+    assert found.video_ids == (4,)
+    ids = [category.id for category in DATASET.categories]
+    assert [(one["video_id"], one["category_id"]) for one in found.entries] == [(4, ids[1]), (4, ids[0])]
+    assert [one["segmentations"] for one in found.entries] == [
+        one["segmentations"] for one in json.loads(path.read_text())]
+    with pytest.raises(InputError, match="results of one video, .* has 2; say which with --video"):
+        read_result_list(path, DATASET)
+    path.write_text(json.dumps([entry(0, 9, 0.9, [A, None])]))
+    with pytest.raises(InputError, match="entry 0: category_id 9, but the dataset has"):
+        read_result_list(path, DATASET, ["4"])
+
+
 @pytest.mark.parametrize("source, chosen, video_id", [
     ("video4", [], 4), ("video4.mp4", [], 4), ("clips/video1", [], 1), ("video4", ["video1"], 1), ("other", ["4"], 4),
 ])
