@@ -68,7 +68,7 @@ def test_every_parameter_learns(tmp_path: Path, changes: dict[str, Any]) -> None
     config = replace(CALIBRATED, **({"anchor_scales": (0.5,)} | changes))
     batch = data_batch(tmp_path, config)
     assert all(len(targets) for targets in (*batch.first_targets, *batch.second_targets))
-    learner = learner_of(config)
+    learner = learner_of(config, positive_iou=0.3, negative_iou=0.2)
     names = {name for name, _ in learner.model.named_parameters()}
     assert "backbone.layers.2.0.conv2.conv_offset_mask.weight" in names  # offsets start at zero, and leave it
     losses = losses_of(learner, batch)
@@ -118,8 +118,8 @@ def test_temporal_losses_start_at_the_first_frames_boxes() -> None:
     first = box_targets([LEFT, RIGHT, MIDDLE], track_ids=[4, 5, 6])
     second = box_targets([(0.6, 0.25, 0.99, 0.85), (0.1, 0.1, 0.5, 0.7)], track_ids=[5, 4])
     learner, batch = learner_of(box_jitter=0.0), batch_of([first], [second])
-    found = losses_of(learner, batch)
     with torch.no_grad():
+        found = losses_of(learner, batch)
         prediction = learner.model(prepare_frames(torch.cat([batch.first, batch.second]), CONFIG))
         starts, ends = first.boxes[:2], second.boxes[[1, 0]]
         # One thousandth, so that no box is without extent.
@@ -143,8 +143,9 @@ def test_an_object_without_an_anchor_moves_no_other_objects_mask() -> None:
     learner = learner_of(box_jitter=0.0)
     match = match_anchors(learner.corners, box_targets(small), 0.4, 0.3)
     assert sorted(match.objects[match.positive].tolist()) == [1]
-    both = losses_of(learner, batch_of([box_targets(small)], [box_targets([LEFT, RIGHT])]))
-    second = losses_of(learner, batch_of([box_targets(small)], [box_targets([RIGHT], track_ids=[2])]))
+    with torch.no_grad():
+        both = losses_of(learner, batch_of([box_targets(small)], [box_targets([LEFT, RIGHT])]))
+        second = losses_of(learner, batch_of([box_targets(small)], [box_targets([RIGHT], track_ids=[2])]))
     assert float(both["mask_shift"]) == pytest.approx(float(second["mask_shift"]) / 2, rel=1e-3)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from stmask_deploy.config import Calibration, CenternessOrder
+from stmask_deploy.config import CenternessOrder
 from stmask_deploy.errors import InputError
 from stmask_deploy.models.stmask import build_stmask
 from stmask_deploy.training.options import TrainingOptions
@@ -32,7 +32,7 @@ def test_shipped_recipes_describe_networks(name: str) -> None:
 def test_the_papers_network() -> None:
     recipe = read_recipe("r50-dcn-ada")
     config = recipe.config(tuple(f"class {number}" for number in range(40)))
-    assert config.variant == "STMask R50-DCN FCA FCB(ada: class) TF" and config.class_calibration is Calibration.ADAPTIVE
+    assert config.variant == "STMask R50-DCN FCA FCB(ada: class) TF"
     assert len(config.deformable_blocks) == 7 and config.padded_size == (384, 640)
     # Of 160k iterations the rate falls at 66k and 133k (paper, section 4.1).
     rates = {at: recipe.options.rate(at) for at in (60_000, 100_000, 150_000)}
@@ -65,7 +65,9 @@ def test_no_recipe(tmp_path: Path, values: Any, message: str) -> None:
         read_recipe(write(tmp_path, values))
 
 
-@pytest.mark.parametrize("model", [{"depth": 4}, {"depths": [1, 1]}, {"temporal": {"patch_size": 4}}, {"fpn_width": "x"}])
+@pytest.mark.parametrize("model", [
+    {"depth": 4}, {"depths": [1, 1]}, {"temporal": {"patch_size": 4}}, {"fpn_width": "x"},
+])
 def test_an_impossible_network(tmp_path: Path, model: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="model configuration"):
         read_recipe(write(tmp_path, {"model": model})).config(("a",))
@@ -73,7 +75,7 @@ def test_an_impossible_network(tmp_path: Path, model: dict[str, Any]) -> None:
 
 def test_unknown_names_are_answered_with_the_known_ones(tmp_path: Path) -> None:
     for name in ("dmeo", str(tmp_path)):
-        with pytest.raises(InputError, match=r"neither shipped \(demo, r50-dcn-ada\) nor a readable file"):
+        with pytest.raises(InputError, match=r"neither shipped \(demo, demo-small, r50-dcn-ada\) nor a readable file"):
             read_recipe(name)
     (tmp_path / "latin").write_bytes(b"\xff\xfe{}")
     with pytest.raises(InputError, match="nor a readable file"):

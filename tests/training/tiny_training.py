@@ -93,6 +93,13 @@ def write_clips(folder: Path, clips: Sequence[Sequence[Thing]] = CLIPS, *, frame
     return path
 
 
+def write_recipe(path: Path, options: TrainingOptions, config: ModelConfig = CONFIG) -> Path:
+    """A recipe file for this network."""
+    model = {name: value for name, value in config.to_dict().items() if name != "class_names"}
+    path.write_text(json.dumps({"model": model, "training": options.to_dict()}))
+    return path
+
+
 def read_clips(folder: Path, *arguments: Any, **changes: Any) -> tuple[Annotations, Path]:
     """`write_clips`, read again: annotations and the folder of the frames."""
     path = write_clips(folder, *arguments, **changes)

@@ -1,0 +1,53 @@
+"""One process, or several that learn together."""
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_training import CLIPS, CONFIG, OPTIONS, Thing, write_clips, write_recipe
+
+from stmask_deploy.errors import DeviceError
+from stmask_deploy.training.processes import Process, join_processes
+from stmask_deploy.training.weights import from_scratch
+
+
+def test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for device in ("auto", "cpu"):
+        with join_processes(device) as process:
+            assert process == Process(0, 1, "cpu") and process.is_first
+            process.wait()  # for nobody
+    with pytest.raises(DeviceError, match="no CUDA device here; use --device cpu"), join_processes("cuda"):
+        pass
+
+
+@pytest.mark.slow
+def test_two_processes_end_with_one_network(tmp_path: Path) -> None:
+    lonely = [Thing("box", (30, 40), (0, 0), 30, frames=(0,))]  # in no second frame: nothing for TemporalNet
+    annotations = write_clips(tmp_path / "clips", [CLIPS[0], lonely], frames=2)
+    options = replace(OPTIONS, iterations=3, pairs_per_batch=1, validate_every=2)
+    recipe = write_recipe(tmp_path / "recipe.json", options)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+               str(Path(__file__).with_name("train_in_processes.py")), str(annotations), str(recipe),
+               str(tmp_path / "run"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    first, second = (torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in range(2))
+    start = from_scratch(CONFIG).state_dict()
+    assert len(first) > 50 and all(torch.equal(value, second[name]) for name, value in first.items())
+    assert sum(not torch.equal(value, start[name]) for name, value in first.items()) > 50
+    state = torch.load(tmp_path / "run" / "state.pth", weights_only=True)
+    assert state["iteration"] == 3 and all(torch.equal(value, state["weights"][name]) for name, value in first.items())
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [record["iteration"] for record in log if "losses" in record] == [3]
+    assert [record["iteration"] for record in log if "validation" in record] == [2, 3]
+    assert "2 x cpu" in log[0]["note"] and sum("note" in record for record in log) == 1

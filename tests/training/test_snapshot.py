@@ -1,0 +1,92 @@
+"""Snapshots: everything that went in comes out again, and damaged files are named."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_training import CALIBRATED, OPTIONS
+
+from stmask_deploy.errors import InputError, OutputError
+from stmask_deploy.models.checkpoint import load_checkpoint
+from stmask_deploy.training.snapshot import Snapshot, write_model
+from stmask_deploy.training.trainer import make_optimizer
+from stmask_deploy.training.weights import from_scratch
+
+
+def snapshot() -> Snapshot:
+    model, average = from_scratch(CALIBRATED, 1), from_scratch(CALIBRATED, 2)
+    optimizer = make_optimizer(model, OPTIONS)
+    for value in model.parameters():
+        value.grad = torch.ones_like(value)
+    optimizer.step()
+    return Snapshot(12, CALIBRATED, OPTIONS, model.state_dict(), average.state_dict(), 11, optimizer.state_dict(), True)
+
+
+def test_written_and_read(tmp_path: Path) -> None:
+    before = snapshot()
+    before.write(tmp_path)
+    after = Snapshot.read(tmp_path)
+    for name in ("iteration", "config", "options", "num_updates", "is_trained"):
+        assert getattr(after, name) == getattr(before, name)
+    for name in ("weights", "average"):
+        found, expected = getattr(after, name), getattr(before, name)
+        assert list(found) == list(expected)
+        assert all(torch.equal(value, expected[key]) for key, value in found.items())
+    model = from_scratch(after.config)
+    optimizer = make_optimizer(model, after.options)
+    optimizer.load_state_dict(dict(after.optimizer))
+    moments = optimizer.state[next(model.parameters())]
+    assert float(moments["step"]) == 1 and bool((moments["exp_avg"] != 0).all())
+
+
+def test_a_later_one_takes_its_place(tmp_path: Path) -> None:
+    snapshot().write(tmp_path)
+    Snapshot(**{**vars(snapshot()), "iteration": 13}).write(tmp_path)
+    assert Snapshot.read(tmp_path).iteration == 13
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pth"]
+
+
+@pytest.mark.parametrize("content", [
+    b"", b"no state", {"iteration": 3}, {"iteration": 3, "config": {"class_names": ["a"]}, "options": {}},
+])
+def test_damaged(tmp_path: Path, content: object) -> None:
+    if isinstance(content, bytes):
+        (tmp_path / "state.pth").write_bytes(content)
+    else:
+        torch.save(content, tmp_path / "state.pth")
+    with pytest.raises(InputError, match=r"state\.pth is damaged or not a training state .* without --resume"):
+        Snapshot.read(tmp_path)
+
+
+def test_cut_off(tmp_path: Path) -> None:
+    snapshot().write(tmp_path)
+    path = tmp_path / "state.pth"
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(InputError, match="damaged"):
+        Snapshot.read(tmp_path)
+
+
+def test_none(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"state\.pth does not exist: there is no training to resume"):
+        Snapshot.read(tmp_path)
+
+
+def test_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(OutputError):
+        snapshot().write(tmp_path / "none")
+    with pytest.raises(OutputError):
+        write_model(tmp_path / "none", from_scratch(CALIBRATED), CALIBRATED)
+
+
+def test_models_are_plain_checkpoints(tmp_path: Path) -> None:
+    model = from_scratch(CALIBRATED, 3).to(memory_format=torch.channels_last)  # as training holds it
+    path = write_model(tmp_path, model, CALIBRATED)
+    content = torch.load(path, weights_only=True)
+    assert set(content) == {"state_dict", "stmask_config"}
+    assert json.loads(json.dumps(content["stmask_config"])) == json.loads(json.dumps(CALIBRATED.to_dict()))
+    assert all(value.is_contiguous() and not value.requires_grad for value in content["state_dict"].values())
+    checkpoint = load_checkpoint(path)
+    assert checkpoint.config == CALIBRATED
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in checkpoint.state.items())

@@ -1,0 +1,47 @@
+"""The log of a run: JSON lines in the folder, text lines for the user."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stmask_deploy.errors import OutputError
+from stmask_deploy.training.log import TrainingLog
+
+
+def test_records_and_lines(tmp_path: Path) -> None:
+    lines: list[str] = []
+    log = TrainingLog(tmp_path, lines.append)
+    log.note("it begins")
+    log.losses(20, 1.5e-3, {"total": 3.1415926, "masks": 0.5}, 12.345)
+    log.validation(40, {"ap": 12.5, "ap_large": None}, "AP 12.5")
+    records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    seconds = [record.pop("seconds") for record in records[1:]]
+    assert records == [
+        {"note": "it begins"},
+        {"iteration": 20, "rate": 1.5e-3, "pairs_per_s": 12.35, "losses": {"total": 3.14159, "masks": 0.5}},
+        {"iteration": 40, "validation": {"ap": 12.5, "ap_large": None}}]
+    assert all(0 <= one < 100 for one in seconds)
+    assert lines == ["it begins", "    20  total 3.142  masks 0.500  rate 1.50e-03  12.3 pairs/s", "    40  AP 12.5"]
+
+
+def test_a_resumed_run_appends(tmp_path: Path) -> None:
+    for text in ("first", "second"):
+        TrainingLog(tmp_path, lambda _line: None).note(text)
+    assert (tmp_path / "log.jsonl").read_text().splitlines() == ['{"note": "first"}', '{"note": "second"}']
+
+
+def test_other_processes_keep_quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines: list[str] = []
+    log = TrainingLog(None, lines.append)
+    log.note("nothing")
+    log.losses(1, 0.1, {"total": 1.0}, 1.0)
+    log.validation(1, {}, "nothing")
+    assert lines == [] and list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"log\.jsonl cannot be written"):
+        TrainingLog(tmp_path / "gone", lambda _line: None).note("lost")

@@ -1,0 +1,135 @@
+"""What a network starts from: seeded noise of the right size, or a checkpoint, perhaps of other classes."""
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_training import CALIBRATED, CONFIG
+
+from stmask_deploy.config import Calibration, CenternessOrder, ModelConfig, TemporalConfig
+from stmask_deploy.errors import InputError
+from stmask_deploy.models.checkpoint import CONFIG_KEY
+from stmask_deploy.models.frames import prepare_frames
+from stmask_deploy.scenes import render_clip
+from stmask_deploy.training.options import TrainingOptions
+from stmask_deploy.training.recipe import Recipe
+from stmask_deploy.training.run import start_run
+from stmask_deploy.training.weights import BACKGROUND_PRIOR, CENTERNESS_PRIOR, from_checkpoint, from_scratch
+
+RELEASED = replace(CALIBRATED, centerness_order=CenternessOrder.RELEASED, class_names=("class_1", "class_2", "class_3"),
+                   temporal=TemporalConfig(patch_size=5, widths=(16, 16, 16)), input_size=(360, 640))
+RECIPE = Recipe({}, TrainingOptions())
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Plain tensors without a configuration, as the released checkpoints are; every norm has statistics of its own."""
+    model = from_scratch(RELEASED, seed=9)
+    generator = torch.Generator().manual_seed(0)
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and ("bn" in name or "downsample.1" in name):
+            value.copy_(torch.rand(value.shape, generator=generator) + 0.5)
+    path = tmp_path_factory.mktemp("released") / "tiny.pth"
+    torch.save(model.state_dict(), path)
+    return path
+
+
+@pytest.mark.parametrize("config", [
+    CONFIG, CALIBRATED, replace(CALIBRATED, class_names=("only",), anchor_scales=(1.0, 1.4)),
+    replace(CALIBRATED, class_calibration=Calibration.ALIGNED, temporal=None),
+])
+def test_an_untrained_network_sees_background_everywhere(config: ModelConfig) -> None:
+    frames = torch.from_numpy(np.stack(list(render_clip(2, size=config.input_size))))
+    model = from_scratch(config).train()
+    with torch.no_grad():
+        anchors = model(prepare_frames(frames, config)).anchors
+    assert float(anchors.class_probs[..., 0].mean()) == pytest.approx(BACKGROUND_PRIOR, abs=0.01)
+    others = anchors.class_probs[..., 1:].mean(dim=(0, 1))
+    assert float(others.max()) < 3 * float(others.min())  # no class is preferred
+    assert float(anchors.centerness.mean()) == pytest.approx(CENTERNESS_PRIOR, abs=0.25)
+    assert 1e-5 < float(anchors.box_deltas.std()) < 0.5
+    assert 1e-5 < float(anchors.mask_coeffs.std()) < 0.5
+
+
+def test_seed_decides_and_the_global_one_stays() -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    one, same, other = from_scratch(CALIBRATED, 1), from_scratch(CALIBRATED, 1), from_scratch(CALIBRATED, 2)
+    assert torch.equal(before, torch.get_rng_state())
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, same.state_dict()[name])
+    name = "backbone.layers.2.0.conv2.weight"
+    assert not torch.equal(one.state_dict()[name], other.state_dict()[name])
+
+
+def test_a_checkpoint_keeps_everything_where_the_classes_fit(released: Path) -> None:
+    model, config, notes = from_checkpoint(released, ("ant", "bee", "cat"))
+    state = torch.load(released, weights_only=True)
+    assert set(state) == set(model.state_dict())
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert config == replace(RELEASED, class_names=("ant", "bee", "cat"))
+    assert "class layers kept: as many classes, but other names (ant, bee, cat, ...)" in notes
+
+
+def test_the_same_names_need_no_remark(tmp_path: Path) -> None:
+    torch.save({"state_dict": from_scratch(CONFIG).state_dict(), CONFIG_KEY: CONFIG.to_dict()}, tmp_path / "own.pth")
+    _, config, notes = from_checkpoint(tmp_path / "own.pth", CONFIG.class_names)
+    assert config == CONFIG and not any("class layers" in note for note in notes)
+
+
+@pytest.mark.parametrize("names", [("ant",), ("ant", "bee", "cat", "dog", "emu")])
+def test_class_layers_start_anew_where_their_number_differs(released: Path, names: tuple[str, ...]) -> None:
+    model, config, notes = from_checkpoint(released, names, seed=4)
+    state, fresh = torch.load(released, weights_only=True), from_scratch(config, seed=4).state_dict()
+    anew = {f"prediction_layers.0.conf_layer.{kernel}.conv.{kind}"
+            for kernel in range(3) for kind in ("weight", "bias")}
+    for name, value in model.state_dict().items():
+        if name in anew:
+            assert value.shape[0] == len(names) + 1
+            assert torch.equal(value, fresh[name]), name
+        else:
+            assert torch.equal(value, state[name]), name
+    assert notes[-1] == (f"class layers start anew: the checkpoint has 3 classes, the dataset {len(names)} "
+                         "(6 parameters)")
+    assert config.centerness_order is CenternessOrder.RELEASED
+
+
+def test_a_checkpoint_keeps_its_order_unless_asked(released: Path) -> None:
+    kept = start_run(RECIPE, ("a", "b", "c"), released)
+    asked = start_run(RECIPE, ("a", "b", "c"), released, CenternessOrder.ANCHOR)
+    for start, order in ((kept, CenternessOrder.RELEASED), (asked, CenternessOrder.ANCHOR)):
+        assert start.config.centerness_order is order
+        assert start.model.prediction_layers[0].centerness_order is order
+        assert start.is_trained
+    assert "centerness order: anchor, as asked" in asked.notes and not any("as asked" in one for one in kept.notes)
+    frames = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        found = [start.model(frames).anchors.centerness for start in (kept, asked)]
+    assert not torch.equal(*found)  # the setting reaches the network
+    assert torch.equal(found[0].sort().values, found[1].sort().values)
+
+
+def test_another_input_size_changes_no_weight(released: Path) -> None:
+    kept = start_run(RECIPE, ("a", "b", "c"), released)
+    asked = start_run(RECIPE, ("a", "b", "c"), released, input_size=(90, 160))
+    assert (kept.config.input_size, asked.config.input_size) == ((360, 640), (90, 160))
+    assert "input size: 90x160, as asked" in asked.notes
+    for name, value in asked.model.state_dict().items():
+        assert torch.equal(value, kept.model.state_dict()[name])
+
+
+def test_a_new_network_is_the_recipes(tmp_path: Path) -> None:
+    values = {name: value for name, value in CONFIG.to_dict().items()
+              if name not in ("class_names", "centerness_order")}
+    start = start_run(Recipe(values, TrainingOptions(seed=6)), ("a", "b"))
+    assert start.config == replace(CONFIG, class_names=("a", "b")) and not start.is_trained
+    for name, value in from_scratch(start.config, seed=6).state_dict().items():
+        assert torch.equal(value, start.model.state_dict()[name])
+
+
+def test_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        from_checkpoint(tmp_path / "none.pth", ("a",))
