@@ -128,7 +128,7 @@ class Trainer:
             prefetch_factor=4 if self._num_workers else None)
         means = _Means()
         try:
-            for batch in loader:
+            for batch in _start_reading(loader):
                 if isinstance(batch, InputError):
                     raise batch
                 means.add(self._whole_step(batch))
@@ -234,6 +234,15 @@ def make_optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Op
     if options.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=options.learning_rate, betas=ADAM_BETAS)
     return torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum)
+
+
+def _start_reading(loader: DataLoader[PairBatch | InputError]) -> Iterator[PairBatch | InputError]:
+    """Iterate over `loader`. Its workers are made while OpenCV has no threads: they would wait for them forever."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    batches: Iterator[PairBatch | InputError] = iter(loader)
+    cv2.setNumThreads(threads)
+    return batches
 
 
 def _one_thread(_worker: int) -> None:
