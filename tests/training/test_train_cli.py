@@ -1,0 +1,205 @@
+"""The command `stmask-train`: whole runs, and one line with the right exit code for everything that can be wrong."""
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+from tiny_training import CONFIG, OPTIONS, Thing, write_clips, write_recipe
+from torch import Tensor, nn
+
+from stmask_deploy.models.checkpoint import load_checkpoint
+from stmask_deploy.training.cli import main
+from stmask_deploy.training.recipe import shipped_recipes
+from stmask_deploy.training.snapshot import Snapshot
+from stmask_deploy.training.weights import from_scratch
+
+FILES = ("model.pth", "state.pth", "log.jsonl")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An annotation file with its frames."""
+    return write_clips(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    options = replace(OPTIONS, iterations=2, pairs_per_batch=1)
+    return write_recipe(tmp_path_factory.mktemp("recipe") / "tiny.json", options)
+
+
+def command(*arguments: object) -> tuple[int, str]:
+    done = CliRunner().invoke(main, [*map(str, arguments), "--device", "cpu", "--workers", "0"])
+    return done.exit_code, done.output
+
+
+def put_run(folder: Path) -> dict[str, bytes]:
+    """An earlier run, whose files say so."""
+    folder.mkdir()
+    for name in FILES:
+        (folder / name).write_bytes(f"earlier {name}".encode())
+    return contents(folder)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def changed_json(source: Path, target: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    values = json.loads(source.read_text())
+    change(values)
+    target.write_text(json.dumps(values))
+    return target
+
+
+def test_from_nothing_to_fine_tuning(clips: Path, recipe: Path, tmp_path: Path) -> None:
+    code, output = command(clips, "-o", tmp_path / "new", "--recipe", recipe, "--val", clips, "--rate", "0.002",
+                           "--pairs", 2, "--seed", 5)
+    assert code == 0, output
+    assert "     2  AP 0.0" in output and output.splitlines()[-1].startswith(f"wrote {tmp_path / 'new' / 'model.pth'}")
+    assert sorted(contents(tmp_path / "new")) == sorted(FILES)
+    options = Snapshot.read(tmp_path / "new").options
+    assert (options.learning_rate, options.pairs_per_batch, options.seed, options.iterations) == (0.002, 2, 5, 2)
+    code, output = command(clips, "-o", tmp_path / "tuned", "--recipe", recipe, "--from",
+                           tmp_path / "new" / "model.pth", "--centerness-order", "released", "--input-size", "48x64")
+    assert code == 0, output
+    assert "centerness order: released, as asked" in output and "input size: 48x64, as asked" in output
+    config = load_checkpoint(tmp_path / "tuned" / "model.pth").config
+    assert (config.centerness_order.value, config.input_size) == ("released", (48, 64))
+    assert Snapshot.read(tmp_path / "tuned").is_trained
+
+
+def test_ctrl_c_and_resume(clips: Path, recipe: Path, tmp_path: Path, usual_interrupt: None) -> None:
+    clip = nn.utils.clip_grad_norm_
+
+    def pressed(*arguments: Any) -> Tensor:
+        signal.raise_signal(signal.SIGINT)
+        return clip(*arguments)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(nn.utils, "clip_grad_norm_", pressed)
+        code, output = command(clips, "-o", tmp_path / "run", "--recipe", recipe)
+    assert code == 130 and output.splitlines()[-1] == "interrupted"
+    assert Snapshot.read(tmp_path / "run").iteration == 1
+    code, output = command(clips, "-o", tmp_path / "run", "--resume")
+    assert code == 0 and "resumed after iteration 1" in output
+    assert Snapshot.read(tmp_path / "run").iteration == 2
+    # The classes are those of the run.
+    other = changed_json(clips, tmp_path / "other.json", lambda values: values["categories"][0].update(name="crate"))
+    code, output = command(other, "--frames", clips.parent / "JPEGImages", "-o", tmp_path / "run", "--resume")
+    assert code == 2 and "resume with the dataset it was started with" in output
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), [
+    (["none.json"], 2, "none.json cannot be read"),
+    (["{clips}", "--frames", "{folder}"], 2, "8 of the 8 frames that"),
+    (["{empty}"], 2, "lists videos but no annotated objects"),
+    (["{unseen}"], 2, "lists videos but no annotated objects"),
+    (["{clips}", "--val", "{renamed}"], 2, "(box, ball) are not those of"),
+    (["{clips}", "--val", "{empty}"], 2, "lists videos but no annotated objects"),
+    (["{clips}", "--recipe", "dmeo"], 2, "recipe dmeo is neither shipped"),
+    (["{clips}", "--recipe", "{clips}"], 2, "expected an object with 'model' and 'training'"),
+    (["{clips}", "--iterations", "0"], 2, "iterations must be a whole number"),
+    (["{clips}", "--rate", "nan"], 2, "learning_rate must be a number"),
+    (["{clips}", "--input-size", "48"], 2, "HEIGHTxWIDTH"),
+    (["{clips}", "--from", "{clips}"], 2, "is not a checkpoint"),
+    (["{clips}", "--from", "none.pth"], 2, "checkpoint none.pth does not exist"),
+    (["{clips}", "--device", "cuda"], 5, "PyTorch finds no CUDA device here"),
+])
+def test_mistakes_end_with_one_line_and_leave_an_earlier_run(
+    clips: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int,
+    message: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    frames = clips.parent / "JPEGImages"
+    places = {"clips": clips, "folder": tmp_path}
+    for name, change in {
+        "empty": lambda values: values.update(annotations=[]),
+        "unseen": lambda values: [one.update(segmentations=[None] * 4) for one in values["annotations"]],
+        "renamed": lambda values: values["categories"][1].update(name="ball"),
+    }.items():
+        places[name] = changed_json(clips, tmp_path / f"{name}.json", change)
+    earlier = put_run(tmp_path / "run")
+    options: list[object] = ["-o", tmp_path / "run", "--overwrite", "--device", "cpu", "--val-frames", frames]
+    options += [] if "--frames" in arguments else ["--frames", frames]
+    options += [] if "--recipe" in arguments else ["--recipe", recipe]
+    done = CliRunner().invoke(main, [*map(str, options), *(one.format(**places) for one in arguments)])
+    assert (done.exit_code, message in done.output) == (code, True), done.output
+    assert "Traceback" not in done.output
+    if "Usage:" not in done.output:
+        assert len(done.output.splitlines()) == 1
+    assert contents(tmp_path / "run") == earlier
+
+
+def test_a_folder_with_a_run(clips: Path, recipe: Path, tmp_path: Path) -> None:
+    earlier = put_run(tmp_path / "run")
+    code, output = command(clips, "-o", tmp_path / "run", "--recipe", recipe)
+    assert code == 4 and "holds a training run already; use --resume to go on with it, --overwrite" in output
+    assert contents(tmp_path / "run") == earlier
+    code, output = command(clips, "-o", tmp_path / "run", "--recipe", recipe, "--overwrite", "--iterations", 1)
+    assert code == 0, output
+    assert Snapshot.read(tmp_path / "run").iteration == 1
+    assert b"earlier" not in (tmp_path / "run" / "log.jsonl").read_bytes()
+
+
+def test_resuming_needs_a_run_and_takes_no_numbers(clips: Path, tmp_path: Path) -> None:
+    code, output = command(clips, "-o", tmp_path / "run", "--resume")
+    assert code == 2 and "there is no training to resume" in output
+    assert not (tmp_path / "run").exists()
+    code, output = command(clips, "-o", tmp_path / "run", "--resume", "--iterations", 5, "--rate", 1, "--pairs", 2,
+                           "--from", "x.pth", "--input-size", "64x96", "--centerness-order", "anchor")
+    assert code == 2
+    for option in ("--iterations", "--rate", "--pairs", "--from", "--input-size", "--centerness-order"):
+        assert option in output.split("leave out")[1]
+
+
+def test_a_damaged_run(clips: Path, tmp_path: Path) -> None:
+    earlier = put_run(tmp_path / "run")
+    code, output = command(clips, "-o", tmp_path / "run", "--resume")
+    assert code == 2 and "is damaged or not a training state" in output
+    assert contents(tmp_path / "run") == earlier
+
+
+def test_a_folder_that_cannot_be_made(clips: Path, recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    code, output = command(clips, "-o", tmp_path / "file" / "run", "--recipe", recipe)
+    assert code == 4 and len(output.splitlines()) == 1
+    assert "cannot be written" in output and "choose another folder" in output
+
+
+def test_a_loss_that_is_not_finite(clips: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stmask_deploy.training.learner.class_loss", lambda probs, _classes: probs.sum() / 0)
+    code, output = command(clips, "-o", tmp_path / "run", "--recipe", recipe)
+    assert code == 1
+    last = output.splitlines()[-1]
+    assert last.startswith("error: iteration 0: a loss is not finite (classes inf, boxes ") and last.endswith("--rate")
+
+
+def test_a_frame_that_breaks_in_between(recipe: Path, tmp_path: Path) -> None:
+    clips = write_clips(tmp_path / "clips", [[Thing("box", (30, 40), (0, 0), 30)]], frames=1)
+    (tmp_path / "clips" / "JPEGImages" / "clip1" / "00000.png").write_bytes(b"broken")
+    code, output = command(clips, "-o", tmp_path / "run", "--recipe", recipe)
+    assert code == 2 and output.splitlines()[-1].endswith("00000.png cannot be read as a picture")
+
+
+def test_other_classes_start_anew(clips: Path, recipe: Path, tmp_path: Path) -> None:
+    config = replace(CONFIG, class_names=("one", "two", "three"))
+    torch.save({"state_dict": from_scratch(config).state_dict(), "stmask_config": config.to_dict()},
+               tmp_path / "three.pth")
+    code, output = command(clips, "-o", tmp_path / "run", "--recipe", recipe, "--from", tmp_path / "three.pth")
+    assert code == 0, output
+    assert "class layers start anew: the checkpoint has 3 classes, the dataset 2 (6 parameters)" in output
+    assert load_checkpoint(tmp_path / "run" / "model.pth").config.class_names == ("box", "disc")
+
+
+def test_help_names_the_recipes() -> None:
+    done = CliRunner().invoke(main, ["--help"])
+    assert done.exit_code == 0
+    assert all(name in done.output for name in (*shipped_recipes(), "torchrun", "130 interrupted"))
