@@ -17,7 +17,7 @@ from .predictions import Prediction, check_entries
 
 SHOWN_SCORE = 0.3  # from which a result counts as shown; stmask-run draws from the same score on
 MAX_RESULTS = 100  # of a class in a video, best first
-# Pixels, by the mean mask area over the frames where an object is visible: from the first on, below the second.
+# Pixels, by the mean mask area over the frames where an object is visible. A limit belongs to both of its ranges.
 AREA_RANGES = {"all": (0.0, np.inf), "small": (0.0, 128.0 ** 2), "medium": (128.0 ** 2, 256.0 ** 2),
                "large": (256.0 ** 2, np.inf)}
 
@@ -75,7 +75,7 @@ def _add_matches(matches: dict[tuple[int, str], list[Matches]], overlap: Overlap
                  tracks: Sequence[Track], max_results: int) -> None:
     """Append the matches of one video for each of its classes and every area range."""
     is_crowd = np.array([track.is_crowd for track in tracks], np.bool_)
-    ious, areas, truth_areas = overlap.track_iou(is_crowd), overlap.mean_areas, overlap.mean_truth_areas
+    ious, areas, truth_areas = overlap.track_iou(), overlap.mean_areas, overlap.mean_truth_areas
     scores = np.array([one.score for one in found], np.float64)
     found_classes = np.array([one.category_id for one in found], np.int64)
     track_classes = np.array([track.category_id for track in tracks], np.int64)
@@ -84,8 +84,8 @@ def _add_matches(matches: dict[tuple[int, str], list[Matches]], overlap: Overlap
         columns = np.flatnonzero(track_classes == category_id)
         for name, (low, high) in AREA_RANGES.items():
             matched = match_results(
-                ious[np.ix_(rows, columns)], scores[rows], ~((low <= areas[rows]) & (areas[rows] < high)),
-                is_crowd[columns], ~((low <= truth_areas[columns]) & (truth_areas[columns] < high)))
+                ious[np.ix_(rows, columns)], scores[rows], ~((low <= areas[rows]) & (areas[rows] <= high)),
+                is_crowd[columns], ~((low <= truth_areas[columns]) & (truth_areas[columns] <= high)))
             matches.setdefault((category_id, name), []).append(matched)
 
 

@@ -24,7 +24,7 @@ class PrecisionScores:
     ap: float | None  # mean over IoU thresholds 0.50, 0.55, ... 0.95
     ap50: float | None
     ap75: float | None
-    ap_small: float | None  # by mean mask area: below 128^2 pixels
+    ap_small: float | None  # by mean mask area: up to 128^2 pixels
     ap_medium: float | None
     ap_large: float | None  # from 256^2 pixels on
     ar1: float | None  # recall of the best result of a class in each video, mean over the thresholds

@@ -49,17 +49,12 @@ class Overlap:
             frames.append(FrameOverlap(rows, columns, counts))
         return cls(tuple(frames), areas, truth_areas)
 
-    def track_iou(self, is_crowd: BoolArray) -> FloatArray:
-        """(n, g) sum of the intersections over the sum of the unions; over the result's area for a crowd.
-
-        Args:
-            is_crowd: (g,) tracks that stand for many objects, of which a result covers a few.
-        """
-        own = self.areas.sum(0)[:, None]
+    def track_iou(self) -> FloatArray:
+        """(n, g) sum of the intersections over the sum of the unions."""
         inside = np.zeros((self.areas.shape[1], self.truth_areas.shape[1]), np.int64)
         for frame in self.frames:
             inside[np.ix_(frame.rows, frame.columns)] += frame.intersections
-        return _ratio(inside, np.where(is_crowd, own, own + self.truth_areas.sum(0) - inside))
+        return _ratio(inside, self.areas.sum(0)[:, None] + self.truth_areas.sum(0) - inside)
 
     def frame_ious(self) -> Iterator[tuple[IntArray, IntArray, FloatArray]]:
         """For every frame the positions of what is visible, (r,) results and (c,) tracks, and (r, c) their mask IoU."""

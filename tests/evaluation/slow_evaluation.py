@@ -31,9 +31,9 @@ class Thing:
 
 
 def sequence_iou(found: Thing, true: Thing) -> float:
-    """Pixels of both over pixels of either, counted through the whole video; of a crowd only what was found counts."""
+    """Pixels of both over pixels of either, counted through the whole video."""
     both = int((found.masks & true.masks).sum())
-    either = int(found.masks.sum()) if true.is_crowd else int((found.masks | true.masks).sum())
+    either = int((found.masks | true.masks).sum())
     return both / either if either else 0.0
 
 

@@ -105,19 +105,19 @@ def test_only_the_best_hundred_of_a_class_and_video_count() -> None:
 
 
 def test_a_crowd_is_neither_to_be_found_nor_false() -> None:
-    # Both results lie inside of the crowd: intersection over their own area is 1.
-    crowd = (0, 15, 20, 25)
-    annotations = dataset((1, CAT, [A, A]), (1, CAT, [crowd, crowd]), crowds=(1,))
-    entries = [entry(1, CAT, 0.9, [B, B]), entry(1, CAT, 0.8, [(0, 30, 4, 4)] * 2), entry(1, CAT, 0.7, [A, A])]
+    annotations = dataset((1, CAT, [A, A]), (1, CAT, [B, B]), crowds=(1,))
+    entries = [entry(1, CAT, 0.9, [B, B]), entry(1, CAT, 0.8, [B, B]), entry(1, CAT, 0.7, [A, A])]
     result = evaluate(annotations, entries)
     assert_ap(result, ap=100, ar10=100)
     assert result.per_class[0].tracks == result.identities.tracks == 1
     assert_ap(evaluate(dataset(*[(1, CAT, [A, A])]), entries), ap=100 / 3)  # without the crowd both are false
+    in_it = entry(1, CAT, 0.8, [(0, 20, 4, 4)] * 2)  # where COCO divides by the result's area, YouTube-VIS does not
+    assert_ap(evaluate(annotations, [in_it, entry(1, CAT, 0.7, [A, A])]), ap=50)
 
 
 def test_a_track_to_be_found_goes_before_a_crowd() -> None:
-    # Of the result 160 / 200 is in the track, everything in the crowd.
-    annotations = dataset((1, CAT, [A, A]), (1, CAT, [(0, 0, 20, 20)] * 2), crowds=(1,))
+    # Of the track 160 / 200 is found; the result is the crowd to the pixel.
+    annotations = dataset((1, CAT, [A, A]), (1, CAT, [(0, 0, 10, 8)] * 2), crowds=(1,))
     assert_ap(evaluate(annotations, [entry(1, CAT, 0.9, [(0, 0, 10, 8)] * 2)]), ap50=100, ap75=100, ap=70)
 
 
@@ -125,11 +125,12 @@ def test_ranges_of_area() -> None:
     size, small, medium, large = (300, 900), (0, 0, 10, 10), (0, 20, 128, 128), (0, 200, 256, 256)
     annotations = dataset((1, CAT, [small] * 2), (1, CAT, [medium, None]), (1, CAT, [large] * 2), size=size)
     found = [entry(1, CAT, 0.9, [medium, None], size), entry(1, CAT, 0.95, [(0, 500, 300, 300), None], size)]
-    # Exactly 128^2 is medium, exactly 256^2 large; frames without the object do not lower the mean area. The false
-    # result is large and counts in no other range, though its score is the best.
-    assert_ap(evaluate(annotations, found), ap_small=0, ap_medium=100, ap_large=0, ap=100 * 34 / 101 / 2)
+    # Exactly 128^2 is small and medium, exactly 256^2 medium and large; frames without the object do not lower the
+    # mean area. The false result is large and counts in no other range, though its score is the best.
+    half = 100 * 51 / 101
+    assert_ap(evaluate(annotations, found), ap_small=half, ap_medium=half, ap_large=0, ap=100 * 34 / 101 / 2)
     just_medium = [entry(1, CAT, 0.95, [(0, 500, 128, 128)] * 2, size), entry(1, CAT, 0.9, [small] * 2, size)]
-    assert_ap(evaluate(annotations, just_medium), ap_small=100, ap_medium=0, ap_large=0)
+    assert_ap(evaluate(annotations, just_medium), ap_small=half / 2, ap_medium=0, ap_large=0)
     below = dataset((1, CAT, [(0, 20, 128, 127)] * 2), size=size)
     assert_ap(evaluate(below, []), ap_small=0, ap_medium=None, ap_large=None)
 

@@ -71,7 +71,7 @@ def as_entries(found: list[Thing]) -> list[dict[str, object]]:
 
 
 def between(low: float, high: float) -> Callable[[float], bool]:
-    return lambda area: low <= area < high
+    return lambda area: low <= area <= high
 
 
 def percent(value: float | None) -> object:
