@@ -44,7 +44,8 @@ def normalise(segmentation: object, height: int, width: int) -> Segmentation:
     if not isinstance(counts, str | list):
         raise InputError(f"expected counts as a string or a list, found {type(counts).__name__}")
     lengths = run_lengths(counts) if isinstance(counts, str) else _list_of_lengths(counts)
-    if not len(lengths) or lengths.min() < 0 or lengths.sum() != height * width:
+    # Each by itself too: the sum of the largest numbers wraps round.
+    if not len(lengths) or not 0 <= lengths.min() <= lengths.max() <= height * width or lengths.sum() != height * width:
         raise InputError(f"the run lengths do not add up to the {height}x{width} pixels of the picture; the RLE is "
                          "damaged")
     if not lengths[1:].all():
@@ -74,7 +75,7 @@ def run_lengths(counts: str) -> IntArray:
     Raises:
         InputError: these are no compressed counts. pycocotools would read past the end of such a string.
     """
-    groups = np.frombuffer(counts.encode("utf-8"), np.uint8).astype(np.int64) - 48
+    groups = np.frombuffer(counts.encode("utf-8", "surrogatepass"), np.uint8).astype(np.int64) - 48
     ends = np.flatnonzero(groups & 0x20 == 0)
     if not len(groups) or groups.min() < 0 or groups.max() > 0x3F or not len(ends) or ends[-1] != len(groups) - 1:
         raise InputError("the counts are not compressed RLE; the string is damaged or cut off")

@@ -74,6 +74,7 @@ def test_polygons_are_united() -> None:
     ({"size": [2, 3], "counts": b"6"}, "found bytes"),
     ({"size": [2, 3], "counts": [5]}, "do not add up"),
     ({"size": [2, 3], "counts": [7, -1]}, "do not add up"),
+    ({"size": [2, 3], "counts": [2 ** 62] * 4 + [6]}, "do not add up"),  # in 64 bits their sum is 6
     ({"size": [2, 3], "counts": []}, "flat list of whole numbers"),
     ({"size": [2, 3], "counts": [2.0, 4.0]}, "flat list of whole numbers"),
     ({"size": [2, 3], "counts": [[6]]}, "flat list of whole numbers"),
@@ -84,6 +85,7 @@ def test_polygons_are_united() -> None:
     ({"size": [2, 3], "counts": "P"}, "damaged or cut off"),  # says that another character follows
     ({"size": [2, 3], "counts": " 6"}, "damaged or cut off"),
     ({"size": [2, 3], "counts": "6é"}, "damaged or cut off"),
+    ({"size": [2, 3], "counts": "\ud800"}, "damaged or cut off"),
     ({"size": [2, 3], "counts": "PPPPPPP1"}, "too large"),
     ({"size": [2, 3], "counts": "5"}, "do not add up"),
     ([], "an empty list of polygons"),
