@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,8 +132,9 @@ def run(row: Row, seed: int, budget: Mapping[str, int], data: Path, out: Path, t
         raise StmaskError(f"training {row.name} with seed {seed} failed; its message is above")
     # Without temporal fusion detections are linked as they are: masks as trained, not as the released code cut them.
     way = Deployment("ONNX Runtime f32", plain_masks=True)
-    scores = measure(way, load_checkpoint(folder / "model.pth"), {name: open_dataset(data / name) for name in SPLITS},
-                     folder, threads)["scores"]
+    datasets = {name: open_dataset(data / name) for name in SPLITS}
+    with tempfile.TemporaryDirectory() as scratch:  # a bundle that stays would be taken for that of the next training
+        scores = measure(way, load_checkpoint(folder / "model.pth"), datasets, Path(scratch), threads)["scores"]
     result = {"row": row.name, "seed": seed, "budget": dict(budget), "scores": scores}
     done.write_text(json.dumps(result, indent=1) + "\n")
     return result
