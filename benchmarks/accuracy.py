@@ -81,8 +81,14 @@ def main(checkpoint: Path, folders: tuple[Path, ...], kind: str, only: tuple[str
          threads: int | None, json_file: Path | None) -> None:
     """Evaluate CHECKPOINT on every dataset in every row."""
     rows = [row for row in ROWS[kind] if not only or row.name in only]
+    unknown = set(only) - {row.name for row in rows}
+    if unknown:
+        raise click.BadParameter(f"no rows {', '.join(sorted(unknown))}; there are "
+                                 f"{', '.join(row.name for row in ROWS[kind])}", param_hint="--only")
     loaded = load_checkpoint(checkpoint)
     datasets = {folder.name: open_dataset(folder, max_videos) for folder in folders}
+    if len(datasets) < len(folders):
+        raise click.BadParameter("folders of the same name would share their columns", param_hint="--data")
     report: dict[str, Any] = {"checkpoint": checkpoint.name, "sha256": loaded.sha256, "variant": loaded.config.variant,
                               "machine": describe_machine(), "versions": library_versions(), "rows": []}
     click.echo(header(list(datasets)))

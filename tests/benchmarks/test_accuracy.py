@@ -60,6 +60,13 @@ def test_rows_that_compute_the_same_score_the_same(checkpoint: Path, data: Path,
     assert "val: AP" in done.output and all(f"| {name} | " in done.output for name in names)
 
 
+def test_rows_and_folders_that_cannot_be_are_named(checkpoint: Path, data: Path) -> None:
+    done = CliRunner().invoke(main, [str(checkpoint), "--data", str(data), "--only", "PyTorch"])
+    assert done.exit_code == 2 and "no rows PyTorch; there are PyTorch f32, ONNX Runtime f32" in done.output
+    done = CliRunner().invoke(main, [str(checkpoint), "--data", str(data), "--data", str(data)])
+    assert done.exit_code == 2 and "the same name" in done.output
+
+
 def test_a_row_that_cannot_run_says_why(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     row = Row("impossible", options={"tracker": "paper", "new_object_score": 1.0})
     (tmp_path / "native_f32").mkdir()  # nothing is exported for it
