@@ -1,7 +1,7 @@
 """`results.jsonl` of stmask-run, checked, as rows of its frames or as entries of a result list."""
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +84,7 @@ def read_run_file(path: Path) -> RunFile:
 
 def _read_row(record: Record, height: int, width: int) -> Row:
     box = record.array("box")
-    if len(box) != 4 or not all(isinstance(side, int | float) and math.isfinite(side) for side in box):
+    if len(box) != 4 or not all(isinstance(side, int | float) and abs(side) <= sys.float_info.max for side in box):
         raise record.error("expected 'box' to be four finite numbers")
     try:
         segmentation = normalise(record.get("segmentation"), height, width)
