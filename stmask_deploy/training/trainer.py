@@ -175,7 +175,7 @@ class Trainer:
         return {"total": total.detach(), **{name: value.detach() for name, value in losses.items()}}
 
     def _not_finite(self, values: Mapping[str, Tensor]) -> StmaskError:
-        found = ", ".join(f"{name} {float(value):.4g}" for name, value in values.items())
+        found = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in values.items())
         return StmaskError(f"iteration {self.iteration}: a loss is not finite ({found}); start again with a lower "
                            "--rate")
 
