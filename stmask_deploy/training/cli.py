@@ -42,11 +42,11 @@ def _size(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -
               help="Evaluate on these in between and at the end.")
 @click.option("--val-frames", type=click.Path(path_type=Path), metavar="DIR",
               help="Frames of --val.  [default: JPEGImages beside it]")
-@click.option("--recipe", metavar="NAME|FILE", default="demo",
-              help="Network and schedule; shipped: demo-small, demo, r50-dcn-ada.")
+@click.option("--recipe", metavar="NAME|FILE", help="Network and schedule; shipped: demo-small, demo, fine-tune, "
+              "r50-dcn-ada.  [default: demo, or fine-tune with --from]")
 @click.option("--from", "checkpoint", type=click.Path(path_type=Path), metavar="CHECKPOINT",
-              help="Start from this network instead of the recipe's; its class layers start anew where the number of "
-                   "classes differs.")
+              help="Start from this network instead of the recipe's; its class layers start anew where the classes "
+                   "differ.")
 @click.option("--centerness-order", type=click.Choice(["released", "anchor"]),
               help="Of the centerness map.  [default: the checkpoint's, or anchor]")
 @click.option("--input-size", callback=_size, metavar="HxW",
@@ -65,7 +65,7 @@ def _size(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: PyTorch's choice]")
 @click.option("--workers", type=click.IntRange(min=0), default=1, help="Processes that read frames.")
 def main(annotations: Path, folder: Path, frames: Path | None, val_annotations: Path | None, val_frames: Path | None,
-         recipe: str, checkpoint: Path | None, centerness_order: str | None, input_size: tuple[int, int] | None,
+         recipe: str | None, checkpoint: Path | None, centerness_order: str | None, input_size: tuple[int, int] | None,
          resume: bool, overwrite: bool, device: str,
          threads: int | None, workers: int, **overrides: Any) -> None:
     """Train or fine-tune a network on ANNOTATIONS, a dataset in YouTube-VIS format (masks as RLE or polygons).
@@ -81,7 +81,8 @@ def main(annotations: Path, folder: Path, frames: Path | None, val_annotations: 
     from .run import Data, prepare_folder, resume_run, start_run, train
 
     overrides = {name: value for name, value in overrides.items() if value is not None}
-    given = _given({"from": checkpoint, "centerness_order": centerness_order, "input_size": input_size, **overrides})
+    given = _given({"recipe": recipe, "overwrite": overwrite or None, "from": checkpoint,
+                    "centerness_order": centerness_order, "input_size": input_size, **overrides})
     if resume and given:
         raise InputError(f"--resume goes on with the numbers of the run; leave out {', '.join(given)}")
     if threads is not None:
@@ -94,6 +95,7 @@ def main(annotations: Path, folder: Path, frames: Path | None, val_annotations: 
         start = resume_run(folder, data.class_names)
     else:
         order = None if centerness_order is None else CenternessOrder(centerness_order)
+        recipe = recipe or ("demo" if checkpoint is None else "fine-tune")
         start = start_run(_recipe(recipe, overrides), data.class_names, checkpoint, order, input_size)
     with join_processes(device) as process:
         if process.is_first:  # last, so that a mistake in the rest never costs an earlier run

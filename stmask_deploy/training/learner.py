@@ -31,6 +31,7 @@ class PairLearner(nn.Module):
     """
 
     anchors: Tensor
+    corners: Tensor
 
     def __init__(self, model: STMask, config: ModelConfig, options: TrainingOptions) -> None:
         super().__init__()

@@ -17,7 +17,8 @@ _SHIPPED = files(__package__) / "recipes"
 
 @dataclass(frozen=True)
 class Recipe:
-    """`model` holds fields of `ModelConfig` but for the class names, which come from the dataset.
+    """`model` holds fields of `ModelConfig` but for the class names, which come from the dataset; empty in recipes for
+    networks that are trained already.
 
     New networks take the centerness map in anchor order unless the recipe says otherwise.
     """
@@ -29,8 +30,10 @@ class Recipe:
         """The network for a dataset.
 
         Raises:
-            InputError: the recipe describes no possible network.
+            InputError: the recipe describes no possible network, or none at all.
         """
+        if not self.model:
+            raise InputError("this recipe is for networks that are trained already; give one with --from CHECKPOINT")
         return ModelConfig.from_dict({"centerness_order": CenternessOrder.ANCHOR.value, **self.model,
                                       "class_names": class_names})
 

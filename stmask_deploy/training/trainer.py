@@ -167,9 +167,9 @@ class Trainer:
             raise self._not_finite(losses)
         self._optimizer.zero_grad(set_to_none=True)
         total.backward()
-        norm = nn.utils.clip_grad_norm_(self._model.parameters(), options.clip_norm)
-        if not bool(torch.isfinite(norm)):  # clipping by it would spoil every weight
-            raise self._not_finite({"gradients": norm})
+        length = nn.utils.clip_grad_norm_(self._model.parameters(), options.clip_norm)
+        if not bool(torch.isfinite(length)):  # clipping by it would spoil every weight
+            raise self._not_finite({"gradients": length})
         self._optimizer.step()
         self._average.update(self._model)
         return {"total": total.detach(), **{name: value.detach() for name, value in losses.items()}}

@@ -8,7 +8,8 @@ from .. import __version__
 from ..bundle import BundleDescription
 from ..config import ModelConfig
 from ..datasets.annotations import Annotations
-from ..evaluation.evaluate import Evaluation, evaluate
+from ..evaluation.evaluate import evaluate
+from ..evaluation.evaluation import Evaluation
 from ..evaluation.track_dataset import track_dataset
 from ..models.stmask import STMask
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ..models.stmask import STMask, build_stmask
 BACKGROUND_PRIOR = 0.99  # probability of the background that an untrained class layer gives (RetinaNet, section 4.1)
 OUTPUT_STD = 0.01  # of the weights of layers that predict
 CENTERNESS_PRIOR = 0.5
+CLASS_LAYER = re.compile(r"prediction_layers\.0\.conf_layer\.\d+\.(conv\.)?(weight|bias)")  # with a row a class
 
 
 def from_scratch(config: ModelConfig, seed: int = 0) -> STMask:
@@ -39,7 +41,7 @@ def from_scratch(config: ModelConfig, seed: int = 0) -> STMask:
 
 
 def from_checkpoint(path: Path, class_names: tuple[str, ...], seed: int = 0) -> tuple[STMask, ModelConfig, list[str]]:
-    """A trained network for other, or the same, classes; its own class layers are kept where their number fits.
+    """A trained network for other, or the same, classes; class layers start anew where the classes differ.
 
     Args:
         path: any checkpoint that `stmask-export` takes.
@@ -53,19 +55,31 @@ def from_checkpoint(path: Path, class_names: tuple[str, ...], seed: int = 0) -> 
         InputError: see `load_checkpoint`.
     """
     checkpoint = load_checkpoint(path)
-    config = replace(checkpoint.config, class_names=class_names)
-    notes = list(checkpoint.notes)
-    if len(class_names) == len(checkpoint.config.class_names):
-        if class_names != checkpoint.config.class_names:
-            notes.append(f"class layers kept: as many classes, but other names ({', '.join(class_names[:3])}, ...)")
-        return replace(checkpoint, config=config).build(), config, notes
+    config, before = replace(checkpoint.config, class_names=class_names), checkpoint.config.class_names
+    notes, state = list(checkpoint.notes), dict(checkpoint.state)
     model = from_scratch(config, seed)
     fresh = model.state_dict()
-    kept = {name: value for name, value in checkpoint.state.items() if value.shape == fresh[name].shape}
-    model.load_state_dict(fresh | kept)
-    notes.append(f"class layers start anew: the checkpoint has {len(checkpoint.config.class_names)} classes, the "
-                 f"dataset {len(class_names)} ({len(fresh) - len(kept)} parameters)")
+    class_layers = [name for name in fresh if CLASS_LAYER.fullmatch(name)]
+    if before == class_names:
+        pass
+    elif len(before) == len(class_names) and before == tuple(f"class_{i}" for i in range(1, len(before) + 1)):
+        notes.append(f"class layers kept: as many classes, but other names ({', '.join(class_names[:3])}, ...)")
+    elif sorted(before) == sorted(class_names):
+        order = torch.tensor([0, *(before.index(name) + 1 for name in class_names)])  # the background stays first
+        state |= {name: _reordered(state[name], order) for name in class_layers}
+        notes.append("class layers reordered: the dataset has the checkpoint's classes in another order")
+    else:
+        state |= {name: fresh[name] for name in class_layers}
+        notes.append(f"class layers start anew: the checkpoint has {len(before)} classes, the dataset "
+                     f"{len(class_names)} ({len(class_layers)} parameters)" if len(before) != len(class_names) else
+                     f"class layers start anew: the checkpoint knows other classes ({', '.join(before[:3])}, ...)")
+    model.load_state_dict(state)
     return model, config, notes
+
+
+def _reordered(rows: Tensor, order: Tensor) -> Tensor:
+    """(S * classes, ...) -> the same with the classes of every anchor scale in another order."""
+    return rows.unflatten(0, (-1, len(order)))[:, order].flatten(0, 1)
 
 
 def _he(weight: Tensor) -> None:
@@ -85,10 +99,12 @@ def _small_outputs(model: STMask) -> None:
         assert isinstance(layer, nn.Conv2d)
         nn.init.normal_(layer.weight, std=OUTPUT_STD)
     for layer in head.centerness_layer:
+        assert isinstance(layer.bias, Tensor)
         nn.init.constant_(layer.bias, math.atanh(CENTERNESS_PRIOR))
     odds = BACKGROUND_PRIOR / (1 - BACKGROUND_PRIOR) * (head.num_classes - 1)
     for layer in head.conf_layer:
         bias = layer.conv.bias if isinstance(layer, CalibratedPrediction) else layer.bias
+        assert isinstance(bias, Tensor)
         with torch.no_grad():
             bias.view(-1, head.num_classes)[:, 0] = math.log(odds)  # one row an anchor scale
     for name in ("fc", "fc_coeff"):

@@ -21,12 +21,20 @@ def write(folder: Path, values: Any) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("name", shipped_recipes())
+@pytest.mark.parametrize("name", [name for name in shipped_recipes() if name != "fine-tune"])
 def test_shipped_recipes_describe_networks(name: str) -> None:
     config = read_recipe(name).config(("cat", "dog"))
     assert config.class_names == ("cat", "dog") and config.centerness_order is CenternessOrder.ANCHOR
     with torch.device("meta"):
         build_stmask(config)
+
+
+def test_a_recipe_for_trained_networks_has_none_of_its_own() -> None:
+    recipe = read_recipe("fine-tune")
+    assert recipe.options.freeze_norms is None, "statistics stay those of the checkpoint"
+    assert recipe.options.weights == TrainingOptions().weights
+    with pytest.raises(InputError, match="give one with --from"):
+        recipe.config(("cat", "dog"))
 
 
 def test_the_papers_network() -> None:
@@ -75,7 +83,7 @@ def test_an_impossible_network(tmp_path: Path, model: dict[str, Any]) -> None:
 
 def test_unknown_names_are_answered_with_the_known_ones(tmp_path: Path) -> None:
     for name in ("dmeo", str(tmp_path)):
-        with pytest.raises(InputError, match=r"neither shipped \(demo, demo-small, r50-dcn-ada\) nor a readable file"):
+        with pytest.raises(InputError, match=r"shipped \(demo, demo-small, fine-tune, r50-dcn-ada\) nor"):
             read_recipe(name)
     (tmp_path / "latin").write_bytes(b"\xff\xfe{}")
     with pytest.raises(InputError, match="nor a readable file"):

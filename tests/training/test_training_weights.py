@@ -11,7 +11,7 @@ from tiny_training import CALIBRATED, CONFIG
 
 from stmask_deploy.config import Calibration, CenternessOrder, ModelConfig, TemporalConfig
 from stmask_deploy.errors import InputError
-from stmask_deploy.models.checkpoint import CONFIG_KEY
+from stmask_deploy.models.checkpoint import CONFIG_KEY, load_checkpoint
 from stmask_deploy.models.frames import prepare_frames
 from stmask_deploy.scenes import render_clip
 from stmask_deploy.training.options import TrainingOptions
@@ -95,6 +95,33 @@ def test_class_layers_start_anew_where_their_number_differs(released: Path, name
     assert notes[-1] == (f"class layers start anew: the checkpoint has 3 classes, the dataset {len(names)} "
                          "(6 parameters)")
     assert config.centerness_order is CenternessOrder.RELEASED
+
+
+def save(path: Path, config: ModelConfig) -> Path:
+    torch.save({"state_dict": from_scratch(config, 7).state_dict(), CONFIG_KEY: config.to_dict()}, path)
+    return path
+
+
+@pytest.mark.parametrize("config", [CALIBRATED, replace(CONFIG, anchor_scales=(1.0, 1.4))])
+def test_class_layers_follow_the_names_of_the_classes(tmp_path: Path, config: ModelConfig) -> None:
+    config = replace(config, class_names=("ant", "bee", "cat"))
+    source = save(tmp_path / "three.pth", config)
+    before = load_checkpoint(source).build()
+    after, found, notes = from_checkpoint(source, ("cat", "ant", "bee"))
+    assert found.class_names == ("cat", "ant", "bee") and "class layers reordered" in notes[-1]
+    frames = torch.randn(1, 3, *config.padded_size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        old, new = before(frames).anchors.class_probs, after(frames).anchors.class_probs
+    assert torch.allclose(new, old[..., [0, 3, 1, 2]], atol=1e-6)
+    assert not torch.allclose(new, old, atol=1e-5)
+
+
+def test_other_classes_start_anew_even_if_they_are_as_many(tmp_path: Path) -> None:
+    source = save(tmp_path / "three.pth", replace(CONFIG, class_names=("ant", "bee", "cat")))
+    model, config, notes = from_checkpoint(source, ("ant", "bee", "dog"), seed=3)
+    fresh, name = from_scratch(config, 3).state_dict(), "prediction_layers.0.conf_layer.0.weight"
+    assert torch.equal(model.state_dict()[name], fresh[name])
+    assert notes[-1] == "class layers start anew: the checkpoint knows other classes (ant, bee, cat, ...)"
 
 
 def test_a_checkpoint_keeps_its_order_unless_asked(released: Path) -> None:
