@@ -25,7 +25,8 @@ def embedding_loss(embeddings: Tensor, track_ids: Tensor, frames: Tensor) -> Ten
         return embeddings.sum()
     keys, groups = torch.stack([track_ids, frames], dim=1).unique(dim=0, return_inverse=True)
     sums = embeddings.new_zeros(len(keys), embeddings.shape[1]).index_add(0, groups, embeddings)
-    cosines = embeddings @ F.normalize(sums, dim=1).T  # (n, groups)
+    with torch.autocast(embeddings.device.type, enabled=False):  # also where the network runs in 16 bits
+        cosines = embeddings @ F.normalize(sums, dim=1).T  # (n, groups)
     same = track_ids[:, None] == keys[None, :, 0]
     together, apart = (1 - cosines)[same].mean(), cosines.clamp(min=0)[~same]
     return together + (apart.mean() if len(apart) else 0)

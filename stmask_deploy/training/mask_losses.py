@@ -17,7 +17,8 @@ def mask_loss(prototypes: Tensor, coeffs: Tensor, masks: Tensor, boxes: Tensor) 
         masks: (n, Hm, Wm) true share of each cell, in [0, 1].
         boxes: (n, 4) true boxes, xyxy, fractions of the padded frame.
     """
-    logits = torch.einsum("hwp,np->nhw", prototypes, coeffs.tanh())
+    with torch.autocast(prototypes.device.type, enabled=False):  # also where the network runs in 16 bits
+        logits = torch.einsum("hwp,np->nhw", prototypes, coeffs.tanh())
     errors = F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
     inside = _inside(boxes, (masks.shape[1], masks.shape[2]))
     return (errors * inside).sum(dim=(1, 2)) / inside.sum(dim=(1, 2)).clamp(min=1)

@@ -41,12 +41,15 @@ def join_processes(device: str = "auto") -> Iterator[Process]:
         device: auto | cpu | cuda; auto takes a GPU where there is one.
 
     Raises:
-        DeviceError: cuda is asked for and PyTorch has none.
+        DeviceError: cuda is asked for and PyTorch has none, or there are more processes than GPUs.
     """
     rank, count, local = (int(os.environ.get(name, default)) for name, default in
                           (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")))
     if device == "cuda" and not torch.cuda.is_available():
         raise DeviceError("PyTorch finds no CUDA device here; use --device cpu, or install a CUDA build of torch")
+    if device != "cpu" and 0 < torch.cuda.device_count() <= local:
+        raise DeviceError(f"process {local} of this machine has no GPU of its own: PyTorch finds "
+                          f"{torch.cuda.device_count()}; start as many processes, or use --device cpu")
     use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     if use_cuda:
         torch.cuda.set_device(local)

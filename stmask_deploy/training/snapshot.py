@@ -31,6 +31,7 @@ class Snapshot:
     num_updates: int  # of the average
     optimizer: Mapping[str, Any]
     is_trained: bool  # the run started from a checkpoint
+    num_processes: int  # that share the batches
 
     def write(self, folder: Path) -> None:
         """Replace the snapshot in `folder`; a failure leaves the earlier one.
@@ -40,7 +41,8 @@ class Snapshot:
         """
         values = {"iteration": self.iteration, "config": self.config.to_dict(), "options": self.options.to_dict(),
                   "weights": dict(self.weights), "average": dict(self.average), "num_updates": self.num_updates,
-                  "optimizer": dict(self.optimizer), "is_trained": self.is_trained}
+                  "optimizer": dict(self.optimizer), "is_trained": self.is_trained,
+                  "num_processes": self.num_processes}
         with atomic_file(folder / STATE_FILE, overwrite=True) as file:
             torch.save(values, file)
 
@@ -58,7 +60,8 @@ class Snapshot:
             values = torch.load(path, map_location="cpu", weights_only=True)
             return cls(values["iteration"], ModelConfig.from_dict(values["config"]),
                        TrainingOptions.from_dict(values["options"]), values["weights"], values["average"],
-                       values["num_updates"], values["optimizer"], values["is_trained"])
+                       values["num_updates"], values["optimizer"], values["is_trained"],
+                       values["num_processes"])
         except InputError:
             raise
         except Exception as error:  # torch reports damaged files with whatever its parsers raise

@@ -14,7 +14,7 @@ class FrameTargets:
     class_ids: Tensor  # (g,) int64, 1-based
     track_ids: Tensor  # (g,) int64, equal for the same object in both frames of a pair
     masks: Tensor  # (g, Hm, Wm) share of each prototype cell that the object covers, in [0, 1]
-    ignored: Tensor  # (i, 4) xyxy of crowds and of objects too small to learn: nothing is asked of anchors there
+    ignored: Tensor  # (i, 4) xyxy of crowds and of objects too small to learn: nothing is asked of anchors in them
 
     def __len__(self) -> int:
         return len(self.boxes)

@@ -106,7 +106,14 @@ class Trainer:
         self._in_step = False
 
     def resume(self, snapshot: Snapshot) -> None:
-        """Go on where a snapshot of the same network and options was taken."""
+        """Go on where a snapshot of the same network and options was taken.
+
+        Raises:
+            InputError: another number of processes took it, so that samples would be left out or come twice.
+        """
+        if snapshot.num_processes != self._process.count:
+            raise InputError(f"the run was trained by {snapshot.num_processes} processes, now there are "
+                             f"{self._process.count}; resume with as many (torchrun --nproc-per-node)")
         self._model.load_state_dict(dict(snapshot.weights))
         self._average.model.load_state_dict(dict(snapshot.average))
         self._average.num_updates = snapshot.num_updates
@@ -199,7 +206,7 @@ class Trainer:
             write_model(self._folder, self._average.model, self._config)
             Snapshot(self.iteration, self._config, self._options, self._model.state_dict(),
                      self._average.model.state_dict(), self._average.num_updates,
-                     self._optimizer.state_dict(), self._is_trained).write(self._folder)
+                     self._optimizer.state_dict(), self._is_trained, self._process.count).write(self._folder)
 
 
 class _Means:
