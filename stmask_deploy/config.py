@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -207,5 +208,6 @@ def _fits(value: Any, kind: Any) -> bool:
     if parts:  # a union
         return any(_fits(value, part) for part in parts)
     if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        return (isinstance(value, (int, float)) and not isinstance(value, bool)
+                and abs(value) <= sys.float_info.max)
     return type(value) is int if kind is int else isinstance(value, kind)

@@ -120,7 +120,7 @@ def normalise_frames(segmentations: Iterable[object], record: Record, video: Vid
 
 
 def _category(record: Record) -> Category:
-    return Category(record.whole_number("id", minimum=1), record.text("name"))
+    return Category(record.whole_number("id", minimum=0), record.text("name"))
 
 
 def _video(record: Record) -> Video:

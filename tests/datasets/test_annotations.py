@@ -78,7 +78,7 @@ def test_a_split_without_annotations(write: Callable[[Any], Path], change: Any) 
 @pytest.mark.parametrize("place, value, message", [
     (("categories",), None, "expected 'categories' to be a list, found null"),
     (("categories",), [], "'categories' is empty"),
-    (("categories", 0, "id"), 0, r"categories\[0\]: expected 'id' to be a whole number from 1 on, found 0"),
+    (("categories", 0, "id"), -1, r"categories\[0\]: expected 'id' to be a whole number from 0 on, found -1"),
     (("categories", 1, "id"), 9, r"categories\[1\]: 9 was used"),
     (("categories", 1, "name"), "dog", r"categories\[1\]: 'dog' was used"),
     (("categories", 1, "name"), "", "expected 'name' to be a text"),

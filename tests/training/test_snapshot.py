@@ -21,14 +21,14 @@ def snapshot() -> Snapshot:
     for value in model.parameters():
         value.grad = torch.ones_like(value)
     optimizer.step()
-    return Snapshot(12, CALIBRATED, OPTIONS, model.state_dict(), average.state_dict(), 11, optimizer.state_dict(), True)
+    return Snapshot(12, CALIBRATED, OPTIONS, model.state_dict(), average.state_dict(), 11, optimizer.state_dict(), True, 1)
 
 
 def test_written_and_read(tmp_path: Path) -> None:
     before = snapshot()
     before.write(tmp_path)
     after = Snapshot.read(tmp_path)
-    for name in ("iteration", "config", "options", "num_updates", "is_trained"):
+    for name in ("iteration", "config", "options", "num_updates", "is_trained", "num_processes"):
         assert getattr(after, name) == getattr(before, name)
     for name in ("weights", "average"):
         found, expected = getattr(after, name), getattr(before, name)

@@ -296,3 +296,11 @@ def test_batches_share_the_samples_out(start: int) -> None:
 
 def test_nothing_is_left_of_a_finished_schedule() -> None:
     assert list(Batches(5, 5, 2, ALONE)) == [] and len(Batches(5, 5, 2, ALONE)) == 0
+
+
+def test_a_run_goes_on_with_as_many_processes(data: Data, tmp_path: Path) -> None:
+    run_in(tmp_path, data, new_run(replace(OPTIONS, iterations=2)))
+    snapshot = Snapshot.read(tmp_path)
+    start = Start(from_scratch(CONFIG), CONFIG, snapshot.options, False, (), replace(snapshot, num_processes=2))
+    with pytest.raises(InputError, match="trained by 2 processes, now there are 1; resume with as many"):
+        train(start, data, None, tmp_path, ALONE)
