@@ -21,7 +21,8 @@ def snapshot() -> Snapshot:
     for value in model.parameters():
         value.grad = torch.ones_like(value)
     optimizer.step()
-    return Snapshot(12, CALIBRATED, OPTIONS, model.state_dict(), average.state_dict(), 11, optimizer.state_dict(), True, 1)
+    return Snapshot(12, CALIBRATED, OPTIONS, model.state_dict(), average.state_dict(), 11, optimizer.state_dict(), True,
+                    num_processes=1)
 
 
 def test_written_and_read(tmp_path: Path) -> None:
