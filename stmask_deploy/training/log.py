@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..atomic import cannot_write
+from ..atomic import atomic_file, cannot_write
 from ..errors import OutputError
 
 LOG_FILE = "log.jsonl"
@@ -44,6 +45,14 @@ class TrainingLog:
         self._write({"iteration": iteration, "seconds": self._seconds, "validation": dict(scores)})
         self._tell(f"{iteration:6d}  {summary}")
 
+    def cut(self, iteration: int) -> None:
+        """Drop what was recorded after `iteration`: a run that is resumed there goes through it again."""
+        if self._path is None or not self._path.is_file():
+            return
+        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
+        with atomic_file(self._path, overwrite=True) as file:
+            file.write("".join(line for line in lines if _iteration(line) <= iteration).encode())
+
     @property
     def _seconds(self) -> float:
         return round(time.monotonic() - self._start, 1)
@@ -60,3 +69,11 @@ class TrainingLog:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
             raise OutputError(str(cannot_write(self._path, error))) from error
+
+
+def _iteration(line: str) -> float:
+    """Of a record; remarks are of none, and half a line that a crash left is later than all."""
+    try:
+        return float(json.loads(line).get("iteration", 0))
+    except ValueError:
+        return math.inf

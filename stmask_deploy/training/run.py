@@ -163,6 +163,7 @@ def train(start: Start, data: Data, validation: Data | None, folder: Path, proce
                       is_trained=start.is_trained, validate=_validator(validation, process), num_workers=num_workers)
     if start.snapshot is not None:
         trainer.resume(start.snapshot)
+        log.cut(start.snapshot.iteration)
     parameters = sum(parameter.numel() for parameter in start.model.parameters())
     log.note(f"{config.variant}, {parameters / 1e6:.2f} million parameters, {len(config.class_names)} classes; "
              f"{dataset.num_keys} annotated frames in {len(data.annotations.videos)} videos; {process.count} x "

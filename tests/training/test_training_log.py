@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stmask_deploy.errors import OutputError
-from stmask_deploy.training.log import TrainingLog
+from stmask_deploy.training.log import LOG_FILE, TrainingLog
 
 
 def test_records_and_lines(tmp_path: Path) -> None:
@@ -45,3 +45,17 @@ def test_other_processes_keep_quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_folder_that_is_gone(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"log\.jsonl cannot be written"):
         TrainingLog(tmp_path / "gone", lambda _line: None).note("lost")
+
+
+def test_a_log_is_cut_where_a_run_is_resumed(tmp_path: Path) -> None:
+    log = TrainingLog(tmp_path, lambda _line: None)
+    log.note("started")
+    for iteration in (20, 40, 60):
+        log.losses(iteration, 1e-3, {"total": 1.0}, 2.0)
+    with open(tmp_path / LOG_FILE, "a") as file:
+        file.write('{"iteration": 30, "los')  # what a crash leaves
+    log.cut(45)
+    records = [json.loads(line) for line in (tmp_path / LOG_FILE).read_text().splitlines()]
+    assert [record.get("iteration") for record in records] == [None, 20, 40]
+    TrainingLog(tmp_path / "none", print).cut(3)  # nothing was written yet
+    assert not (tmp_path / "none").exists()
