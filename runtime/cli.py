@@ -29,8 +29,8 @@ be written; 5 backend or device; 130 interrupted, the results so far are complet
 
 @click.command(cls=Command, epilog=_EPILOG, context_settings={"max_content_width": 110, "show_default": True})
 @click.argument("source")
-@click.option("-m", "--model", "bundle", required=True, type=click.Path(path_type=Path), metavar="BUNDLE",
-              help="Folder written by stmask-export.")
+@click.option("-m", "--model", "bundle", type=click.Path(path_type=Path), metavar="BUNDLE",
+              help="Folder written by stmask-export.  [default: the demo model, which knows six kinds of shapes]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR",
               help="Folder for the results.  [default: runs/NAME OF THE SOURCE]")
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run.")
@@ -72,7 +72,7 @@ be written; 5 backend or device; 130 interrupted, the results so far are complet
 @click.option("--image-fps", type=float, default=30.0, help="Frames a second that the images of a folder stand for.")
 @click.version_option(__version__, prog_name="stmask-run")
 @click.pass_context
-def main(ctx: click.Context, /, source: str, bundle: Path, output: Path | None, overwrite: bool, backend: str,
+def main(ctx: click.Context, /, source: str, bundle: Path | None, output: Path | None, overwrite: bool, backend: str,
          device: str, precision: str, threads: int | None, no_video: bool, draw_conf: float, max_frames: int | None,
          image_fps: float, **options: Any) -> None:
     """Find, segment and track the objects of SOURCE with an exported model.

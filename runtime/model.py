@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stmask_deploy.bundle import BundleDescription, read_description
+from stmask_deploy.pretrained import demo_bundle
 
 from .loading import Bundle, open_bundle
 from .options import RunOptions
@@ -21,12 +22,12 @@ from .timing import NoTimer, Timer
 STEP_FPS = 30.0  # frames a second assumed for frames that come without a time
 
 
-def load(bundle: str | Path, backend: str = "onnxruntime", device: str = "auto", precision: str = "f32",
+def load(bundle: str | Path | None = None, backend: str = "onnxruntime", device: str = "auto", precision: str = "f32",
          threads: int | None = None, timer: Timer | None = None, **options: Any) -> Model:
     """Open an exported bundle.
 
     Args:
-        bundle: folder written by `stmask-export`.
+        bundle: folder written by `stmask-export`; None is the demo model that comes with the package.
         backend: onnxruntime | openvino.
         device: auto | cpu | cuda (onnxruntime) | gpu (openvino); auto takes the fastest that works.
         precision: f32 | bf16 | f16; other than f32 with openvino only.
@@ -39,8 +40,9 @@ def load(bundle: str | Path, backend: str = "onnxruntime", device: str = "auto",
         DeviceError: the backend is not installed, or device or precision are not what would be used.
     """
     chosen = RunOptions(**options)
-    resolved = chosen.resolve(read_description(Path(bundle)), is_live=False)
-    opened = open_bundle(bundle, backend, device=device, precision=precision, threads=threads,
+    folder = demo_bundle() if bundle is None else Path(bundle)
+    resolved = chosen.resolve(read_description(folder), is_live=False)
+    opened = open_bundle(folder, backend, device=device, precision=precision, threads=threads,
                          with_temporal=resolved.tracker != "frame")
     return Model(opened, chosen, timer or NoTimer())
 

@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 MAPPED = {"stmask_deploy.export": "export", "stmask_deploy.runtime": "runtime"}
 SCRIPTS = {"stmask-export", "stmask-run", "stmask-verify", "stmask-eval", "stmask-synth", "stmask-train"}
 NOT_SOURCE = shutil.ignore_patterns(".git", ".venv", ".*_cache", ".hypothesis", "__pycache__", "build", "dist", "demo",
-                                    "runs", "*.egg-info", ".gpu", "*.pth")
+                                    "runs", "*.egg-info", ".gpu", "synth")
 
 
 def setup_cfg() -> configparser.ConfigParser:
@@ -65,6 +65,9 @@ def wheel_names(built: Path) -> set[str]:
 def installed_names() -> set[str]:
     """Paths inside the wheel that the sources call for."""
     names = {"stmask_deploy/py.typed"}
+    names |= {path.relative_to(REPOSITORY).as_posix() for folder in ("pretrained", "training/recipes")
+              for path in (REPOSITORY / "stmask_deploy" / folder).rglob("*")
+              if path.is_file() and "__pycache__" not in path.parts}
     names |= {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "stmask_deploy").rglob("*.py")}
     for package, folder in MAPPED.items():
         names |= {f"{package.replace('.', '/')}/{path.name}" for path in (REPOSITORY / folder).glob("*.py")}
@@ -101,7 +104,8 @@ def test_sdist_holds_what_a_build_and_the_tests_need(built: Path) -> None:
         names = {name.partition("/")[2] for name in sdist.getnames()}
     wanted = {"LICENSE", "README.md", "CHANGELOG.md", "Makefile", "constraints.txt", "setup.cfg", "pyproject.toml",
               "stmask_deploy/py.typed", "export/__init__.py", "runtime/__init__.py", "tests/conftest.py",
-              "tests/test_packaging.py"}
+              "tests/test_packaging.py", "stmask_deploy/pretrained/shapes.pth", "stmask_deploy/pretrained/clip.mp4",
+              "stmask_deploy/pretrained/shapes_stmask/frame.onnx", "stmask_deploy/training/recipes/demo.json"}
     assert wanted <= names
     assert not [name for name in names if name.startswith((".venv", "build/", "demo/"))]
 
@@ -114,7 +118,7 @@ def test_metadata(built: Path) -> None:
     assert f"Version: {stmask_deploy.__version__}" in lines
     assert "License-Expression: Apache-2.0" in lines
     assert "Requires-Python: >=3.10" in lines
-    assert {f"Provides-Extra: {extra}" for extra in ("cpu", "gpu", "openvino", "export", "dev")} <= set(lines)
+    assert {f"Provides-Extra: {extra}" for extra in ("cpu", "gpu", "openvino", "export", "train", "dev")} <= set(lines)
     base = [line for line in lines if line.startswith("Requires-Dist:") and "extra ==" not in line]
     assert not [line for line in base if "torch" in line or "onnx" in line]
 

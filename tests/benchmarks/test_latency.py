@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 from latency import SCHEMA, main, pair, split
 from tiny_bundles import write_bundle
 
+from stmask_deploy.pretrained import demo_checkpoint, demo_clip
 from stmask_deploy.runtime.video_writer import VideoWriter
 from stmask_deploy.scenes import render_clip
 
@@ -98,13 +99,10 @@ def test_rounds(frames: int, rounds: int, counts: list[int]) -> None:
 
 
 @pytest.mark.slow
-def test_pytorch_beside_an_exported_checkpoint(tmp_path: Path, clip: Path) -> None:
-    from stmask_deploy.demo import write_checkpoint
-
-    checkpoint, out = tmp_path / "untrained.pth", tmp_path / "out.json"
-    write_checkpoint(checkpoint, list(render_clip(2, (90, 160))))
-    result = run("--checkpoint", checkpoint, "--video", clip, "--rows", "torch:f32,onnxruntime:f32,openvino:f32",
-                 *QUICK, "--json", out)
+def test_pytorch_beside_an_exported_checkpoint(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    result = run("--checkpoint", demo_checkpoint(), "--video", demo_clip(),
+                 "--rows", "torch:f32,onnxruntime:f32,openvino:f32", *QUICK, "--json", out)
     assert result.exit_code == 0, result.output
     rows = json.loads(out.read_text())["bundles"][0]["rows"]
     assert [row["row"] for row in rows] == ["torch:f32", "onnxruntime:f32", "openvino:f32"]
