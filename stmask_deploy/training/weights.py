@@ -79,7 +79,8 @@ def from_checkpoint(path: Path, class_names: tuple[str, ...], seed: int = 0) -> 
 
 def _reordered(rows: Tensor, order: Tensor) -> Tensor:
     """(S * classes, ...) -> the same with the classes of every anchor scale in another order."""
-    return rows.unflatten(0, (-1, len(order)))[:, order].flatten(0, 1)
+    scales: Tensor = rows.unflatten(0, (-1, len(order)))[:, order]
+    return scales.flatten(0, 1)
 
 
 def _he(weight: Tensor) -> None:
