@@ -74,5 +74,5 @@ SPLITS = {split.name: split for split in (
     Split("train", 1, 480, 12, ((0.65, _MIXED), (0.35, HEAVY))),
     Split("val", 2, 30, 30, ((1.0, MODERATE),)),
     Split("hard", 3, 30, 30, ((1.0, replace(HEAVY, jolts=(1, 3))),)),
-    Split("demo", 10, 1, 96, ((1.0, _PLEASANT),)),  # the clip that comes with the package
+    Split("demo", 9, 1, 96, ((1.0, _PLEASANT),)),  # the clip that comes with the package
 )}
