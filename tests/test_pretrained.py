@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import pytest
 from click.testing import CliRunner
+from without_torch import RUN_WITHOUT_TORCH
 
 import stmask_deploy
 from stmask_deploy.bundle import read_description
@@ -17,17 +18,6 @@ from stmask_deploy.datasets.annotations import read_annotations
 from stmask_deploy.evaluation.cli import main as evaluate
 from stmask_deploy.pretrained import demo_annotations, demo_bundle, demo_checkpoint, demo_clip
 from stmask_deploy.runtime.cli import main as run
-
-WITHOUT_TORCH = """
-import sys
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "onnx", "onnxscript", "onnxsim") or name.startswith("stmask_deploy.export"):
-            raise ImportError(f"{name} is blocked")
-sys.meta_path.insert(0, Blocker())
-from stmask_deploy.runtime.cli import main
-main(prog_name="stmask-run")
-"""
 
 
 def test_bundle_and_checkpoint_are_the_same_model_with_all_components() -> None:
@@ -78,7 +68,7 @@ def test_load_without_a_bundle() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_a_run_without_bundle_and_without_torch_finds_the_shapes(tmp_path: Path, backend: str) -> None:
-    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, demo_clip(), "-o", tmp_path, "--backend", backend,
+    done = subprocess.run([sys.executable, "-c", RUN_WITHOUT_TORCH, demo_clip(), "-o", tmp_path, "--backend", backend,
                            "--no-video"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     scores = tmp_path / "scores.json"

@@ -23,7 +23,8 @@ def check_frames(annotations: Annotations, folder: Path) -> None:
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise InputError(f"{len(missing)} of the {len(names)} frames that {annotations.path} lists are not in {folder} "
-                         f"(the first is {missing[0]}); give the folder of the frames with --frames")
+                         f"(the first is {missing[0]}); give the folder of the frames with --frames "
+                         "(for --val: --val-frames)")
 
 
 def read_frame(folder: Path, video: Video, index: int) -> NDArray[np.uint8]:

@@ -13,21 +13,10 @@ import av
 import pytest
 from click.testing import CliRunner, Result
 from tiny_bundles import picture, write_bundle
+from without_torch import RUN_WITHOUT_TORCH
 
 from stmask_deploy.runtime.cli import main
 from stmask_deploy.runtime.results_jsonl import read_results
-
-# Nothing of the export side may be needed: an import of it fails the run.
-WITHOUT_TORCH = """
-import sys
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "onnx", "onnxscript", "onnxsim") or name.startswith("stmask_deploy.export"):
-            raise ImportError(f"{name} is blocked")
-sys.meta_path.insert(0, Blocker())
-from stmask_deploy.runtime.cli import main
-main(prog_name="stmask-run")
-"""
 
 
 def write_clip(path: Path, num_frames: int) -> Path:
@@ -52,7 +41,7 @@ def call(*args: Any) -> Result:
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_a_run_without_torch_and_onnx(bundle: Path, clip: Path, tmp_path: Path, backend: str) -> None:
-    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, clip, "-m", bundle, "--backend", backend],
+    done = subprocess.run([sys.executable, "-c", RUN_WITHOUT_TORCH, clip, "-m", bundle, "--backend", backend],
                           cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
     assert "f32" in done.stderr and "CPU" in done.stderr
@@ -66,7 +55,7 @@ def test_a_run_without_torch_and_onnx(bundle: Path, clip: Path, tmp_path: Path, 
 
 def test_ctrl_c_leaves_readable_results(bundle: Path, tmp_path: Path) -> None:
     clip, out = write_clip(tmp_path / "long.mp4", 3000), tmp_path / "out"
-    process = subprocess.Popen([sys.executable, "-c", WITHOUT_TORCH, clip, "-m", bundle, "-o", out],
+    process = subprocess.Popen([sys.executable, "-c", RUN_WITHOUT_TORCH, clip, "-m", bundle, "-o", out],
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     results = out / "results.jsonl"
     deadline = time.monotonic() + 60

@@ -154,9 +154,11 @@ def test_resuming_needs_a_run_and_takes_no_numbers(clips: Path, tmp_path: Path) 
     assert code == 2 and "there is no training to resume" in output
     assert not (tmp_path / "run").exists()
     code, output = command(clips, "-o", tmp_path / "run", "--resume", "--iterations", 5, "--rate", 1, "--pairs", 2,
-                           "--from", "x.pth", "--input-size", "64x96", "--centerness-order", "anchor")
+                           "--from", "x.pth", "--input-size", "64x96", "--centerness-order", "anchor",
+                           "--recipe", "demo", "--overwrite")
     assert code == 2
-    for option in ("--iterations", "--rate", "--pairs", "--from", "--input-size", "--centerness-order"):
+    for option in ("--iterations", "--rate", "--pairs", "--from", "--input-size", "--centerness-order", "--recipe",
+                   "--overwrite"):
         assert option in output.split("leave out")[1]
 
 
