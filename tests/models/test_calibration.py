@@ -103,3 +103,13 @@ def test_scales_share_weights_and_have_their_own_offsets(kind: Calibration) -> N
     assert both.shape == (1, 6, 4, 5)
     for scale in range(3):
         torch.testing.assert_close(both[:, 2 * scale:2 * scale + 2], layer(x, deltas[:, 4 * scale:4 * scale + 4]))
+
+
+@pytest.mark.parametrize("kind", [Calibration.ADAPTIVE, Calibration.ALIGNED])
+def test_features_follow_the_boxes_without_pulling_at_them(kind: Calibration) -> None:
+    layer = CalibratedPrediction(4, 2, (3, 3), kind)
+    x, deltas = randn(1, 4, 5, 6).requires_grad_(), randn(1, 4, 5, 6).requires_grad_()
+    layer(x, deltas).square().sum().backward()
+    assert deltas.grad is None
+    assert x.grad is not None and float(x.grad.abs().sum()) > 0
+    assert all(parameter.grad is not None for parameter in layer.parameters()), "offsets themselves are learned"

@@ -29,6 +29,16 @@ def test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
 
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(DeviceError, match="process 1 .* PyTorch finds 1"), join_processes(device):
+        pass
+
+
 @pytest.mark.slow
 def test_two_processes_end_with_one_network(tmp_path: Path) -> None:
     lonely = [Thing("box", (30, 40), (0, 0), 30, frames=(0,))]  # in no second frame: nothing for TemporalNet
