@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from stmask_deploy.bundle import read_description
 from stmask_deploy.errors import InputError
-from stmask_deploy.runtime.backends import BACKENDS, PRECISIONS, Backend
+from stmask_deploy.runtime.backends import BACKENDS, PRECISIONS, Backend, Value
 from stmask_deploy.runtime.loading import Bundle, open_bundle
 from stmask_deploy.runtime.model import Model
 from stmask_deploy.runtime.options import RunOptions
@@ -163,10 +163,11 @@ class BoxCounter:
         self._graph = graph
         self._count = 0
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def run(self, inputs: Mapping[str, Value], outputs: Sequence[str] | None = None,
+            keep: Collection[str] = ()) -> dict[str, Value]:
         """See `Backend.run`."""
         self._count += len(inputs["boxes"])
-        return self._graph.run(inputs)
+        return self._graph.run(inputs, outputs, keep)
 
     def take(self) -> int:
         """Boxes since the last call."""

@@ -1,15 +1,13 @@
 """PyTorch behind the runtime's backend interface: the reference that exported graphs are compared with."""
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
-from numpy.typing import NDArray
 
 from stmask_deploy.bundle import BundleDescription
 from stmask_deploy.models.stmask import STMask
-from stmask_deploy.runtime.backends import TensorSpec
+from stmask_deploy.runtime.backends import TensorSpec, Value, chosen_outputs
 from stmask_deploy.runtime.loading import Bundle
 
 from .frame_graph import FrameGraph
@@ -28,11 +26,14 @@ class TorchBackend:
         self._module, self._device = module.eval().to(device), device
         self.input_names, self.output_names = description.tensor_names(role)
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Values for all inputs by name -> all outputs by name."""
+    def run(self, inputs: Mapping[str, Value], outputs: Sequence[str] | None = None,
+            keep: Collection[str] = ()) -> dict[str, Value]:
+        """See `Backend.run`. Everything is computed, and nothing stays on the device: this is the plain reference."""
+        names = chosen_outputs(self.output_names, outputs)
         with torch.no_grad():
-            outputs = self._module(*(torch.from_numpy(inputs[name]).to(self._device) for name in self.input_names))
-        return {name: value.cpu().numpy() for name, value in zip(self.output_names, outputs, strict=True)}
+            values = self._module(*(torch.from_numpy(inputs[name]).to(self._device) for name in self.input_names))
+        found = dict(zip(self.output_names, values, strict=True))
+        return {name: found[name].cpu().numpy() for name in names}
 
 
 def torch_bundle(model: STMask, description: BundleDescription, device: str = "cpu") -> Bundle:

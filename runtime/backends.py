@@ -1,17 +1,16 @@
 """One interface over the libraries that execute the graphs."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
-
-from numpy.typing import NDArray
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from stmask_deploy.bundle import BundleDescription
 from stmask_deploy.errors import InputError
 
 BACKENDS = ("onnxruntime", "openvino")
 PRECISIONS = ("f32", "bf16", "f16")
+Value: TypeAlias = Any  # an array, or where `Backend.run` was told to keep an output: what the backend made of it
 DEVICES = {"onnxruntime": ("auto", "cpu", "cuda"), "openvino": ("auto", "cpu", "gpu")}
 
 
@@ -23,7 +22,7 @@ class TensorSpec(NamedTuple):
 
 
 class Backend(Protocol):
-    """One loaded graph."""
+    """One loaded graph. Several threads may run it at once."""
 
     metadata: BundleDescription  # found in the graph itself
     inputs: Mapping[str, TensorSpec]
@@ -36,9 +35,39 @@ class Backend(Protocol):
     @property
     def output_names(self) -> tuple[str, ...]: ...
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Values for all inputs by name -> all outputs by name, as arrays of their own."""
+    def run(self, inputs: Mapping[str, Value], outputs: Sequence[str] | None = None,
+            keep: Collection[str] = ()) -> dict[str, Value]:
+        """Compute outputs by name.
+
+        Args:
+            inputs: values for all inputs by name: arrays, or what a graph of the same bundle was told to keep.
+            outputs: what to compute and return, in this order; None is everything. Nothing but what these need is
+                computed. Each choice is loaded as a graph of its own when it is first asked for: make few.
+            keep: outputs that may stay on the device. Their values are only good as inputs of this bundle's graphs; on
+                a CPU they are arrays like all others. Names of outputs that are not returned change nothing.
+
+        Returns:
+            Values that outlive the next run.
+
+        Raises:
+            InputError: an output is not one of the graph's.
+            StmaskError: the library failed, for instance because an input has another shape.
+        """
         ...
+
+
+def chosen_outputs(known: Sequence[str], outputs: Sequence[str] | None) -> tuple[str, ...]:
+    """The outputs that a run returns; `known` are the graph's own.
+
+    Raises:
+        InputError: one of them is not known.
+    """
+    if outputs is None:
+        return tuple(known)
+    unknown = [name for name in outputs if name not in known]
+    if unknown:
+        raise InputError(f"the graph has no output {', '.join(unknown)}; it has: {', '.join(known)}")
+    return tuple(dict.fromkeys(outputs))
 
 
 def open_backend(name: str, graph: Path, *, device: str = "auto", precision: str = "f32",

@@ -1,16 +1,17 @@
 """Graphs in ONNX Runtime, on the CPU or on an NVIDIA GPU."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
-
-from numpy.typing import NDArray
 
 from stmask_deploy.bundle import METADATA_KEY, BundleDescription
 from stmask_deploy.errors import DeviceError, InputError, StmaskError
 
-from .backends import TensorSpec, one_line
+from .backends import TensorSpec, Value, chosen_outputs, one_line
+from .onnx_subgraph import keep_outputs
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int64)": "int64"}
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -37,6 +38,9 @@ class OnnxRuntimeBackend:
         self.outputs: Mapping[str, TensorSpec] = {entry.name: _spec(entry) for entry in self._session.get_outputs()}
         words = "CUDA" if provider == _CUDA else f"CPU, {_threads_in_words(threads)}"
         self.device = f"ONNX Runtime {ort.__version__}, {precision}, {words}{note}"
+        self._open_part = partial(_open_part, ort, graph, provider, threads)
+        self._parts: dict[frozenset[str], Any] = {frozenset(self.outputs): self._session}  # sessions by outputs
+        self._lock = Lock()
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -46,13 +50,25 @@ class OnnxRuntimeBackend:
     def output_names(self) -> tuple[str, ...]:
         return tuple(self.outputs)
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def run(self, inputs: Mapping[str, Value], outputs: Sequence[str] | None = None,
+            keep: Collection[str] = ()) -> dict[str, Value]:
         """See `Backend.run`."""
+        names = chosen_outputs(self.output_names, outputs)
+        if not names:
+            return {}
+        session = self._session_for(names)
         try:
-            values = self._session.run(self.output_names, dict(inputs))
+            values = session.run(names, dict(inputs))
         except Exception as error:  # ONNX Runtime's own exception classes have no common base but this
             raise StmaskError(f"ONNX Runtime failed in the graph: {one_line(error)}") from error
-        return dict(zip(self.output_names, values, strict=True))
+        return dict(zip(names, values, strict=True))
+
+    def _session_for(self, names: tuple[str, ...]) -> Any:
+        with self._lock:
+            key = frozenset(names)
+            if key not in self._parts:
+                self._parts[key] = self._open_part(names)
+            return self._parts[key]
 
 
 def _import_library() -> Any:
@@ -77,7 +93,18 @@ def _choose_provider(ort: Any, device: str) -> tuple[str, str]:
                       f"{', '.join(available)}; install stmask-deploy[gpu] instead of stmask-deploy[cpu], or use cpu")
 
 
-def _open_session(ort: Any, graph: Path, provider: str, threads: int | None) -> Any:
+def _open_part(ort: Any, graph: Path, provider: str, threads: int | None, outputs: Collection[str]) -> Any:
+    """A session that computes only these outputs."""
+    try:
+        part = keep_outputs(graph.read_bytes(), outputs)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{graph} cannot be reduced to {', '.join(outputs)} ({one_line(error)}); "
+                         "export the checkpoint again") from error
+    return _open_session(ort, graph, provider, threads, part)
+
+
+def _open_session(ort: Any, graph: Path, provider: str, threads: int | None, model: bytes | None = None) -> Any:
+    """A session on the file `graph`, or on `model` where a part of it is meant."""
     options = ort.SessionOptions()
     options.log_severity_level = 4  # every failure arrives as an exception, with its message
     options.intra_op_num_threads = threads or 0
@@ -92,7 +119,7 @@ def _open_session(ort: Any, graph: Path, provider: str, threads: int | None) -> 
         # for the fastest convolution would start again for every number of tracked objects, hence the heuristic.
         providers.insert(0, (_CUDA, {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}))
     try:
-        session = ort.InferenceSession(str(graph), options, providers=providers)
+        session = ort.InferenceSession(str(graph) if model is None else model, options, providers=providers)
     except Exception as error:  # see `run`
         raise InputError(f"{graph}: ONNX Runtime {ort.__version__} cannot load it ({one_line(error)}); "
                          "export the checkpoint again or update onnxruntime") from error

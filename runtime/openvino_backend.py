@@ -1,13 +1,14 @@
 """Graphs in OpenVINO, on the CPU or on an Intel GPU."""
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stmask_deploy.bundle import (
     FRAME_INPUTS,
@@ -19,7 +20,7 @@ from stmask_deploy.bundle import (
 )
 from stmask_deploy.errors import DeviceError, InputError, StmaskError
 
-from .backends import TensorSpec, one_line
+from .backends import TensorSpec, Value, chosen_outputs, one_line
 
 _NAMES = frozenset(FRAME_INPUTS + FRAME_OUTPUTS + TEMPORAL_INPUTS + TEMPORAL_OUTPUTS)
 
@@ -36,10 +37,13 @@ class OpenVinoBackend:
             raise InputError(f"{graph} was not exported by this tool (it carries no description); use stmask-export")
         self.metadata = BundleDescription.from_json(model.get_rt_info(METADATA_KEY).astype(str),
                                                     f"the description in {graph}")
-        compiled = _compile(ov, core, model, graph, plugin, precision, threads)
+        compiled = _compile(ov, core, model, graph=graph, plugin=plugin, precision=precision, threads=threads)
         self.inputs: Mapping[str, TensorSpec] = {_name(port): _spec(port) for port in compiled.inputs}
         self.outputs: Mapping[str, TensorSpec] = {_name(port): _spec(port) for port in compiled.outputs}
-        self._request = compiled.create_infer_request()
+        self._model = model
+        self._compile = partial(_compile, ov, core, graph=graph, plugin=plugin, precision=precision, threads=threads)
+        self._parts = {frozenset(self.outputs): _Requests(compiled)}
+        self._lock = Lock()
         version = ov.get_version().split("-")[0]
         used = "CPU" if plugin == "CPU" else core.get_property(plugin, "FULL_DEVICE_NAME")
         count = f", {compiled.get_property('INFERENCE_NUM_THREADS')} threads" if plugin == "CPU" else ""
@@ -53,14 +57,52 @@ class OpenVinoBackend:
     def output_names(self) -> tuple[str, ...]:
         return tuple(self.outputs)
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def run(self, inputs: Mapping[str, Value], outputs: Sequence[str] | None = None,
+            keep: Collection[str] = ()) -> dict[str, Value]:
         """See `Backend.run`."""
+        names = chosen_outputs(self.output_names, outputs)
+        if not names:
+            return {}
+        requests = self._requests_for(names)
         try:
-            # Inputs are only read until the call returns, so they need no copy; outputs outlive the next call.
-            values = self._request.infer(dict(inputs), share_inputs=True, share_outputs=False)
+            with requests.borrowed() as request:
+                # Inputs are only read until the call returns, so they need no copy; outputs outlive the next call.
+                values = request.infer(dict(inputs), share_inputs=True, share_outputs=False)
         except (RuntimeError, TypeError, ValueError) as error:
             raise StmaskError(f"OpenVINO failed in the graph: {one_line(error)}") from error
-        return {name: np.asarray(values[index]) for index, name in enumerate(self.outputs)}
+        return {name: np.asarray(values[requests.outputs.index(name)]) for name in names}
+
+    def _requests_for(self, names: tuple[str, ...]) -> _Requests:
+        with self._lock:
+            key = frozenset(names)
+            if key not in self._parts:
+                import openvino
+
+                results = [port.node for port in self._model.outputs if _name(port) in key]
+                part = openvino.Model(results, self._model.get_parameters(), self._model.get_friendly_name())
+                self._parts[key] = _Requests(self._compile(part))
+            return self._parts[key]
+
+
+class _Requests:
+    """The infer requests of one compiled model: one for each thread that is inside at the same time."""
+
+    def __init__(self, compiled: Any) -> None:
+        self.outputs = [_name(port) for port in compiled.outputs]
+        self._compiled = compiled
+        self._idle: list[Any] = [compiled.create_infer_request()]
+        self._lock = Lock()
+
+    @contextmanager
+    def borrowed(self) -> Iterator[Any]:
+        """A request that nobody else uses until the block ends."""
+        with self._lock:
+            request = self._idle.pop() if self._idle else self._compiled.create_infer_request()
+        try:
+            yield request
+        finally:
+            with self._lock:
+                self._idle.append(request)
 
 
 def _import_library() -> Any:
@@ -105,7 +147,7 @@ def _read(core: Any, graph: Path) -> Any:
                          "export the checkpoint again") from error
 
 
-def _compile(ov: Any, core: Any, model: Any, graph: Path, plugin: str, precision: str, threads: int | None) -> Any:
+def _compile(ov: Any, core: Any, model: Any, *, graph: Path, plugin: str, precision: str, threads: int | None) -> Any:
     """The model compiled for latency, once it is certain that device and precision are the ones asked for."""
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": getattr(ov.Type, precision)}
     if threads is not None and plugin == "CPU":

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,43 @@ def test_outputs_outlive_the_next_run(bundle: Path, name: str) -> None:
     before = {key: value.copy() for key, value in first.items()}
     backend.run({"frame": preprocess(picture(255), DESCRIPTION.model)[0]})
     assert all(np.array_equal(first[key], before[key]) for key in first)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_only_what_is_asked_for_is_returned(bundle: Path, name: str) -> None:
+    backend = open_backend(name, graph_path(bundle, "frame", name), device="cpu")
+    feeds = {"frame": preprocess(picture(51), DESCRIPTION.model)[0]}
+    whole = backend.run(feeds)
+    for asked in (("num_candidates", "boxes"), ("boxes", "num_candidates"), ("fpn",), ("fpn", "fpn"), ()):
+        part = backend.run(feeds, asked, keep=("fpn", "prototypes"))
+        assert tuple(part) == tuple(dict.fromkeys(asked))
+        assert all(np.array_equal(part[key], whole[key]) for key in part)
+    assert all(np.array_equal(backend.run(feeds)[key], whole[key]) for key in whole)  # the whole graph is as it was
+    with pytest.raises(InputError, match="no output mask, fpm; it has: .*boxes"):
+        backend.run(feeds, ["mask", "fpn", "fpm"])
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_what_is_kept_goes_into_the_temporal_graph(bundle: Path, name: str) -> None:
+    frame, temporal = (open_backend(name, graph_path(bundle, role, name), device="cpu") for role in DESCRIPTION.roles)
+    before, now = (frame.run({"frame": preprocess(picture(level), DESCRIPTION.model)[0]}, keep=("fpn", "temporal"))
+                   for level in (51, 102))
+    outputs = temporal.run({"prev_fpn": before["fpn"], "fpn": now["fpn"], "prev_temporal": before["temporal"],
+                            "temporal": now["temporal"], "boxes": np.zeros((2, 4), np.float32)}, ("box_deltas",))
+    assert np.allclose(outputs["box_deltas"], 0.4) and len(outputs) == 1
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_threads_do_not_get_each_others_values(bundle: Path, name: str) -> None:
+    backend = open_backend(name, graph_path(bundle, "frame", name), device="cpu", threads=1)
+
+    def run(level: int) -> float:
+        outputs = ("fpn", "boxes") if level % 2 else None
+        return float(backend.run({"frame": np.full((1, 40, 64, 3), level, np.uint8)}, outputs)["fpn"].max())
+
+    levels = list(range(1, 200))
+    with ThreadPoolExecutor(4) as pool:
+        assert np.allclose(list(pool.map(run, levels)), np.array(levels) / 255)
 
 
 @pytest.mark.parametrize(("name", "library"), [("onnxruntime", "ONNX Runtime"), ("openvino", "OpenVINO")])
