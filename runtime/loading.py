@@ -4,13 +4,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from stmask_deploy.bundle import BundleDescription, read_description
+from stmask_deploy.bundle import OWN_GRAPHS, BundleDescription, read_description
 from stmask_deploy.errors import InputError
 from stmask_deploy.geometry import level_sizes
 
 from .backends import Backend, TensorSpec, check_request, open_backend
 
 MAX_GRAPH_BYTES = 2**31  # an ONNX file cannot be larger
+_EXPORT_OPTIONS = {"f16": "--half"}  # of stmask-export, by the precision whose graphs it writes
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,10 @@ def open_bundle(folder: str | Path, backend: str = "onnxruntime", *, device: str
     description = read_description(folder)
     roles = description.roles if with_temporal else description.roles[:1]
     for role in roles:
-        _check_file(description.graph_path(folder, role, backend), backend)
+        _check_file(description.graph_path(folder, role, backend, precision), backend, precision)
     graphs = {}
     for role in roles:
-        path = description.graph_path(folder, role, backend)
+        path = description.graph_path(folder, role, backend, precision)
         graph = open_backend(backend, path, device=device, precision=precision, threads=threads)
         if graph.metadata.export_id != description.export_id:
             raise InputError(f"{path} is of export {graph.metadata.export_id} but the bundle is of export "
@@ -54,9 +55,11 @@ def open_bundle(folder: str | Path, backend: str = "onnxruntime", *, device: str
     return Bundle(description, graphs["frame"], graphs.get("temporal"))
 
 
-def _check_file(path: Path, backend: str) -> None:
+def _check_file(path: Path, backend: str, precision: str) -> None:
     if not path.is_file():
-        cure = "stmask-export CHECKPOINT --openvino makes it" if backend == "openvino" else "export again"
+        options = ["--openvino"] if backend == "openvino" else []
+        options += [_EXPORT_OPTIONS[precision]] if precision in OWN_GRAPHS[backend] else []
+        cure = f"stmask-export CHECKPOINT {' '.join(options)} makes it" if options else "export again"
         raise InputError(f"the bundle has no {path.parent.name}/{path.name} for backend {backend}: {cure}")
     parts = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
     for part in parts:

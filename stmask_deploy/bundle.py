@@ -1,7 +1,8 @@
 """The description of an exported bundle: what `stmask.json`, the graphs' metadata and the IR's `rt_info` all carry.
 
 A bundle is a folder: `frame.onnx`, `temporal.onnx` (absent for models without temporal fusion), `stmask.json`,
-`export_report.json` and, when asked for, `openvino/frame.xml|bin` and `openvino/temporal.xml|bin`.
+`export_report.json` and, when asked for, `openvino/frame.xml|bin` and `openvino/temporal.xml|bin`, and graphs of other
+precisions beside those of f32 (`frame_f16.onnx`).
 """
 from __future__ import annotations
 
@@ -21,6 +22,8 @@ REPORT_FILE = "export_report.json"
 METADATA_KEY = "stmask"  # the description as JSON, in metadata_props and rt_info
 OPENVINO_FOLDER = "openvino"
 ROLES = ("frame", "temporal")
+# The precisions whose graphs are files of their own, by backend; all others run the file of f32.
+OWN_GRAPHS: Mapping[str, tuple[str, ...]] = {"onnxruntime": ("f16",), "openvino": ()}
 
 # Names of the graphs' inputs and outputs: exporter, verifier and runtime all read these.
 FRAME_INPUTS = ("frame",)
@@ -44,6 +47,7 @@ class BundleDescription:
     dcn: str  # native | gridsample: how deformable convolution was lowered
     tool_version: str
     openvino_weights: str | None = None  # f32 | f16, None without IR
+    precisions: tuple[str, ...] = ()  # of the graphs that are there beside those of f32, see `OWN_GRAPHS`
     tolerances: Mapping[str, float] = field(default_factory=dict)  # backend -> largest error, as share of range
 
     @property
@@ -57,11 +61,12 @@ class BundleDescription:
             return TEMPORAL_INPUTS, TEMPORAL_OUTPUTS
         return FRAME_INPUTS, FRAME_OUTPUTS if self.model.temporal is not None else FRAME_OUTPUTS[:-2]
 
-    def graph_path(self, folder: Path, role: str, backend: str) -> Path:
-        """Where the graph of `role` (frame | temporal) lies for `backend` (onnxruntime | openvino)."""
+    def graph_path(self, folder: Path, role: str, backend: str, precision: str = "f32") -> Path:
+        """Where the graph of `role` (frame | temporal) lies for `backend` (onnxruntime | openvino) at `precision`."""
+        stem = f"{role}_{precision}" if precision in OWN_GRAPHS[backend] else role
         if backend == "openvino":
-            return folder / OPENVINO_FOLDER / f"{role}.xml"
-        return folder / f"{role}.onnx"
+            return folder / OPENVINO_FOLDER / f"{stem}.xml"
+        return folder / f"{stem}.onnx"
 
     def to_dict(self) -> dict[str, Any]:
         values = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
@@ -89,7 +94,8 @@ class BundleDescription:
         names = {entry.name for entry in dataclasses.fields(cls)}
         try:
             values = {key: value for key, value in values.items() if key in names}
-            return cls(**{**values, "model": ModelConfig.from_dict(values["model"])})
+            return cls(**{**values, "model": ModelConfig.from_dict(values["model"]),
+                          "precisions": tuple(values.get("precisions", ()))})
         except (KeyError, TypeError, InputError) as error:
             raise InputError(f"{where} is incomplete or damaged ({error}); export the checkpoint again") from error
 

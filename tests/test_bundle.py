@@ -42,6 +42,17 @@ def test_graphs() -> None:
     folder = Path("bundle")
     assert DESCRIPTION.graph_path(folder, "frame", "onnxruntime") == folder / "frame.onnx"
     assert DESCRIPTION.graph_path(folder, "temporal", "openvino") == folder / "openvino" / "temporal.xml"
+    assert DESCRIPTION.graph_path(folder, "frame", "onnxruntime", "f16") == folder / "frame_f16.onnx"
+    # OpenVINO rounds the graph of f32 itself.
+    assert DESCRIPTION.graph_path(folder, "frame", "openvino", "bf16") == folder / "openvino" / "frame.xml"
+
+
+def test_precisions_survive_the_file() -> None:
+    half = replace(DESCRIPTION, precisions=("f16",))
+    assert BundleDescription.from_json(half.to_json(), "x") == half
+    values = json.loads(DESCRIPTION.to_json())
+    del values["precisions"]  # as in bundles of earlier versions
+    assert BundleDescription.from_json(json.dumps(values), "x") == DESCRIPTION
 
 
 def test_tensor_names() -> None:
