@@ -21,6 +21,7 @@ from stmask_deploy.bundle import (
 from stmask_deploy.errors import DeviceError, InputError, StmaskError
 
 from .backends import TensorSpec, Value, chosen_outputs, one_line
+from .openvino_sampling import expand_deformable
 
 _NAMES = frozenset(FRAME_INPUTS + FRAME_OUTPUTS + TEMPORAL_INPUTS + TEMPORAL_OUTPUTS)
 
@@ -37,6 +38,8 @@ class OpenVinoBackend:
             raise InputError(f"{graph} was not exported by this tool (it carries no description); use stmask-export")
         self.metadata = BundleDescription.from_json(model.get_rt_info(METADATA_KEY).astype(str),
                                                     f"the description in {graph}")
+        if plugin == "CPU" and precision == "bf16":
+            expand_deformable(model)
         compiled = _compile(ov, core, model, graph=graph, plugin=plugin, precision=precision, threads=threads)
         self.inputs: Mapping[str, TensorSpec] = {_name(port): _spec(port) for port in compiled.inputs}
         self.outputs: Mapping[str, TensorSpec] = {_name(port): _spec(port) for port in compiled.outputs}

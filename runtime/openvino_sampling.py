@@ -1,0 +1,134 @@
+"""Deformable convolution for OpenVINO's CPU plugin in bf16: gathered pixels instead of its f32 kernel.
+
+The plugin's own kernel computes in f32 whatever the hint says, between two conversions. Standard operators follow the
+hint, but the usual ones (GridSample) fail in bf16: it keeps 8 bits, and the position 60.3 becomes 60.25 or 60.5. Here
+only the *offset* is ever a floating point number. Its whole part moves an integer cell, which is exact, and its
+fraction, in [0, 1), becomes the weights of the four pixels around it: the rounding of bf16 is that of any other layer.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Node = Any  # an openvino.Node or openvino.Output, of a package that may be absent
+Size = tuple[int, int]  # (height, width)
+
+KIND = "DeformableConvolution"
+
+
+def expand_deformable(model: Any) -> int:
+    """Replace every deformable convolution of an `openvino.Model` by standard operators, in place.
+
+    Left alone are those that this project does not write: with groups, dilation, or sizes that are not fixed.
+
+    Returns:
+        How many were replaced.
+    """
+    from openvino.utils import replace_node
+
+    found = [node for node in model.get_ordered_ops() if node.get_type_name() == KIND and _is_supported(node)]
+    for node in found:
+        replace_node(node, _expanded(node))
+    return len(found)
+
+
+def _is_supported(node: Node) -> bool:
+    attributes = node.get_attributes()
+    is_static = all(port.get_partial_shape().is_static for port in (*node.inputs(), node.output(0)))
+    return bool(is_static and node.input(0).get_shape()[0] == 1 and attributes["group"] == 1
+                and attributes["deformable_group"] == 1 and list(attributes["dilations"]) == [1, 1])
+
+
+def _expanded(node: Node) -> Node:
+    """(1, C, H, W), offsets (1, 2 * taps, h, w), weights (O, C, kh, kw), perhaps masks -> (1, O, h, w)."""
+    from openvino import opset13 as op
+
+    x, offset, weight, *masks = (port.get_source_output() for port in node.inputs())
+    attributes = node.get_attributes()
+    filters, channels, *kernel = weight.get_shape()
+    out_h, out_w = node.output(0).get_shape()[2:]
+    cells, taps = out_h * out_w, kernel[0] * kernel[1]
+
+    offset = op.reshape(offset, _ints([taps, 2, cells]), special_zero=False)
+    whole = op.floor(offset)
+    share = op.subtract(offset, whole)
+    # A float far outside of the integers' range has no integer. These are inside and, as before, off the map.
+    reach = np.float32(2 * (max(x.get_shape()[2:]) + max(kernel)) + max(out_h, out_w) * max(attributes["strides"]))
+    start = _starts((out_h, out_w), (kernel[0], kernel[1]), attributes["strides"], attributes["pads_begin"])
+    corner = op.add(op.convert(op.clamp(whole, -reach, reach), "i32"), op.constant(start))
+    factors = op.reshape(masks[0], _ints([taps, cells]), special_zero=False) if masks else None
+    sampled = _bilinear(x, corner, share, factors)  # (cells, taps, C)
+
+    columns = op.reshape(sampled, _ints([cells, taps * channels]), special_zero=False)
+    rows = op.reshape(op.transpose(weight, _ints([2, 3, 1, 0])), _ints([taps * channels, filters]), special_zero=False)
+    out = op.matmul(columns, rows, False, False)  # (cells, O)
+    result = op.transpose(op.reshape(out, _ints([1, out_h, out_w, filters]), special_zero=False), _ints([0, 3, 1, 2]))
+    result.set_friendly_name(node.get_friendly_name())
+    return result
+
+
+def _starts(out: Size, kernel: Size, strides: list[int], pads: list[int]) -> NDArray[np.int32]:
+    """(taps, 2, cells) row and column that each tap of each cell reads without offsets."""
+    starts = np.zeros((*kernel, 2, *out), np.int32)
+    starts[:, :, 0] = np.arange(kernel[0])[:, None, None, None] + np.arange(out[0])[:, None] * strides[0] - pads[0]
+    starts[:, :, 1] = np.arange(kernel[1])[None, :, None, None] + np.arange(out[1])[None, :] * strides[1] - pads[1]
+    return starts.reshape(kernel[0] * kernel[1], 2, out[0] * out[1])
+
+
+def _bilinear(x: Node, corner: Node, share: Node, factors: Node | None) -> Node:
+    """Values of a map between its pixels, zeros beyond its border.
+
+    Args:
+        x: (1, C, H, W).
+        corner: (taps, 2, cells) int32 row and column of the upper left pixel.
+        share: (taps, 2, cells) in [0, 1), how far down and right of it.
+        factors: (taps, cells) on the result, or None.
+
+    Returns:
+        (cells, taps, C).
+    """
+    from openvino import opset13 as op
+
+    channels, height, width = x.get_shape()[1:]
+    ring = _ints([0, 0, 1, 1])  # of zeros around the map: where every sample off the map is read
+    padded = op.pad(x, ring, ring, "constant", op.constant(np.float32(0)))
+    pixels = op.reshape(op.transpose(padded, _ints([0, 2, 3, 1])), _ints([(height + 2) * (width + 2), channels]),
+                        special_zero=False)
+    one = op.constant(np.float32(1))
+    total = None
+    for down in (0, 1):
+        weight_y = _axis(share, 0) if down else op.subtract(one, _axis(share, 0))
+        if factors is not None:
+            weight_y = op.multiply(weight_y, factors)
+        row = op.multiply(_in_ring(_axis(corner, 0), down, height), op.constant(np.int32(width + 2)))
+        for right in (0, 1):
+            weight_x = _axis(share, 1) if right else op.subtract(one, _axis(share, 1))
+            index = op.add(row, _in_ring(_axis(corner, 1), right, width))  # (taps, cells)
+            found = op.gather(pixels, op.transpose(index, _ints([1, 0])), op.constant(np.int32(0)))
+            weight = op.unsqueeze(op.transpose(op.multiply(weight_y, weight_x), _ints([1, 0])), _ints([2]))
+            part = op.multiply(found, weight)
+            total = part if total is None else op.add(total, part)
+    return total
+
+
+def _in_ring(cell: Node, step: int, length: int) -> Node:
+    """Index of `cell + step` in an axis of `length` cells with one more at both ends, which stand for all beyond."""
+    from openvino import opset13 as op
+
+    moved = op.add(cell, op.constant(np.int32(step + 1)))
+    return op.minimum(op.maximum(moved, op.constant(np.int32(0))), op.constant(np.int32(length + 1)))
+
+
+def _axis(values: Node, index: int) -> Node:
+    """(taps, 2, cells) -> (taps, cells)."""
+    from openvino import opset13 as op
+
+    return op.gather(values, op.constant(np.int32(index)), op.constant(np.int32(1)))
+
+
+def _ints(values: list[int]) -> Node:
+    from openvino import opset13 as op
+
+    return op.constant(np.array(values, np.int64))

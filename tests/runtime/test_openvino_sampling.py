@@ -1,0 +1,113 @@
+"""Deformable convolution from standard operators against OpenVINO's own kernel."""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+ov = pytest.importorskip("openvino")
+
+from stmask_deploy.runtime.openvino_sampling import KIND, expand_deformable  # noqa: E402
+
+Arrays = dict[str, NDArray[np.float32]]
+
+
+def deformable_model(feeds: Arrays, weight: NDArray[np.float32], strides: list[int], pads: list[int], *,
+                     dilation: int = 1) -> Any:
+    """A model of one deformable convolution; `feeds` name its inputs x, offset and perhaps mask."""
+    from openvino import opset8 as op
+
+    inputs = {name: op.parameter(value.shape, np.float32, name=name) for name, value in feeds.items()}
+    mask = {"mask": inputs["mask"]} if "mask" in inputs else {}
+    out = op.deformable_convolution(inputs["x"], inputs["offset"], op.constant(weight), strides, pads, pads,
+                                    [dilation, dilation], bilinear_interpolation_pad=True, **mask)
+    return ov.Model([out], list(inputs.values()))
+
+
+def run(model: Any, feeds: Arrays, precision: str = "f32") -> NDArray[np.float32]:
+    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision})
+    if compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() != precision:
+        pytest.skip(f"this CPU does not compute in {precision}")
+    return np.array(compiled(feeds)[0])
+
+
+def kinds(model: Any) -> set[str]:
+    return {node.get_type_name() for node in model.get_ordered_ops()}
+
+
+def random_case(kernel: tuple[int, int], stride: int, with_mask: bool, spread: float
+                ) -> tuple[Arrays, NDArray[np.float32], list[int], list[int]]:
+    rng = np.random.default_rng(kernel[0] * 10 + kernel[1] + stride)
+    height, width, channels, filters = 9, 13, 6, 5
+    pads = [kernel[0] // 2, kernel[1] // 2]
+    out = [(size + 2 * pad - side) // stride + 1 for size, pad, side in zip((height, width), pads, kernel, strict=True)]
+    taps = kernel[0] * kernel[1]
+    feeds = {"x": rng.standard_normal((1, channels, height, width)).astype(np.float32),
+             "offset": (spread * rng.standard_normal((1, 2 * taps, *out))).astype(np.float32)}
+    if with_mask:
+        feeds["mask"] = rng.uniform(size=(1, taps, *out)).astype(np.float32)
+    weight = rng.standard_normal((filters, channels, *kernel)).astype(np.float32)
+    return feeds, weight, [stride, stride], pads
+
+
+@pytest.mark.parametrize("kernel", [(3, 3), (3, 5), (5, 3), (1, 1), (2, 4)])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("with_mask", [False, True])
+@pytest.mark.parametrize("spread", [0.0, 1.5, 40.0], ids=["none", "near", "far off the map"])
+def test_equals_the_kernel_in_f32(kernel: tuple[int, int], stride: int, with_mask: bool, spread: float) -> None:
+    feeds, weight, strides, pads = random_case(kernel, stride, with_mask, spread)
+    expected = run(deformable_model(feeds, weight, strides, pads), feeds)
+    model = deformable_model(feeds, weight, strides, pads)
+    assert expand_deformable(model) == 1
+    assert KIND not in kinds(model)
+    np.testing.assert_allclose(run(model, feeds), expected, atol=2e-5)
+
+
+def test_offsets_beyond_every_integer_read_zeros() -> None:
+    feeds, weight, strides, pads = random_case((3, 3), 1, False, 0.0)
+    feeds["offset"][:] = 3e9
+    feeds["offset"][:, 0::2] = -1e20
+    model = deformable_model(feeds, weight, strides, pads)
+    expand_deformable(model)
+    np.testing.assert_array_equal(run(model, feeds), 0)
+
+
+def test_bf16_reads_the_right_pixel_where_bf16_cannot_count_them() -> None:
+    width, rng = 300, np.random.default_rng(0)
+    x = rng.integers(-100, 100, (1, 1, 2, width)).astype(np.float32)  # whole numbers of 7 bits: exact in bf16
+    offset = np.zeros((1, 2, 2, width), np.float32)
+    offset[0, 1] = rng.integers(-3, 4, (2, width))
+    offset[0, 1, :, -3:] = offset[0, 1, :, :3] = 0  # stays on the map
+    feeds = {"x": x, "offset": offset}
+    model = deformable_model(feeds, np.ones((1, 1, 1, 1), np.float32), [1, 1], [0, 0])
+    expand_deformable(model)
+    columns = (np.arange(width) + offset[0, 1]).astype(int)
+    np.testing.assert_array_equal(run(model, feeds, "bf16")[0, 0], np.take_along_axis(x[0, 0], columns, axis=1))
+
+
+def test_bf16_interpolates_as_closely_as_the_kernel_between_rounded_numbers() -> None:
+    feeds, weight, strides, pads = random_case((3, 3), 1, True, 1.5)
+    exact = run(deformable_model(feeds, weight, strides, pads), feeds)
+    model = deformable_model(feeds, weight, strides, pads)
+    expand_deformable(model)
+    error = np.sqrt(np.mean((run(model, feeds, "bf16") - exact) ** 2)) / exact.std()
+    assert error < 0.01  # 2 to 8 % where coordinates are rounded
+
+
+def test_convolutions_of_another_make_stay() -> None:
+    feeds, weight, strides, _ = random_case((3, 3), 1, False, 1.0)
+    feeds["offset"] = np.zeros((1, 18, 9, 13), np.float32)
+    model = deformable_model(feeds, weight, strides, [2, 2], dilation=2)
+    assert expand_deformable(model) == 0
+    assert KIND in kinds(model)
+
+
+def test_the_graph_keeps_names_and_what_else_it_computes() -> None:
+    feeds, weight, strides, pads = random_case((3, 3), 1, False, 1.0)
+    model = deformable_model(feeds, weight, strides, pads)
+    model.outputs[0].get_tensor().set_names({"out"})
+    expand_deformable(model)
+    assert model.output("out").get_partial_shape().to_shape() == ov.Shape([1, 5, 9, 13])
+    assert expand_deformable(model) == 0
