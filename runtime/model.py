@@ -1,8 +1,8 @@
 """The Python API: `load` a bundle, `track` a source or `step` through frames of your own."""
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from .loading import Bundle, open_bundle
 from .options import RunOptions
 from .pipeline import Pipeline
 from .result import FrameResult
-from .sources import Frame, FrameSource, open_source
+from .sources import FrameSource, open_source
 from .timing import NoTimer, Timer
+from .tracking import TrackedFrame, is_overlapped, track_in_turn, track_overlapped
 
 STEP_FPS = 30.0  # frames a second assumed for frames that come without a time
 
@@ -50,7 +51,7 @@ def load(bundle: str | Path | None = None, backend: str = "onnxruntime", device:
 class Model:
     """An opened bundle and one video in progress.
 
-    Not for several threads at once; open one model for each video that runs at the same time.
+    Not for several threads at once: `fork` one model for each video that runs at the same time.
     """
 
     def __init__(self, bundle: Bundle, options: RunOptions, timer: Timer) -> None:
@@ -80,7 +81,14 @@ class Model:
 
         Counted in frames where they could have changed the result: export with more `--max-candidates`.
         """
-        return self._pipeline.lost_candidates
+        return self._lost_candidates
+
+    def fork(self) -> Model:
+        """A model for another video, on the same graphs and with the same options and timer.
+
+        It costs next to nothing, and may run in another thread at the same time.
+        """
+        return Model(self._bundle, self._asked, self.timer)
 
     def reset(self, is_live: bool = False) -> None:
         """Forget all objects: the next frame is the first of another video, ids start at 0.
@@ -91,6 +99,7 @@ class Model:
         self._options = self._asked.resolve(self.description, is_live)
         self._pipeline = Pipeline(self._bundle, self._options, self.timer)
         self._next_index = 0
+        self._lost_candidates = 0
 
     def step(self, image: NDArray[np.uint8], time_s: float | None = None) -> FrameResult:
         """Take in the next frame of a video.
@@ -103,39 +112,44 @@ class Model:
             InputError: `image` is not such an array.
         """
         index = self._next_index
-        return self._step(image, index, index / STEP_FPS if time_s is None else time_s)
-
-    def _step(self, image: NDArray[np.uint8], index: int, time_s: float) -> FrameResult:
-        result = self._pipeline.step(image, index, time_s)
+        result = self._pipeline.step(image, index, index / STEP_FPS if time_s is None else time_s)
         self._next_index = index + 1
+        self._lost_candidates = self._pipeline.lost_candidates
         return result
 
-    def track(self, source: str | int | Path, *, image_fps: float = 30.0,
-              max_frames: int | None = None) -> Iterator[FrameResult]:
-        """Run a whole source: one result a frame, as soon as it is there.
+    def track(self, source: str | int | Path, *, image_fps: float = 30.0, max_frames: int | None = None,
+              mode: str = "auto") -> Generator[FrameResult, None, None]:
+        """Run a whole source: one result a frame.
+
+        In mode `latency` a frame is read when its result is asked for, and nothing happens in between. In mode
+        `throughput` threads work a few frames ahead of the reader; results and their order are the same. The threads
+        end with the iterator: when it is read out, closed or dropped. Until then the model must not be used otherwise.
 
         Args:
             source: video file, folder of images, image, or camera number.
             image_fps: frames a second that the images of a folder stand for.
             max_frames: stop after that many.
+            mode: latency | throughput | auto: throughput for video files and folders, latency otherwise.
 
         Raises:
-            InputError: the source cannot be read.
+            InputError: the source cannot be read, or `mode` is not known.
             DeviceError: the camera does not open.
         """
-        with open_source(source, image_fps=image_fps) as opened:
-            for _, result in self.track_frames(opened, max_frames=max_frames):
-                yield result
+        with open_source(source, image_fps=image_fps) as opened, \
+                closing(self.track_frames(opened, max_frames=max_frames, mode=mode)) as frames:
+            for tracked in frames:
+                yield tracked.result
 
-    def track_frames(self, source: FrameSource, *,
-                     max_frames: int | None = None) -> Iterator[tuple[Frame, FrameResult]]:
-        """As `track`, for a source that is open already: every frame with its result. The source is not closed."""
+    def track_frames(self, source: FrameSource, *, max_frames: int | None = None,
+                     mode: str = "auto") -> Generator[TrackedFrame, None, None]:
+        """As `track`, for a source that is open already: every frame with its result.
+
+        The source is not closed. It must not be closed before this generator is read out or closed itself.
+        """
         self.reset(source.is_live)
-        frames = islice(source, max_frames)
-        while True:
-            with self.timer.stage("decode"):
-                frame = next(frames, None)
-            if frame is None:
-                return
-            yield frame, self._step(frame.image, frame.index, frame.time_s)
-            self.timer.end_frame()
+        run = track_overlapped if is_overlapped(mode, source) else track_in_turn
+        with closing(run(self._pipeline, source, max_frames, self.timer)) as frames:
+            for tracked in frames:
+                self._next_index = tracked.frame.index + 1
+                self._lost_candidates = tracked.lost_candidates
+                yield tracked

@@ -43,10 +43,11 @@ class RunOptions:
     beta: float | None = None  # paper tracker: weight of the mask IoU (eq. 15)
     epsilon: float | None = None  # paper tracker: below this score a detection is a new object (eq. 16)
     new_object_score: float | None = None  # released and frame tracker: what an object has to beat to be matched
-    score_decay: float = 0.95  # per propagated frame
-    max_age_shown: int = 10  # frames an object is shown without being detected
+    score_decay: float = 0.95  # for each key frame in which an object is not detected
+    max_age_shown: int = 10  # key frames an object is shown without being detected
     memory: str | None = None  # exact | bounded; None: bounded for live sources, exact otherwise
-    retire_after: int | None = None  # bounded memory: objects not detected for more frames are forgotten
+    retire_after: int | None = None  # bounded memory: objects not detected in more key frames are forgotten
+    detect_every: int = 1  # 1: every frame is a key frame; more: between two of them objects are only propagated
 
     def __post_init__(self) -> None:
         self._check_choices()
@@ -65,11 +66,14 @@ class RunOptions:
     def _check_ranges(self) -> None:
         ranges = {"score_threshold": (0, 1), "nms_iou": (0, 1), "top_k": (1, 100_000), "max_detections": (1, 100_000),
                   "alpha": (0, 1000), "beta": (0, 1000), "epsilon": (-1000, 1000), "new_object_score": (-1000, 1000),
-                  "score_decay": (0, 1), "max_age_shown": (0, 1_000_000), "retire_after": (1, 1_000_000)}
+                  "score_decay": (0, 1), "max_age_shown": (0, 1_000_000), "retire_after": (1, 1_000_000),
+                  "detect_every": (1, 1000)}
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and low <= value <= high):
                 raise InputError(f"{name} must be in {low}..{high}, got {value}")
+        if self.detect_every != int(self.detect_every):
+            raise InputError(f"detect_every must be a whole number of frames, got {self.detect_every}")
         if self.retire_after is not None and self.retire_after < self.max_age_shown:
             raise InputError(f"retire_after ({self.retire_after}) must not be smaller than max_age_shown "
                              f"({self.max_age_shown}): an object would be forgotten while it is shown")
@@ -98,6 +102,10 @@ class RunOptions:
             raise InputError(f"tracker {self.tracker!r} needs a temporal graph and this bundle has none; "
                              "use the frame tracker")
         tracker = self.tracker or ("released" if has_temporal else "frame")
+        if tracker == "frame" and self.detect_every > 1:
+            reason = "the frame tracker" if has_temporal else "this bundle, which has no temporal graph,"
+            raise InputError(f"detect_every {self.detect_every} needs objects to be propagated between detections, "
+                             f"which {reason} cannot do: leave it at 1")
         bounded = self.memory == "bounded" or self.retire_after is not None or (self.memory is None and is_live)
         chosen: dict[str, Any] = {"tracker": tracker, "memory": "bounded" if bounded else "exact"}
         for name, default in _TRACKER_DEFAULTS[tracker].items():
@@ -108,18 +116,28 @@ class RunOptions:
         return dataclasses.replace(self, **chosen)
 
     def tracker_settings(self) -> dict[str, Any]:
-        """What the chosen tracker is made with; the options must be resolved."""
-        names = [*_TRACKER_DEFAULTS[self.tracker or "released"], "score_threshold", "retire_after"]
+        """What the chosen tracker is made with, ages in frames; the options must be resolved."""
+        settings = {name: getattr(self, name) for name in _TRACKER_DEFAULTS[self.tracker or "released"]}
+        settings["score_threshold"] = self.score_threshold
+        settings["retire_after"] = None if self.retire_after is None else self._last_age(self.retire_after)
         if self.tracker != "frame":
-            names.append("max_age_shown")
-        return {name: getattr(self, name) for name in names}
+            settings["max_age_shown"] = self._last_age(self.max_age_shown)
+        return settings
+
+    def _last_age(self, missed: int) -> int:
+        """Age in frames up to which an object has missed at most that many detections.
+
+        Detected are the frames 0, K, 2K and so on: an object of age a, last detected in one of them, missed a // K.
+        """
+        return (missed + 1) * self.detect_every - 1
 
     @property
     def memory_note(self) -> str:
         """One line on how bounded memory differs from the released behaviour; empty for exact memory."""
         if self.memory != "bounded":
             return ""
-        return (f"bounded memory: objects not detected for {self.retire_after} frames are forgotten and get a new "
+        what = "frames" if self.detect_every == 1 else "key frames"
+        return (f"bounded memory: objects not detected for {self.retire_after} {what} are forgotten and get a new "
                 "identity if they return; the released code keeps all (--memory exact)")
 
     def to_dict(self) -> dict[str, Any]:

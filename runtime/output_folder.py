@@ -67,9 +67,7 @@ class OutputFolder:
             raise cannot_write(self.path, error) from error
 
 
-def default_folder(source: FrameSource) -> Path:
-    """`runs/<name of the source>`."""
-    name = source.name
-    if source.kind in ("video", "image"):
-        name = Path(name).stem
-    return Path("runs") / name.replace(" ", "-")
+def folder_name(source: FrameSource) -> str:
+    """The name of the source, without suffix and spaces."""
+    name = Path(source.name).stem if source.kind in ("video", "image") else source.name
+    return name.replace(" ", "-")

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,8 +36,10 @@ class RunSummary:
 
 def run_video(model: Model, source: FrameSource, folder: Path, *, draw: bool = True,
               draw_threshold: float = DRAW_THRESHOLD, max_frames: int | None = None, overwrite: bool = False,
-              show_progress: bool = False) -> RunSummary:
+              show_progress: bool = False, mode: str = "auto") -> RunSummary:
     """Run a source and write results.jsonl, results.json and an annotated video (or picture) into `folder`.
+
+    The files are written in the thread of the caller, in mode throughput while others work on the frames that follow.
 
     Args:
         model: opened bundle; it is reset first.
@@ -48,9 +50,10 @@ def run_video(model: Model, source: FrameSource, folder: Path, *, draw: bool = T
         max_frames: stop after that many.
         overwrite: replace the results of an earlier run.
         show_progress: draw a progress line, where standard error is a terminal.
+        mode: see `Model.track`; the files are the same.
 
     Raises:
-        InputError: the source turns out to be unreadable.
+        InputError: the source turns out to be unreadable, or `mode` is not known.
         OutputError: `folder` holds results already, or something cannot be written.
     """
     output = OutputFolder(folder)
@@ -59,13 +62,17 @@ def run_video(model: Model, source: FrameSource, folder: Path, *, draw: bool = T
     model.reset(source.is_live)  # decides the options that the results' header tells
     total = min((count for count in (source.num_frames, max_frames) if count is not None), default=None)
     with InterruptFlag() as interrupt, RunWriter(model, source, output, draw, draw_threshold) as writer:
-        with Progress(total) if show_progress else nullcontext() as progress:
-            for frame, result in model.track_frames(source, max_frames=max_frames):
-                writer.write(frame, result)
+        with Progress(total) if show_progress else nullcontext() as progress, \
+                closing(model.track_frames(source, max_frames=max_frames, mode=mode)) as frames:
+            for tracked in frames:
+                writer.write(tracked.frame, tracked.result)
                 if progress is not None:
-                    progress.advance(f"{len(result)} objects")
+                    progress.advance(f"{len(tracked.result)} objects")
                 if interrupt.is_set:
+                    damage = tracked.damage  # the source may have been read further than what is written
                     break
-        files = writer.finish(interrupt.is_set)
-    return RunSummary(writer.num_frames, time.perf_counter() - start, writer.num_identities, files, source.damage,
+            else:
+                damage = source.damage
+        files = writer.finish(damage, interrupt.is_set)
+    return RunSummary(writer.num_frames, time.perf_counter() - start, writer.num_identities, files, damage,
                       model.lost_candidates, interrupt.is_set)

@@ -11,7 +11,7 @@ from stmask_deploy.atomic import atomic_file, cannot_write
 from stmask_deploy.errors import OutputError
 
 from .drawing import draw_result
-from .frame_source import Frame, FrameSource, Image
+from .frame_source import Damage, Frame, FrameSource, Image
 from .model import Model
 from .output_folder import OutputFolder
 from .result import FrameResult
@@ -105,8 +105,12 @@ class RunWriter:
         with atomic_file(path) as file:
             file.write(data.tobytes())
 
-    def finish(self, is_interrupted: bool) -> tuple[Path, ...]:
+    def finish(self, damage: Damage, is_interrupted: bool) -> tuple[Path, ...]:
         """Complete all files.
+
+        Args:
+            damage: of the source, up to the last frame written.
+            is_interrupted: the user stopped the run.
 
         Returns:
             The files there are.
@@ -114,7 +118,7 @@ class RunWriter:
         Raises:
             OutputError: one cannot be completed.
         """
-        self._results.finish(self._source.damage, interrupted=is_interrupted)
+        self._results.finish(damage, interrupted=is_interrupted)
         if self._sequences is not None:
             self._sequences.write(self._output.sequences)
         if self._video is not None:

@@ -16,7 +16,8 @@ NO_TEMPORAL = describe(model=ModelConfig(class_names=("cat",), temporal=None))
 def test_defaults_are_the_released_codes() -> None:
     assert RunOptions().resolve(describe(), is_live=False).to_dict() == {
         "score_threshold": 0.05, "nms": "cross-class", "nms_iou": 0.5, "top_k": 200, "max_detections": 100,
-        "tracker": "released", "new_object_score": 1.4, "score_decay": 0.95, "max_age_shown": 10, "memory": "exact"}
+        "tracker": "released", "new_object_score": 1.4, "score_decay": 0.95, "max_age_shown": 10, "memory": "exact",
+        "detect_every": 1}
 
 
 @pytest.mark.parametrize(("given", "is_live", "decided"), [

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from stmask_deploy.errors import OutputError
-from stmask_deploy.runtime.output_folder import OutputFolder, default_folder
+from stmask_deploy.runtime.output_folder import OutputFolder, folder_name
 
 
 def test_a_new_folder_is_made_only_when_it_is_needed(tmp_path: Path) -> None:
@@ -59,5 +59,5 @@ def test_a_system_that_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     ("video", "street.v2.mp4", "street.v2"), ("image", "cat.png", "cat"), ("folder", "clip.v2", "clip.v2"),
     ("camera", "camera 0", "camera-0"),
 ])
-def test_default_folder(kind: str, name: str, folder: str) -> None:
-    assert default_folder(SimpleNamespace(kind=kind, name=name)) == Path("runs") / folder  # type: ignore[arg-type]
+def test_folder_name(kind: str, name: str, folder: str) -> None:
+    assert folder_name(SimpleNamespace(kind=kind, name=name)) == folder  # type: ignore[arg-type]

@@ -146,8 +146,8 @@ def press() -> None:
 
 
 def test_ctrl_c_completes_the_files(bundle: Path, tmp_path: Path) -> None:
-    summary = run_video(load(bundle), Pictures("video", press), tmp_path)
-    assert summary.is_interrupted and summary.frames == 4
+    summary = run_video(load(bundle), Pictures("video", press), tmp_path, mode="latency")
+    assert summary.is_interrupted and summary.frames == summary.damage.frames == 4
     results = read_results(tmp_path / "results.jsonl")
     assert len(results.frames) == 4 and results.end is not None and results.end["interrupted"]
     assert len(json.loads((tmp_path / "results.json").read_text())[0]["segmentations"]) == 4

@@ -1,0 +1,129 @@
+"""The part of a frame that has no memory: one picture in, its maps and what is detected in it out."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stmask_deploy.errors import StmaskError
+from stmask_deploy.geometry import FrameGeometry
+from stmask_deploy.types import Array, Candidates, FrameFeatures, IntArray
+
+from .loading import Bundle
+from .nms import Detections, cross_class_fast_nms, per_class_fast_nms
+from .options import RunOptions
+from .preprocess import check_image, preprocess
+from .timing import Timer
+
+TEMPORAL_MAPS = ("fpn", "temporal")  # outputs of the frame graph that only the temporal graph reads
+
+
+@dataclass(frozen=True, eq=False)
+class DetectedFrame:
+    """What a frame shows by itself, n rows; none on a frame that is no key frame, where nobody looked."""
+
+    is_key: bool
+    geometry: FrameGeometry
+    features: FrameFeatures
+    rows: Candidates  # (n) kept by NMS, best score first; a candidate may come once for each of several classes
+    scores: Array  # (n,) class probability * centerness, in (-1, 1)
+    class_ids: IntArray  # (n,) int64, 1-based
+    lost_candidates: int  # see `Detector`
+
+
+class Detector:
+    """Preprocessing, frame graph, choice of candidates, NMS. It remembers nothing, so frames may be detected ahead.
+
+    Candidates are lost where more anchors exceed the candidate threshold than the frame graph has rows for; they are
+    counted in frames where they could have changed the result.
+
+    Args:
+        bundle: opened graphs.
+        options: resolved for this bundle, see `RunOptions.resolve`.
+        timer: is told about every stage.
+    """
+
+    def __init__(self, bundle: Bundle, options: RunOptions, timer: Timer) -> None:
+        self._graph = bundle.frame
+        self._model = bundle.description.model
+        self._options = options
+        self._timer = timer
+
+    def detect(self, image: NDArray[np.uint8], position: int) -> DetectedFrame:
+        """The frame at `position`, which counts the frames of a video from 0: every `detect_every`-th is a key frame.
+
+        Args:
+            image: (H, W, 3) uint8 BGR, any size.
+            position: decides only whether the frame is a key frame.
+
+        Raises:
+            InputError: `image` is not such an array.
+            StmaskError: the graph fails, or returns values that are not numbers.
+        """
+        stage = self._timer.stage
+        is_key = position % self._options.detect_every == 0
+        with stage("preprocess"):
+            prepared, geometry = preprocess(check_image(image), self._model)
+        with stage("frame_graph"):
+            outputs = self._graph.run({"frame": prepared}, None if is_key else ("prototypes", *TEMPORAL_MAPS),
+                                      keep=TEMPORAL_MAPS)
+        features = _features(outputs)
+        if not is_key:
+            return DetectedFrame(is_key, geometry, features, self._no_rows(), np.zeros(0, np.float32),
+                                 np.zeros(0, np.int64), 0)
+        with stage("nms"):
+            candidates, num_lost = self._candidates(outputs)
+            kept = self._suppress(candidates)
+            return DetectedFrame(is_key, geometry, features, candidates[kept.rows], kept.scores, kept.class_ids,
+                                 num_lost)
+
+    def _no_rows(self) -> Candidates:
+        model = self._model
+        return Candidates(*(np.zeros((0, *shape), np.float32) for shape in
+                            ((4,), (model.num_classes - 1,), (), (model.num_prototypes,), (model.embedding_dim,))))
+
+    def _candidates(self, outputs: dict[str, Any]) -> tuple[Candidates, int]:
+        """The rows that hold candidates, best first and in the anchors' order where equal, and how many were lost."""
+        found = int(outputs["num_candidates"])
+        count = min(found, len(outputs["boxes"]))
+        anchors = outputs["anchor_index"][:count]
+        rows = Candidates(*(outputs[name][:count] for name in
+                            ("boxes", "class_scores", "centerness", "mask_coeffs", "embeddings")))
+        check_finite("frame", rows.boxes, rows.class_scores, rows.centerness, rows.mask_coeffs, rows.embeddings)
+        best = rows.class_scores.max(axis=1, initial=0)
+        scores = best * rows.centerness
+        order = np.lexsort((anchors, -scores))
+        chosen = rows[order[best[order] > np.float32(self._options.score_threshold)]]
+        misses_rows = found > count and self._misses_rows(len(chosen), float(scores.min()))
+        return chosen, found - count if misses_rows else 0
+
+    def _misses_rows(self, num_candidates: int, worst_score: float) -> bool:
+        """Whether candidates that did not leave the graph, none of which scores above `worst_score`, could matter."""
+        if self._options.nms == "per-class":
+            return worst_score > self._options.score_threshold
+        return num_candidates < self._options.top_k
+
+    def _suppress(self, candidates: Candidates) -> Detections:
+        options = self._options
+        if options.nms == "per-class":
+            return per_class_fast_nms(candidates, iou_threshold=options.nms_iou, top_k=options.top_k,
+                                      score_threshold=options.score_threshold, max_detections=options.max_detections)
+        return cross_class_fast_nms(candidates, iou_threshold=options.nms_iou, top_k=options.top_k)
+
+
+def check_finite(graph: str, *columns: NDArray[Any]) -> None:
+    """Raise StmaskError for what is not a number, which would not stop the trackers.
+
+    It matches nothing, and every object would be a new one in every frame.
+    """
+    if not all(np.isfinite(column).all() for column in columns):
+        raise StmaskError(f"the {graph} graph returned values that are not numbers; try precision f32, "
+                          "or verify the bundle with stmask-verify")
+
+
+def _features(outputs: dict[str, Any]) -> FrameFeatures:
+    """The frame's maps; a model without temporal fusion has none for the temporal graph."""
+    nothing = np.zeros((1, 0, 0, 0), np.float32)
+    return FrameFeatures(outputs["prototypes"], outputs.get("fpn", nothing), outputs.get("temporal", nothing))

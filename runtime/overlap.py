@@ -1,0 +1,115 @@
+"""Stages side by side: each works in threads of its own, a bounded number of items ahead of the next one."""
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from queue import SimpleQueue
+from types import TracebackType
+from typing import TypeVar
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+class _End:
+    """The last entry of a queue: nothing more comes, or the exception that came instead."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+class Overlap:
+    """Context manager over the threads of a chain of stages; leaving it ends them all, wherever they are.
+
+    Items keep their order. An exception of a stage travels down the chain behind the items before it and is raised
+    where the chain is read. Leaving waits for what each thread has in hand, at most one item.
+
+    Args:
+        depth: finished items that wait between two stages at most.
+    """
+
+    def __init__(self, depth: int) -> None:
+        self._depth = depth
+        self._is_left = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._slots: list[threading.Semaphore] = []
+
+    def ahead(self, items: Generator[T, None, None]) -> Generator[T, None, None]:
+        """The same items, made by a thread of their own that starts now; it closes `items` in the end."""
+        queue: SimpleQueue[T | _End] = SimpleQueue()
+        slots = threading.Semaphore(self._depth)
+        # A generator that is kept but not read to its end must not keep the program from ending: hence a daemon.
+        thread = threading.Thread(target=self._work, args=(items, queue, slots), daemon=True)
+        self._threads.append(thread)
+        self._slots.append(slots)
+        thread.start()
+        return _taken(queue, slots)
+
+    def map(self, function: Callable[[T], U], items: Iterator[T], workers: int) -> Generator[U, None, None]:
+        """`function` of every item, in order, by a number of threads; an exception comes behind the items before it."""
+        pending: deque[Future[U]] = deque()
+        failure: BaseException | None = None
+        with ThreadPoolExecutor(workers, initializer=self._add_worker) as pool:
+            try:
+                while failure is None:
+                    try:
+                        item = next(items)
+                    except StopIteration:
+                        break
+                    except BaseException as error:  # what is pending was there before it
+                        failure = error
+                        break
+                    pending.append(pool.submit(function, item))
+                    if len(pending) >= workers:
+                        yield pending.popleft().result()
+                while pending:
+                    yield pending.popleft().result()
+            finally:
+                for future in pending:
+                    future.cancel()
+        if failure is not None:
+            raise failure
+
+    def _add_worker(self) -> None:
+        self._threads.append(threading.current_thread())
+
+    def _work(self, items: Generator[T, None, None], queue: SimpleQueue[T | _End], slots: threading.Semaphore) -> None:
+        failure: BaseException | None = None
+        try:
+            with closing(items):
+                for item in items:
+                    slots.acquire()
+                    if self._is_left.is_set():
+                        break
+                    queue.put(item)
+        except BaseException as error:
+            failure = error
+        queue.put(_End(failure))
+
+    def __enter__(self) -> Overlap:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self._is_left.set()
+        for slots in self._slots:
+            slots.release()
+        # An abandoned chain is closed by whichever thread collects it, which may be one of its own.
+        if threading.current_thread() not in self._threads:
+            for thread in tuple(self._threads):
+                thread.join()
+
+
+def _taken(queue: SimpleQueue[T | _End], slots: threading.Semaphore) -> Generator[T, None, None]:
+    """What a thread puts into its queue, up to the end."""
+    while True:
+        entry = queue.get()
+        if isinstance(entry, _End):
+            break
+        slots.release()
+        yield entry
+    if entry.error is not None:
+        raise entry.error
