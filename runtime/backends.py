@@ -5,13 +5,13 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from stmask_deploy.bundle import BundleDescription
+from stmask_deploy.bundle import OWN_GRAPHS, BundleDescription
 from stmask_deploy.errors import InputError
 
 BACKENDS = ("onnxruntime", "openvino")
 PRECISIONS = ("f32", "bf16", "f16")
 Value: TypeAlias = Any  # an array, or where `Backend.run` was told to keep an output: what the backend made of it
-DEVICES = {"onnxruntime": ("auto", "cpu", "cuda"), "openvino": ("auto", "cpu", "gpu")}
+DEVICES = {"onnxruntime": ("auto", "cpu", "cuda", "tensorrt"), "openvino": ("auto", "cpu", "gpu")}
 
 
 class TensorSpec(NamedTuple):
@@ -71,15 +71,16 @@ def chosen_outputs(known: Sequence[str], outputs: Sequence[str] | None) -> tuple
 
 
 def open_backend(name: str, graph: Path, *, device: str = "auto", precision: str = "f32",
-                 threads: int | None = None) -> Backend:
+                 threads: int | None = None, cache: Path | None = None) -> Backend:
     """Load one graph.
 
     Args:
         name: onnxruntime | openvino.
         graph: the `.onnx` file, or the `.xml` of an OpenVINO IR.
-        device: auto | cpu | cuda (onnxruntime) | gpu (openvino); auto takes the fastest that works.
-        precision: f32 | bf16 | f16 of the arithmetic.
+        device: auto | cpu | cuda, tensorrt (onnxruntime) | gpu (openvino); auto takes the fastest that works.
+        precision: f32 | bf16 | f16 of the arithmetic; for onnxruntime `graph` has to be of that precision.
         threads: CPU threads; None leaves the choice to the library.
+        cache: folder for what openvino and tensorrt compile, so that the next start takes less; None keeps nothing.
 
     Raises:
         InputError: an argument is unknown, or the file is not a graph that this library loads.
@@ -89,10 +90,10 @@ def open_backend(name: str, graph: Path, *, device: str = "auto", precision: str
     if name == "openvino":
         from .openvino_backend import OpenVinoBackend
 
-        return OpenVinoBackend(graph, device=device, precision=precision, threads=threads)
+        return OpenVinoBackend(graph, device=device, precision=precision, threads=threads, cache=cache)
     from .onnxruntime_backend import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend(graph, device=device, precision=precision, threads=threads)
+    return OnnxRuntimeBackend(graph, device=device, precision=precision, threads=threads, cache=cache)
 
 
 def check_request(name: str, device: str, precision: str, threads: int | None) -> None:
@@ -105,8 +106,9 @@ def check_request(name: str, device: str, precision: str, threads: int | None) -
         raise InputError(f"device {device!r} is not one of backend {name}: {', '.join(DEVICES[name])}{hint}")
     if precision not in PRECISIONS:
         raise InputError(f"precision {precision!r} is not known; known: {', '.join(PRECISIONS)}")
-    if name == "onnxruntime" and precision != "f32":
-        raise InputError(f"backend onnxruntime computes in f32 only; for {precision} use backend openvino")
+    if name == "onnxruntime" and precision not in ("f32", *OWN_GRAPHS[name]):
+        raise InputError(f"backend onnxruntime does not compute in {precision}, only in "
+                         f"{', '.join(('f32', *OWN_GRAPHS[name]))}; for {precision} use backend openvino")
     if threads is not None and threads < 1:
         raise InputError(f"threads must be at least 1, got {threads}")
 

@@ -21,6 +21,7 @@ from stmask_deploy.bundle import (
 from stmask_deploy.errors import DeviceError, InputError, StmaskError
 
 from .backends import TensorSpec, Value, chosen_outputs, one_line
+from .model_cache import make_cache
 from .openvino_sampling import expand_deformable
 
 _NAMES = frozenset(FRAME_INPUTS + FRAME_OUTPUTS + TEMPORAL_INPUTS + TEMPORAL_OUTPUTS)
@@ -29,7 +30,7 @@ _NAMES = frozenset(FRAME_INPUTS + FRAME_OUTPUTS + TEMPORAL_INPUTS + TEMPORAL_OUT
 class OpenVinoBackend:
     """A `Backend` on an OpenVINO compiled model; the arguments are those of `backends.open_backend`."""
 
-    def __init__(self, graph: Path, *, device: str, precision: str, threads: int | None) -> None:
+    def __init__(self, graph: Path, *, device: str, precision: str, threads: int | None, cache: Path | None) -> None:
         ov = _import_library()
         core = _core()
         plugin, note = _choose_plugin(core, device)
@@ -40,11 +41,12 @@ class OpenVinoBackend:
                                                     f"the description in {graph}")
         if plugin == "CPU" and precision == "bf16":
             expand_deformable(model)
-        compiled = _compile(ov, core, model, graph=graph, plugin=plugin, precision=precision, threads=threads)
+        self._compile = partial(_compile, ov, core, graph=graph, plugin=plugin, precision=precision, threads=threads,
+                                cache=cache)
+        compiled = self._compile(model)
         self.inputs: Mapping[str, TensorSpec] = {_name(port): _spec(port) for port in compiled.inputs}
         self.outputs: Mapping[str, TensorSpec] = {_name(port): _spec(port) for port in compiled.outputs}
         self._model = model
-        self._compile = partial(_compile, ov, core, graph=graph, plugin=plugin, precision=precision, threads=threads)
         self._parts = {frozenset(self.outputs): _Requests(compiled)}
         self._lock = Lock()
         version = ov.get_version().split("-")[0]
@@ -150,11 +152,15 @@ def _read(core: Any, graph: Path) -> Any:
                          "export the checkpoint again") from error
 
 
-def _compile(ov: Any, core: Any, model: Any, *, graph: Path, plugin: str, precision: str, threads: int | None) -> Any:
+def _compile(ov: Any, core: Any, model: Any, *, graph: Path, plugin: str, precision: str, threads: int | None,
+             cache: Path | None) -> Any:
     """The model compiled for latency, once it is certain that device and precision are the ones asked for."""
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": getattr(ov.Type, precision)}
     if threads is not None and plugin == "CPU":
         settings["INFERENCE_NUM_THREADS"] = threads
+    if cache is not None:
+        # The plugin tells the entries apart: by model, device, settings and its own version.
+        settings["CACHE_DIR"] = str(make_cache(cache))
     try:
         compiled = core.compile_model(model, plugin, settings)
     except RuntimeError as error:

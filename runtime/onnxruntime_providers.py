@@ -1,0 +1,70 @@
+"""Which part of ONNX Runtime computes: its execution providers, with every option that is set and why."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from stmask_deploy.errors import DeviceError
+
+from .model_cache import make_cache
+
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+WORDS = {CUDA: "CUDA", TENSORRT: "TensorRT"}
+_DEVICES = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
+_CURES = {CUDA: "install stmask-deploy[gpu] instead of stmask-deploy[cpu], or use cpu",
+          TENSORRT: "install stmask-deploy[gpu] and TensorRT 10, or use cuda"}
+
+
+def choose_provider(ort: Any, device: str) -> tuple[str, str]:
+    """The execution provider for `device` (auto | cpu | cuda | tensorrt), and what there is to say about the choice.
+
+    Raises:
+        DeviceError: this ONNX Runtime was built without it.
+    """
+    available = ort.get_available_providers()
+    if device == "auto":  # TensorRT builds an engine for minutes, which is nothing to do unasked
+        return CUDA if CUDA in available else CPU, " (chosen by auto)"
+    provider = _DEVICES[device]
+    if provider != CPU and provider not in available:
+        raise DeviceError(f"device {device} is not available in this ONNX Runtime {ort.__version__}; available: "
+                          f"{', '.join(available)}; {_CURES[provider]}")
+    return provider, ""
+
+
+def provider_options(provider: str, precision: str, cache: Path | None) -> list[tuple[str, dict[str, str]]]:
+    """What a session is opened with: the provider, and those that take what it does not.
+
+    Raises:
+        InputError: the folder `cache` cannot be made.
+    """
+    chosen: list[tuple[str, dict[str, str]]] = []
+    if provider == TENSORRT:
+        chosen.append((TENSORRT, _tensorrt_options(precision, cache)))
+    if provider in (TENSORRT, CUDA):
+        chosen.append((CUDA, _cuda_options()))
+    return [*chosen, (CPU, {})]
+
+
+def _cuda_options() -> dict[str, str]:
+    return {
+        # Would round the convolutions' inputs to 10 bits, which is not the f32 that was asked for.
+        "use_tf32": "0",
+        # Every kernel is tried at the first run. Sizes never change within a session, so that is done once.
+        "cudnn_conv_algo_search": "EXHAUSTIVE",
+        # Some of the fastest kernels need more than the 32 MB they would be given.
+        "cudnn_conv_use_max_workspace": "1",
+        # Memory grows by what is needed, not to the next power of two: other programs use the GPU too.
+        "arena_extend_strategy": "kSameAsRequested",
+        # Copies wait for nothing but the session's own work.
+        "do_copy_in_default_stream": "1",
+    }
+
+
+def _tensorrt_options(precision: str, cache: Path | None) -> dict[str, str]:
+    options = {"trt_fp16_enable": "1" if precision == "f16" else "0"}
+    if cache is not None:
+        folder = make_cache(cache)
+        # Building an engine takes minutes. It is only good for this GPU and this version, which its name tells.
+        options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder),
+                    "trt_timing_cache_enable": "1", "trt_timing_cache_path": str(folder)}
+    return options

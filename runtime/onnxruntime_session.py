@@ -1,0 +1,97 @@
+"""One ONNX Runtime session: opened for a provider, and run where its data is."""
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stmask_deploy.errors import DeviceError, InputError
+
+from .backends import Value, one_line
+from .onnx_subgraph import keep_outputs
+from .onnxruntime_providers import CPU, WORDS, provider_options
+
+
+@dataclass(frozen=True)
+class SessionMaker:
+    """What all sessions of one graph have in common."""
+
+    ort: Any  # the package onnxruntime
+    graph: Path
+    provider: str
+    precision: str
+    threads: int | None
+    cache: Path | None
+
+    def open(self, outputs: Collection[str] | None = None, sizes: Mapping[str, int] | None = None) -> Any:
+        """A session that computes `outputs`, None for all, with its open dimensions fixed to `sizes`.
+
+        Raises:
+            InputError: the file is not a graph that this ONNX Runtime loads.
+            DeviceError: ONNX Runtime would use another provider.
+        """
+        options = self.ort.SessionOptions()
+        options.log_severity_level = 4  # every failure arrives as an exception, with its message
+        options.intra_op_num_threads = self.threads or 0
+        options.inter_op_num_threads = 1
+        # Two graphs and NumPy share the cores: threads that spin after a run take them from whoever runs next.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        # Patterns are kept for every number of tracked objects ever seen: memory that would grow with the video.
+        options.enable_mem_pattern = False
+        for name, size in (sizes or {}).items():
+            options.add_free_dimension_override_by_name(name, size)
+        providers = provider_options(self.provider, self.precision, self.cache)
+        try:
+            model = str(self.graph) if outputs is None else keep_outputs(self.graph.read_bytes(), outputs)
+            session = self.ort.InferenceSession(model, options, providers=providers)
+        except Exception as error:  # ONNX Runtime's own exception classes have no common base but this
+            raise InputError(f"{self.graph}: ONNX Runtime {self.ort.__version__} cannot load it ({one_line(error)}); "
+                             "export the checkpoint again or update onnxruntime") from error
+        used = session.get_providers()
+        if used[0] != self.provider:
+            raise DeviceError(f"device {WORDS[self.provider].lower()} was asked for but ONNX Runtime would use "
+                              f"{used[0]}; check the NVIDIA driver, CUDA, cuDNN and TensorRT, or use device cpu")
+        session.disable_fallback()
+        return session
+
+    @property
+    def is_on_host(self) -> bool:
+        """Whether values are in the host's memory, so that none has to be moved."""
+        return self.provider == CPU
+
+    @property
+    def memory(self) -> str:
+        """ONNX Runtime's name of the memory that the provider computes in."""
+        return "cpu" if self.provider == CPU else "cuda"
+
+
+def run_on_device(session: Any, inputs: Mapping[str, Value], names: Sequence[str], keep: Collection[str],
+                  memory: str) -> dict[str, Value]:
+    """Run with inputs from the host or the device, and bring only those outputs to the host that are not kept.
+
+    Args:
+        session: an ONNX Runtime session.
+        inputs: arrays, or `OrtValue`s of earlier runs, which stay where they are.
+        names: outputs to compute.
+        keep: outputs that stay in `memory`, as `OrtValue`s.
+        memory: see `SessionMaker.memory`.
+    """
+    binding = session.io_binding()
+    for name, value in inputs.items():
+        if isinstance(value, np.ndarray):
+            binding.bind_cpu_input(name, np.ascontiguousarray(value))
+        else:
+            binding.bind_ortvalue_input(name, value)
+    for name in names:
+        binding.bind_output(name, memory if name in keep else "cpu")
+    session.run_with_iobinding(binding)
+    return {name: value if name in keep else value.numpy()
+            for name, value in zip(names, binding.get_outputs(), strict=True)}
+
+
+def bucket(rows: int) -> int:
+    """How many rows a graph is run with that is given `rows`: the next power of two, so that few sizes occur."""
+    return 1 << max(rows - 1, 0).bit_length()

@@ -1,0 +1,84 @@
+"""The way of a GPU, walked on the CPU: values that stay where they are, and numbers of objects rounded up."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from tiny_bundles import SHAPES, describe, frame_graph, save_graph, temporal_graph
+
+from stmask_deploy.pretrained import demo_bundle
+from stmask_deploy.runtime.backends import Backend, open_backend
+from stmask_deploy.runtime.onnxruntime_session import SessionMaker, bucket
+
+GRAPH = demo_bundle() / "temporal.onnx"
+
+
+@pytest.fixture(scope="module")
+def as_on_device() -> Iterator[None]:
+    """Backends that treat the CPU's memory as that of a device."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SessionMaker, "is_on_host", False)
+        yield
+
+
+@pytest.fixture(scope="module")
+def padded(as_on_device: None) -> Backend:
+    return open_backend("onnxruntime", GRAPH, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def plain() -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(GRAPH, providers=["CPUExecutionProvider"])
+
+
+def test_buckets_are_the_powers_of_two() -> None:
+    assert [bucket(rows) for rows in (0, 1, 2, 3, 4, 5, 8, 9, 100)] == [1, 1, 2, 4, 4, 8, 8, 16, 128]
+
+
+@settings(max_examples=25, deadline=None)
+@given(boxes=st.integers(0, 11).flatmap(lambda rows: arrays(np.float32, (rows, 4),
+                                                            elements=st.floats(-0.5, 1.5, width=32))))
+def test_padding_changes_no_other_row(plain: onnxruntime.InferenceSession, padded: Backend, boxes: np.ndarray) -> None:
+    rng = np.random.default_rng(0)
+    feeds = {name: rng.uniform(0, 1, spec.shape).astype(np.float32)
+             for name, spec in padded.inputs.items() if name != "boxes"} | {"boxes": boxes}
+    found = padded.run(feeds)
+    for name, values in zip(padded.output_names, plain.run(padded.output_names, feeds), strict=True):
+        assert found[name].shape == values.shape == (len(boxes), values.shape[1])
+        assert np.allclose(found[name], values, rtol=1e-4, atol=1e-5)
+
+
+def test_only_sizes_that_occurred_have_a_session(as_on_device: None, monkeypatch: pytest.MonkeyPatch,
+                                                 tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("graph") / "temporal.onnx"
+    save_graph(temporal_graph(), path, describe())
+    graph = open_backend("onnxruntime", path, device="cpu")
+    opened = []
+    open_session = SessionMaker.open
+    monkeypatch.setattr(SessionMaker, "open", lambda self, *args: opened.append(args) or open_session(self, *args))
+    values = {name: np.zeros(SHAPES[name.removeprefix("prev_")], np.float32)
+              for name in ("prev_fpn", "fpn", "prev_temporal", "temporal")}
+    for rows in (3, 4, 3, 5, 0, 1):
+        assert graph.run({**values, "boxes": np.zeros((rows, 4), np.float32)})["box_deltas"].shape == (rows, 4)
+    assert opened == [(None, {"n": 4}), (None, {"n": 8}), (None, {"n": 1})]
+
+
+def test_kept_outputs_are_no_arrays_and_feed_the_next_graph(as_on_device: None,
+                                                            tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("graphs")
+    save_graph(frame_graph(3), folder / "frame.onnx", describe())
+    save_graph(temporal_graph(), folder / "temporal.onnx", describe())
+    frame, temporal = (open_backend("onnxruntime", folder / f"{role}.onnx", device="cpu")
+                       for role in ("frame", "temporal"))
+    before, now = (frame.run({"frame": np.full((1, 40, 64, 3), level, np.uint8)}, keep=("fpn", "temporal", "nothing"))
+                   for level in (51, 102))
+    assert not isinstance(now["fpn"], np.ndarray) and isinstance(now["prototypes"], np.ndarray)
+    assert np.allclose(before["fpn"].numpy(), 0.2)  # the next run did not overwrite it
+    deltas = temporal.run({"prev_fpn": before["fpn"], "fpn": now["fpn"], "prev_temporal": before["temporal"],
+                           "temporal": now["temporal"], "boxes": np.zeros((3, 4), np.float32)})
+    assert deltas["box_deltas"].shape == (3, 4) and np.allclose(deltas["box_deltas"], 0.4)
