@@ -1,0 +1,113 @@
+"""What the graphs read and give on a video, in f32: the data that int8 is calibrated with, and the run it is judged by."""
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stmask_deploy.errors import InputError
+from stmask_deploy.evaluation.run_file import Row, RunFile
+from stmask_deploy.runtime.backends import Backend, Value
+from stmask_deploy.runtime.loading import Bundle, open_bundle
+from stmask_deploy.runtime.model import Model
+from stmask_deploy.runtime.options import RunOptions
+from stmask_deploy.runtime.result import FrameResult
+from stmask_deploy.runtime.sources import open_source
+from stmask_deploy.runtime.timing import NoTimer
+from stmask_deploy.runtime.tracker import SCORE_THRESHOLD
+
+Feed = Mapping[str, NDArray[Any]]  # one call's inputs, by name
+
+MIN_FRAMES = 2  # the temporal graph reads two
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Inputs of every graph on the clip, and what a run in f32 shows on it."""
+
+    feeds: Mapping[str, tuple[Feed, ...]]  # role -> calls, spread evenly over the clip
+    run: RunFile
+
+
+class EvenSample:
+    """At most `size` of the things it is given, evenly spread, without knowing how many will come."""
+
+    def __init__(self, size: int) -> None:
+        self.kept: list[Any] = []
+        self._size, self._step, self._seen = size, 1, 0
+
+    def add(self, thing: Any) -> None:
+        """Take in the next one; may drop every second of those before."""
+        if self._seen % self._step == 0:
+            if len(self.kept) == self._size:
+                self.kept = self.kept[::2]
+                self._step *= 2
+            if self._seen % self._step == 0:
+                self.kept.append(thing)
+        self._seen += 1
+
+
+class RecordingBackend:
+    """A `Backend` that remembers inputs of an opened graph."""
+
+    def __init__(self, graph: Backend, size: int) -> None:
+        self._graph = graph
+        self.sample = EvenSample(size)
+        self.metadata, self.device = graph.metadata, graph.device
+        self.inputs, self.outputs = graph.inputs, graph.outputs
+        self.input_names, self.output_names = graph.input_names, graph.output_names
+
+    def run(self, inputs: Mapping[str, Value], outputs: Sequence[str] | None = None,
+            keep: Collection[str] = ()) -> dict[str, Value]:
+        """See `Backend.run`."""
+        self.sample.add({name: np.asarray(value) for name, value in inputs.items()})
+        return self._graph.run(inputs, outputs, keep)
+
+
+def record(folder: Path, video: Path, num_frames: int) -> Calibration:
+    """Track `video` in f32 on ONNX Runtime's CPU and remember what every graph read.
+
+    Args:
+        folder: the bundle.
+        video: file or image folder.
+        num_frames: at most so many calls of each graph are kept, at least half as many where the video is long enough.
+
+    Raises:
+        InputError: the video cannot be read, has fewer than `MIN_FRAMES` frames, or shows nothing to track.
+    """
+    bundle = open_bundle(folder, device="cpu")
+    recorders = {role: RecordingBackend(getattr(bundle, role), num_frames) for role in bundle.description.roles}
+    run = track_clip(replace(bundle, **recorders), video)
+    if len(run.frames) < MIN_FRAMES:
+        raise InputError(f"calibration: {video} has {len(run.frames)} frame, at least {MIN_FRAMES} are needed")
+    for role, recorder in recorders.items():
+        if not recorder.sample.kept:
+            raise InputError(f"calibration: no object is tracked on {video}, so the {role} graph has no inputs; "
+                             "take a video on which the model finds objects")
+    return Calibration({role: tuple(recorder.sample.kept) for role, recorder in recorders.items()}, run)
+
+
+def track_clip(bundle: Bundle, video: Path) -> RunFile:
+    """Everything that is shown on a video.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    # A bundle may hold fewer candidates than the released threshold lets through.
+    threshold = max(SCORE_THRESHOLD, bundle.description.candidate_threshold)
+    model = Model(bundle, RunOptions(memory="exact", score_threshold=threshold), NoTimer())
+    with open_source(video) as source:
+        results = [(result.geometry.original_hw, tuple(_rows(result))) for _, result in model.track_frames(source)]
+    (height, width), _ = results[0]
+    return RunFile(video, video.name, height, width, tuple(rows for _, rows in results))
+
+
+def _rows(result: FrameResult) -> Iterable[Row]:
+    columns = zip(result.ids.tolist(), result.class_ids.tolist(), result.labels, result.scores.tolist(),
+                  result.boxes_px.tolist(), result.segmentations, strict=True)
+    return (Row(identity, class_id, label, score, tuple(box), segmentation)
+            for identity, class_id, label, score, box, segmentation in columns)

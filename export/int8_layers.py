@@ -1,0 +1,97 @@
+"""Which layers compute in 8 bits. Chosen by the names of their parameters: what is not named here stays in float."""
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from stmask_deploy.config import ModelConfig
+
+# Parameters' names in the graphs begin with the place of the network in the exported module.
+_PREFIX = re.compile(r"^(model|net)\.")
+_HEAD = r"prediction_layers\.0\."
+
+INT8 = re.compile("|".join((
+    r"backbone\.layers\.\d+\.\d+\.(conv[123]|downsample\.0)", r"fpn\.(lat|pred|downsample)_layers\.\d+",
+    r"proto_net\.\d+", _HEAD + r"upfeature\.0", _HEAD + r"(bbox|conf|mask|track)_extra\.\d+",
+    _HEAD + r"conf_layer\.\d+(\.conv)?", r"conv[123]")))
+FLOAT = {
+    r"backbone\.conv1": "first convolution: it reads pixels, and 8 bits cost the most here for the least arithmetic",
+    r".*\.conv_offset_mask": "predicts where a deformable convolution samples: an error moves the samples",
+    r".*\.conv_offset": "predicts where a calibrated layer samples: an error moves the samples",
+    _HEAD + r"bbox_layer\..*": "box output",
+    _HEAD + r"centerness_layer\..*": "centerness output",
+    _HEAD + r"mask_layer\..*": "mask coefficient output",
+    _HEAD + r"track_layer\..*": "embedding output",
+    r"fc|fc_coeff": "output of the temporal network",
+}
+DEFORMABLE = "deformable convolution: no integer kernel, and its sampling needs float"
+UNKNOWN = "not a layer that is known to bear 8 bits"
+OTHERS = ("everything without weights that stands between them or after them: sampling coordinates, RoI pooling, "
+          "correlation, normalisation, softmax, choice of candidates, decoding")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The parameters of one layer and what became of them."""
+
+    graph: str  # role
+    name: str  # as in the checkpoint, without ".weight"
+    nodes: int  # of the graph that use them
+    reason: str | None  # why it stays in float; None is int8
+
+    def to_dict(self) -> dict[str, str | int]:
+        """Plain JSON."""
+        kept = {"reason": self.reason} if self.reason else {}
+        return {"graph": self.graph, "layer": self.name, "nodes": self.nodes,
+                "precision": "float" if self.reason else "int8", **kept}
+
+
+def layer_name(parameter: str) -> str:
+    """The name of a graph's parameter, as the layer is called in the checkpoint."""
+    return _PREFIX.sub("", parameter).removesuffix(".weight")
+
+
+def float_reason(layer: str, config: ModelConfig) -> str | None:
+    """Why `layer` stays in float; None where it is computed in 8 bits."""
+    if layer.endswith(".conv_adaption") or layer in {f"backbone.layers.{stage}.{block}.conv2"
+                                                     for stage, block in config.deformable_blocks}:
+        return DEFORMABLE
+    for pattern, reason in FLOAT.items():
+        if re.fullmatch(pattern, layer):
+            return reason
+    return None if INT8.fullmatch(layer) else UNKNOWN
+
+
+def layers_of(role: str, parameters: Iterable[str], config: ModelConfig) -> tuple[Layer, ...]:
+    """The layers of one graph, in the order in which it uses them.
+
+    Args:
+        role: of the graph.
+        parameters: the weight of every node that has one, with repetitions.
+        config: of the network.
+    """
+    nodes: dict[str, int] = {}
+    for parameter in parameters:
+        name = layer_name(parameter)
+        nodes[name] = nodes.get(name, 0) + 1
+    return tuple(Layer(role, name, count, float_reason(name, config)) for name, count in nodes.items())
+
+
+def layer_lines(backend: str, layers: Iterable[Layer]) -> list[str]:
+    """For people: how many layers are int8, and which are not."""
+    layers = tuple(layers)
+    in_float: dict[str, list[str]] = {}
+    for layer in layers:
+        if layer.reason:
+            in_float.setdefault(layer.reason, []).append(layer.name)
+    total = sum(layer.reason is None for layer in layers)
+    return [f"int8 on {backend}: {total} of {len(layers)} layers",
+            *(f"  float: {_short(names)} ({reason})" for reason, names in in_float.items())]
+
+
+def _short(names: list[str]) -> str:
+    """Names that differ in their numbers only are one."""
+    groups: Mapping[str, None] = dict.fromkeys(re.sub(r"\b\d+\b", "*", name) if len(names) > 1 else name
+                                               for name in names)
+    return ", ".join(groups)

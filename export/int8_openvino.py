@@ -1,0 +1,113 @@
+"""OpenVINO model -> the same model with 8-bit layers, calibrated by NNCF."""
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from stmask_deploy.config import ModelConfig
+from stmask_deploy.errors import InputError, StmaskError
+
+from .calibration import Feed
+from .int8_layers import Layer, float_reason, layer_name, layers_of
+
+if TYPE_CHECKING:
+    import openvino
+
+Node = Any  # an openvino.Node
+
+WEIGHTED = {"Convolution": 1, "DeformableConvolution": 2, "MatMul": 1}  # input that holds the weights
+MOVES = ("Reshape", "Transpose", "Convert", "Unsqueeze", "Squeeze")  # what may stand between a layer and its weights
+NO_OPERATIONS = ("Parameter", "Constant", "Result")
+
+
+def require_nncf() -> Any:
+    """The package `nncf`.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    # It reports its use to its makers, unless this says that nobody sits there.
+    os.environ.setdefault("NNCF_CI", "1")
+    try:
+        import nncf
+    except ImportError as error:
+        raise InputError("int8 for OpenVINO needs the package nncf: pip install 'stmask-deploy[int8]'") from error
+    return nncf
+
+
+def quantize_openvino(model: openvino.Model, role: str, feeds: Sequence[Feed], config: ModelConfig
+                      ) -> tuple[openvino.Model, tuple[Layer, ...]]:
+    """A copy of `model` whose layers compute in 8 bits where `int8_layers` allows it, and what became of each layer.
+
+    Args:
+        model: graph of `role`, with weights in f32; stays as it is.
+        role: of the graph.
+        feeds: inputs to calibrate with.
+        config: of the network.
+
+    Raises:
+        InputError: nncf is not installed.
+        StmaskError: nncf cannot quantise the graph.
+    """
+    nncf = require_nncf()
+    layers = layers_of(role, (weight for node in model.get_ordered_ops() if (weight := weight_of(node))), config)
+    chosen = int8_nodes(model, config)
+    if not chosen:
+        return model.clone(), layers
+    others = [node.get_friendly_name() for node in model.get_ordered_ops()
+              if node.get_type_name() not in NO_OPERATIONS and node.get_friendly_name() not in chosen]
+    nncf.set_log_level(logging.ERROR)
+    try:
+        with _quiet():
+            quantized = nncf.quantize(
+                model, nncf.Dataset(list(feeds), dict), subset_size=len(feeds), target_device=nncf.TargetDevice.CPU,
+                preset=nncf.QuantizationPreset.MIXED,  # activations that are not symmetric have a zero point
+                ignored_scope=nncf.IgnoredScope(names=others, validate=False))
+    except (RuntimeError, ValueError, nncf.NNCFError) as error:
+        raise StmaskError(f"nncf cannot quantise the {role} graph: {error}") from error
+    return quantized, layers
+
+
+def int8_nodes(model: openvino.Model, config: ModelConfig) -> set[str]:
+    """Friendly names of the nodes that are to compute in 8 bits, as `int8_onnx.int8_nodes` chooses them."""
+    names: set[str] = set()
+    rounded: set[str] = set()  # nodes whose output has a scale
+    for node in model.get_ordered_ops():
+        kind, name = node.get_type_name(), node.get_friendly_name()
+        weight = weight_of(node)
+        inputs = [value.get_node() for value in node.input_values()]
+        maps = [one for one in inputs if constant_behind(one) is None]  # and no bias
+        if weight is not None:
+            if kind == "Convolution" and float_reason(layer_name(weight), config) is None:
+                names.add(name)
+                rounded.add(name)
+        elif kind in ("Add", "Relu", "MaxPool") and all(one.get_friendly_name() in rounded for one in maps):
+            rounded.add(name)
+            if kind == "Add" and len(maps) == 2:
+                names.add(name)
+    return names
+
+
+def weight_of(node: Node) -> str | None:
+    """Name of the parameter that a node multiplies with; None for nodes without."""
+    position = WEIGHTED.get(node.get_type_name())
+    constant = None if position is None else constant_behind(node.input_value(position).get_node())
+    return None if constant is None else str(constant.get_friendly_name())
+
+
+def constant_behind(node: Node) -> Node | None:
+    """The constant whose values a node gives in another shape or type; None where it computes."""
+    while node.get_type_name() in MOVES:
+        node = node.input_value(0).get_node()
+    return node if node.get_type_name() == "Constant" else None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep nncf's progress bars off the terminal; its errors still raise."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
