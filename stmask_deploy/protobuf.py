@@ -1,0 +1,85 @@
+"""The encoding of protobuf messages, as far as ONNX files need it: the package `onnx` is no part of the runtime.
+
+A message is a sequence of numbered fields; dropping some leaves a valid message.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
+
+
+class Field(NamedTuple):
+    """One field of an encoded message."""
+
+    number: int
+    whole: memoryview  # key, length and value
+    value: memoryview  # of a message, a string or bytes; empty for all others
+    integer: int  # of a varint; 0 for all others
+
+
+def read_fields(message: bytes | memoryview) -> Iterator[Field]:
+    """The fields of an encoded message, in order.
+
+    Raises:
+        ValueError: the bytes are no encoded message.
+    """
+    message = memoryview(message)
+    at = 0
+    while at < len(message):
+        start = at
+        key, at = read_varint(message, at)
+        kind, size, integer = key & 7, 0, 0
+        if kind == _BYTES:
+            size, at = read_varint(message, at)
+        elif kind == _VARINT:
+            integer, at = read_varint(message, at)
+        elif kind in (_FIXED64, _FIXED32):
+            at += 8 if kind == _FIXED64 else 4
+        else:
+            raise ValueError(f"no protobuf message: wire type {kind}")
+        end = at + size
+        if end > len(message):
+            raise ValueError("no protobuf message: it ends within a field")
+        yield Field(key >> 3, message[start:end], message[at:end], integer)
+        at = end
+
+
+def read_varint(message: memoryview, at: int) -> tuple[int, int]:
+    """The number at `at`, 7 bits a byte with the lowest first, and where it ends.
+
+    Raises:
+        ValueError: the message ends within the number.
+    """
+    value = shift = 0
+    while True:
+        if at >= len(message):
+            raise ValueError("no protobuf message: it ends within a number")
+        byte = message[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
+
+
+def write_varint(value: int) -> bytes:
+    """A number that is not negative."""
+    encoded = bytearray()
+    while value >= 0x80:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*encoded, value])
+
+
+def write_field(number: int, value: int | bytes | str) -> bytes:
+    """A field: integers as varints, everything else with its length."""
+    if isinstance(value, int):
+        return write_varint(number << 3 | _VARINT) + write_varint(value)
+    content = value.encode() if isinstance(value, str) else value
+    return bytes_key(number, len(content)) + content
+
+
+def bytes_key(number: int, size: int) -> bytes:
+    """What precedes the value of a field of `size` bytes."""
+    return write_varint(number << 3 | _BYTES) + write_varint(size)
