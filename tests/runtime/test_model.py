@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tiny_bundles import BOXES, ROWS, SCORES, picture
 import stmask_deploy
 from stmask_deploy.errors import InputError, StmaskError
 from stmask_deploy.runtime.backends import BACKENDS
-from stmask_deploy.runtime.model import load
+from stmask_deploy.runtime.model import Model, load
 from stmask_deploy.runtime.timing import STAGES, StageTimer
 
 MakeBundle = Callable[..., Path]
@@ -203,11 +204,29 @@ def test_memory_is_bounded_for_live_sources_only(bundle: Path) -> None:
     assert model.step(picture(100)).ids.tolist() == [3, 4, 5]
 
 
+def test_forks_share_the_graphs_and_nothing_else(bundle: Path, tmp_path: Path) -> None:
+    clips = [save_pictures(tmp_path / str(row), brightnesses) for row, brightnesses in enumerate(
+        ([100, 110, 0, 120, 90] * 3, [0, 200, 0, 0, 50] * 3, [255] * 9, [0, 0, 10, 20, 30, 0] * 2))]
+
+    def answers(model: Model, clip: Path) -> list[list[Any]]:
+        return [[result.index, result.ids.tolist(), result.scores.tolist(), result.boxes_px.tolist()]
+                for result in model.track(clip)]
+
+    alone = [answers(load(bundle, score_decay=0.5), clip) for clip in clips]
+    model = load(bundle, score_decay=0.5)
+    model.step(picture(100))
+    forks = [model.fork() for _ in clips]
+    assert all(fork._bundle is model._bundle and fork.options == model.options for fork in forks)
+    with ThreadPoolExecutor(len(clips)) as pool:
+        assert list(pool.map(answers, forks, clips)) == alone
+    assert model.step(picture(100)).ids.tolist() == [0, 1, 2] and model.step(picture(100)).index == 2
+
+
 def test_stages_are_timed(bundle: Path, tmp_path: Path) -> None:
     timer = StageTimer()
     list(load(bundle, timer=timer).track(save_pictures(tmp_path / "clip", [100, 100])))
     assert len(timer.frames) == 2
-    expected = {"decode", "preprocess", "frame_graph", "nms", "tracker", "masks"}
+    expected = {"decode", "preprocess", "frame_graph", "nms", "instance_graph", "tracker", "masks"}
     assert set(timer.frames[0]) == expected
     assert set(timer.frames[1]) == expected | {"temporal_graph"}
     assert expected < set(STAGES)

@@ -51,6 +51,19 @@ def test_tracker_settings_are_those_the_tracker_reads() -> None:
     assert names(tracker="frame") == {"new_object_score", "score_threshold", "retire_after"}
 
 
+@pytest.mark.parametrize("every", [1, 3])
+def test_limits_count_key_frames(every: int) -> None:
+    """Found in a key frame, an object of age a has missed as many as lie in the a frames since."""
+    def missed(age: int) -> int:
+        return sum((frame + 1) % every == 0 for frame in range(age))
+
+    options = RunOptions(detect_every=every, max_age_shown=2, retire_after=4).resolve(describe(), is_live=False)
+    settings = options.tracker_settings()
+    for name, limit in (("max_age_shown", 2), ("retire_after", 4)):
+        assert [age for age in range(30) if missed(age) <= limit][-1] == settings[name]
+    assert ("4 key frames are" if every > 1 else "4 frames are") in options.memory_note
+
+
 def test_only_bounded_memory_has_something_to_say() -> None:
     assert RunOptions().resolve(describe(), is_live=False).memory_note == ""
     assert "40 frames" in RunOptions(retire_after=40).resolve(describe(), is_live=False).memory_note
@@ -66,6 +79,8 @@ def test_only_bounded_memory_has_something_to_say() -> None:
     ({"top_k": 0}, "top_k"),
     ({"retire_after": 0}, "retire_after"),
     ({"retire_after": 5}, "forgotten while it is shown"),
+    ({"detect_every": 0}, "detect_every must be in 1"),
+    ({"detect_every": 1.5}, "whole number"),
     ({"retire_after": 30, "memory": "exact"}, "give only one"),
     ({"tracker": "released", "alpha": 1.0}, "alpha is not read by the released tracker, only by: paper"),
     ({"tracker": "paper", "new_object_score": 1.0}, "only by: released, frame"),

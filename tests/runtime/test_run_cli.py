@@ -170,6 +170,70 @@ def test_damaged_input_is_exit_code_3(bundle: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "results.json").exists()
 
 
+def test_several_sources_have_the_results_of_single_runs(bundle: Path, clip: Path, tmp_path: Path) -> None:
+    other = write_clip(tmp_path / "park.mp4", 5)
+    for source, name in ((clip, "street"), (other, "park")):
+        assert call(source, "-m", bundle, "-o", tmp_path / "alone" / name).exit_code == 0
+    result = call(clip, other, "-m", bundle, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert f"{clip}: 8 frames in" in result.stdout and f"{other}: 5 frames in" in result.stdout
+    assert result.stderr.count("ONNX Runtime") == 1  # one model
+    for name in ("street", "park"):
+        files = sorted(path.name for path in (tmp_path / "out" / name).iterdir())
+        assert files == ["results.json", "results.jsonl", "video.mp4"]
+        for file in files:
+            assert (tmp_path / "out" / name / file).read_bytes() == (tmp_path / "alone" / name / file).read_bytes()
+
+
+def test_sources_of_one_name_have_folders_of_their_own(bundle: Path, clip: Path, tmp_path: Path) -> None:
+    assert call(clip, clip, clip, "-m", bundle, "-o", tmp_path, "--no-video", "--max-frames", 1).exit_code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["street", "street-2", "street-3"]
+
+
+def test_a_source_that_fails_leaves_the_others_their_results(bundle: Path, clip: Path, tmp_path: Path,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    from stmask_deploy.runtime.run_writer import RunWriter
+
+    write = RunWriter.write
+
+    def fail_for_the_bug(writer: RunWriter, frame: Any, result: Any) -> None:
+        if writer._source.name == "bug.mp4":
+            raise KeyError("a bug")
+        write(writer, frame, result)
+
+    monkeypatch.setattr(RunWriter, "write", fail_for_the_bug)
+    bug, last = (write_clip(tmp_path / name, 3) for name in ("bug.mp4", "last.mp4"))
+    taken = tmp_path / "out" / "street-2"
+    taken.mkdir(parents=True)
+    (taken / "results.json").write_text("precious")
+    result = call(clip, clip, bug, tmp_path / "nothing.mp4", last, "-m", bundle, "-o", tmp_path / "out", "--no-video")
+    assert result.exit_code == 4  # of the first that failed
+    told = result.stderr.splitlines()
+    assert told[1].startswith(f"error: {clip}: ") and "--overwrite" in told[1]
+    assert told[2] == f"error: {bug}: KeyError: 'a bug'"
+    assert told[3].startswith(f"error: {tmp_path / 'nothing.mp4'} does not exist")
+    assert told[4:] == [f"3 of 5 sources failed: {clip}, {bug}, {tmp_path / 'nothing.mp4'}"]
+    assert (taken / "results.json").read_text() == "precious"
+    for name, frames in (("street", 8), ("last", 3)):
+        results = read_results(tmp_path / "out" / name / "results.jsonl")
+        assert len(results.frames) == frames and results.end is not None
+
+
+def test_several_sources_and_a_bundle_that_does_not_open(clip: Path, tmp_path: Path) -> None:
+    result = call(clip, clip, "-m", tmp_path / "nothing", "-o", tmp_path / "out")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_camera_among_several_sources_is_refused(bundle: Path, clip: Path, tmp_path: Path,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    from stmask_deploy.runtime.frame_source import FrameSource
+
+    monkeypatch.setattr(FrameSource, "is_live", True)
+    result = call(clip, clip, "-m", bundle, "-o", tmp_path / "out")
+    assert result.exit_code == 2 and "run it alone" in result.stderr
+
+
 def test_lost_candidates_are_told(clip: Path, tmp_path: Path) -> None:
     result = call(clip, "-m", write_bundle(tmp_path / "bundle", count=10), "-o", tmp_path / "out", "--no-video")
     assert result.exit_code == 0

@@ -1,6 +1,7 @@
 """Where the time goes."""
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -29,7 +30,32 @@ def test_a_stage_that_fails_is_measured_and_fails() -> None:
     assert "draw" in timer.frames[0]
 
 
+def test_a_frame_takes_its_seconds_from_thread_to_thread() -> None:
+    timer = StageTimer()
+    handed: list[dict[str, float]] = []
+
+    def detect() -> None:
+        for name in ("nms", "masks"):
+            with timer.stage(name):
+                pass
+        handed.append(timer.hand_over())
+        with timer.stage("frame_graph"):  # of the next frame
+            pass
+
+    with timer.stage("decode"):
+        pass
+    thread = threading.Thread(target=detect)
+    thread.start()
+    thread.join()
+    timer.take_over({"masks": 2.0})
+    timer.take_over(handed[0])
+    timer.end_frame()
+    assert set(timer.frames[0]) == {"decode", "nms", "masks"} and timer.frames[0]["masks"] >= 2.0
+    assert timer.hand_over() == {} and len(timer.frames) == 1
+
+
 def test_no_timer_can_be_entered_again_and_again() -> None:
     timer = NoTimer()
     with timer.stage("masks"), timer.stage("masks"):
         timer.end_frame()
+    timer.take_over(timer.hand_over())

@@ -1,0 +1,143 @@
+"""Stages in threads: the order of a plain loop, bounded, and no thread left however it ends."""
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+
+import pytest
+from threads import no_thread_left
+
+from stmask_deploy.runtime.overlap import Overlap
+
+DEPTH = 2
+
+
+class Numbers:
+    """Counts up; remembers how far, and whether it was closed."""
+
+    def __init__(self, count: int, fails_at: int | None = None) -> None:
+        self.made = 0
+        self.is_closed = False
+        self._count, self._fails_at = count, fails_at
+
+    def items(self) -> Generator[int, None, None]:
+        try:
+            for number in range(self._count):
+                if number == self._fails_at:
+                    raise KeyError(number)
+                self.made += 1
+                yield number
+        finally:
+            self.is_closed = True
+
+
+def doubled(items: Iterator[int]) -> Generator[int, None, None]:
+    for item in items:
+        yield 2 * item
+
+
+def chain(numbers: Numbers, function: Callable[[int], int] = int, workers: int = 3) -> Generator[int, None, None]:
+    with Overlap(DEPTH) as overlap:
+        yield from overlap.ahead(doubled(overlap.ahead(overlap.map(function, overlap.ahead(numbers.items()), workers))))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("count", [0, 1, 2, 100])
+def test_everything_in_order(count: int, workers: int) -> None:
+    def uneven(item: int) -> int:
+        time.sleep(0.002 * (item % 3 == 0))
+        return item + 1
+
+    numbers = Numbers(count)
+    with no_thread_left():
+        assert list(chain(numbers, uneven, workers)) == [2 * (item + 1) for item in range(count)]
+    assert numbers.is_closed
+
+
+def test_each_stage_has_a_thread_of_its_own() -> None:
+    used = set()
+
+    def note(item: int) -> int:
+        used.add(threading.current_thread())
+        barrier.wait(timeout=10)  # passed only when two workers are inside at once
+        return item
+
+    barrier = threading.Barrier(2)
+    assert list(chain(Numbers(4), note, workers=2)) == [0, 2, 4, 6]
+    assert len(used) == 2 and threading.current_thread() not in used
+
+
+def test_no_stage_runs_far_ahead() -> None:
+    numbers = Numbers(1000)
+    with no_thread_left():
+        items = chain(numbers, workers=1)
+        next(items)
+        before = -1
+        while numbers.made != before:
+            before = numbers.made
+            time.sleep(0.05)
+        # One is taken. Three stages hold one each, with DEPTH more between each of them and its reader.
+        assert 1 < numbers.made <= 1 + 3 * (DEPTH + 1)
+        items.close()
+
+
+def fail_at_five(item: int) -> int:
+    if item == 5:
+        raise KeyError(item)
+    return item
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("place", ["source", "stage"])
+def test_an_exception_comes_behind_the_items_before_it(place: str, workers: int) -> None:
+    numbers = Numbers(20, fails_at=5 if place == "source" else None)
+    seen: list[int] = []
+    with no_thread_left(), pytest.raises(KeyError, match="5"):
+        for item in chain(numbers, fail_at_five if place == "stage" else int, workers):
+            seen.append(item)
+    assert seen == [0, 2, 4, 6, 8] and numbers.is_closed
+
+
+def test_the_very_exception_arrives() -> None:
+    error = ValueError("this one")
+
+    def fail(_item: int) -> int:
+        raise error
+
+    with pytest.raises(ValueError) as caught:
+        list(chain(Numbers(3), fail))
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("taken", [0, 1, 7])
+def test_leaving_in_the_middle(taken: int) -> None:
+    numbers = Numbers(10_000)
+    with no_thread_left():
+        items = chain(numbers)
+        for _ in range(taken):
+            next(items)
+        items.close()
+    assert numbers.made < 100 and numbers.is_closed is (taken > 0)
+
+
+def test_an_exception_of_the_reader() -> None:
+    with no_thread_left(), pytest.raises(RuntimeError, match="disk full"), Overlap(DEPTH) as overlap:
+        for _ in overlap.ahead(Numbers(10_000).items()):
+            raise RuntimeError("disk full")
+
+
+@pytest.mark.parametrize("workers", [None, 2])
+def test_one_of_its_own_threads_may_leave_it(workers: int | None) -> None:
+    """As the garbage collector does with an abandoned chain, in whatever thread it happens to run."""
+    overlap = Overlap(DEPTH)
+
+    def leave(item: int) -> int:
+        overlap.__exit__(None, None, None)
+        return item
+
+    with no_thread_left():
+        items = Numbers(10).items()
+        stage = (leave(item) for item in items) if workers is None else overlap.map(leave, items, workers)
+        assert len(list(overlap.ahead(stage))) < 10
+        overlap.__exit__(None, None, None)

@@ -1,0 +1,200 @@
+"""The overlapped run against the one frame by frame: the same files, the same failures, no thread left."""
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+from threads import no_thread_left
+from tiny_bundles import picture
+
+import stmask_deploy
+from stmask_deploy.errors import InputError
+from stmask_deploy.pretrained import demo_clip
+from stmask_deploy.runtime import run_writer
+from stmask_deploy.runtime.frame_source import Frame, FrameSource
+from stmask_deploy.runtime.model import Model, load
+from stmask_deploy.runtime.pipeline import Pipeline
+from stmask_deploy.runtime.progress import Progress
+from stmask_deploy.runtime.results_jsonl import read_results
+from stmask_deploy.runtime.run import run_video
+from stmask_deploy.runtime.sources import open_source
+from stmask_deploy.runtime.timing import StageTimer
+from stmask_deploy.runtime.tracking import is_overlapped
+
+BRIGHTNESSES = [0, 100, 110, 0, 120, 130, 0, 0, 90, 200]
+OPTIONS: list[dict[str, Any]] = [{}, {"tracker": "paper"}, {"tracker": "frame"}, {"nms": "per-class"},
+                                 {"detect_every": 2}, {"tracker": "paper", "detect_every": 4, "retire_after": 10}]
+
+
+class Pictures(FrameSource):
+    """`BRIGHTNESSES` again and again; `event` happens before frame 5 is delivered."""
+
+    kind = "video"
+
+    def __init__(self, num_frames: int = 12, event: Callable[[], None] = lambda: None) -> None:
+        super().__init__()
+        self.name, self.width, self.height, self.fps, self.num_frames = "pictures", 128, 80, 30.0, num_frames
+        self._event = event
+
+    def _frames(self) -> Iterator[Frame]:
+        assert self.num_frames is not None
+        for index in range(self.num_frames):
+            if index == 5:
+                self._event()
+            yield Frame(index, index / 30, picture(BRIGHTNESSES[index % len(BRIGHTNESSES)]))
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    for index, brightness in enumerate(BRIGHTNESSES):
+        cv2.imwrite(str(folder / f"{index}.png"), picture(brightness))
+    (folder / "4.png").write_bytes(b"not a picture")
+    return folder
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def run_both(make_model: Callable[[], Model], source: Path, folder: Path, max_frames: int | None = None) -> None:
+    summaries = []
+    for mode in ("latency", "throughput"):
+        with open_source(source) as opened, no_thread_left():
+            summaries.append(run_video(make_model(), opened, folder / mode, mode=mode, max_frames=max_frames))
+    for name in ("frames", "identities", "lost_candidates", "damage"):
+        assert getattr(summaries[0], name) == getattr(summaries[1], name)
+    assert files(folder / "latency") == files(folder / "throughput")
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_the_same_files_as_frame_by_frame(bundle: Path, clip: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+    run_both(lambda: load(bundle, **options), clip, tmp_path / "out")
+    results = read_results(tmp_path / "out" / "throughput" / "results.jsonl")
+    assert [frame["index"] for frame in results.frames] == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+    assert sum(len(frame["instances"]) for frame in results.frames) > 9
+
+
+@pytest.mark.parametrize("options", [{}, {"tracker": "paper"}, {"tracker": "frame"}, {"backend": "openvino"}])
+def test_the_same_files_of_the_demo(tmp_path: Path, options: dict[str, Any]) -> None:
+    model = stmask_deploy.load(**options)
+    run_both(lambda: model, demo_clip(), tmp_path, max_frames=6)
+
+
+def test_lost_candidates_and_the_limit_of_frames(make_bundle: Callable[..., Path], clip: Path, tmp_path: Path) -> None:
+    folder = make_bundle(count=10)
+    for max_frames in (1, 6):
+        run_both(lambda: load(folder), clip, tmp_path / str(max_frames), max_frames)
+
+
+def failing(number: int, original: Callable[..., Any]) -> Callable[..., Any]:
+    """`original`, but its call of that number (from 0) fails."""
+    calls = iter(range(10_000))
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) == number:
+            raise RuntimeError(f"call {number}")
+        return original(*args, **kwargs)
+
+    return call
+
+
+@pytest.mark.parametrize("place", ["source", "frame graph", "temporal graph", "tracker", "results", "drawing", "video",
+                                   "progress"])
+def test_a_failure_anywhere_leaves_what_it_leaves_frame_by_frame(bundle: Path, tmp_path: Path, place: str,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise RuntimeError("call 5")
+
+    left = {}
+    for mode in ("latency", "throughput"):
+        model, source = load(bundle), Pictures(event=fail if place == "source" else lambda: None)
+        with monkeypatch.context() as patch, no_thread_left():
+            for name, owner, attribute in (
+                    ("frame graph", model._bundle.frame, "run"), ("temporal graph", model._bundle.temporal, "run"),
+                    ("tracker", Pipeline, "track"), ("results", run_writer.ResultsWriter, "write"),
+                    ("drawing", run_writer, "draw_result"), ("video", run_writer.VideoWriter, "write"),
+                    ("progress", Progress, "advance")):
+                if name == place:
+                    patch.setattr(owner, attribute, failing(5, getattr(owner, attribute)))
+            with pytest.raises(RuntimeError, match="call 5"):
+                run_video(model, source, tmp_path / mode, mode=mode, show_progress=True)
+        left[mode] = files(tmp_path / mode)
+    assert left["latency"] == left["throughput"]
+    assert sorted(left["latency"]) == ["results.jsonl", "video.part.mp4"]
+    assert len(read_results(tmp_path / "throughput" / "results.jsonl").frames) >= 5
+
+
+def test_ctrl_c_completes_the_files(bundle: Path, tmp_path: Path) -> None:
+    source = Pictures(10_000, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with no_thread_left():
+        summary = run_video(load(bundle), source, tmp_path, draw=False, mode="throughput")
+    assert summary.is_interrupted and 1 <= summary.frames < 10_000
+    results = read_results(tmp_path / "results.jsonl")
+    assert results.end == {"type": "end", "frames": summary.frames, "interrupted": True,
+                           "damage": summary.damage.to_dict()}
+    assert len(results.frames) == summary.damage.frames == summary.frames < source.damage.frames  # read ahead
+    listed = json.loads((tmp_path / "results.json").read_text())
+    assert all(len(entry["segmentations"]) == summary.frames for entry in listed)
+
+
+def test_a_reader_that_goes_away_leaves_no_thread(bundle: Path, clip: Path) -> None:
+    model = load(bundle)
+    with no_thread_left():
+        for result in model.track(clip, mode="throughput"):
+            if result.index == 2:
+                break
+    with no_thread_left():
+        results = model.track(clip, mode="throughput")
+        next(results)
+        results.close()
+    with no_thread_left():
+        model.track(clip, mode="throughput")  # never read
+    assert [result.ids.tolist() for result in model.track(clip, max_frames=2)] == [[], [0, 1, 2]]
+
+
+def test_steps_go_on_where_an_overlapped_run_ended(bundle: Path, clip: Path) -> None:
+    answers = []
+    for mode in ("latency", "throughput"):
+        model = load(bundle, detect_every=2)
+        tracked = list(model.track(clip, max_frames=3, mode=mode))
+        steps = [model.step(picture(80)) for _ in range(3)]
+        answers.append([(result.index, result.ids.tolist(), result.origins) for result in tracked + steps])
+    assert answers[0] == answers[1]
+    assert [origins[0] for _, _, origins in answers[0][2:]] == ["detected", "propagated", "detected", "propagated"]
+
+
+def test_each_frame_has_its_own_stages(bundle: Path) -> None:
+    stages = {}
+    for mode in ("latency", "throughput"):
+        timer = StageTimer()
+        list(load(bundle, timer=timer, detect_every=3).track_frames(Pictures(), mode=mode))
+        stages[mode] = [set(frame) for frame in timer.frames]
+    assert stages["latency"] == stages["throughput"]
+    # Of the key frames 0, 3, 6 and 9 only the last is not black: its objects are propagated from then on.
+    assert ["temporal_graph" in frame for frame in stages["throughput"]] == [False] * 10 + [True] * 2
+    assert ["nms" in frame for frame in stages["throughput"]] == [index % 3 == 0 for index in range(12)]
+
+
+@pytest.mark.parametrize(("mode", "overlapped"), [
+    ("auto", ["video", "folder"]), ("latency", []), ("throughput", ["video", "folder", "image", "camera"])])
+def test_which_sources_are_overlapped(mode: str, overlapped: list[str]) -> None:
+    source = Pictures()
+    for kind in ("video", "folder", "image", "camera"):
+        source.kind = kind  # type: ignore[misc]
+        assert is_overlapped(mode, source) is (kind in overlapped)
+
+
+def test_an_unknown_mode_is_refused(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="known: auto, latency, throughput"):
+        run_video(load(bundle), Pictures(), tmp_path, mode="fast")
