@@ -168,11 +168,11 @@ def _tell_failure(ctx: click.Context, source: str, error: Exception) -> int:
     """One line on standard error, with -v the traceback before it; gives the exit code."""
     if is_verbose(ctx):
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+    code, text = 1, f"{type(error).__name__}: {' '.join(str(error).split())}"
     if isinstance(error, StmaskError):
-        click.echo(f"error: {source}: {error}", err=True)
-        return error.exit_code
-    click.echo(f"error: {source}: {type(error).__name__}: {' '.join(str(error).split())}", err=True)
-    return 1
+        code, text = error.exit_code, str(error)
+    click.echo(f"error: {text}" if text.startswith(source) else f"error: {source}: {text}", err=True)
+    return code
 
 
 def _exit_code(summary: RunSummary) -> int:
