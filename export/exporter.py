@@ -10,6 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from stmask_deploy.bundle import (
     DESCRIPTION_FILE,
     METADATA_KEY,
     OPENVINO_FOLDER,
+    OWN_GRAPHS,
     REPORT_FILE,
     ROLES,
     BundleDescription,
@@ -30,6 +32,9 @@ from stmask_deploy.models.checkpoint import Checkpoint
 from stmask_deploy.models.stmask import STMask
 
 from .frame_graph import FrameGraph, clamp_candidates
+from .half import to_half
+from .instance_graph import InstanceGraph, instance_inputs
+from .int8 import PRECISION, Int8Options, add_int8, check_int8
 from .lowering import Dcn
 from .onnx_model import OPSETS, export_module, require_onnxruntime
 from .openvino_ir import require_openvino, save_ir, to_openvino
@@ -49,6 +54,8 @@ class ExportOptions:
     candidate_threshold: float = 0.05
     simplify: bool = True
     openvino_weights: str | None = None  # f32 | f16; None writes no IR
+    half: bool = False  # graphs of f16 beside those of f32
+    int8: Int8Options | None = None  # None writes no int8 graphs
     tolerance: float | None = None  # largest error as a share of an output's range; None: `verify.TOLERANCES`
 
     def __post_init__(self) -> None:
@@ -72,9 +79,11 @@ def export_checkpoint(checkpoint: Checkpoint, folder: Path, options: ExportOptio
         say: is told one line a step.
 
     Raises:
-        InputError: the folder exists, or onnxruntime (for IR also openvino) is not installed.
+        InputError: the folder exists, onnxruntime (for IR also openvino, for int8 in IR also nncf) is not installed, or
+            the clip that int8 is calibrated with does not fit.
         OutputError: the folder cannot be written.
-        StmaskError: the graphs do not compute what PyTorch computes; the message lists every miss.
+        StmaskError: the graphs do not compute what PyTorch computes, or int8 is too far from f32; the message lists
+            every miss.
     """
     require_onnxruntime()
     if options.openvino_weights is not None:
@@ -87,12 +96,17 @@ def export_checkpoint(checkpoint: Checkpoint, folder: Path, options: ExportOptio
         export_id=uuid.uuid4().hex, model=config, checkpoint_name=checkpoint.name,
         checkpoint_sha256=checkpoint.sha256, max_candidates=clamp_candidates(config, options.max_candidates),
         candidate_threshold=options.candidate_threshold, opset=options.opset, dcn=options.dcn.value,
-        tool_version=stmask_deploy.__version__, openvino_weights=options.openvino_weights)
+        tool_version=stmask_deploy.__version__, openvino_weights=options.openvino_weights,
+        precisions=("f16",) if options.half else ())
+    if options.int8 is not None:
+        check_int8(options.int8, description)
     with _building(folder) as build:
         graphs = {role: export_graph(model, description, role, options) for role in description.roles}
-        say(f"traced {' and '.join(graphs)} graph, opset {options.opset}, deformable convolution {options.dcn.value}")
+        say(f"traced {', '.join(graphs)} graph, opset {options.opset}, deformable convolution {options.dcn.value}")
         irs = {role: to_openvino(graph) for role, graph in graphs.items()} if options.openvino_weights else {}
-        _write(build, description, graphs, irs)
+        halves = {role: to_half(graph) for role, graph in graphs.items()} if options.half else {}
+        extra = {(role, "f16"): graph for role, (graph, _) in halves.items()}
+        _write(build, description, graphs, irs, extra)
         verification = verify_bundle(build, model, TOLERANCES if options.tolerance is None
                                      else dict.fromkeys(TOLERANCES, options.tolerance))
         for line in verification.lines():
@@ -100,18 +114,23 @@ def export_checkpoint(checkpoint: Checkpoint, folder: Path, options: ExportOptio
         if not verification.passed:
             raise StmaskError(f"the exported graphs do not match PyTorch: {verification.summary()}; "
                               "nothing was written")
-        description = replace(description, tolerances=verification.reached())
-        _write(build, description, graphs, irs)
+        description = replace(description, tolerances=verification.reached(), precisions=(
+            *description.precisions, *((PRECISION,) if options.int8 is not None else ())))
+        _write(build, description, graphs, irs, extra)
+        int8 = None if options.int8 is None else add_int8(
+            build, description, options.int8, graphs, irs, partial(metadata, description), say)
         report = {"bundle": description.to_dict(), "notes": list(checkpoint.notes),
                   "operators": count_operators(graphs), "megabytes": _sizes(build),
                   "seconds": round(time.perf_counter() - started, 1), "versions": library_versions(),
-                  "verification": verification.to_dict()}
+                  "verification": verification.to_dict(),
+                  "f16": {role: half.to_dict() for role, (_, half) in halves.items()},
+                  "int8": int8}
         (build / REPORT_FILE).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return verification
 
 
 def export_graph(model: STMask, description: BundleDescription, role: str, options: ExportOptions) -> onnx.ModelProto:
-    """The ONNX model of one role (frame | temporal), without metadata."""
+    """The ONNX model of one role (see `bundle.ROLES`), without metadata."""
     config = description.model
     inputs, outputs = description.tensor_names(role)
     settings: dict[str, Any] = {"opset": options.opset, "dcn": options.dcn, "simplify": options.simplify}
@@ -119,6 +138,9 @@ def export_graph(model: STMask, description: BundleDescription, role: str, optio
         if role == "temporal":
             return export_module(TemporalGraph(model).eval(), example_inputs(config), inputs, outputs,
                                  dynamic={"boxes": {0: "N"}}, **settings)
+        if role == "instances":
+            return export_module(InstanceGraph(model, config).eval(), instance_inputs(config), inputs, outputs,
+                                 dynamic={"anchor_index": {0: "N"}}, **settings)
         graph = FrameGraph(model, config, description.max_candidates, description.candidate_threshold).eval()
         generator = torch.Generator().manual_seed(0)
         frame = torch.randint(0, 256, (1, *config.input_size, 3), dtype=torch.uint8, generator=generator)
@@ -154,19 +176,20 @@ def library_versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     found = {}
-    for name in ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "onnxruntime-gpu", "openvino", "numpy"):
+    for name in ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "onnxruntime-gpu", "openvino", "nncf",
+                 "numpy"):
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
 
 
 def _write(folder: Path, description: BundleDescription, graphs: Mapping[str, onnx.ModelProto],
-           irs: Mapping[str, Any]) -> None:
+           irs: Mapping[str, Any], extra: Mapping[tuple[str, str], onnx.ModelProto]) -> None:
+    """`extra`: graphs by role and precision, beside those of f32."""
     (folder / DESCRIPTION_FILE).write_text(description.to_json() + "\n", encoding="utf-8")
-    for role, graph in graphs.items():
-        info = metadata(description, role)
-        onnx.helper.set_model_props(graph, info)
-        onnx.save(graph, description.graph_path(folder, role, "onnxruntime"))
+    for (role, precision), graph in {**{(role, "f32"): graph for role, graph in graphs.items()}, **extra}.items():
+        onnx.helper.set_model_props(graph, metadata(description, role))
+        onnx.save(graph, description.graph_path(folder, role, "onnxruntime", precision))
     for role, ir in irs.items():
         path = description.graph_path(folder, role, "openvino")
         path.parent.mkdir(exist_ok=True)
@@ -183,7 +206,8 @@ def _check_target(folder: Path, overwrite: bool) -> None:
         return
     if not folder.is_dir() or (any(folder.iterdir()) and not (folder / DESCRIPTION_FILE).is_file()):
         raise InputError(f"{folder} exists and is not a bundle; choose another folder with -o")
-    known = {DESCRIPTION_FILE, REPORT_FILE, OPENVINO_FOLDER, *(f"{role}.onnx" for role in ROLES)}
+    known = {DESCRIPTION_FILE, REPORT_FILE, OPENVINO_FOLDER, *(f"{role}.onnx" for role in ROLES),
+             *(f"{role}_{precision}.onnx" for role in ROLES for precision in OWN_GRAPHS["onnxruntime"])}
     others = sorted(path.name for path in folder.iterdir() if path.name not in known)
     if others:
         raise InputError(f"{folder} holds more than a bundle ({', '.join(others[:3])}), which would be lost; "

@@ -8,7 +8,7 @@ from stmask_deploy.config import ModelConfig
 from stmask_deploy.geometry import level_sizes, make_anchors
 from stmask_deploy.models.boxes import decode_boxes
 from stmask_deploy.models.frames import prepare_frames
-from stmask_deploy.models.stmask import STMask
+from stmask_deploy.models.stmask import FramePrediction, STMask
 
 NOT_A_CANDIDATE = -2.0  # below every product of a probability and a centerness
 
@@ -52,8 +52,9 @@ class FrameGraph(nn.Module):
         passed = best > self.candidate_threshold
         rank = torch.where(passed, best * anchors.centerness[0], NOT_A_CANDIDATE)
         index = rank.topk(self.max_candidates).indices  # (K,)
-        # Without a temporal graph nothing reads the maps.
+        # A map leaves where there is a graph that reads it.
         maps = () if self.config.temporal is None else (prediction.fpn, prediction.temporal)
+        shared = (shared_rows(prediction),) if self.config.has_local_branches else ()
         return (
             decode_boxes(anchors.box_deltas[0].index_select(0, index), self.anchors.index_select(0, index)),
             class_scores.index_select(0, index),
@@ -63,5 +64,11 @@ class FrameGraph(nn.Module):
             index,
             passed.sum(),
             prediction.prototypes[0],
+            *shared,
             *maps,
         )
+
+
+def shared_rows(prediction: FramePrediction) -> Tensor:
+    """(cells, T) the shared head map of all levels, a row a cell, in the anchors' order."""
+    return torch.cat([level[0].flatten(1).transpose(0, 1) for level in prediction.shared])

@@ -117,6 +117,8 @@ def _same_rows(before: Arrays, after: Arrays, outputs: Sequence[str]) -> tuple[A
 def _fresh_like(value: Tensor, rng: np.random.Generator) -> Any:
     if value.dtype == torch.uint8:
         return rng.integers(0, 256, tuple(value.shape), dtype=np.uint8)
+    if not value.is_floating_point():
+        return value.numpy()  # names rows, of which there are not more
     return (value.numpy() * rng.uniform(0.9, 1.1, tuple(value.shape))).astype(np.float32)
 
 

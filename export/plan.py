@@ -27,7 +27,7 @@ def assumptions(config: ModelConfig) -> list[str]:
 
 
 def plan_lines(config: ModelConfig, options: ExportOptions) -> list[str]:
-    """Variant, inputs and outputs, operators of the project and sizes of both graphs."""
+    """Variant, inputs and outputs, operators of the project and sizes of all graphs."""
     with torch.device("meta"):
         model = build_stmask(config)
     rows = clamp_candidates(config, options.max_candidates)
@@ -55,23 +55,28 @@ def graph_shapes(description: BundleDescription) -> dict[str, dict[str, str]]:
     config, rows = description.model, description.max_candidates
     levels = level_sizes(config.padded_size, config.num_levels)
     height, width = config.input_size
+    shared = f"({sum(h * w for h, w in levels)}, {config.head_width})"
     frame = {"frame": f"uint8 (1, {height}, {width}, 3) BGR", "boxes": f"({rows}, 4)",
              "class_scores": f"({rows}, {config.num_classes - 1})", "centerness": f"({rows},)",
              "mask_coeffs": f"({rows}, {config.num_prototypes})", "embeddings": f"({rows}, {config.embedding_dim})",
              "anchor_index": f"int64 ({rows},)", "num_candidates": "int64 ()",
-             "prototypes": f"({2 * levels[0][0]}, {2 * levels[0][1]}, {config.num_prototypes})"}
+             "prototypes": f"({2 * levels[0][0]}, {2 * levels[0][1]}, {config.num_prototypes})", "shared": shared}
+    instances = {"shared": shared, "anchor_index": "int64 (N,)", "mask_coeffs": f"(N, {config.num_prototypes})",
+                 "embeddings": f"(N, {config.embedding_dim})"}
     if config.temporal is None:
-        return {"frame": frame}
+        return {"frame": frame, "instances": instances}
     h, w = levels[config.temporal.level]
     maps = {"fpn": f"(1, {config.fpn_width}, {h}, {w})", "temporal": f"(1, {config.head_width}, {h}, {w})"}
     temporal = {**maps, **{f"prev_{name}": shape for name, shape in maps.items()}, "boxes": "(N, 4)",
                 "box_deltas": "(N, 4)", "coeff_deltas": f"(N, {config.num_prototypes})"}
-    return {"frame": {**frame, **maps}, "temporal": temporal}
+    return {"frame": {**frame, **maps}, "instances": instances, "temporal": temporal}
 
 
 def _operators(config: ModelConfig, dcn: Dcn, role: str) -> list[str]:
     if role == "temporal":
         return ["1 stmask::Correlation (function)", "1 RoiAlign"]
+    if role == "instances":
+        return ["standard ONNX only"]
     calibrated = sum(kind is not Calibration.NONE for kind in
                      (config.class_calibration, config.mask_calibration, config.track_calibration))
     plain = calibrated * len(config.kernel_shapes) * len(config.anchor_scales) * config.num_levels
@@ -85,8 +90,16 @@ def _operators(config: ModelConfig, dcn: Dcn, role: str) -> list[str]:
 
 def _megabytes(model: STMask, role: str) -> float:
     sizes = (value.numel() * value.element_size() for name, value in model.state_dict().items()
-             if name.startswith("TemporalNet.") == (role == "temporal"))
+             if role in _readers(name))
     return float(sum(sizes)) / 1e6
+
+
+def _readers(parameter: str) -> tuple[str, ...]:
+    """The graphs that hold a parameter."""
+    if parameter.startswith("TemporalNet."):
+        return ("temporal",)
+    branches = tuple(f"prediction_layers.0.{name}_" for name in ("mask", "track"))
+    return ("frame", "instances") if parameter.startswith(branches) else ("frame",)
 
 
 def _by(size: tuple[int, int]) -> str:

@@ -37,8 +37,11 @@ class TorchBackend:
 
 
 def torch_bundle(model: STMask, description: BundleDescription, device: str = "cpu") -> Bundle:
-    """`model` as an opened bundle, for the runtime's pipeline; it is moved to `device` (cpu | cuda:N)."""
+    """`model` as an opened bundle, for the runtime's pipeline; it is moved to `device` (cpu | cuda:N).
+
+    It has no instance graph: mask coefficients and embeddings are those of the dense branches, the reference.
+    """
     frame = FrameGraph(model, description.model, description.max_candidates, description.candidate_threshold)
     temporal = (TorchBackend(TemporalGraph(model), description, "temporal", device) if description.model.temporal
                 else None)
-    return Bundle(description, TorchBackend(frame, description, "frame", device), temporal)
+    return Bundle(description, TorchBackend(frame, description, "frame", device), None, temporal)

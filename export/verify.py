@@ -12,13 +12,14 @@ import torch
 from numpy.typing import NDArray
 
 from stmask_deploy.bundle import BundleDescription, read_description
+from stmask_deploy.geometry import level_sizes
 from stmask_deploy.models.boxes import decode_boxes
 from stmask_deploy.models.frames import prepare_frames
 from stmask_deploy.models.stmask import STMask
 from stmask_deploy.runtime.loading import Bundle, open_bundle
 from stmask_deploy.scenes import render_clip
 
-from .frame_graph import FrameGraph
+from .frame_graph import FrameGraph, shared_rows
 from .temporal_graph import TemporalGraph
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -26,12 +27,13 @@ Image = NDArray[np.uint8]  # BGR
 
 # Largest allowed error of an output, as a share of its range. Weights rounded to 11 bits cost a wide network 1e-3, a
 # tiny one ten times that: this bound finds a broken conversion, not a loss of accuracy.
-TOLERANCES = {"onnxruntime": 1e-4, "openvino": 1e-4, "openvino f16 weights": 5e-2}
+TOLERANCES = {"onnxruntime": 1e-4, "onnxruntime f16": 5e-2, "openvino": 1e-4, "openvino f16 weights": 5e-2}
 NUM_FRAMES = 3
+NUM_ROWS = 40  # given to the instance graph
 NUM_BOXES = (0, 1, 8)  # objects given to the temporal graph
 SMALLEST_DELTA_RANGE = 1e-3
 ROW_OUTPUTS = ("boxes", "class_scores", "centerness", "mask_coeffs", "embeddings")
-MAP_OUTPUTS = ("prototypes", "fpn", "temporal")
+MAP_OUTPUTS = ("prototypes", "shared", "fpn", "temporal")
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,16 @@ def exported_backends(description: BundleDescription) -> list[str]:
     return ["onnxruntime"] if description.openvino_weights is None else ["onnxruntime", "openvino"]
 
 
+def _openings(description: BundleDescription) -> Iterator[tuple[str, str, str]]:
+    """Backend, precision and key of `TOLERANCES` of everything that a bundle holds for comparison with PyTorch."""
+    for backend in exported_backends(description):
+        half_weights = backend == "openvino" and description.openvino_weights == "f16"
+        yield backend, "f32", f"{backend} f16 weights" if half_weights else backend
+        for precision in description.precisions:
+            if f"{backend} {precision}" in TOLERANCES:
+                yield backend, precision, f"{backend} {precision}"
+
+
 def verify_bundle(folder: Path, model: STMask, tolerances: Mapping[str, float] = TOLERANCES,
                   frames: Sequence[Image] | None = None) -> Verification:
     """Compare every graph of a bundle, on every backend it was written for, with PyTorch.
@@ -114,12 +126,12 @@ def verify_bundle(folder: Path, model: STMask, tolerances: Mapping[str, float] =
     references = [frame_reference(model, description, frame) for frame in resized]
     steps = list(_temporal_steps(model, description, references)) if description.model.temporal is not None else []
     checks: list[Check] = []
-    for backend in exported_backends(description):
-        half = backend == "openvino" and description.openvino_weights == "f16"
-        tolerance = tolerances[f"{backend} f16 weights" if half else backend]
-        bundle = open_bundle(folder, backend, device="cpu")
-        checks += _merge(_frame_checks(bundle, resized, references, backend, tolerance))
-        checks += _merge(_temporal_checks(bundle, steps, backend, tolerance))
+    for backend, precision, key in _openings(description):
+        name = backend if precision == "f32" else key
+        bundle = open_bundle(folder, backend, device="cpu", precision=precision)
+        checks += _merge(_frame_checks(bundle, resized, references, name, tolerances[key]))
+        checks += _merge(_instance_checks(bundle, references, name, tolerances[key]))
+        checks += _merge(_temporal_checks(bundle, steps, name, tolerances[key]))
     return Verification(tuple(checks))
 
 
@@ -156,8 +168,26 @@ def frame_reference(model: STMask, description: BundleDescription, frame: Image)
         values = {"boxes": decode_boxes(anchors.box_deltas[0], graph.anchors),
                   "class_scores": anchors.class_probs[0, :, 1:], "centerness": anchors.centerness[0],
                   "mask_coeffs": anchors.mask_coeffs[0], "embeddings": anchors.embeddings[0],
-                  "prototypes": prediction.prototypes[0], "fpn": prediction.fpn, "temporal": prediction.temporal}
+                  "prototypes": prediction.prototypes[0], "shared": shared_rows(prediction), "fpn": prediction.fpn,
+                  "temporal": prediction.temporal}
     return {name: value.numpy() for name, value in values.items()}
+
+
+def _instance_checks(bundle: Bundle, references: Sequence[Arrays], backend: str, tolerance: float) -> Iterator[Check]:
+    """The rows of a few anchors against the dense branches: the best ones, and the first and last of every level."""
+    if bundle.instances is None:
+        return
+    model = bundle.description.model
+    cells = np.cumsum([height * width for height, width in level_sizes(model.padded_size, model.num_levels)])
+    corners = np.concatenate([[0], cells, cells - 1]) * model.anchors_per_cell
+    for reference in references:
+        best = np.argsort(-reference["class_scores"].max(axis=1), kind="stable")[:NUM_ROWS]
+        rows = np.unique(np.concatenate([best, corners[corners < len(reference["boxes"])]])).astype(np.int64)
+        for chosen in (rows[:0], rows):
+            found = bundle.instances.run({"shared": reference["shared"], "anchor_index": chosen})
+            for name, value in found.items():
+                yield _compare(backend, f"instances/{name}", reference[name][chosen], value, tolerance,
+                               span=float(np.ptp(reference[name])))
 
 
 def _choice_check(reference: Arrays, found: Arrays, description: BundleDescription, backend: str,

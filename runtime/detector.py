@@ -1,4 +1,8 @@
-"""The part of a frame that has no memory: one picture in, its maps and what is detected in it out."""
+"""The part of a frame that has no memory: one picture in, its maps and what is detected in it out.
+
+Mask coefficients and embeddings are computed for the rows that NMS keeps, by the instance graph. Where a bundle has none,
+the frame graph computes them for every anchor.
+"""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -7,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stmask_deploy.bundle import INSTANCE_MAPS, INSTANCE_OUTPUTS, TEMPORAL_MAPS
 from stmask_deploy.errors import StmaskError
 from stmask_deploy.geometry import FrameGeometry
 from stmask_deploy.types import Array, Candidates, FrameFeatures, IntArray
@@ -16,8 +21,6 @@ from .nms import Detections, cross_class_fast_nms, per_class_fast_nms
 from .options import RunOptions
 from .preprocess import check_image, preprocess
 from .timing import Timer
-
-TEMPORAL_MAPS = ("fpn", "temporal")  # outputs of the frame graph that only the temporal graph reads
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +49,11 @@ class Detector:
     """
 
     def __init__(self, bundle: Bundle, options: RunOptions, timer: Timer) -> None:
-        self._graph = bundle.frame
+        self._graph, self._instances = bundle.frame, bundle.instances
+        unread = ((INSTANCE_MAPS if bundle.instances is None else INSTANCE_OUTPUTS)
+                  + (() if bundle.temporal is not None else TEMPORAL_MAPS))
+        _, outputs = bundle.description.tensor_names("frame")
+        self._outputs = tuple(name for name in outputs if name not in unread)
         self._model = bundle.description.model
         self._options = options
         self._timer = timer
@@ -67,37 +74,56 @@ class Detector:
         with stage("preprocess"):
             prepared, geometry = preprocess(check_image(image), self._model)
         with stage("frame_graph"):
-            outputs = self._graph.run({"frame": prepared}, None if is_key else ("prototypes", *TEMPORAL_MAPS),
-                                      keep=TEMPORAL_MAPS)
+            outputs = self._graph.run({"frame": prepared}, self._outputs if is_key else ("prototypes", *TEMPORAL_MAPS),
+                                      keep=INSTANCE_MAPS + TEMPORAL_MAPS)
         features = _features(outputs)
         if not is_key:
             return DetectedFrame(is_key, geometry, features, self._no_rows(), np.zeros(0, np.float32),
                                  np.zeros(0, np.int64), 0)
         with stage("nms"):
-            candidates, num_lost = self._candidates(outputs)
+            candidates, anchors, num_lost = self._candidates(outputs)
             kept = self._suppress(candidates)
-            return DetectedFrame(is_key, geometry, features, candidates[kept.rows], kept.scores, kept.class_ids,
-                                 num_lost)
+        rows = self._complete(candidates[kept.rows], anchors[kept.rows], outputs)
+        return DetectedFrame(is_key, geometry, features, rows, kept.scores, kept.class_ids, num_lost)
+
+    def _complete(self, rows: Candidates, anchors: IntArray, outputs: dict[str, Any]) -> Candidates:
+        """The rows that are kept, with their mask coefficients and embeddings."""
+        model = self._model
+        if self._instances is None:
+            return rows
+        if not len(rows):
+            return rows.replace(mask_coeffs=np.zeros((0, model.num_prototypes), np.float32),
+                                embeddings=np.zeros((0, model.embedding_dim), np.float32))
+        chosen, places = np.unique(anchors, return_inverse=True)  # per-class NMS may keep an anchor more than once
+        with self._timer.stage("instance_graph"):
+            found = self._instances.run({"shared": outputs["shared"], "anchor_index": chosen})
+        check_finite("instance", *found.values())
+        return rows.replace(**{name: found[name][places] for name in INSTANCE_OUTPUTS})
 
     def _no_rows(self) -> Candidates:
         model = self._model
         return Candidates(*(np.zeros((0, *shape), np.float32) for shape in
                             ((4,), (model.num_classes - 1,), (), (model.num_prototypes,), (model.embedding_dim,))))
 
-    def _candidates(self, outputs: dict[str, Any]) -> tuple[Candidates, int]:
-        """The rows that hold candidates, best first and in the anchors' order where equal, and how many were lost."""
+    def _candidates(self, outputs: dict[str, Any]) -> tuple[Candidates, IntArray, int]:
+        """The rows that hold candidates, best first and in the anchors' order where equal; anchors; how many were lost.
+
+        Mask coefficients and embeddings have no columns where the instance graph is to compute them.
+        """
         found = int(outputs["num_candidates"])
         count = min(found, len(outputs["boxes"]))
         anchors = outputs["anchor_index"][:count]
-        rows = Candidates(*(outputs[name][:count] for name in
-                            ("boxes", "class_scores", "centerness", "mask_coeffs", "embeddings")))
+        nothing = np.zeros((count, 0), np.float32)
+        rows = Candidates(*(outputs[name][:count] for name in ("boxes", "class_scores", "centerness")),
+                          *(outputs.get(name, nothing)[:count] for name in INSTANCE_OUTPUTS))
         check_finite("frame", rows.boxes, rows.class_scores, rows.centerness, rows.mask_coeffs, rows.embeddings)
         best = rows.class_scores.max(axis=1, initial=0)
         scores = best * rows.centerness
         order = np.lexsort((anchors, -scores))
-        chosen = rows[order[best[order] > np.float32(self._options.score_threshold)]]
+        order = order[best[order] > np.float32(self._options.score_threshold)]
+        chosen = rows[order]
         misses_rows = found > count and self._misses_rows(len(chosen), float(scores.min()))
-        return chosen, found - count if misses_rows else 0
+        return chosen, anchors[order], found - count if misses_rows else 0
 
     def _misses_rows(self, num_candidates: int, worst_score: float) -> bool:
         """Whether candidates that did not leave the graph, none of which scores above `worst_score`, could matter."""

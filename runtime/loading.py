@@ -11,7 +11,7 @@ from stmask_deploy.geometry import level_sizes
 from .backends import Backend, TensorSpec, check_request, open_backend
 
 MAX_GRAPH_BYTES = 2**31  # an ONNX file cannot be larger
-_EXPORT_OPTIONS = {"f16": "--half"}  # of stmask-export, by the precision whose graphs it writes
+_EXPORT_OPTIONS = {"f16": "--half", "int8": "--int8 --calibration VIDEO"}  # of stmask-export, by the precision whose graphs it writes
 
 
 @dataclass(frozen=True)
@@ -20,16 +20,17 @@ class Bundle:
 
     description: BundleDescription
     frame: Backend
+    instances: Backend | None  # None: the frame graph's own mask coefficients and embeddings are read
     temporal: Backend | None  # None for models or runs without temporal fusion
 
 
 def open_bundle(folder: str | Path, backend: str = "onnxruntime", *, device: str = "auto", precision: str = "f32",
-                threads: int | None = None, with_temporal: bool = True) -> Bundle:
+                threads: int | None = None, cache: Path | None = None, with_temporal: bool = True) -> Bundle:
     """Load and check the graphs of the bundle in `folder`.
 
     Args:
         folder: written by `stmask-export`.
-        backend, device, precision, threads: see `backends.open_backend`.
+        backend, device, precision, threads, cache: see `backends.open_backend`.
         with_temporal: False leaves out the temporal graph, for runs that do not need it.
 
     Raises:
@@ -40,19 +41,19 @@ def open_bundle(folder: str | Path, backend: str = "onnxruntime", *, device: str
     check_request(backend, device, precision, threads)
     folder = Path(folder)
     description = read_description(folder)
-    roles = description.roles if with_temporal else description.roles[:1]
+    roles = tuple(role for role in description.roles if with_temporal or role != "temporal")
     for role in roles:
         _check_file(description.graph_path(folder, role, backend, precision), backend, precision)
     graphs = {}
     for role in roles:
         path = description.graph_path(folder, role, backend, precision)
-        graph = open_backend(backend, path, device=device, precision=precision, threads=threads)
+        graph = open_backend(backend, path, device=device, precision=precision, threads=threads, cache=cache)
         if graph.metadata.export_id != description.export_id:
             raise InputError(f"{path} is of export {graph.metadata.export_id} but the bundle is of export "
                              f"{description.export_id}: files of two exports are mixed; export the checkpoint again")
         _check_tensors(path, graph, *_expected(role, description))
         graphs[role] = graph
-    return Bundle(description, graphs["frame"], graphs.get("temporal"))
+    return Bundle(description, graphs["frame"], graphs.get("instances"), graphs.get("temporal"))
 
 
 def _check_file(path: Path, backend: str, precision: str) -> None:
@@ -77,12 +78,18 @@ def _expected(role: str, description: BundleDescription) -> tuple[dict[str, Tens
     if model.temporal is not None:
         maps = {"fpn": (1, model.fpn_width, *levels[model.temporal.level]),
                 "temporal": (1, model.head_width, *levels[model.temporal.level])}
-    if role == "frame":
+    cells = sum(height * width for height, width in levels)
+    shared = (cells, model.head_width)
+    if role == "instances":
         shapes: dict[str, tuple[int | None, ...]] = {
+            "shared": shared, "anchor_index": (None,), "mask_coeffs": (None, model.num_prototypes),
+            "embeddings": (None, model.embedding_dim)}
+    elif role == "frame":
+        shapes = {
             "frame": (1, *model.input_size, 3), "boxes": (rows, 4), "class_scores": (rows, model.num_classes - 1),
             "centerness": (rows,), "mask_coeffs": (rows, model.num_prototypes),
             "embeddings": (rows, model.embedding_dim), "anchor_index": (rows,), "num_candidates": (),
-            "prototypes": (2 * levels[0][0], 2 * levels[0][1], model.num_prototypes), **maps}
+            "prototypes": (2 * levels[0][0], 2 * levels[0][1], model.num_prototypes), "shared": shared, **maps}
     else:
         shapes = {**maps, **{f"prev_{name}": shape for name, shape in maps.items()}, "boxes": (None, 4),
                   "box_deltas": (None, 4), "coeff_deltas": (None, model.num_prototypes)}

@@ -1,8 +1,8 @@
 """The description of an exported bundle: what `stmask.json`, the graphs' metadata and the IR's `rt_info` all carry.
 
-A bundle is a folder: `frame.onnx`, `temporal.onnx` (absent for models without temporal fusion), `stmask.json`,
-`export_report.json` and, when asked for, `openvino/frame.xml|bin` and `openvino/temporal.xml|bin`, and graphs of other
-precisions beside those of f32 (`frame_f16.onnx`).
+A bundle is a folder: `frame.onnx`, `instances.onnx` (absent where mask or track branch are calibrated to the boxes),
+`temporal.onnx` (absent for models without temporal fusion), `stmask.json`, `export_report.json` and, when asked for, the
+same graphs as `openvino/frame.xml|bin`, and graphs of other precisions beside those of f32 (`frame_f16.onnx`).
 """
 from __future__ import annotations
 
@@ -16,19 +16,25 @@ from typing import Any
 from .config import ModelConfig
 from .errors import InputError
 
-SCHEMA = "stmask-bundle/1"
+SCHEMA = "stmask-bundle/2"
 DESCRIPTION_FILE = "stmask.json"
 REPORT_FILE = "export_report.json"
 METADATA_KEY = "stmask"  # the description as JSON, in metadata_props and rt_info
 OPENVINO_FOLDER = "openvino"
-ROLES = ("frame", "temporal")
+ROLES = ("frame", "instances", "temporal")
 # The precisions whose graphs are files of their own, by backend; all others run the file of f32.
-OWN_GRAPHS: Mapping[str, tuple[str, ...]] = {"onnxruntime": ("f16",), "openvino": ()}
+OWN_GRAPHS: Mapping[str, tuple[str, ...]] = {"onnxruntime": ("f16", "int8"), "openvino": ("int8",)}
+# The graphs that have none even so, by precision: they run the file of f32.
+FLOAT_GRAPHS: Mapping[str, tuple[str, ...]] = {"int8": ("instances",)}
 
 # Names of the graphs' inputs and outputs: exporter, verifier and runtime all read these.
 FRAME_INPUTS = ("frame",)
 FRAME_OUTPUTS = ("boxes", "class_scores", "centerness", "mask_coeffs", "embeddings", "anchor_index", "num_candidates",
-                 "prototypes", "fpn", "temporal")  # the last two only where there is a temporal graph to read them
+                 "prototypes", "shared", "fpn", "temporal")
+# Only where there is a graph that reads them.
+INSTANCE_MAPS, TEMPORAL_MAPS = ("shared",), ("fpn", "temporal")
+INSTANCE_INPUTS = ("shared", "anchor_index")
+INSTANCE_OUTPUTS = ("mask_coeffs", "embeddings")  # of chosen rows; the frame graph computes them for all of its rows
 TEMPORAL_INPUTS = ("prev_fpn", "fpn", "prev_temporal", "temporal", "boxes")
 TEMPORAL_OUTPUTS = ("box_deltas", "coeff_deltas")
 
@@ -53,17 +59,23 @@ class BundleDescription:
     @property
     def roles(self) -> tuple[str, ...]:
         """The graphs this bundle has."""
-        return ROLES if self.model.temporal is not None else ROLES[:1]
+        has = {"frame": True, "instances": self.model.has_local_branches, "temporal": self.model.temporal is not None}
+        return tuple(role for role in ROLES if has[role])
 
     def tensor_names(self, role: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names of the inputs and outputs of the graph of `role`, in order."""
         if role == "temporal":
             return TEMPORAL_INPUTS, TEMPORAL_OUTPUTS
-        return FRAME_INPUTS, FRAME_OUTPUTS if self.model.temporal is not None else FRAME_OUTPUTS[:-2]
+        if role == "instances":
+            return INSTANCE_INPUTS, INSTANCE_OUTPUTS
+        unread = ((() if self.model.has_local_branches else INSTANCE_MAPS)
+                  + (() if self.model.temporal is not None else TEMPORAL_MAPS))
+        return FRAME_INPUTS, tuple(name for name in FRAME_OUTPUTS if name not in unread)
 
     def graph_path(self, folder: Path, role: str, backend: str, precision: str = "f32") -> Path:
-        """Where the graph of `role` (frame | temporal) lies for `backend` (onnxruntime | openvino) at `precision`."""
-        stem = f"{role}_{precision}" if precision in OWN_GRAPHS[backend] else role
+        """Where the graph of `role` (one of `ROLES`) lies for `backend` (onnxruntime | openvino) at `precision`."""
+        has_own = precision in OWN_GRAPHS[backend] and role not in FLOAT_GRAPHS.get(precision, ())
+        stem = f"{role}_{precision}" if has_own else role
         if backend == "openvino":
             return folder / OPENVINO_FOLDER / f"{stem}.xml"
         return folder / f"{stem}.onnx"

@@ -129,6 +129,14 @@ class ModelConfig:
         return height, width
 
     @property
+    def has_local_branches(self) -> bool:
+        """Whether mask coefficients and embeddings of an anchor depend on a window of cells around it alone.
+
+        Branches calibrated to the boxes (FCB) read wherever the regressed box lies.
+        """
+        return self.mask_calibration is self.track_calibration is Calibration.NONE
+
+    @property
     def variant(self) -> str:
         """A readable name, as the paper writes it: `STMask R50-DCN FCA FCB(ada) TF`."""
         blocks = sum(self.depths)

@@ -62,7 +62,10 @@ class FrameFeatures:
 
 @dataclass(frozen=True)
 class Candidates(Rows):
-    """Anchors whose best foreground probability passed the candidate threshold, best score first."""
+    """Anchors whose best foreground probability passed the candidate threshold, best score first.
+
+    The last two columns are empty, (n, 0), until the instance graph fills them for the rows that are kept.
+    """
 
     boxes: Array  # (n, 4) xyxy, fractions of the padded frame
     class_scores: Array  # (n, C) foreground probabilities

@@ -16,10 +16,11 @@ DESCRIPTION = BundleDescription(
     export_id="00ff", model=ModelConfig(class_names=("cat", "dog"), mask_calibration=Calibration.ALIGNED),
     checkpoint_name="model.pth", checkpoint_sha256="ab" * 32, max_candidates=512, candidate_threshold=0.05, opset=20,
     dcn="native", tool_version="0.1.0", openvino_weights="f16", tolerances={"onnxruntime": 1e-6})
-WITHOUT_TEMPORAL = replace(DESCRIPTION, model=ModelConfig(class_names=("cat",), temporal=None), openvino_weights=None)
+WITHOUT_TEMPORAL = replace(DESCRIPTION, model=replace(DESCRIPTION.model, temporal=None), openvino_weights=None)
+LOCAL = replace(DESCRIPTION, model=ModelConfig(class_names=("cat", "dog")))
 
 
-@pytest.mark.parametrize("description", [DESCRIPTION, WITHOUT_TEMPORAL])
+@pytest.mark.parametrize("description", [DESCRIPTION, WITHOUT_TEMPORAL, LOCAL])
 def test_round_trip(description: BundleDescription, tmp_path: Path) -> None:
     (tmp_path / DESCRIPTION_FILE).write_text(description.to_json(), encoding="utf-8")
     assert read_description(tmp_path) == description
@@ -27,7 +28,7 @@ def test_round_trip(description: BundleDescription, tmp_path: Path) -> None:
 
 def test_what_other_programs_read() -> None:
     values = json.loads(DESCRIPTION.to_json())
-    assert values["schema"] == SCHEMA == "stmask-bundle/1"
+    assert values["schema"] == SCHEMA == "stmask-bundle/2"
     assert values["variant"] == "STMask R50 FCA FCB(ali: mask) TF"
     assert values["model"]["class_names"] == ["cat", "dog"] and values["tolerances"] == {"onnxruntime": 1e-6}
 
@@ -39,6 +40,7 @@ def test_keys_of_later_versions_are_ignored() -> None:
 
 def test_graphs() -> None:
     assert DESCRIPTION.roles == ("frame", "temporal") and WITHOUT_TEMPORAL.roles == ("frame",)
+    assert LOCAL.roles == ("frame", "instances", "temporal")
     folder = Path("bundle")
     assert DESCRIPTION.graph_path(folder, "frame", "onnxruntime") == folder / "frame.onnx"
     assert DESCRIPTION.graph_path(folder, "temporal", "openvino") == folder / "openvino" / "temporal.xml"
@@ -58,6 +60,9 @@ def test_precisions_survive_the_file() -> None:
 def test_tensor_names() -> None:
     inputs, outputs = DESCRIPTION.tensor_names("frame")
     assert inputs == ("frame",) and outputs[-3:] == ("prototypes", "fpn", "temporal")
+    # Branches that are calibrated to the boxes have no instance graph, which alone reads the shared map.
+    assert LOCAL.tensor_names("frame")[1] == (*outputs[:-2], "shared", *outputs[-2:])
+    assert LOCAL.tensor_names("instances") == (("shared", "anchor_index"), ("mask_coeffs", "embeddings"))
     # Without a temporal graph nobody reads the maps.
     assert WITHOUT_TEMPORAL.tensor_names("frame")[1] == outputs[:-2]
     inputs, outputs = DESCRIPTION.tensor_names("temporal")
@@ -75,7 +80,7 @@ def without(key: str) -> str:
 
 @pytest.mark.parametrize("text, message", [
     ("", "not valid JSON"), ("{", "not valid JSON"), ("[]", "expected schema"), ('"text"', "found 'str'"),
-    ("{}", "found None"), (changed(schema="stmask-bundle/2"), "found 'stmask-bundle/2'"),
+    ("{}", "found None"), (changed(schema="stmask-bundle/1"), "found 'stmask-bundle/1'"),
     (without("export_id"), "export_id"), (without("model"), "model"), (changed(model={}), "class_names"),
     (changed(model=[1]), "expected a mapping"), (changed(model={"class_names": ["a"], "depths": "deep"}), "depths"),
 ])

@@ -23,6 +23,7 @@ class FramePrediction:
     prototypes: Tensor  # (B, Hm, Wm, P)
     fpn: Tensor  # (B, F, h, w) the level the temporal network reads
     temporal: Tensor  # (B, T, h, w) the shared head map of that level
+    shared: tuple[Tensor, ...]  # (B, T, h, w) the shared head maps of all levels
 
 
 class STMask(nn.Module):
@@ -50,7 +51,7 @@ class STMask(nn.Module):
         levels = self.fpn(self.backbone(frames)[-3:])
         predictions, shared = zip(*[self.prediction_layers[0](level) for level in levels], strict=True)
         return FramePrediction(concat_levels(predictions), self.proto_net(levels[0]), levels[self.temporal_level],
-                               shared[self.temporal_level])
+                               shared[self.temporal_level], shared)
 
 
 def concat_levels(levels: Sequence[AnchorPredictions]) -> AnchorPredictions:

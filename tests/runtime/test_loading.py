@@ -103,7 +103,7 @@ def test_a_graph_in_the_other_ones_place_is_refused(make_bundle: MakeBundle, bac
     folder = make_bundle()
     save_graph(temporal_graph(), folder / "frame.onnx", describe())
     save_graph(frame_graph(1), folder / "temporal.onnx", describe())
-    for role in ("frame", "temporal"):
+    for role in ("frame", "instances", "temporal"):
         save_ir(folder / f"{role}.onnx", folder / "openvino" / f"{role}.xml", describe())
     with pytest.raises(InputError, match="input frame is missing"):
         open_bundle(folder, backend)

@@ -16,6 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 from stmask_deploy.bundle import (
     DESCRIPTION_FILE,
     FRAME_OUTPUTS,
+    INSTANCE_INPUTS,
+    INSTANCE_OUTPUTS,
     METADATA_KEY,
     TEMPORAL_INPUTS,
     TEMPORAL_OUTPUTS,
@@ -32,7 +34,10 @@ SCORES = np.array([[0.9, 0.05], [0.1, 0.8], [0.7, 0.2], [0.6, 0.1], [0.5, 0.1], 
 SHAPES: dict[str, list[int | str]] = {
     "boxes": [ROWS, 4], "class_scores": [ROWS, 2], "centerness": [ROWS], "mask_coeffs": [ROWS, 4],
     "embeddings": [ROWS, 8], "anchor_index": [ROWS], "num_candidates": [], "prototypes": [16, 16, 4],
-    "fpn": [1, 4, 4, 4], "temporal": [1, 5, 4, 4]}
+    "shared": [86, 5], "fpn": [1, 4, 4, 4], "temporal": [1, 5, 4, 4]}
+# By row of the frame graph; the instance graph has the same by anchor.
+ROW_CONSTANTS = {"mask_coeffs_": np.full((ROWS, 4), 2, np.float32), "embeddings_": np.eye(ROWS, 8, dtype=np.float32),
+                 "anchor_index_": np.arange(ROWS)[::-1].copy()}
 
 
 def describe(**changes: Any) -> BundleDescription:
@@ -48,8 +53,7 @@ def frame_graph(count: int, **changes: Any) -> onnx.ModelProto:
         "base_boxes": BOXES, "scale": np.float32(1 / 255), "dark": np.float32(0.01), "shift": np.float32(0.2),
         "axes": np.array([1, 0, 1, 0], np.float32), "count": np.int64(count),
         "class_scores_": SCORES, "centerness_": np.full(ROWS, 0.95, np.float32),
-        "mask_coeffs_": np.full((ROWS, 4), 2, np.float32), "embeddings_": np.eye(ROWS, 8, dtype=np.float32),
-        "anchor_index_": np.arange(ROWS)[::-1].copy(), "prototypes_": np.ones((16, 16, 4), np.float32),
+        **ROW_CONSTANTS, "prototypes_": np.ones((16, 16, 4), np.float32), "shared_": np.ones((86, 5), np.float32),
         "fpn_": np.ones((1, 4, 4, 4), np.float32), "temporal_": np.ones((1, 5, 4, 4), np.float32), **changes}
     node = helper.make_node
     nodes = [
@@ -62,7 +66,7 @@ def frame_graph(count: int, **changes: Any) -> onnx.ModelProto:
         node("Greater", ["level", "dark"], ["lit"]),
         node("Cast", ["lit"], ["lit_int"], to=TensorProto.INT64),
         node("Mul", ["lit_int", "count"], ["num_candidates"]),
-        *(node("Mul", [f"{name}_", "level"], [name]) for name in ("fpn", "temporal")),
+        *(node("Mul", [f"{name}_", "level"], [name]) for name in ("shared", "fpn", "temporal")),
         *(node("Identity", [f"{name}_"], [name]) for name in
           ("class_scores", "centerness", "mask_coeffs", "embeddings", "anchor_index", "prototypes")),
     ]
@@ -71,6 +75,23 @@ def frame_graph(count: int, **changes: Any) -> onnx.ModelProto:
                                              SHAPES[name]) for name in FRAME_OUTPUTS]
     frame = helper.make_tensor_value_info("frame", TensorProto.UINT8, [1, 40, 64, 3])
     return _model("frame", nodes, [frame], outputs, constants)
+
+
+def instance_graph(**changes: Any) -> onnx.ModelProto:
+    """The frame graph's mask coefficients and embeddings of the anchors that are asked for."""
+    rows = ROW_CONSTANTS | {name: value for name, value in changes.items() if name in ROW_CONSTANTS}
+    anchors = rows["anchor_index_"]
+    tables = {}
+    for name in INSTANCE_OUTPUTS:
+        tables[f"{name}_"] = np.zeros((anchors.max() + 1, *rows[f"{name}_"].shape[1:]), np.float32)
+        tables[f"{name}_"][anchors] = rows[f"{name}_"]
+    nodes = [helper.make_node("Gather", [f"{name}_", "anchor_index"], [name]) for name in INSTANCE_OUTPUTS]
+    shapes: dict[str, list[int | str]] = {"shared": SHAPES["shared"], "anchor_index": ["n"]}
+    inputs = [helper.make_tensor_value_info(name, TensorProto.INT64 if name == "anchor_index" else TensorProto.FLOAT,
+                                            shapes[name]) for name in INSTANCE_INPUTS]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", SHAPES[name][1]])
+               for name in INSTANCE_OUTPUTS]
+    return _model("instances", nodes, inputs, outputs, tables)
 
 
 def temporal_graph() -> onnx.ModelProto:
@@ -124,7 +145,8 @@ def write_bundle(folder: Path, *, count: int = 3, has_temporal: bool = True, ope
     description = describe(**changes)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / DESCRIPTION_FILE).write_text(description.to_json())
-    graphs = {"frame": frame_graph(count, **(constants or {})), "temporal": temporal_graph()}
+    graphs = {"frame": frame_graph(count, **(constants or {})), "instances": instance_graph(**(constants or {})),
+              "temporal": temporal_graph()}
     for role in description.roles:
         path = description.graph_path(folder, role, "onnxruntime")
         save_graph(graphs[role], path, description)

@@ -1,0 +1,110 @@
+"""The instance graph: mask coefficients and embeddings of a few anchors, instead of all of them."""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stmask_deploy.config import ModelConfig
+from stmask_deploy.geometry import level_sizes
+from stmask_deploy.models.stmask import STMask
+
+
+class InstanceGraph(nn.Module):
+    """The mask and the track branch of the head, computed around single cells of the shared map.
+
+    Both branches together are a quarter of the frame network's arithmetic, and all that is read of them are the rows
+    that survive NMS. Each depends on a window of the shared map alone: as many cells around its own as the branch's
+    convolutions reach. Cells beyond the map's border count as zeros *before every convolution*, as in the dense
+    branch, so the values are the same.
+
+    Args:
+        model: the network; its mask and track branches are not calibrated (`ModelConfig.has_local_branches`).
+        config: its configuration.
+    """
+
+    starts: Tensor
+    heights: Tensor
+    widths: Tensor
+
+    def __init__(self, model: STMask, config: ModelConfig) -> None:
+        super().__init__()
+        head = model.prediction_layers[0]
+        self.branches = nn.ModuleList([Branch(head.mask_extra, head.mask_layer, config.num_prototypes),
+                                       Branch(head.track_extra, head.track_layer, config.embedding_dim)])
+        self.anchors_per_cell = config.anchors_per_cell
+        self.reach = config.tower_depth + max(side // 2 for kernel in config.kernel_shapes for side in kernel)
+        sizes = level_sizes(config.padded_size, config.num_levels)
+        cells = torch.tensor([0, *(height * width for height, width in sizes)])
+        self.register_buffer("starts", cells.cumsum(0)[:-1], persistent=False)  # (levels,) first cell
+        self.register_buffer("heights", torch.tensor([height for height, _ in sizes]), persistent=False)
+        self.register_buffer("widths", torch.tensor([width for _, width in sizes]), persistent=False)
+
+    def forward(self, shared: Tensor, anchor_index: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of chosen anchors.
+
+        Args:
+            shared: (cells, T) the shared head map of all levels, a row a cell, in the anchors' order.
+            anchor_index: (N,) int64; N may be 0.
+
+        Returns:
+            mask coefficients before tanh (N, P) and embeddings of unit length (N, E).
+        """
+        windows, inside = self._windows(shared, anchor_index // self.anchors_per_cell)
+        place = anchor_index % self.anchors_per_cell
+        coeffs, embeddings = (branch(windows, inside, place) for branch in self.branches)
+        return coeffs, F.normalize(embeddings, dim=-1)
+
+    def _windows(self, shared: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, T, side, side) surroundings of each cell, zero beyond the map, and (N, 1, side, side) 1 on the map."""
+        level = (cell[:, None] >= self.starts[1:]).sum(dim=1)
+        start, height, width = self.starts[level], self.heights[level], self.widths[level]
+        steps = torch.arange(-self.reach, self.reach + 1, device=cell.device)
+        within = cell - start
+        row, column = (within // width)[:, None] + steps, (within % width)[:, None] + steps  # (N, side)
+        on_rows = (row >= 0) & (row < height[:, None])
+        on_columns = (column >= 0) & (column < width[:, None])
+        inside = (on_rows[:, :, None] & on_columns[:, None, :]).to(shared.dtype)
+        index = (start[:, None, None] + row[:, :, None] * width[:, None, None] + column[:, None, :])
+        index = index.clamp(0, len(shared) - 1)  # those off the map are anywhere, and count as zeros
+        windows = shared.index_select(0, index.flatten()).unflatten(0, index.shape)  # (N, side, side, T)
+        return (windows * inside[..., None]).permute(0, 3, 1, 2), inside[:, None]
+
+
+class Branch(nn.Module):
+    """A tower and its prediction layers, read at the middle of each window.
+
+    Args:
+        tower: convolutions of 3x3 with padding, ReLU between.
+        layers: one convolution a kernel shape; channels are (scale, value).
+        size: values of one anchor.
+    """
+
+    def __init__(self, tower: nn.Sequential, layers: nn.ModuleList, size: int) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(layer for layer in tower if isinstance(layer, nn.Conv2d))
+        self.layers, self.size = layers, size
+
+    def forward(self, windows: Tensor, inside: Tensor, place: Tensor) -> Tensor:
+        """(N, T, side, side), (N, 1, side, side), (N,) anchor within its cell -> (N, size)."""
+        x = windows
+        for conv in self.convs:
+            inside = inside[:, :, 1:-1, 1:-1]
+            x = F.relu(F.conv2d(x, conv.weight, conv.bias)) * inside
+        middle = x.shape[2] // 2
+        found = []
+        for layer in self.layers:
+            kernel_h, kernel_w = layer.kernel_size
+            top, left = middle - kernel_h // 2, middle - kernel_w // 2
+            tap = x[:, :, top:top + kernel_h, left:left + kernel_w]
+            found.append(F.conv2d(tap, layer.weight, layer.bias).flatten(1).unflatten(1, (-1, self.size)))
+        anchors = torch.cat(found, dim=1)  # (N, kernels * scales, size)
+        return anchors.gather(1, place[:, None, None].expand(-1, 1, self.size)).squeeze(1)
+
+
+def instance_inputs(config: ModelConfig, num_rows: int = 3) -> tuple[Tensor, Tensor]:
+    """Seeded inputs of the instance graph, in order."""
+    generator = torch.Generator().manual_seed(0)
+    cells = sum(height * width for height, width in level_sizes(config.padded_size, config.num_levels))
+    shared = torch.rand((cells, config.head_width), generator=generator)
+    return shared, torch.randint(cells * config.anchors_per_cell, (num_rows,), generator=generator)
