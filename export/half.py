@@ -1,0 +1,155 @@
+"""A graph of f32 -> the same graph with its convolutions in f16, for GPUs."""
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.inliner
+from onnx import TensorProto, helper, numpy_helper
+
+HEAVY = ("Conv", "DeformConv", "Gemm")  # nearly all of the arithmetic
+# What moves or joins feature maps without changing the size of their numbers: in f16 where what it reads is.
+FOLLOWING = ("Add", "Concat", "LeakyRelu", "MaxPool", "Relu", "Reshape", "Resize", "Slice", "Split", "Transpose")
+MAP_RANK = 4  # of feature maps; anything else is rows, boxes and coordinates
+_LARGEST = float(np.finfo(np.float16).max)
+_DATA = {"Resize": (0,)}  # the inputs that have the node's type, where not all floating point ones do
+
+
+@dataclass(frozen=True)
+class HalfReport:
+    """What a conversion did with the nodes of a graph that compute with floating point numbers."""
+
+    half: dict[str, int]  # operator -> nodes in f16
+    offsets: tuple[str, ...]  # names of convolutions left in f32 because sampling positions follow from them
+    others: dict[str, int]  # operator -> nodes left in f32 because it is not one of `HEAVY` and `FOLLOWING`
+    saturated: int  # weights beyond the range of f16, cut to it
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"f16": self.half, "f32, sampling positions": list(self.offsets), "f32, by operator": self.others,
+                "weights cut to the range": self.saturated}
+
+
+def to_half(model: onnx.ModelProto) -> tuple[onnx.ModelProto, HalfReport]:
+    """Convert a copy of `model`; inputs and outputs stay in f32.
+
+    Convolutions and fully connected layers become f16, with their weights, and so does what lies between them.
+    Everything else stays in f32: softmax, probabilities, ranking and top-k, decoding of boxes, lengths of embeddings,
+    correlation (whose sums leave the range of f16), sampling grids, and RoIs. So does what offsets of a deformable
+    convolution are computed with: they are rounded once, when they enter the operator, which has one type. They are
+    distances of a few pixels from each tap, and the kernel adds them to its positions in f32.
+    """
+    inlined = onnx.shape_inference.infer_shapes(onnx.inliner.inline_local_functions(model), strict_mode=True)
+    converter = _Converter(inlined)
+    converted = converter.convert()
+    onnx.checker.check_model(converted, full_check=True)
+    return converted, converter.report()
+
+
+class _Converter:
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._model = model
+        graph = model.graph
+        self._weights = {one.name: one for one in graph.initializer if one.data_type == TensorProto.FLOAT}
+        infos = (*graph.input, *graph.value_info, *graph.output)
+        self._floats = {info.name: len(info.type.tensor_type.shape.dim) for info in infos
+                        if info.type.tensor_type.elem_type == TensorProto.FLOAT}  # name -> rank
+        self._floats |= {name: len(one.dims) for name, one in self._weights.items()}
+        self._halves: set[str] = set()  # values computed in f16
+        self._casts: dict[tuple[str, int], str] = {}  # value and type -> its name in that type
+        self._added: list[onnx.TensorProto] = []
+        self._half: Counter[str] = Counter()
+        self._others: Counter[str] = Counter()
+        self._offsets = _offset_nodes(graph)
+        self._saturated = 0
+
+    def convert(self) -> onnx.ModelProto:
+        nodes = [made for node in self._model.graph.node for made in self._converted(node)]
+        outputs = {info.name for info in self._model.graph.output} & self._halves
+        for name in sorted(outputs):  # f32 again, under the name that readers know
+            _rename(nodes, name, f"{name}_half")
+            nodes.append(helper.make_node("Cast", [f"{name}_half"], [name], to=TensorProto.FLOAT))
+        used = {name for node in nodes for name in node.input}
+        initializers = [one for one in (*self._model.graph.initializer, *self._added) if one.name in used]
+        graph = helper.make_graph(nodes, self._model.graph.name, self._model.graph.input, self._model.graph.output,
+                                  initializers)
+        return helper.make_model(graph, opset_imports=self._model.opset_import, ir_version=self._model.ir_version)
+
+    def report(self) -> HalfReport:
+        kept = tuple(node.name for node in self._model.graph.node
+                     if node.op_type in HEAVY and node.output[0] in self._offsets)
+        return HalfReport(dict(self._half.most_common()), kept, dict(self._others.most_common()), self._saturated)
+
+    def _converted(self, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+        """The node in its type, after the casts it needs."""
+        if node.op_type == "CastLike" and node.input[1] in self._floats:  # now that the type is known it can be folded
+            node = helper.make_node("Cast", node.input[:1], node.output, node.name, to=TensorProto.FLOAT)
+        is_half = self._becomes_half(node)
+        wanted = TensorProto.FLOAT16 if is_half else TensorProto.FLOAT
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        for i, name in enumerate(node.input):
+            if name not in self._floats:
+                continue
+            own = i in _DATA.get(node.op_type, range(len(node.input)))
+            copy.input[i], cast = self._as_type(name, wanted if own else TensorProto.FLOAT)
+            yield from cast
+        floats = [name for name in node.output if name in self._floats]
+        if is_half:
+            self._halves.update(floats)
+            self._half[node.op_type] += 1
+        elif floats and node.op_type != "Constant" and self._offsets.isdisjoint(node.output):
+            self._others[node.op_type] += 1
+        yield copy
+
+    def _becomes_half(self, node: onnx.NodeProto) -> bool:
+        if set(node.output) & self._offsets:
+            return False
+        if node.op_type in HEAVY:
+            return True
+        return (node.op_type in FOLLOWING and not self._halves.isdisjoint(node.input)
+                and self._floats.get(node.output[0]) == MAP_RANK)
+
+    def _as_type(self, name: str, wanted: int) -> tuple[str, list[onnx.NodeProto]]:
+        """The name of value `name` in the type `wanted`, and the node that makes it if it is new."""
+        if wanted == (TensorProto.FLOAT16 if name in self._halves else TensorProto.FLOAT):
+            return name, []
+        key = (name, wanted)
+        if key in self._casts:
+            return self._casts[key], []
+        self._casts[key] = f"{name}_{'half' if wanted == TensorProto.FLOAT16 else 'single'}"
+        if name in self._weights:
+            self._added.append(self._half_weight(name, self._casts[key]))
+            return self._casts[key], []
+        return self._casts[key], [helper.make_node("Cast", [name], [self._casts[key]], to=wanted)]
+
+    def _half_weight(self, name: str, new_name: str) -> onnx.TensorProto:
+        values = numpy_helper.to_array(self._weights[name])
+        self._saturated += int((np.abs(values) > _LARGEST).sum())
+        return numpy_helper.from_array(np.clip(values, -_LARGEST, _LARGEST).astype(np.float16), new_name)
+
+
+def _offset_nodes(graph: onnx.GraphProto) -> set[str]:
+    """Values from which sampling positions are computed, back to the convolutions that they come from."""
+    makers = {name: node for node in graph.node for name in node.output}
+    open_ones = [node.input[2] for node in graph.node if node.op_type == "DeformConv"]
+    open_ones += [node.input[1] for node in graph.node if node.op_type in ("GridSample", "RoiAlign")]
+    found: set[str] = set()
+    while open_ones:
+        name = open_ones.pop()
+        if name not in found and name in makers:
+            found.update(makers[name].output)
+            if makers[name].op_type not in HEAVY:
+                open_ones += makers[name].input
+    return found
+
+
+def _rename(nodes: list[onnx.NodeProto], name: str, new_name: str) -> None:
+    for node in nodes:
+        for names in (node.input, node.output):
+            for i, one in enumerate(names):
+                if one == name:
+                    names[i] = new_name
