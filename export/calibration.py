@@ -16,7 +16,6 @@ from stmask_deploy.runtime.loading import Bundle, open_bundle
 from stmask_deploy.runtime.model import Model
 from stmask_deploy.runtime.options import RunOptions
 from stmask_deploy.runtime.result import FrameResult
-from stmask_deploy.runtime.sources import open_source
 from stmask_deploy.runtime.timing import NoTimer
 from stmask_deploy.runtime.tracker import SCORE_THRESHOLD
 
@@ -100,8 +99,8 @@ def track_clip(bundle: Bundle, video: Path) -> RunFile:
     # A bundle may hold fewer candidates than the released threshold lets through.
     threshold = max(SCORE_THRESHOLD, bundle.description.candidate_threshold)
     model = Model(bundle, RunOptions(memory="exact", score_threshold=threshold), NoTimer())
-    with open_source(video) as source:
-        results = [(result.geometry.original_hw, tuple(_rows(result))) for _, result in model.track_frames(source)]
+    # In turn: recorded inputs are to be in the order of the frames.
+    results = [(result.geometry.original_hw, tuple(_rows(result))) for result in model.track(video, mode="latency")]
     (height, width), _ = results[0]
     return RunFile(video, video.name, height, width, tuple(rows for _, rows in results))
 

@@ -72,6 +72,33 @@ def load_with_overrides(path: Path, values: dict[str, Any]) -> Any:
     return replace(checkpoint, config=chosen.apply(checkpoint.config), notes=notes)
 
 
+def int8_options(values: dict[str, Any]) -> Any:
+    """The `Int8Options` that a command line asks for, None for none; takes its options out of `values`.
+
+    Raises:
+        UsageError: options are given without the one that they belong to.
+    """
+    from .int8 import Int8Options
+    from .int8_gate import Limits
+
+    wanted = values.pop("with_int8")
+    calibration = values.pop("calibration")
+    annotations, frames = values.pop("calibration_annotations"), values.pop("calibration_frames")
+    limits = {"min_agreement": values.pop("int8_agreement"), "max_ap_loss": values.pop("int8_ap_loss")}
+    if wanted and calibration is None:
+        raise click.UsageError("--int8 needs --calibration VIDEO, a video that shows what the model will see")
+    given = [one for one in (calibration, annotations, frames, *limits.values()) if one is not None]
+    if not wanted and given:
+        raise click.UsageError("--calibration, --calibration-* and --int8-* belong to --int8; give that too")
+    if limits["max_ap_loss"] is not None and annotations is None:
+        raise click.UsageError("--int8-ap-loss needs --calibration-annotations JSON to measure AP on")
+    if not wanted:
+        return None
+    chosen = {name: value for name, value in limits.items() if value is not None}
+    return Int8Options(calibration, annotations, **({} if frames is None else {"frames": frames}),
+                       limits=Limits(**chosen))
+
+
 @click.command(cls=Command)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR",
@@ -82,13 +109,26 @@ def load_with_overrides(path: Path, values: dict[str, Any]) -> Any:
 @click.option("--openvino/--no-openvino", default=False, help="Write OpenVINO IR too.")
 @click.option("--openvino-weights", type=click.Choice(["f32", "f16"]), default="f32", show_default=True,
               help="Weights of the IR; f16 halves its size.")
+@click.option("--half", is_flag=True, help="Write graphs of f16 too, for NVIDIA GPUs (stmask-run --precision f16).")
+@click.option("--int8", "with_int8", is_flag=True,
+              help="Write int8 graphs too (stmask-run --precision int8), unless they are too far from f32.")
+@click.option("--calibration", type=click.Path(path_type=Path), metavar="VIDEO",
+              help="Video or folder of images that shows what the model will see; needed by --int8.")
+@click.option("--calibration-annotations", type=click.Path(path_type=Path), metavar="JSON",
+              help="Annotations of VIDEO in YouTube-VIS format: int8 is judged by AP too.")
+@click.option("--calibration-frames", type=click.IntRange(min=1), metavar="N",
+              help="Calibrate with at most N frames, spread over VIDEO. [default: 100]")
+@click.option("--int8-agreement", type=click.FloatRange(0, 100), metavar="PERCENT",
+              help="Least recall and precision of int8 against f32 on VIDEO. [default: 90]")
+@click.option("--int8-ap-loss", type=click.FloatRange(0, 100), metavar="POINTS",
+              help="Largest loss of AP on the annotations. [default: 1]")
 @click.option("--max-candidates", type=int, default=512, show_default=True, metavar="K",
               help="Rows that leave the frame graph.")
 @click.option("--candidate-threshold", type=float, default=0.05, show_default=True,
               help="Foreground probability that makes an anchor a candidate.")
 @click.option("--simplify/--no-simplify", default=True, show_default=True, help="Simplify with onnxsim, and check it.")
 @click.option("--tolerance", type=click.FloatRange(0, 1),
-              help="Largest error, as a share of an output's range. [default: 1e-4; 5e-2 for f16 weights]")
+              help="Largest error, as a share of an output's range. [default: 1e-4; 5e-2 for f16]")
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is there.")
 @variant_options
@@ -102,6 +142,7 @@ def main(checkpoint: Path, output: Path | None, dcn: str, openvino: bool, openvi
     Examples:
       stmask-export model.pth
       stmask-export model.pth -o bundle --openvino
+      stmask-export model.pth --int8 --calibration video.mp4
       stmask-export model.pth --dry-run
     """
     require_export_packages()
@@ -110,7 +151,8 @@ def main(checkpoint: Path, output: Path | None, dcn: str, openvino: bool, openvi
     from .lowering import Dcn
     from .plan import assumptions, plan_lines
 
-    options = ExportOptions(dcn=Dcn(dcn), openvino_weights=openvino_weights if openvino else None, **values)
+    int8 = int8_options(values)
+    options = ExportOptions(dcn=Dcn(dcn), int8=int8, openvino_weights=openvino_weights if openvino else None, **values)
     folder = output or checkpoint.with_name(f"{checkpoint.stem}_stmask")
     click.echo(f"{loaded.config.variant}, {loaded.config.num_classes - 1} classes  (sha256 {loaded.sha256[:16]}...)")
     for line in (*loaded.notes, *assumptions(loaded.config)):

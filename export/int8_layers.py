@@ -23,6 +23,7 @@ FLOAT = {
     _HEAD + r"centerness_layer\..*": "centerness output",
     _HEAD + r"mask_layer\..*": "mask coefficient output",
     _HEAD + r"track_layer\..*": "embedding output",
+    r"branches\.\d+\..*": "instance graph: few rows, and nothing but mask coefficient and embedding outputs",
     r"fc|fc_coeff": "output of the temporal network",
 }
 DEFORMABLE = "deformable convolution: no integer kernel, and its sampling needs float"

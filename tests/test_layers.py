@@ -84,10 +84,13 @@ def test_core_imports_neither_export_nor_runtime() -> None:
     assert [line for line in found if not line.startswith(allowed)] == []
 
 
-def test_only_training_imports_evaluation_and_nothing_imports_training() -> None:
+def test_only_training_and_the_gate_of_int8_import_evaluation_and_nothing_imports_training() -> None:
     packages = ("stmask_deploy.evaluation", "stmask_deploy.training")
     found = [line for folder in (CORE, EXPORT, RUNTIME) for line in offences(folder, packages)]
     own = ("stmask_deploy/training/", "stmask_deploy/evaluation/")
+    judges = tuple(f"export/{name}.py imports stmask_deploy.evaluation." for name in ("calibration", "int8_gate"))
+    assert any(line.startswith(judges) for line in found), "int8 is judged by what evaluation measures"
+    own = (*own, *judges)
     assert [line for line in found if not line.startswith(own)] == []
     assert offences(EVALUATION, ("stmask_deploy.training", "stmask_deploy.export")) == []
 
@@ -105,7 +108,8 @@ def test_runtime_imports_neither_torch_nor_onnx_nor_export() -> None:
 def test_only_verification_imports_the_runtime() -> None:
     found = offences(EXPORT, ("stmask_deploy.runtime",))
     modules = {line.split()[0] for line in found}
-    assert modules <= {f"export/{name}.py" for name in ("verify", "verify_cli", "torch_backend", "track_agreement")}
+    assert modules <= {f"export/{name}.py" for name in ("verify", "verify_cli", "torch_backend", "track_agreement",
+                                                        "calibration", "int8")}
     assert modules, "verification runs the fresh graphs through the runtime"
 
 

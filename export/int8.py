@@ -1,0 +1,179 @@
+"""The int8 graphs of a bundle: quantised, judged against f32, and reported layer by layer."""
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from stmask_deploy.bundle import BundleDescription
+from stmask_deploy.errors import InputError, StmaskError
+from stmask_deploy.runtime.loading import open_bundle
+
+from .calibration import Calibration, record, track_clip
+from .int8_gate import Judgement, Limits, judge, read_clip_annotations
+from .int8_layers import OTHERS, Layer, layer_lines
+from .int8_onnx import quantize_onnx
+from .openvino_ir import save_ir
+
+if TYPE_CHECKING:
+    import openvino
+
+PRECISION = "int8"
+
+
+@dataclass(frozen=True)
+class Int8Options:
+    """How int8 graphs are made and judged."""
+
+    calibration: Path  # video file or image folder
+    annotations: Path | None = None  # of that video, YouTube-VIS format
+    frames: int = 100  # calls of each graph to calibrate with, at most
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if self.frames < 1:
+            raise InputError(f"calibration-frames must be at least 1, got {self.frames}")
+
+
+@dataclass(frozen=True)
+class Int8Graphs:
+    """One backend's graphs by role, not yet written, and what became of their layers."""
+
+    graphs: Mapping[str, Any]  # onnx.ModelProto or openvino.Model
+    layers: tuple[Layer, ...]
+    operators: Mapping[str, int]  # kinds of the nodes of all graphs -> how many, after quantisation
+
+
+def check_int8(options: Int8Options, description: BundleDescription) -> None:
+    """Find what is missing before anything is traced.
+
+    Raises:
+        InputError: the calibration clip or its annotations cannot be read or do not fit, or nncf is not installed but
+            OpenVINO graphs are to be written.
+    """
+    from stmask_deploy.runtime.sources import open_source
+
+    with open_source(options.calibration) as source:
+        if source.is_live:
+            raise InputError("calibration: give a video file or a folder of images, not a camera")
+    if options.annotations is not None:
+        read_clip_annotations(options.annotations, description.model)
+    if description.openvino_weights is not None:
+        from .int8_openvino import require_nncf
+
+        require_nncf()
+
+
+def add_int8(folder: Path, description: BundleDescription, options: Int8Options, graphs: Mapping[str, onnx.ModelProto],
+             irs: Mapping[str, openvino.Model], info: Callable[[str], dict[str, str]],
+             say: Callable[[str], None]) -> dict[str, Any]:
+    """Write int8 graphs beside those of f32, and judge them.
+
+    Args:
+        folder: the bundle, with its graphs in f32.
+        description: of the bundle.
+        options: how.
+        graphs: role -> the graph in f32.
+        irs: the same for OpenVINO; empty where no IR is written.
+        info: role -> what a graph says of itself.
+        say: is told one line a step.
+
+    Returns:
+        The report, for export_report.json.
+
+    Raises:
+        InputError: the clip or its annotations do not fit.
+        StmaskError: int8 is not within the limits, or a library cannot quantise a graph.
+    """
+    calibration = record(folder, options.calibration, options.frames)
+    say(f"int8: calibrated with {max(map(len, calibration.feeds.values()))} of the {len(calibration.run.frames)} "
+        f"frames of {options.calibration}")
+    backends = quantize(calibration, graphs, irs, description)
+    write_int8(folder, description, backends, info)
+    judgements = judge_int8(folder, options, calibration, description, backends)
+    for backend, made in backends.items():
+        for line in (*layer_lines(backend, made.layers), f"  against f32: {judgements[backend].line(options.limits)}"):
+            say(line)
+    return int8_report(options, calibration, backends, judgements)
+
+
+def quantize(calibration: Calibration, graphs: Mapping[str, onnx.ModelProto], irs: Mapping[str, openvino.Model],
+             description: BundleDescription) -> dict[str, Int8Graphs]:
+    """Backend -> its int8 graphs. `irs` is empty where no IR is written.
+
+    Raises:
+        StmaskError: a library cannot quantise a graph.
+    """
+    model = description.model
+    made = {role: quantize_onnx(graph, role, calibration.feeds[role], model) for role, graph in graphs.items()}
+    found = {"onnxruntime": _collected(made, lambda graph: (node.op_type for node in graph.graph.node))}
+    if irs:
+        from .int8_openvino import quantize_openvino
+
+        made = {role: quantize_openvino(ir, role, calibration.feeds[role], model) for role, ir in irs.items()}
+        found["openvino"] = _collected(made, lambda ir: (node.get_type_name() for node in ir.get_ops()))
+    return found
+
+
+def _collected(made: Mapping[str, tuple[Any, tuple[Layer, ...]]], kinds: Callable[[Any], Any]) -> Int8Graphs:
+    return Int8Graphs({role: graph for role, (graph, _) in made.items()},
+                      tuple(layer for _, layers in made.values() for layer in layers),
+                      Counter(kind for graph, _ in made.values() for kind in kinds(graph)))
+
+
+def write_int8(folder: Path, description: BundleDescription, backends: Mapping[str, Int8Graphs],
+               info: Callable[[str], dict[str, str]]) -> None:
+    """Write the graphs into the bundle in `folder`.
+
+    Args:
+        folder: the bundle.
+        description: of the bundle.
+        backends: what `quantize` gave.
+        info: role -> what the graph says of itself.
+    """
+    for backend, made in backends.items():
+        for role, graph in made.graphs.items():
+            path = description.graph_path(folder, role, backend, PRECISION)
+            if backend == "openvino":
+                save_ir(graph, path, description.openvino_weights == "f16", info(role))
+            else:
+                del graph.metadata_props[:]
+                onnx.helper.set_model_props(graph, info(role))
+                onnx.save(graph, path)
+
+
+def judge_int8(folder: Path, options: Int8Options, calibration: Calibration, description: BundleDescription,
+               backends: Mapping[str, Int8Graphs]) -> dict[str, Judgement]:
+    """Run the calibration clip on the written graphs of each backend and compare with f32.
+
+    Raises:
+        InputError: the annotations do not fit to the clip.
+        StmaskError: a backend is not within the limits; the message gives the figures.
+    """
+    annotations = None if options.annotations is None else read_clip_annotations(options.annotations,
+                                                                                 description.model)
+    found = {}
+    for backend in backends:
+        run = track_clip(open_bundle(folder, backend, device="cpu", precision=PRECISION), options.calibration)
+        found[backend] = judge(calibration.run, run, annotations)
+    missed = [f"{backend} {judgement.line(options.limits)}" for backend, judgement in found.items()
+              if not judgement.passed(options.limits)]
+    if missed:
+        raise StmaskError(f"int8 differs too much from f32 on {options.calibration}: {'; '.join(missed)}; "
+                          "nothing was written")
+    return found
+
+
+def int8_report(options: Int8Options, calibration: Calibration, backends: Mapping[str, Int8Graphs],
+                judgements: Mapping[str, Judgement]) -> dict[str, Any]:
+    """For export_report.json."""
+    return {"calibration": {"source": options.calibration.name, "frames": len(calibration.run.frames),
+                            "calls": {role: len(feeds) for role, feeds in calibration.feeds.items()}},
+            "limits": vars(options.limits), "other_operators": f"in float: {OTHERS}",
+            "backends": {backend: {"layers": [layer.to_dict() for layer in made.layers],
+                                   "operators": dict(made.operators), "against_f32": judgements[backend].to_dict()}
+                         for backend, made in backends.items()}}

@@ -1,0 +1,121 @@
+"""Is int8 close enough to f32? Judged on the calibration clip, by what is shown and, with annotations, by AP."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from stmask_deploy.config import ModelConfig
+from stmask_deploy.datasets.annotations import Annotations, Video, read_annotations
+from stmask_deploy.errors import InputError
+from stmask_deploy.evaluation.agreement import Agreement
+from stmask_deploy.evaluation.compare_runs import compare_runs
+from stmask_deploy.evaluation.evaluate import SHOWN_SCORE, evaluate
+from stmask_deploy.evaluation.run_file import RunFile
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What int8 may cost, both in percent points."""
+
+    min_agreement: float = 90.0  # least recall and precision of the rows of f32
+    max_ap_loss: float = 1.0  # where annotations are given
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """int8 against f32 on one backend."""
+
+    agreement: Agreement  # of the rows of `score` and more
+    score: float
+    f32_ap: float | None  # on the annotations; None without
+    ap: float | None
+
+    @property
+    def ap_loss(self) -> float:
+        """Percent points; 0 without annotations."""
+        return 0.0 if self.f32_ap is None else self.f32_ap - (self.ap or 0.0)
+
+    @property
+    def share(self) -> float:
+        """The lower one of recall and precision, percent."""
+        return min(self.agreement.recall or 0.0, self.agreement.precision or 0.0)
+
+    def passed(self, limits: Limits) -> bool:
+        """Whether both figures are within the limits."""
+        return self.share >= limits.min_agreement and self.ap_loss <= limits.max_ap_loss
+
+    def line(self, limits: Limits) -> str:
+        """The figures and what is asked of them."""
+        words = (f"recall {self.agreement.recall or 0.0:.1f}, precision {self.agreement.precision or 0.0:.1f} of the "
+                 f"rows of score {self.score:g} and more (at least {limits.min_agreement:g}), mask IoU "
+                 f"{self.agreement.mean_iou or 0.0:.1f}")
+        if self.f32_ap is None:
+            return words
+        return f"{words}; AP {self.ap or 0.0:.2f}, in f32 {self.f32_ap:.2f} (loss at most {limits.max_ap_loss:g})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {"score": self.score, "agreement": self.agreement.to_dict(), "f32_ap": self.f32_ap, "ap": self.ap}
+
+
+def judge(reference: RunFile, found: RunFile, annotations: Annotations | None) -> Judgement:
+    """Compare a run in int8 with the one in f32 over the same clip.
+
+    Judged are the rows that a user sees, of `SHOWN_SCORE` and more: those below come and go with any rounding. Where
+    f32 shows none of that score, all rows are judged.
+
+    Raises:
+        InputError: f32 shows nothing at all, or the annotations do not fit to the clip.
+    """
+    score = SHOWN_SCORE if any(row.score >= SHOWN_SCORE for rows in reference.frames for row in rows) else 0.0
+    if not any(reference.frames):
+        raise InputError(f"calibration: the model shows nothing on {reference.path}, so int8 cannot be judged; take a "
+                         "video on which it finds objects")
+    agreement = compare_runs(_shown(reference, score), _shown(found, score))
+    before, after = (None if annotations is None else _ap(run, annotations) for run in (reference, found))
+    if annotations is not None and not before:
+        raise InputError(f"f32 reaches no AP on {annotations.path}, so no loss can be measured; give the annotations "
+                         f"of {reference.path}")
+    return Judgement(agreement, score, before, after)
+
+
+def read_clip_annotations(path: Path, model: ModelConfig) -> Annotations:
+    """The annotations of the calibration clip.
+
+    Raises:
+        InputError: they cannot be read, are of other classes than the network's, or of no objects.
+    """
+    annotations = read_annotations(path)
+    names = tuple(category.name for category in annotations.categories)
+    numbered = tuple(f"class_{number}" for number in range(1, len(model.class_names) + 1))
+    if len(names) != len(model.class_names) or model.class_names not in (names, numbered):
+        raise InputError(f"the classes of {path} ({', '.join(names[:5])}) are not those of the checkpoint "
+                         f"({', '.join(model.class_names[:5])})")
+    if not annotations.has_tracks:
+        raise InputError(f"{path} has no annotations, only videos; AP cannot be measured with it")
+    return annotations
+
+
+def _shown(run: RunFile, score: float) -> RunFile:
+    return replace(run, frames=tuple(tuple(row for row in rows if row.score >= score) for rows in run.frames))
+
+
+def _ap(run: RunFile, annotations: Annotations) -> float | None:
+    video = _video_of(run, annotations)
+    entries = run.entries(video.id, [category.id for category in annotations.categories])
+    return evaluate(annotations, entries, video_ids=[video.id], where=str(run.path)).ap
+
+
+def _video_of(run: RunFile, annotations: Annotations) -> Video:
+    videos: Mapping[str, Video] = {video.name: video for video in annotations.videos}
+    found = annotations.videos[0] if len(annotations.videos) == 1 else videos.get(run.path.stem)
+    if found is None:
+        raise InputError(f"none of the {len(annotations.videos)} videos of {annotations.path} is named "
+                         f"{run.path.stem!r}; give annotations of the calibration clip")
+    if (found.height, found.width, found.length) != (run.height, run.width, len(run.frames)):
+        raise InputError(f"video {found.name} of {annotations.path} has {found.length} frames of "
+                         f"{found.width}x{found.height} pixels, {run.path} has {len(run.frames)} of "
+                         f"{run.width}x{run.height}; give annotations of the calibration clip")
+    return found
