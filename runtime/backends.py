@@ -9,7 +9,7 @@ from stmask_deploy.bundle import OWN_GRAPHS, BundleDescription
 from stmask_deploy.errors import InputError
 
 BACKENDS = ("onnxruntime", "openvino")
-PRECISIONS = ("f32", "bf16", "f16")
+PRECISIONS = ("f32", "bf16", "f16", "int8")
 Value: TypeAlias = Any  # an array, or where `Backend.run` was told to keep an output: what the backend made of it
 DEVICES = {"onnxruntime": ("auto", "cpu", "cuda", "tensorrt"), "openvino": ("auto", "cpu", "gpu")}
 
@@ -71,16 +71,20 @@ def chosen_outputs(known: Sequence[str], outputs: Sequence[str] | None) -> tuple
 
 
 def open_backend(name: str, graph: Path, *, device: str = "auto", precision: str = "f32",
-                 threads: int | None = None, cache: Path | None = None) -> Backend:
+                 threads: int | None = None, cache: Path | None = None,
+                 outputs: Collection[str] | None = None) -> Backend:
     """Load one graph.
 
     Args:
         name: onnxruntime | openvino.
         graph: the `.onnx` file, or the `.xml` of an OpenVINO IR.
         device: auto | cpu | cuda, tensorrt (onnxruntime) | gpu (openvino); auto takes the fastest that works.
-        precision: f32 | bf16 | f16 of the arithmetic; for onnxruntime `graph` has to be of that precision.
+        precision: f32 | bf16 | f16 | int8 of the arithmetic; `graph` has to be of that precision for onnxruntime, and
+            for int8. What int8 leaves in float is f32 with onnxruntime; openvino takes what is fastest on the device:
+            bf16 on a CPU that multiplies matrices of it, else f32.
         threads: CPU threads; None leaves the choice to the library.
         cache: folder for what openvino and tensorrt compile, so that the next start takes less; None keeps nothing.
+        outputs: load the graph as if it had only these; those that it lacks are passed over. None: all.
 
     Raises:
         InputError: an argument is unknown, or the file is not a graph that this library loads.
@@ -90,10 +94,12 @@ def open_backend(name: str, graph: Path, *, device: str = "auto", precision: str
     if name == "openvino":
         from .openvino_backend import OpenVinoBackend
 
-        return OpenVinoBackend(graph, device=device, precision=precision, threads=threads, cache=cache)
+        return OpenVinoBackend(graph, device=device, precision=precision, threads=threads, cache=cache,
+                               outputs=outputs)
     from .onnxruntime_backend import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend(graph, device=device, precision=precision, threads=threads, cache=cache)
+    return OnnxRuntimeBackend(graph, device=device, precision=precision, threads=threads, cache=cache,
+                              outputs=outputs)
 
 
 def check_request(name: str, device: str, precision: str, threads: int | None) -> None:
@@ -109,6 +115,8 @@ def check_request(name: str, device: str, precision: str, threads: int | None) -
     if name == "onnxruntime" and precision not in ("f32", *OWN_GRAPHS[name]):
         raise InputError(f"backend onnxruntime does not compute in {precision}, only in "
                          f"{', '.join(('f32', *OWN_GRAPHS[name]))}; for {precision} use backend openvino")
+    if name == "onnxruntime" and precision == "int8" and device not in ("auto", "cpu"):
+        raise InputError(f"int8 graphs of onnxruntime are for the CPU; for device {device} use precision f16")
     if threads is not None and threads < 1:
         raise InputError(f"threads must be at least 1, got {threads}")
 

@@ -1,7 +1,7 @@
 """The part of a frame that has no memory: one picture in, its maps and what is detected in it out.
 
-Mask coefficients and embeddings are computed for the rows that NMS keeps, by the instance graph. Where a bundle has none,
-the frame graph computes them for every anchor.
+Mask coefficients and embeddings are computed for the rows that NMS keeps, by the instance graph. Where a bundle has
+none, the frame graph computes them for every anchor.
 """
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stmask_deploy.errors import StmaskError
 from stmask_deploy.geometry import FrameGeometry
 from stmask_deploy.types import Array, Candidates, FrameFeatures, IntArray
 
-from .loading import Bundle
+from .loading import Bundle, run_outputs
 from .nms import Detections, cross_class_fast_nms, per_class_fast_nms
 from .options import RunOptions
 from .preprocess import check_image, preprocess
@@ -50,10 +50,7 @@ class Detector:
 
     def __init__(self, bundle: Bundle, options: RunOptions, timer: Timer) -> None:
         self._graph, self._instances = bundle.frame, bundle.instances
-        unread = ((INSTANCE_MAPS if bundle.instances is None else INSTANCE_OUTPUTS)
-                  + (() if bundle.temporal is not None else TEMPORAL_MAPS))
-        _, outputs = bundle.description.tensor_names("frame")
-        self._outputs = tuple(name for name in outputs if name not in unread)
+        self._outputs = run_outputs(bundle.description, bundle.roles)
         self._model = bundle.description.model
         self._options = options
         self._timer = timer

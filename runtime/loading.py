@@ -1,17 +1,27 @@
 """Opening a bundle: all its graphs loaded, and known to belong together, before anything runs."""
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from stmask_deploy.bundle import OWN_GRAPHS, BundleDescription, read_description
+from stmask_deploy.bundle import (
+    INSTANCE_MAPS,
+    INSTANCE_OUTPUTS,
+    OWN_GRAPHS,
+    ROLES,
+    TEMPORAL_MAPS,
+    BundleDescription,
+    read_description,
+)
 from stmask_deploy.errors import InputError
 from stmask_deploy.geometry import level_sizes
 
 from .backends import Backend, TensorSpec, check_request, open_backend
 
 MAX_GRAPH_BYTES = 2**31  # an ONNX file cannot be larger
-_EXPORT_OPTIONS = {"f16": "--half", "int8": "--int8 --calibration VIDEO"}  # of stmask-export, by the precision whose graphs it writes
+# Of stmask-export, by the precision whose graphs they write.
+_EXPORT_OPTIONS = {"f16": "--half", "int8": "--int8 --calibration VIDEO"}
 
 
 @dataclass(frozen=True)
@@ -23,15 +33,23 @@ class Bundle:
     instances: Backend | None  # None: the frame graph's own mask coefficients and embeddings are read
     temporal: Backend | None  # None for models or runs without temporal fusion
 
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The graphs that are there."""
+        has = {"frame": True, "instances": self.instances is not None, "temporal": self.temporal is not None}
+        return tuple(role for role in ROLES if has[role])
+
 
 def open_bundle(folder: str | Path, backend: str = "onnxruntime", *, device: str = "auto", precision: str = "f32",
-                threads: int | None = None, cache: Path | None = None, with_temporal: bool = True) -> Bundle:
+                threads: int | None = None, cache: Path | None = None, with_temporal: bool = True,
+                is_whole: bool = True) -> Bundle:
     """Load and check the graphs of the bundle in `folder`.
 
     Args:
         folder: written by `stmask-export`.
         backend, device, precision, threads, cache: see `backends.open_backend`.
         with_temporal: False leaves out the temporal graph, for runs that do not need it.
+        is_whole: False opens the frame graph without the outputs that a run does not read, and without their cost.
 
     Raises:
         InputError: the folder is no bundle, a graph is missing, damaged or not exported by this tool, the graphs come
@@ -45,15 +63,25 @@ def open_bundle(folder: str | Path, backend: str = "onnxruntime", *, device: str
     for role in roles:
         _check_file(description.graph_path(folder, role, backend, precision), backend, precision)
     graphs = {}
+    kept = None if is_whole else run_outputs(description, roles)
     for role in roles:
         path = description.graph_path(folder, role, backend, precision)
-        graph = open_backend(backend, path, device=device, precision=precision, threads=threads, cache=cache)
+        graph = open_backend(backend, path, device=device, precision=precision, threads=threads, cache=cache,
+                             outputs=kept if role == "frame" else None)
         if graph.metadata.export_id != description.export_id:
             raise InputError(f"{path} is of export {graph.metadata.export_id} but the bundle is of export "
                              f"{description.export_id}: files of two exports are mixed; export the checkpoint again")
-        _check_tensors(path, graph, *_expected(role, description))
+        _check_tensors(path, graph, *_expected(role, description, kept))
         graphs[role] = graph
     return Bundle(description, graphs["frame"], graphs.get("instances"), graphs.get("temporal"))
+
+
+def run_outputs(description: BundleDescription, roles: Collection[str]) -> tuple[str, ...]:
+    """The outputs of the frame graph that a run on the graphs of `roles` reads."""
+    unread = ((INSTANCE_OUTPUTS if "instances" in roles else INSTANCE_MAPS)
+              + (() if "temporal" in roles else TEMPORAL_MAPS))
+    _, outputs = description.tensor_names("frame")
+    return tuple(name for name in outputs if name not in unread)
 
 
 def _check_file(path: Path, backend: str, precision: str) -> None:
@@ -69,8 +97,9 @@ def _check_file(path: Path, backend: str, precision: str) -> None:
             raise InputError(f"{part} has {size} bytes and cannot be a graph; export the checkpoint again")
 
 
-def _expected(role: str, description: BundleDescription) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
-    """Inputs and outputs of the graph of `role`, as the exporter writes them."""
+def _expected(role: str, description: BundleDescription, kept: Collection[str] | None
+              ) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
+    """Inputs and outputs of the graph of `role`, as the exporter writes them; `kept` are those of the frame graph."""
     model = description.model
     levels = level_sizes(model.padded_size, model.num_levels)
     rows = description.max_candidates
@@ -94,6 +123,8 @@ def _expected(role: str, description: BundleDescription) -> tuple[dict[str, Tens
         shapes = {**maps, **{f"prev_{name}": shape for name, shape in maps.items()}, "boxes": (None, 4),
                   "box_deltas": (None, 4), "coeff_deltas": (None, model.num_prototypes)}
     inputs, outputs = description.tensor_names(role)
+    if role == "frame" and kept is not None:
+        outputs = tuple(name for name in outputs if name in kept)
     types = {"frame": "uint8", "anchor_index": "int64", "num_candidates": "int64"}
 
     def specs(names: tuple[str, ...]) -> dict[str, TensorSpec]:

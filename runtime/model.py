@@ -31,7 +31,7 @@ def load(bundle: str | Path | None = None, backend: str = "onnxruntime", device:
         bundle: folder written by `stmask-export`; None is the demo model that comes with the package.
         backend: onnxruntime | openvino.
         device: auto | cpu | cuda (onnxruntime) | gpu (openvino); auto takes the fastest that works.
-        precision: f32 | bf16 | f16; other than f32 with openvino only.
+        precision: f32 | bf16 | f16 | int8; bf16 with openvino only, int8 where the bundle has such graphs.
         threads: CPU threads; None leaves the choice to the backend.
         timer: is told about every stage of every frame, see `timing.StageTimer`.
         options: fields of `RunOptions`, for instance `tracker="frame"` to run without temporal fusion.
@@ -44,7 +44,7 @@ def load(bundle: str | Path | None = None, backend: str = "onnxruntime", device:
     folder = demo_bundle() if bundle is None else Path(bundle)
     resolved = chosen.resolve(read_description(folder), is_live=False)
     opened = open_bundle(folder, backend, device=device, precision=precision, threads=threads,
-                         with_temporal=resolved.tracker != "frame")
+                         with_temporal=resolved.tracker != "frame", is_whole=False)
     return Model(opened, chosen, timer or NoTimer())
 
 

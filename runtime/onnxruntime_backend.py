@@ -26,17 +26,19 @@ class OnnxRuntimeBackend:
     all shapes are then known when it is loaded, and its kernels are chosen for them once.
     """
 
-    def __init__(self, graph: Path, *, device: str, precision: str, threads: int | None, cache: Path | None) -> None:
+    def __init__(self, graph: Path, *, device: str, precision: str, threads: int | None, cache: Path | None,
+                 outputs: Collection[str] | None) -> None:
         ort = _import_library()
-        provider, note = choose_provider(ort, device)
+        # On a GPU every 8-bit layer would compute in float, between conversions.
+        provider, note = choose_provider(ort, "cpu" if precision == "int8" else device)
         self._maker = SessionMaker(ort, graph, provider, precision, threads, cache)
         try:
-            session = self._maker.open()
+            session = self._maker.open(outputs)
         except DeviceError as error:
             if device != "auto":
                 raise
             self._maker, note = replace(self._maker, provider=CPU), f" ({error})"
-            session = self._maker.open()
+            session = self._maker.open(outputs)
         text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         if text is None:
             raise InputError(f"{graph} was not exported by this tool (it carries no description); use stmask-export")
@@ -85,8 +87,7 @@ class OnnxRuntimeBackend:
         key = (frozenset(names), tuple(sizes.items()))
         with self._lock:
             if key not in self._sessions:
-                part = None if key[0] == frozenset(self.outputs) else names
-                self._sessions[key] = self._maker.open(part, sizes)
+                self._sessions[key] = self._maker.open(names, sizes)
             return self._sessions[key]
 
 

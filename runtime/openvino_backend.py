@@ -30,7 +30,8 @@ _NAMES = frozenset(FRAME_INPUTS + FRAME_OUTPUTS + TEMPORAL_INPUTS + TEMPORAL_OUT
 class OpenVinoBackend:
     """A `Backend` on an OpenVINO compiled model; the arguments are those of `backends.open_backend`."""
 
-    def __init__(self, graph: Path, *, device: str, precision: str, threads: int | None, cache: Path | None) -> None:
+    def __init__(self, graph: Path, *, device: str, precision: str, threads: int | None, cache: Path | None,
+                 outputs: Collection[str] | None) -> None:
         ov = _import_library()
         core = _core()
         plugin, note = _choose_plugin(core, device)
@@ -39,10 +40,15 @@ class OpenVinoBackend:
             raise InputError(f"{graph} was not exported by this tool (it carries no description); use stmask-export")
         self.metadata = BundleDescription.from_json(model.get_rt_info(METADATA_KEY).astype(str),
                                                     f"the description in {graph}")
-        if plugin == "CPU" and precision == "bf16":
+        # Layers in 8 bits are marked in the graph. What else there is takes the device's own choice: bf16 where a CPU
+        # has matrix units for it, which f32 would make the slowest part.
+        arithmetic = _own_precision(core, plugin) if precision == "int8" else precision
+        if plugin == "CPU" and arithmetic == "bf16":
             expand_deformable(model)
-        self._compile = partial(_compile, ov, core, graph=graph, plugin=plugin, precision=precision, threads=threads,
+        self._compile = partial(_compile, ov, core, graph=graph, plugin=plugin, precision=arithmetic, threads=threads,
                                 cache=cache)
+        if outputs is not None:
+            model = _part(model, outputs)
         compiled = self._compile(model)
         self.inputs: Mapping[str, TensorSpec] = {_name(port): _spec(port) for port in compiled.inputs}
         self.outputs: Mapping[str, TensorSpec] = {_name(port): _spec(port) for port in compiled.outputs}
@@ -52,7 +58,8 @@ class OpenVinoBackend:
         version = ov.get_version().split("-")[0]
         used = "CPU" if plugin == "CPU" else core.get_property(plugin, "FULL_DEVICE_NAME")
         count = f", {compiled.get_property('INFERENCE_NUM_THREADS')} threads" if plugin == "CPU" else ""
-        self.device = f"OpenVINO {version}, {precision}, {used}{count}{note}"
+        words = f"int8 and {arithmetic}" if precision == "int8" else precision
+        self.device = f"OpenVINO {version}, {words}, {used}{count}{note}"
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -81,12 +88,16 @@ class OpenVinoBackend:
         with self._lock:
             key = frozenset(names)
             if key not in self._parts:
-                import openvino
-
-                results = [port.node for port in self._model.outputs if _name(port) in key]
-                part = openvino.Model(results, self._model.get_parameters(), self._model.get_friendly_name())
-                self._parts[key] = _Requests(self._compile(part))
+                self._parts[key] = _Requests(self._compile(_part(self._model, key)))
             return self._parts[key]
+
+
+def _part(model: Any, outputs: Collection[str]) -> Any:
+    """The model with these outputs alone, and what they need."""
+    import openvino
+
+    results = [port.node for port in model.outputs if _name(port) in outputs]
+    return openvino.Model(results, model.get_parameters(), model.get_friendly_name())
 
 
 class _Requests:
@@ -150,6 +161,11 @@ def _read(core: Any, graph: Path) -> Any:
     except RuntimeError as error:
         raise InputError(f"{graph}: OpenVINO cannot read it ({one_line(error)}); "
                          "export the checkpoint again") from error
+
+
+def _own_precision(core: Any, plugin: str) -> str:
+    """What the device computes in where nothing is asked for."""
+    return str(core.get_property(plugin, "INFERENCE_PRECISION_HINT").get_type_name())
 
 
 def _compile(ov: Any, core: Any, model: Any, *, graph: Path, plugin: str, precision: str, threads: int | None,

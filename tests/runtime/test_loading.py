@@ -122,3 +122,14 @@ def test_unknown_inputs_and_wrong_types_are_told(make_bundle: MakeBundle) -> Non
 def test_wrong_requests_are_told_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="backend 'torch' is not known"):
         open_bundle(tmp_path / "nothing", "torch")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_a_run_does_not_read_is_not_there(make_bundle: MakeBundle, backend: str) -> None:
+    folder = make_bundle(openvino=True)
+    whole, part = open_bundle(folder, backend), open_bundle(folder, backend, is_whole=False)
+    assert whole.roles == part.roles == ("frame", "instances", "temporal")
+    assert set(whole.frame.output_names) - set(part.frame.output_names) == {"mask_coeffs", "embeddings"}
+    frames = open_bundle(folder, backend, is_whole=False, with_temporal=False)
+    assert set(part.frame.output_names) - set(frames.frame.output_names) == {"fpn", "temporal"}
+    assert "shared" in frames.frame.output_names and frames.temporal is None
