@@ -1,0 +1,147 @@
+"""Graphs of f16 compute what those of f32 do, with what is delicate left alone; and CUDA has kernels for all of it."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from cuda_kernels import F16, F32, without_kernel
+from onnx import TensorProto, helper, numpy_helper
+
+from stmask_deploy.bundle import read_description
+from stmask_deploy.export.half import to_half
+from stmask_deploy.pretrained import demo_bundle
+
+ROLES = read_description(demo_bundle()).roles
+ROWS = 4
+
+
+def demo_graph(role: str) -> onnx.ModelProto:
+    return onnx.load(demo_bundle() / f"{role}.onnx")
+
+
+def feeds_of(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    feeds: dict[str, np.ndarray] = {}
+    for info in model.graph.input:
+        shape = [size.dim_value or ROWS for size in info.type.tensor_type.shape.dim]
+        kind = helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
+        feeds[info.name] = (rng.uniform(0, 200 if kind != np.float32 else 1, shape)).astype(kind)
+    if "boxes" in feeds:
+        feeds["boxes"] = np.sort(feeds["boxes"].reshape(ROWS, 2, 2), axis=1).reshape(ROWS, 4)
+    return feeds
+
+
+def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    names = [info.name for info in model.graph.output]
+    return dict(zip(names, session.run(names, feeds), strict=True))
+
+
+def fixed_and_folded(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    """`model` for `ROWS` objects after ONNX Runtime's folding of constants, which every provider starts from."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(path)
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.add_free_dimension_override_by_name("N", ROWS)
+    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return onnx.load(path)
+
+
+def types_of(model: onnx.ModelProto) -> dict[str, int]:
+    graph = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    return {info.name: info.type.tensor_type.elem_type for info in (*graph.input, *graph.value_info, *graph.output)}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_values_agree_with_f32(role: str) -> None:
+    model = demo_graph(role)
+    feeds = feeds_of(model)
+    expected, found = run(model, feeds), run(to_half(model)[0], feeds)
+    rows = [name for name in expected if role == "frame" and expected[name].shape[:1] == expected["boxes"].shape[:1]]
+    if rows:  # rows of nearly equal score may swap: those of the same anchors are compared
+        _, old, new = np.intersect1d(expected["anchor_index"], found["anchor_index"], return_indices=True)
+        assert len(old) > 0.8 * len(expected["anchor_index"])
+        expected |= {name: expected[name][old] for name in rows}
+        found |= {name: found[name][new] for name in rows}
+    for name in expected.keys() - {"num_candidates"}:
+        assert found[name].dtype == expected[name].dtype and found[name].shape == expected[name].shape
+        assert np.abs(found[name] - expected[name]).max() <= 0.02 * np.ptp(expected[name]), name
+    assert any(not np.array_equal(found[name], expected[name]) for name in expected)  # it is another arithmetic
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_inputs_and_outputs_stay_as_they_are(role: str) -> None:
+    model = demo_graph(role)
+    half = to_half(model)[0]
+    assert list(half.graph.input) == list(model.graph.input) and list(half.graph.output) == list(model.graph.output)
+
+
+def test_what_is_delicate_stays_in_f32() -> None:
+    model, report = to_half(demo_graph("frame"))
+    types = types_of(model)
+    makers = {name: node for node in model.graph.node for name in node.output}
+    for node in model.graph.node:
+        if node.op_type in ("Softmax", "ReduceL2", "TopK", "Exp", "Tanh", "Greater", "Div"):
+            assert types[node.output[0]] != F16, node.name
+        if node.op_type == "DeformConv":
+            cast = makers[node.input[2]]  # offsets: computed in f32, rounded where they enter
+            assert cast.op_type == "Cast" and types[cast.input[0]] == F32
+    assert {name for name in report.offsets} <= {node.name for node in model.graph.node if node.op_type == "Conv"}
+    num_deformable = sum(node.op_type == "DeformConv" for node in model.graph.node)
+    assert len(report.offsets) == num_deformable > 0 and report.half["DeformConv"] == num_deformable
+    assert report.half["Conv"] > len(report.offsets) and report.saturated == 0
+    assert report.others["Softmax"] > 0 and "Conv" not in report.others
+
+
+def test_correlation_and_rois_stay_in_f32() -> None:
+    model, report = to_half(demo_graph("temporal"))
+    assert set(report.half) <= {"Conv", "Gemm", "Relu"} and {"MatMul", "RoiAlign"} <= set(report.others)
+    types = types_of(model)
+    assert all(types[node.output[0]] == F32 for node in model.graph.node if node.op_type in ("MatMul", "RoiAlign"))
+
+
+def tiny_graph(weight: float) -> onnx.ModelProto:
+    """x -> Conv -> Relu -> y, and the Relu's value times two as another output."""
+    nodes = [helper.make_node("Conv", ["x", "w"], ["a"]), helper.make_node("Relu", ["a"], ["y"]),
+             helper.make_node("Mul", ["y", "two"], ["z"])]
+    values = {"w": np.full((1, 1, 1, 1), weight, np.float32), "two": np.float32(2)}
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1, 2, 2]) for name in "xyz"]
+    graph = helper.make_graph(nodes, "g", infos[:1], infos[1:], [numpy_helper.from_array(np.asarray(value), name)
+                                                                  for name, value in values.items()])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def test_an_output_that_is_read_inside_too() -> None:
+    model, report = to_half(tiny_graph(0.5))
+    outputs = run(model, {"x": np.full((1, 1, 2, 2), 3, np.float32)})
+    assert np.array_equal(outputs["y"], np.full((1, 1, 2, 2), 1.5, np.float32)) and (outputs["z"] == 3).all()
+    assert (report.half, report.others) == ({"Conv": 1, "Relu": 1}, {"Mul": 1})
+
+
+def test_weights_beyond_the_range_are_cut_and_counted() -> None:
+    model, report = to_half(tiny_graph(1e6))
+    assert report.saturated == 1
+    assert run(model, {"x": np.full((1, 1, 2, 2), 0.5, np.float32)})["y"].max() == 32752  # 65504 / 2, not infinity
+
+
+@pytest.mark.parametrize("precision", ["f32", "f16"])
+@pytest.mark.parametrize("role", ROLES)
+def test_cuda_has_a_kernel_for_every_node(role: str, precision: str, tmp_path: Path) -> None:
+    model = demo_graph(role)
+    folded = fixed_and_folded(model if precision == "f32" else to_half(model)[0], tmp_path / "folded.onnx")
+    assert not list(without_kernel(folded))
+
+
+def test_an_operator_without_a_kernel_is_found() -> None:
+    nodes: Iterator[onnx.NodeProto] = iter([helper.make_node("NonZero", ["x"], ["y"])])
+    graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("x", F32, [1])],
+                              [helper.make_tensor_value_info("y", TensorProto.INT64, [1, "n"])])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    assert list(without_kernel(model)) == ["NonZero of FLOAT ()"]

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_bundles import describe
+
+from stmask_deploy.errors import InputError
+from stmask_deploy.runtime.backends import open_backend
+
+
+def test_compiled_models_are_kept_and_compute_the_same(bundle: Path, tmp_path: Path) -> None:
+    path = describe().graph_path(bundle, "frame", "openvino")
+    feeds = {"frame": np.full((1, 40, 64, 3), 51, np.uint8)}
+    plain = open_backend("openvino", path, device="cpu").run(feeds)
+    first = open_backend("openvino", path, device="cpu", cache=tmp_path / "cache").run(feeds)
+    kept = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "cache").iterdir()}
+    second = open_backend("openvino", path, device="cpu", cache=tmp_path / "cache")
+    found = second.run(feeds)
+    assert kept and {file.name: file.stat().st_mtime_ns for file in (tmp_path / "cache").iterdir()} == kept
+    assert second.metadata == describe() and set(second.outputs) == set(plain)
+    for name, values in plain.items():
+        assert np.array_equal(first[name], values) and np.array_equal(found[name], values)
+    assert np.array_equal(second.run(feeds, ["boxes"])["boxes"], plain["boxes"])
+
+
+def test_a_folder_that_cannot_be_made(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cache folder .* cannot be made .*; choose another one"):
+        open_backend("openvino", describe().graph_path(bundle, "frame", "openvino"), cache=tmp_path / "file" / "x")

@@ -1,0 +1,70 @@
+"""Which execution provider of ONNX Runtime computes which node, as its profile tells."""
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from stmask_deploy.bundle import read_description
+from stmask_deploy.pretrained import demo_bundle
+from stmask_deploy.runtime.onnxruntime_providers import CPU, CUDA, TENSORRT, provider_options
+
+DESCRIPTION = read_description(demo_bundle())
+
+
+def nodes_by_provider(profile: Path) -> dict[str, list[str]]:
+    """Names of the nodes that ran, by provider, from a profile that ONNX Runtime wrote."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for event in json.loads(profile.read_text()):
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            found[event["args"]["provider"]].append(event["name"].removesuffix("_kernel_time"))
+    return dict(found)
+
+
+def profiled(role: str, provider: str, folder: Path, rows: int = 4) -> dict[str, list[str]]:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.enable_profiling = True
+    options.profile_file_prefix = str(folder / role)
+    options.add_free_dimension_override_by_name("N", rows)
+    session = onnxruntime.InferenceSession(demo_bundle() / f"{role}.onnx", options,
+                                           providers=provider_options(provider, "f32", None))
+    feeds = {entry.name: np.zeros(entry.shape, {"tensor(uint8)": np.uint8, "tensor(int64)": np.int64}.get(
+        entry.type, np.float32)) for entry in session.get_inputs()}
+    session.run(None, feeds)
+    return nodes_by_provider(Path(session.end_profiling()))
+
+
+@pytest.mark.parametrize("role", DESCRIPTION.roles)
+def test_every_node_is_told(role: str, tmp_path: Path) -> None:
+    nodes = profiled(role, CPU, tmp_path)
+    assert list(nodes) == [CPU]
+    assert len(nodes[CPU]) > 20 and any("Conv" in name or "conv" in name for name in nodes[CPU])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("role", DESCRIPTION.roles)
+def test_no_node_is_computed_on_the_host(role: str, tmp_path: Path) -> None:
+    nodes = profiled(role, CUDA, tmp_path)
+    assert CPU not in nodes, nodes[CPU]
+    assert not [name for name in nodes[CUDA] if name.startswith("Memcpy")]
+
+
+def test_providers_and_their_options(tmp_path: Path) -> None:
+    assert provider_options(CPU, "f32", tmp_path) == [(CPU, {})]
+    (cuda, options), rest = provider_options(CUDA, "f16", None)
+    assert (cuda, options["use_tf32"], rest) == (CUDA, "0", (CPU, {}))
+    names = [name for name, _ in provider_options(TENSORRT, "f32", None)]
+    assert names == [TENSORRT, CUDA, CPU]  # CUDA takes the nodes that TensorRT does not
+
+
+def test_tensorrt_keeps_its_engines_where_it_is_told(tmp_path: Path) -> None:
+    without = dict(provider_options(TENSORRT, "f32", None))[TENSORRT]
+    assert without == {"trt_fp16_enable": "0"}
+    options = dict(provider_options(TENSORRT, "f16", tmp_path / "a" / "b"))[TENSORRT]
+    assert options["trt_fp16_enable"] == "1" and options["trt_engine_cache_path"] == str(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
