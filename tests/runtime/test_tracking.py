@@ -135,15 +135,17 @@ def test_a_failure_anywhere_leaves_what_it_leaves_frame_by_frame(bundle: Path, t
     assert len(read_results(tmp_path / "throughput" / "results.jsonl").frames) >= 5
 
 
-def test_ctrl_c_completes_the_files(bundle: Path, tmp_path: Path) -> None:
+def test_ctrl_c_completes_the_files(make_bundle: Callable[..., Path], tmp_path: Path) -> None:
     source = Pictures(10_000, lambda: os.kill(os.getpid(), signal.SIGINT))
+    model = load(make_bundle(count=10))  # four more than there are rows
     with no_thread_left():
-        summary = run_video(load(bundle), source, tmp_path, draw=False, mode="throughput")
+        summary = run_video(model, source, tmp_path, draw=False, mode="throughput")
     assert summary.is_interrupted and 1 <= summary.frames < 10_000
     results = read_results(tmp_path / "results.jsonl")
     assert results.end == {"type": "end", "frames": summary.frames, "interrupted": True,
                            "damage": summary.damage.to_dict()}
     assert len(results.frames) == summary.damage.frames == summary.frames < source.damage.frames  # read ahead
+    assert summary.lost_candidates == 4 * sum(BRIGHTNESSES[frame["index"]] > 0 for frame in results.frames)
     listed = json.loads((tmp_path / "results.json").read_text())
     assert all(len(entry["segmentations"]) == summary.frames for entry in listed)
 
