@@ -26,7 +26,7 @@ NUM_PICTURES = 3  # frames of the video whose tensors are compared
 @click.option("--max-frames", type=click.IntRange(min=2), default=50, show_default=True,
               help="Frames of VIDEO to track.")
 @click.option("--tolerance", type=click.FloatRange(0, 1),
-              help="Largest error, as a share of an output's range. [default: 1e-4; 5e-2 for f16 weights]")
+              help="Largest error, as a share of an output's range. [default: 1e-4; 5e-2 for f16]")
 def main(bundle: Path, checkpoint: Path, video: Path | None, max_frames: int, tolerance: float | None) -> None:
     """Compare a BUNDLE with the CHECKPOINT it was exported from, on every backend it holds.
 

@@ -42,11 +42,15 @@ counts.
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run.")
 @click.option("--backend", type=click.Choice(["onnxruntime", "openvino"]), default="onnxruntime",
               help="Library that executes the graphs.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "gpu"]), default="auto",
-              help="cuda: NVIDIA GPU (onnxruntime); gpu: Intel GPU (openvino); auto: the fastest that works.")
-@click.option("--precision", type=click.Choice(["f32", "bf16", "f16"]), default="f32",
-              help="Of the arithmetic; other than f32 with openvino only.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "tensorrt", "gpu"]), default="auto",
+              help="cuda, tensorrt: NVIDIA GPU (onnxruntime); gpu: Intel GPU (openvino); auto: the fastest that works "
+                   "without preparation.")
+@click.option("--precision", type=click.Choice(["f32", "bf16", "f16", "int8"]), default="f32",
+              help="Of the arithmetic; bf16 with openvino only; f16 with onnxruntime and int8 where the bundle "
+                   "has it (stmask-export --half, --int8).")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: the backend's choice]")
+@click.option("--cache", type=click.Path(path_type=Path), metavar="DIR",
+              help="Keep what openvino and tensorrt compile in DIR, for faster starts.  [default: nothing is kept]")
 @click.option("--tracker", type=click.Choice(["released", "paper", "frame"]),
               help="released: as the released code; paper: equations 15-17; frame: without temporal fusion.  "
                    "[default: released, or frame where the bundle has no temporal graph]")
@@ -85,8 +89,8 @@ counts.
 @click.version_option(__version__, prog_name="stmask-run")
 @click.pass_context
 def main(ctx: click.Context, /, sources: Sequence[str], bundle: Path | None, output: Path | None, overwrite: bool,
-         backend: str, device: str, precision: str, threads: int | None, no_video: bool, draw_conf: float,
-         max_frames: int | None, mode: str, image_fps: float, **options: Any) -> None:
+         backend: str, device: str, precision: str, threads: int | None, cache: Path | None, no_video: bool,
+         draw_conf: float, max_frames: int | None, mode: str, image_fps: float, **options: Any) -> None:
     """Find, segment and track the objects of SOURCE with an exported model.
 
     SOURCE is a video file, a folder of images, a single image, or the number of a camera. Written are results.jsonl (a
@@ -96,7 +100,7 @@ def main(ctx: click.Context, /, sources: Sequence[str], bundle: Path | None, out
     from .model import load
 
     _apply_no_temporal(options)
-    open_model = partial(load, bundle, backend, device, precision, threads, **options)
+    open_model = partial(load, bundle, backend, device, precision, threads, cache=cache, **options)
     run = partial(_run_source, image_fps=image_fps, draw=not no_video, draw_threshold=draw_conf, max_frames=max_frames,
                   overwrite=overwrite, mode=mode, show_progress=True)
     if len(sources) > 1:

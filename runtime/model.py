@@ -24,15 +24,17 @@ STEP_FPS = 30.0  # frames a second assumed for frames that come without a time
 
 
 def load(bundle: str | Path | None = None, backend: str = "onnxruntime", device: str = "auto", precision: str = "f32",
-         threads: int | None = None, timer: Timer | None = None, **options: Any) -> Model:
+         threads: int | None = None, timer: Timer | None = None, cache: Path | None = None,
+         **options: Any) -> Model:
     """Open an exported bundle.
 
     Args:
         bundle: folder written by `stmask-export`; None is the demo model that comes with the package.
         backend: onnxruntime | openvino.
-        device: auto | cpu | cuda (onnxruntime) | gpu (openvino); auto takes the fastest that works.
+        device: auto | cpu | cuda, tensorrt (onnxruntime) | gpu (openvino); auto takes the fastest that works.
         precision: f32 | bf16 | f16 | int8; bf16 with openvino only, int8 where the bundle has such graphs.
         threads: CPU threads; None leaves the choice to the backend.
+        cache: folder for what openvino and tensorrt compile, so that the next start takes less; None keeps nothing.
         timer: is told about every stage of every frame, see `timing.StageTimer`.
         options: fields of `RunOptions`, for instance `tracker="frame"` to run without temporal fusion.
 
@@ -43,7 +45,7 @@ def load(bundle: str | Path | None = None, backend: str = "onnxruntime", device:
     chosen = RunOptions(**options)
     folder = demo_bundle() if bundle is None else Path(bundle)
     resolved = chosen.resolve(read_description(folder), is_live=False)
-    opened = open_bundle(folder, backend, device=device, precision=precision, threads=threads,
+    opened = open_bundle(folder, backend, device=device, precision=precision, threads=threads, cache=cache,
                          with_temporal=resolved.tracker != "frame", is_whole=False)
     return Model(opened, chosen, timer or NoTimer())
 
