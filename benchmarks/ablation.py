@@ -22,8 +22,8 @@ from typing import Any
 import click
 from accuracy import Row as Deployment
 from accuracy import measure, open_dataset
-from machine import describe_machine, library_versions
 
+from stmask_deploy.bench.machine import describe_machine, library_versions
 from stmask_deploy.errors import StmaskError
 from stmask_deploy.models.checkpoint import load_checkpoint
 from stmask_deploy.models.inference import anchor_shapes

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from machine import describe_machine, library_versions
 
+from stmask_deploy.bench.machine import describe_machine, library_versions
 from stmask_deploy.datasets.annotations import Annotations, read_annotations
 from stmask_deploy.datasets.frames import FRAMES_FOLDER, check_frames
 from stmask_deploy.errors import DeviceError, InputError

@@ -18,7 +18,8 @@ import stmask_deploy
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MAPPED = {"stmask_deploy.export": "export", "stmask_deploy.runtime": "runtime"}
-SCRIPTS = {"stmask-export", "stmask-run", "stmask-verify", "stmask-eval", "stmask-synth", "stmask-train"}
+SCRIPTS = {"stmask-export", "stmask-run", "stmask-verify", "stmask-eval", "stmask-synth", "stmask-train",
+           "stmask-bench"}
 NOT_SOURCE = shutil.ignore_patterns(".git", ".venv", ".*_cache", ".hypothesis", "__pycache__", "build", "dist", "demo",
                                     "runs", "*.egg-info", ".gpu", "synth")
 
@@ -118,7 +119,8 @@ def test_metadata(built: Path) -> None:
     assert f"Version: {stmask_deploy.__version__}" in lines
     assert "License-Expression: Apache-2.0" in lines
     assert "Requires-Python: >=3.10" in lines
-    assert {f"Provides-Extra: {extra}" for extra in ("cpu", "gpu", "openvino", "export", "train", "dev")} <= set(lines)
+    extras = ("cpu", "gpu", "openvino", "export", "train", "bench", "dev")
+    assert {f"Provides-Extra: {extra}" for extra in extras} <= set(lines)
     base = [line for line in lines if line.startswith("Requires-Dist:") and "extra ==" not in line]
     assert not [line for line in base if "torch" in line or "onnx" in line]
 

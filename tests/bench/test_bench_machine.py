@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 
-from machine import describe_machine, library_versions
+from stmask_deploy.bench.machine import describe_machine, library_versions
 
 CPUINFO = """\
 processor\t: 0

@@ -1,0 +1,1 @@
+"""`stmask-bench`: how fast bundles run, row beside row, and how far from what the machine could do."""

@@ -1,0 +1,164 @@
+"""How much arithmetic a graph is: multiplications and additions of its convolutions and matrix products.
+
+They are counted from the shapes in the ONNX file, so any bundle can be counted, without PyTorch or the package `onnx`.
+Everything else in the graphs (interpolation, suppression, sampling) is left out, as is usual.
+"""
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+
+from stmask_deploy.bundle import BundleDescription
+from stmask_deploy.errors import InputError
+from stmask_deploy.protobuf import Field, read_fields, read_varint
+from stmask_deploy.runtime.onnx_subgraph import keep_outputs
+
+from .watched_graph import Call
+
+# Field numbers in onnx.proto.
+_MODEL_GRAPH = 7
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE_INFO = 1, 5, 11, 12, 13
+_NODE_INPUT, _NODE_OUTPUT, _NODE_OP_TYPE = 1, 2, 4
+_TENSOR_DIMS, _TENSOR_NAME = 1, 8
+_VALUE_NAME, _VALUE_TYPE = 1, 2
+_TYPE_TENSOR, _TENSOR_SHAPE, _SHAPE_DIM, _DIM_VALUE, _DIM_PARAM = 1, 2, 1, 1, 2
+
+Shape = tuple[int, ...]
+
+
+@dataclass
+class _Node:
+    kind: str = ""
+    inputs: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+
+
+def count_flops(model: bytes, outputs: Collection[str], rows: int = 0) -> int:
+    """Floating point operations for these outputs; a multiplication and an addition are two.
+
+    Args:
+        model: an encoded ONNX model, with the shapes of its values.
+        outputs: what is computed; nodes that they do not need are not counted.
+        rows: the length of every open dimension.
+
+    Raises:
+        ValueError: the bytes are no encoded model, or it does not tell a shape that matters.
+    """
+    nodes: list[_Node] = []
+    shapes: dict[str, Shape] = {}
+    for part in read_fields(keep_outputs(model, outputs)):
+        if part.number == _MODEL_GRAPH:
+            _read_graph(part.value, rows, nodes, shapes)
+    return sum(_node_flops(node, shapes) for node in nodes)
+
+
+def _node_flops(node: _Node, shapes: Mapping[str, Shape]) -> int:
+    def shape(name: str) -> Shape:
+        if name not in shapes:
+            raise ValueError(f"the model does not tell the shape of {name!r}")
+        return shapes[name]
+
+    if node.kind in ("Conv", "DeformConv", "ModulatedDeformConv"):  # the last one is the project's own
+        return 2 * prod(shape(node.outputs[0])) * prod(shape(node.inputs[1])[1:])
+    if node.kind == "ConvTranspose":
+        return 2 * prod(shape(node.inputs[0])) * prod(shape(node.inputs[1])[1:])
+    if node.kind == "MatMul":
+        return 2 * prod(shape(node.outputs[0])) * shape(node.inputs[0])[-1]
+    if node.kind == "Gemm":  # (M, K) or (K, M) times something that makes (M, N)
+        result = shape(node.outputs[0])
+        return 2 * result[1] * prod(shape(node.inputs[0])) if result[0] else 0
+    if node.kind == "Correlation":  # the project's own: a product over all channels for every pair of cells
+        return 2 * prod(shape(node.outputs[0])) * shape(node.inputs[0])[1]
+    return 0
+
+
+def _read_graph(graph: memoryview, rows: int, nodes: list[_Node], shapes: dict[str, Shape]) -> None:
+    for part in read_fields(graph):
+        if part.number == _GRAPH_NODE:
+            nodes.append(_read_node(part.value))
+        elif part.number == _GRAPH_INITIALIZER:
+            fields = list(read_fields(part.value))
+            name = next(str(one.value, "utf-8") for one in fields if one.number == _TENSOR_NAME)
+            shapes[name] = _dims(fields)
+        elif part.number in (_GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE_INFO):
+            _read_value(part.value, rows, shapes)
+
+
+def _dims(fields: Collection[Field]) -> Shape:
+    """Of a tensor: numbers packed into one field, or a field each."""
+    sizes: list[int] = []
+    for one in fields:
+        if one.number == _TENSOR_DIMS:
+            sizes += _packed(one.value) if len(one.value) else [one.integer]
+    return tuple(sizes)
+
+
+def _packed(numbers: memoryview) -> list[int]:
+    found, at = [], 0
+    while at < len(numbers):
+        number, at = read_varint(numbers, at)
+        found.append(number)
+    return found
+
+
+def _read_node(node: memoryview) -> _Node:
+    read = _Node()
+    for part in read_fields(node):
+        if part.number == _NODE_INPUT:
+            read.inputs.append(str(part.value, "utf-8"))
+        elif part.number == _NODE_OUTPUT:
+            read.outputs.append(str(part.value, "utf-8"))
+        elif part.number == _NODE_OP_TYPE:
+            read.kind = str(part.value, "utf-8")
+    return read
+
+
+def _read_value(value: memoryview, rows: int, shapes: dict[str, Shape]) -> None:
+    fields = {part.number: part.value for part in read_fields(value)}
+    tensor = _child(fields.get(_VALUE_TYPE), _TYPE_TENSOR)
+    shape = _child(tensor, _TENSOR_SHAPE)
+    if shape is None:
+        return
+    sizes: list[int] = []
+    for dim in read_fields(shape):
+        if dim.number == _SHAPE_DIM:
+            known = {part.number: part.integer for part in read_fields(dim.value)}
+            sizes.append(rows if _DIM_PARAM in known or not known else known.get(_DIM_VALUE, 0))
+    shapes[str(fields[_VALUE_NAME], "utf-8")] = tuple(sizes)
+
+
+def _child(message: memoryview | None, number: int) -> memoryview | None:
+    if message is None:
+        return None
+    return next((part.value for part in read_fields(message) if part.number == number), None)
+
+
+class BundleArithmetic:
+    """The arithmetic of a bundle's graphs. Every precision and backend has that of the f32 ONNX files."""
+
+    def __init__(self, folder: Path, description: BundleDescription) -> None:
+        self._folder, self._description = folder, description
+        self._models: dict[str, bytes] = {}
+        self._known: dict[Call, int] = {}
+
+    def flops(self, calls: Mapping[Call, int]) -> int:
+        """Of calls and how often each was made.
+
+        Raises:
+            InputError: a graph's file cannot be read, or does not tell its shapes.
+        """
+        return sum(count * self._flops(call) for call, count in calls.items())
+
+    def _flops(self, call: Call) -> int:
+        if call not in self._known:
+            path = self._description.graph_path(self._folder, call.role, "onnxruntime")
+            try:
+                if call.role not in self._models:
+                    self._models[call.role] = path.read_bytes()
+                self._known[call] = count_flops(self._models[call.role], call.outputs, call.rows)
+            except (OSError, ValueError) as error:
+                raise InputError(f"{path}: its arithmetic cannot be counted ({error}); export the checkpoint again"
+                                 ) from error
+        return self._known[call]

@@ -1,0 +1,130 @@
+"""A bundle on a video, as `stmask-run` runs it: decoded, tracked, written."""
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stmask_deploy.bundle import read_description
+from stmask_deploy.errors import InputError, StmaskError
+from stmask_deploy.runtime.loading import open_bundle
+from stmask_deploy.runtime.model import Model
+from stmask_deploy.runtime.options import RunOptions
+from stmask_deploy.runtime.run import run_video
+from stmask_deploy.runtime.sources import open_source
+from stmask_deploy.runtime.timing import StageTimer
+from stmask_deploy.runtime.tracking import is_overlapped
+
+from .row import Job
+from .watched_graph import Call, watch
+
+RESULTS_FOLDER = "results"  # in the job's folder
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one turn of a row gives. Seconds are of one frame each."""
+
+    stages: tuple[Mapping[str, float], ...]  # seconds by stage, frame by frame in mode latency; absent: did not run
+    frames: tuple[float, ...]  # seconds of the whole frame in mode latency, everything included
+    run: tuple[float, ...]  # seconds from result to result, in the mode of the row; their sum is the whole run
+    calls: Mapping[Call, int]  # of the graphs, in the frames that `stages` tells
+
+
+class FrameClock(StageTimer):
+    """A stage timer that also knows when each frame was finished."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends: list[float] = []
+
+    def end_frame(self) -> None:
+        super().end_frame()
+        self.ends.append(time.perf_counter())
+
+    def restart(self) -> None:
+        """Forget all frames; the next one begins now."""
+        self.hand_over()  # what a frame left that was not finished
+        self.frames.clear()
+        self.ends = [time.perf_counter()]
+
+    def periods(self) -> list[float]:
+        """Seconds from the end of one frame to the end of the next."""
+        return [after - before for before, after in zip(self.ends, self.ends[1:], strict=False)]
+
+
+class BundleRun:
+    """A `Subject`: each turn runs the first frames of the video, in mode latency and in the mode of the row."""
+
+    def __init__(self, job: Job) -> None:
+        start = time.perf_counter()
+        options = RunOptions(**job.row.options)
+        resolved = options.resolve(read_description(job.bundle), is_live=False)
+        bundle = open_bundle(job.bundle, job.row.backend, device=job.row.device, precision=job.row.precision,
+                             threads=job.threads, with_temporal=resolved.tracker != "frame")
+        self._calls: Counter[Call] = Counter()
+        self._clock = FrameClock()
+        self._model = Model(watch(bundle, self._calls), options, self._clock)
+        self._job = job
+        with open_source(job.video) as source:
+            self._is_overlapped = is_overlapped(job.row.mode, source)
+            with closing(self._model.track_frames(source, max_frames=1, mode="latency")) as frames:
+                next(frames)
+        self.facts: Mapping[str, Any] = {"device": self._model.device, "startup_s": time.perf_counter() - start}
+
+    def turn(self) -> Turn:
+        """See `Subject.turn`.
+
+        Raises:
+            StmaskError: the video has fewer frames than a turn takes, or a graph fails.
+        """
+        with open_source(self._job.video) as source:
+            for _ in self._model.track_frames(source, max_frames=self._job.warmup, mode="latency"):
+                pass
+        self._calls.clear()
+        in_turn = self._pass("latency")
+        calls, stages, frames = dict(self._calls), tuple(self._clock.frames), tuple(self._clock.periods())
+        run = self._pass(self._job.row.mode) if self._is_overlapped else in_turn
+        return Turn(stages, frames, run, calls)
+
+    def _pass(self, mode: str) -> tuple[float, ...]:
+        """Run the frames of a turn; seconds of each, with an equal share of what completing the files took."""
+        job = self._job
+        with open_source(job.video) as source:
+            self._clock.restart()
+            summary = run_video(self._model, source, job.folder / RESULTS_FOLDER, draw=job.draw, max_frames=job.frames,
+                                overwrite=True, mode=mode)
+        if summary.frames < job.frames:
+            raise StmaskError(f"the video ended after {summary.frames} of {job.frames} frames; give a longer one, or "
+                              "smaller --frames")
+        periods = self._clock.periods()
+        rest = (summary.seconds - sum(periods)) / len(periods)
+        return tuple(period + rest for period in periods)
+
+
+@contextmanager
+def open_run(job: Job) -> Iterator[BundleRun]:
+    """Open the job's bundle.
+
+    Raises:
+        InputError: the bundle, the video or an option cannot be used.
+        DeviceError: the backend is not installed, or would not compute as asked for.
+    """
+    yield BundleRun(job)
+
+
+def describe_video(path: Path, num_frames: int) -> dict[str, Any]:
+    """Name and size of a video.
+
+    Raises:
+        InputError: it cannot be read, or says that it has fewer than `num_frames` frames.
+    """
+    with open_source(path) as source:
+        if source.num_frames is not None and source.num_frames < num_frames:
+            raise InputError(f"{path} has {source.num_frames} frames and {num_frames} are needed; give a longer video, "
+                             "or smaller --frames or --warmup")
+        return {"name": source.name, "width": source.width, "height": source.height}

@@ -1,0 +1,106 @@
+"""`stmask-bench`: how fast bundles run here."""
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from stmask_deploy import __version__
+from stmask_deploy.atomic import atomic_file, check_writable
+from stmask_deploy.console import Command
+
+if TYPE_CHECKING:
+    from .report import Report
+    from .row import Job
+
+DEFAULT_ROWS = ("onnxruntime:f32", "openvino:f32", "openvino:bf16")
+
+_EPILOG = """\b
+Examples:
+  stmask-bench
+  stmask-bench model_stmask clip.mp4 --json today.json
+  stmask-bench model_stmask clip.mp4 --compare yesterday.json
+  stmask-bench model_stmask clip.mp4 --compare other_stmask
+  stmask-bench model_stmask --row openvino:bf16 --row openvino:bf16,mode=latency,detect_every=2
+
+\b
+Exit codes: 0 done, also where some rows are not available; 1 no row can be measured; 2 bad input or usage; 4 output
+could not be written; 130 interrupted.
+"""
+
+
+@click.command(cls=Command, epilog=_EPILOG, context_settings={"max_content_width": 110, "show_default": True})
+@click.argument("bundle", required=False, type=click.Path(path_type=Path))
+@click.argument("video", required=False, type=click.Path(path_type=Path))
+@click.option("--row", "row_texts", multiple=True, default=DEFAULT_ROWS, metavar="ROW",
+              help="BACKEND:PRECISION[:DEVICE][,OPTION=VALUE...]; may be given several times. Options are mode and "
+                   "those of the Python API, as score_threshold=0.3.")
+@click.option("--threads", type=click.IntRange(min=1),
+              help="CPU threads of the graphs.  [default: the backend's choice]")
+@click.option("--warmup", type=click.IntRange(min=1), default=5, help="Frames before every turn of a row.")
+@click.option("--frames", type=click.IntRange(min=1), default=30, help="Frames of a turn, from the start of the video.")
+@click.option("--rounds", type=click.IntRange(min=1), default=5,
+              help="Turns of each row. The rows take turns, since machines drift.")
+@click.option("--draw", is_flag=True, help="Write the annotated video too.")
+@click.option("--compare", type=click.Path(path_type=Path), metavar="OLD",
+              help="Say what is faster or slower than in OLD: the JSON of an earlier benchmark, or another bundle, "
+                   "whose rows then take turns with this one's.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE",
+              help="Write figures and samples there.")
+@click.option("--overwrite", is_flag=True, help="Replace the JSON file if it exists.")
+@click.option("--markdown", is_flag=True, help="Print the tables as Markdown.")
+@click.version_option(__version__, prog_name="stmask-bench")
+def main(bundle: Path | None, video: Path | None, row_texts: Sequence[str], threads: int | None, warmup: int,
+         frames: int, rounds: int, draw: bool, compare: Path | None, json_path: Path | None, overwrite: bool,
+         markdown: bool) -> None:
+    """Measure BUNDLE on VIDEO, row beside row: a backend, a precision, a device and options each.
+
+    Without arguments it is the demo model on its clip. Every row has a process of its own. Printed are frames a second
+    with decoding and results.jsonl included, and of the graphs alone; every stage; memory and start-up; arithmetic and
+    its share of what plain convolutions reach on this machine; and agreement with f32.
+    """
+    from stmask_deploy.pretrained import demo_bundle, demo_clip
+
+    from .row import Job, Row
+    from .tables import report_text
+
+    if json_path is not None:
+        check_writable(json_path, overwrite=overwrite)
+    rows = [Row.parse(text) for text in dict.fromkeys(row_texts)]
+    with tempfile.TemporaryDirectory() as scratch:
+        # Given as absolute paths: every row's process has them.
+        folders = [(bundle or demo_bundle()).absolute()]
+        if compare is not None and compare.is_dir():
+            folders.append(compare.absolute())
+        jobs = [Job(row, folder, (video or demo_clip()).absolute(), Path(scratch) / f"{i}-{j}", threads, warmup, frames,
+                    draw) for i, row in enumerate(rows) for j, folder in enumerate(folders)]
+        report, compared = _measure(jobs, rounds, compare, markdown)
+    click.echo(report_text(report, markdown=markdown))
+    if compared:
+        click.echo(f"\n{compared}")
+    if json_path is not None:
+        with atomic_file(json_path, overwrite=overwrite) as file:
+            file.write(json.dumps(report, allow_nan=False).encode() + b"\n")
+
+
+def _measure(jobs: Sequence[Job], rounds: int, compare: Path | None, markdown: bool) -> tuple[Report, str]:
+    """The report, and the text of the comparison; empty without one."""
+    from .bundle_run import describe_video
+    from .comparison import check_comparable, compare_bundles, compare_reports
+    from .report import make_report, read_report
+    from .tables import comparison_text
+
+    old = read_report(compare) if compare is not None and not compare.is_dir() else None
+    first = jobs[0]
+    if old is not None:
+        settings = {"threads": first.threads, "frames": first.frames, "draw": first.draw}
+        check_comparable(old, settings, describe_video(first.video, first.frames), str(compare))
+    report = make_report(jobs, rounds, lambda line: click.echo(line, err=True))
+    if compare is None:
+        return report, ""
+    comparison = compare_reports(report, old) if old is not None else compare_bundles(report)
+    return report, comparison_text(comparison, markdown=markdown)

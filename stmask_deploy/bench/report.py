@@ -1,0 +1,93 @@
+"""The JSON of a benchmark: figures, the samples behind them, and what they were measured on."""
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from stmask_deploy.errors import InputError
+
+from .bundle_run import describe_video
+from .figures import agreements, ceiling_figures, describe_bundle, row_figures
+from .machine import describe_machine, library_versions
+from .rounds import RowSamples, Say, measure
+from .row import Job
+
+SCHEMA = "stmask-bench/1"
+_PARTS: Mapping[str, type] = {"machine": dict, "versions": dict, "settings": dict, "video": dict, "bundles": list,
+                              "ceilings": list, "rows": list}
+
+Report = dict[str, Any]
+
+
+def make_report(jobs: Sequence[Job], rounds: int, say: Say) -> Report:
+    """Measure all rows and describe what came out, as plain JSON.
+
+    Args:
+        jobs: rows of one or two bundles on one video, which differ in nothing else but their folders.
+        rounds: turns of each row.
+        say: see `measure`.
+
+    Raises:
+        InputError: the video or a bundle cannot be used.
+        StmaskError: none of the rows can be measured.
+    """
+    first = jobs[0]
+    bundles = list(dict.fromkeys(job.bundle for job in jobs))
+    report: Report = {
+        "schema": SCHEMA, "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "machine": describe_machine(), "versions": library_versions(),
+        "settings": {"threads": first.threads, "warmup": first.warmup, "frames": first.frames, "rounds": rounds,
+                     "draw": first.draw},
+        "video": describe_video(first.video, max(first.frames, first.warmup)),
+        "bundles": [describe_bundle(folder) for folder in bundles]}
+    rows, ceilings = measure(jobs, rounds, say)
+    report["ceilings"] = [ceiling_figures(samples) for samples in ceilings]
+    report["rows"] = _rows(rows, report["ceilings"], bundles)
+    return report
+
+
+def _rows(samples: Sequence[RowSamples], ceilings: Sequence[Mapping[str, Any]], bundles: Sequence[Path]
+          ) -> list[dict[str, Any]]:
+    rates = {entry["name"]: entry["gflop_per_s"] for entry in ceilings}
+    agreed = agreements(samples)
+    found = []
+    for i, one in enumerate(samples):
+        row: dict[str, Any] = {"row": str(one.job.row), "bundle": bundles.index(one.job.bundle)}
+        row |= {"not_available": one.reason} if one.reason else {**row_figures(one, rates), "agreement": agreed.get(i)}
+        found.append(row)
+    return found
+
+
+def read_report(path: Path) -> Report:
+    """Read the JSON of an earlier benchmark.
+
+    Raises:
+        InputError: it cannot be read, or is not one of this schema.
+    """
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error})") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}); give what stmask-bench --json wrote") from error
+    if not isinstance(report, dict) or report.get("schema") != SCHEMA:
+        found = report.get("schema") if isinstance(report, dict) else type(report).__name__
+        raise InputError(f"{path}: expected schema {SCHEMA!r}, found {found!r}; give what stmask-bench --json wrote")
+    wrong = [name for name, kind in _PARTS.items() if not isinstance(report.get(name), kind)]
+    if wrong or not all(_is_whole(row) for row in report["rows"]):
+        raise InputError(f"{path} is damaged ({', '.join(wrong) or 'a row is incomplete'}); measure again")
+    return report
+
+
+def _is_whole(row: Any) -> bool:
+    if not isinstance(row, dict) or not {"row", "bundle"} <= row.keys():
+        return False
+    if "not_available" in row:
+        return True
+    turns = row.get("turns")
+    return isinstance(turns, dict) and all(
+        isinstance(rounds, list) and rounds and all(isinstance(turn, list) and turn for turn in rounds)
+        for rounds in (turns.get("run"), turns.get("graphs")))

@@ -1,0 +1,91 @@
+"""All rows and ceilings taking turns."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from stmask_deploy.errors import StmaskError
+
+from .bundle_run import Turn, open_run
+from .ceiling import CeilingJob, open_ceiling
+from .row import Job
+from .worker import Worker
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class RowSamples:
+    """What a row gave in all rounds."""
+
+    job: Job
+    reason: str  # why it could not be measured; empty if it was
+    device: str  # what its graphs ran on, in words
+    startup_s: float  # from opening the bundle to the first result, the backend's library loaded meanwhile
+    peak_bytes: int | None
+    turns: tuple[Turn, ...]
+
+
+@dataclass(frozen=True)
+class CeilingSamples:
+    """What the plain convolutions of a backend gave in all rounds."""
+
+    job: CeilingJob
+    reason: str
+    flops: int  # of a run
+    turns: tuple[tuple[float, ...], ...]  # seconds of a run
+
+
+@dataclass
+class _Place:
+    """A subject in the circle, with what it has given so far."""
+
+    worker: Worker
+    turns: list[Any] = field(default_factory=list)
+
+    def take_turn(self) -> None:
+        answer = self.worker.turn()
+        if answer is not None:
+            self.turns.append(answer)
+
+
+def measure(jobs: Sequence[Job], rounds: int, say: Say) -> tuple[list[RowSamples], list[CeilingSamples]]:
+    """Measure all rows, each in a process of its own, in turns; every second round runs backwards.
+
+    Args:
+        jobs: the rows.
+        rounds: turns of each.
+        say: is told what happens, a line at a time.
+
+    Raises:
+        StmaskError: none of the rows can be measured.
+    """
+    with ExitStack() as stack:
+        rows = []
+        for job in jobs:
+            say(f"opening {job.row}")
+            rows.append(_Place(stack.enter_context(Worker(open_run, job))))
+        available = [job for job, place in zip(jobs, rows, strict=True) if not place.worker.reason]
+        if not available:
+            raise StmaskError("no row can be measured: " + "; ".join(
+                f"{job.row}: {place.worker.reason}" for job, place in zip(jobs, rows, strict=True)))
+        ceiling_jobs = list(dict.fromkeys(CeilingJob(job.row.backend, job.row.precision, job.row.device, job.threads)
+                                          for job in available))
+        ceilings = [_Place(stack.enter_context(Worker(open_ceiling, job))) for job in ceiling_jobs]
+        circle = rows + ceilings
+        for number in range(rounds):
+            say(f"round {number + 1} of {rounds}")
+            for place in circle if number % 2 == 0 else reversed(circle):
+                place.take_turn()
+        return ([_row_samples(job, place) for job, place in zip(jobs, rows, strict=True)],
+                [CeilingSamples(job, place.worker.reason, place.worker.facts.get("flops", 0),
+                                tuple(tuple(turn) for turn in place.turns))
+                 for job, place in zip(ceiling_jobs, ceilings, strict=True)])
+
+
+def _row_samples(job: Job, place: _Place) -> RowSamples:
+    facts = place.worker.facts
+    return RowSamples(job, place.worker.reason, facts.get("device", ""), facts.get("startup_s", 0.0),
+                      place.worker.peak_bytes, tuple(place.turns))

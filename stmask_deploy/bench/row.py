@@ -1,0 +1,92 @@
+"""One row of the table: a backend at a precision on a device, and the options of the run."""
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stmask_deploy.errors import InputError
+from stmask_deploy.runtime.backends import check_request
+from stmask_deploy.runtime.options import RunOptions
+from stmask_deploy.runtime.tracking import MODES
+
+_FORM = "give BACKEND:PRECISION[:DEVICE][,OPTION=VALUE...]"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is compared."""
+
+    backend: str
+    precision: str
+    device: str = "auto"
+    mode: str = "auto"  # of the run that is timed end to end, see `Model.track`
+    options: Mapping[str, Any] = field(default_factory=dict)  # of `RunOptions`
+
+    @classmethod
+    def parse(cls, text: str) -> Row:
+        """`openvino:bf16:cpu,mode=latency,detect_every=2` -> Row.
+
+        Raises:
+            InputError: the text has another form, or something in it is not known.
+        """
+        where, *settings = text.split(",")
+        parts = where.split(":")
+        if not 2 <= len(parts) <= 3 or not all(parts):
+            raise InputError(f"row {text!r} is not known; {_FORM}")
+        options: dict[str, Any] = {}
+        for setting in settings:
+            name, equals, value = setting.partition("=")
+            if not equals or name in options:
+                raise InputError(f"row {text!r}: {setting!r} is no option of its own; {_FORM}")
+            options[name] = _value(value)
+        device = parts[2] if len(parts) > 2 else "auto"
+        row = cls(parts[0], parts[1], device, options.pop("mode", "auto"), options)
+        row._check(text)
+        return row
+
+    def _check(self, text: str) -> None:
+        known = [entry.name for entry in dataclasses.fields(RunOptions)]
+        unknown = [name for name in self.options if name not in known]
+        if unknown:
+            raise InputError(f"row {text!r}: option {unknown[0]} is not known; known: mode, {', '.join(known)}")
+        if self.mode not in MODES:
+            raise InputError(f"row {text!r}: mode {self.mode} is not known; known: {', '.join(MODES)}")
+        try:
+            check_request(self.backend, self.device, self.precision, None)
+            RunOptions(**self.options)
+        except InputError as error:
+            raise InputError(f"row {text!r}: {error}") from error
+        except TypeError as error:
+            raise InputError(f"row {text!r}: a value has the wrong type ({error})") from error
+
+    def __str__(self) -> str:
+        where = [self.backend, self.precision, *([self.device] if self.device != "auto" else [])]
+        settings = {**({"mode": self.mode} if self.mode != "auto" else {}), **self.options}
+        return ",".join([":".join(where), *(f"{name}={value}" for name, value in settings.items())])
+
+
+@dataclass(frozen=True)
+class Job:
+    """A row with everything its process needs."""
+
+    row: Row
+    bundle: Path
+    video: Path
+    folder: Path  # for the run's files
+    threads: int | None  # CPU threads of the graphs; None leaves the choice to the backend
+    warmup: int  # frames before every turn
+    frames: int  # of a turn, from the start of the video
+    draw: bool  # write the annotated video too
+
+
+def _value(text: str) -> Any:
+    """Numbers as numbers, everything else as it is."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else text
