@@ -1,6 +1,8 @@
 """Graphs of f16 compute what those of f32 do, with what is delicate left alone; and CUDA has kernels for all of it."""
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +13,13 @@ import pytest
 from cuda_kernels import F16, F32, without_kernel
 from onnx import TensorProto, helper, numpy_helper
 
-from stmask_deploy.bundle import read_description
+from stmask_deploy.bundle import REPORT_FILE, read_description
+from stmask_deploy.errors import InputError
 from stmask_deploy.export.half import to_half
+from stmask_deploy.export.verify import verify_bundle
+from stmask_deploy.models.checkpoint import Checkpoint
 from stmask_deploy.pretrained import demo_bundle
+from stmask_deploy.runtime.loading import open_bundle
 
 ROLES = read_description(demo_bundle()).roles
 ROWS = 4
@@ -137,6 +143,40 @@ def test_cuda_has_a_kernel_for_every_node(role: str, precision: str, tmp_path: P
     model = demo_graph(role)
     folded = fixed_and_folded(model if precision == "f32" else to_half(model)[0], tmp_path / "folded.onnx")
     assert not list(without_kernel(folded))
+
+
+@pytest.mark.parametrize("precision", ["f32", "f16"])
+def test_cuda_has_a_kernel_for_every_node_without_deformable_convolution_too(gridsample_bundle: Path, precision: str,
+                                                                             tmp_path: Path) -> None:
+    description = read_description(gridsample_bundle)
+    for role in description.roles:
+        model = onnx.load(description.graph_path(gridsample_bundle, role, "onnxruntime", precision))
+        folded = fixed_and_folded(model, tmp_path / "folded.onnx")
+        assert not list(without_kernel(folded)) and "DeformConv" not in {node.op_type for node in folded.graph.node}
+
+
+def test_a_bundle_with_graphs_of_f16(gridsample_bundle: Path, native_bundle: Path) -> None:
+    description = read_description(gridsample_bundle)
+    assert description.precisions == ("f16",) and 1e-5 < description.tolerances["onnxruntime f16"] < 5e-2
+    opened = open_bundle(gridsample_bundle, precision="f16", device="cpu")
+    assert "f16" in opened.frame.device and opened.temporal is not None
+    report = json.loads((gridsample_bundle / REPORT_FILE).read_text())["f16"]
+    assert set(report) == set(description.roles) and report["frame"]["f32, sampling positions"]
+    with pytest.raises(InputError, match="no .*frame_f16.onnx .*stmask-export CHECKPOINT --half makes it"):
+        open_bundle(native_bundle, precision="f16")
+
+
+def test_a_wrong_weight_of_an_f16_graph_is_found(gridsample_bundle: Path, tiny: Checkpoint, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(gridsample_bundle, folder)
+    path = folder / "temporal_f16.onnx"
+    model = onnx.load(path)
+    weight = next(one for one in model.graph.initializer if one.name.endswith("fc.weight_half"))
+    weight.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weight), weight.name))
+    onnx.save(model, path)
+    verification = verify_bundle(folder, tiny.build())
+    assert not verification.passed and "onnxruntime f16 temporal/box_deltas" in verification.summary()
+    assert not any(check.backend != "onnxruntime f16" for check in verification.checks if not check.passed)
 
 
 def test_an_operator_without_a_kernel_is_found() -> None:

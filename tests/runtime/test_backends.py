@@ -74,7 +74,8 @@ def test_only_what_is_asked_for_is_returned(bundle: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", BACKENDS)
 def test_what_is_kept_goes_into_the_temporal_graph(bundle: Path, name: str) -> None:
-    frame, temporal = (open_backend(name, graph_path(bundle, role, name), device="cpu") for role in DESCRIPTION.roles)
+    frame, temporal = (open_backend(name, graph_path(bundle, role, name), device="cpu")
+                       for role in ("frame", "temporal"))
     before, now = (frame.run({"frame": preprocess(picture(level), DESCRIPTION.model)[0]}, keep=("fpn", "temporal"))
                    for level in (51, 102))
     outputs = temporal.run({"prev_fpn": before["fpn"], "fpn": now["fpn"], "prev_temporal": before["temporal"],
