@@ -1,0 +1,153 @@
+"""What the frame graph's form costs in OpenVINO: deformable convolution three ways, and outputs nobody reads.
+
+    python benchmarks/lowerings.py model_stmask --json lowerings.json
+
+All forms of one bundle take turns in one process, beside a chain of plain convolutions, the ceiling. The form without
+deformable convolution is the same network with its kernels applied at the plain positions: another network, of the same
+arithmetic.
+"""
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from stmask_deploy.bench.ceiling import CeilingJob, open_ceiling
+from stmask_deploy.bench.machine import describe_machine, library_versions
+from stmask_deploy.bundle import BundleDescription, read_description
+from stmask_deploy.console import Command
+from stmask_deploy.runtime.loading import run_outputs
+from stmask_deploy.runtime.openvino_sampling import KIND, expand_deformable
+from stmask_deploy.scenes import render_clip
+
+SCHEMA = "stmask-lowerings/1"
+NUM_ROWS = 20  # given to the instance graph: what NMS keeps of a full frame
+FORMS = ("plain", "kernel", "gathered")
+
+
+def without_deformation(model: Any) -> None:
+    """Replace deformable convolutions by plain ones of the same weights, in place."""
+    from openvino import opset13 as op
+    from openvino.utils import replace_node
+
+    for node in [node for node in model.get_ordered_ops() if node.get_type_name() == KIND]:
+        x, _, weight = [port.get_source_output() for port in node.inputs()][:3]
+        settings = node.get_attributes()
+        replace_node(node, op.convolution(x, weight, settings["strides"], settings["pads_begin"],
+                                          settings["pads_end"], settings["dilations"]))
+
+
+class Forms:
+    """The frame graph of a bundle, compiled in every form.
+
+    Args:
+        folder: bundle with IR.
+        threads: of the CPU.
+    """
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        import openvino
+
+        self._openvino, self._core, self._folder, self._threads = openvino, openvino.Core(), folder, threads
+        self._description = read_description(folder)
+
+    def runs(self, precision: str) -> Iterator[tuple[str, Callable[[], Any]]]:
+        """(name, function that runs one frame) of every form."""
+        description = self._description
+        height, width = description.model.input_size
+        frame = next(iter(render_clip(1, (height, width), seed=7)))[None]
+        for form in FORMS:
+            model = self._core.read_model(description.graph_path(self._folder, "frame", "openvino"))
+            if form == "plain":
+                without_deformation(model)
+            elif form == "gathered":
+                expand_deformable(model)
+            for is_whole in (True, False):
+                part = model if is_whole else self._part(model, description)
+                yield (f"{form}, {'all outputs' if is_whole else 'outputs of a run'}",
+                       self._run(part, precision, {"frame": frame}))
+        for role, feeds in self._small_graphs(description):
+            model = self._core.read_model(description.graph_path(self._folder, role, "openvino"))
+            yield f"{role} graph", self._run(model, precision, feeds)
+
+    def _part(self, model: Any, description: BundleDescription) -> Any:
+        names = set(run_outputs(description, description.roles))
+        return self._openvino.Model([port.node for port in model.outputs if names & port.names],
+                                    model.get_parameters())
+
+    def _small_graphs(self, description: BundleDescription) -> Iterator[tuple[str, dict[str, Any]]]:
+        rng = np.random.default_rng(0)
+        for role in description.roles[1:]:
+            model = self._core.read_model(description.graph_path(self._folder, role, "openvino"))
+            feeds: dict[str, Any] = {}
+            for port in model.inputs:
+                shape = port.get_partial_shape()
+                if port.any_name == "boxes":
+                    corners = rng.uniform(0, 0.7, (10, 2))
+                    feeds["boxes"] = np.concatenate([corners, corners + 0.25], axis=1).astype(np.float32)
+                elif port.any_name == "anchor_index":
+                    feeds["anchor_index"] = rng.integers(0, 1000, NUM_ROWS)
+                else:
+                    feeds[port.any_name] = rng.standard_normal(shape.to_shape()).astype(np.float32)
+            yield role, feeds
+
+    def _run(self, model: Any, precision: str, feeds: dict[str, Any]) -> Callable[[], Any]:
+        compiled = self._core.compile_model(model, "CPU", {
+            "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": self._threads,
+            "INFERENCE_PRECISION_HINT": getattr(self._openvino.Type, precision)})
+        request = compiled.create_infer_request()
+        return lambda: request.infer(feeds, share_inputs=True)
+
+
+def turns(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of every run, in turns; each turn warms up with one that is not counted."""
+    samples: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            run()
+            start = time.perf_counter()
+            run()
+            samples[name].append(1e3 * (time.perf_counter() - start))
+    return samples
+
+
+@click.command(cls=Command)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--precisions", default="f32,bf16", show_default=True, help="Of OpenVINO.")
+@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option("--rounds", type=click.IntRange(min=1), default=15, show_default=True)
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all figures.")
+def main(bundle: Path, precisions: str, threads: int, rounds: int, json_path: Path | None) -> None:
+    """Measure the forms of the frame graph of BUNDLE (exported with --openvino)."""
+    description = read_description(bundle)
+    report: dict[str, Any] = {"schema": SCHEMA, "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                              "machine": describe_machine(), "versions": library_versions(), "threads": threads,
+                              "variant": description.model.variant, "rows": {}}
+    for precision in precisions.split(","):
+        runs = dict(Forms(bundle, threads).runs(precision))
+        with open_ceiling(CeilingJob("openvino", precision, "cpu", threads)) as ceiling:
+            chain: list[float] = []
+            runs["ceiling"] = lambda turn=ceiling.turn, into=chain: into.extend(turn())  # type: ignore[misc]
+            samples = turns(runs, rounds)
+        medians = {name: round(float(np.median(values)), 2) for name, values in samples.items() if name != "ceiling"}
+        gflops = ceiling.facts["flops"] / float(np.median(chain)) / 1e9
+        base = medians["plain, all outputs"]
+        click.echo(f"{description.model.variant}, {precision}, {threads} threads; plain convolutions reach "
+                   f"{gflops:.0f} GFLOP/s")
+        for name, value in medians.items():
+            click.echo(f"  {name:30s} {value:8.1f} ms  {value / base:5.2f}x")
+        report["rows"][precision] = {"gflops_of_ceiling": round(gflops, 1), "milliseconds": medians,
+                                     "samples": {name: [round(one, 2) for one in values]
+                                                 for name, values in samples.items() if name != "ceiling"}}
+    if json_path is not None:
+        json_path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
