@@ -1,4 +1,4 @@
-"""What the graphs read and give on a video, in f32: the data that int8 is calibrated with, and the run it is judged by."""
+"""What every graph reads on a video in f32, to calibrate int8 with, and the run that int8 is judged by."""
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -14,13 +14,14 @@ _HEAD = r"prediction_layers\.0\."
 INT8 = re.compile("|".join((
     r"backbone\.layers\.\d+\.\d+\.(conv[123]|downsample\.0)", r"fpn\.(lat|pred|downsample)_layers\.\d+",
     r"proto_net\.\d+", _HEAD + r"upfeature\.0", _HEAD + r"(bbox|conf|mask|track)_extra\.\d+",
-    _HEAD + r"conf_layer\.\d+(\.conv)?", r"conv[123]")))
+    r"conv[123]")))
 FLOAT = {
     r"backbone\.conv1": "first convolution: it reads pixels, and 8 bits cost the most here for the least arithmetic",
     r".*\.conv_offset_mask": "predicts where a deformable convolution samples: an error moves the samples",
     r".*\.conv_offset": "predicts where a calibrated layer samples: an error moves the samples",
     _HEAD + r"bbox_layer\..*": "box output",
     _HEAD + r"centerness_layer\..*": "centerness output",
+    _HEAD + r"conf_layer\..*": "class output: it decides which rows there are, and in which order",
     _HEAD + r"mask_layer\..*": "mask coefficient output",
     _HEAD + r"track_layer\..*": "embedding output",
     r"branches\.\d+\..*": "instance graph: few rows, and nothing but mask coefficient and embedding outputs",
