@@ -173,6 +173,7 @@ def test_steps_go_on_where_an_overlapped_run_ended(bundle: Path, clip: Path) -> 
         steps = [model.step(picture(80)) for _ in range(3)]
         answers.append([(result.index, result.ids.tolist(), result.origins) for result in tracked + steps])
     assert answers[0] == answers[1]
+    assert [index for index, _, _ in answers[0]] == [0, 1, 2, 3, 4, 5]
     assert [origins[0] for _, _, origins in answers[0][2:]] == ["detected", "propagated", "detected", "propagated"]
 
 
