@@ -25,6 +25,8 @@ from stmask_deploy.evaluation.evaluate import evaluate
 from stmask_deploy.evaluation.evaluation import percent
 from stmask_deploy.evaluation.track_dataset import track_dataset
 from stmask_deploy.export.exporter import ExportOptions, export_checkpoint
+from stmask_deploy.export.int8 import Int8Options
+from stmask_deploy.export.int8_gate import Limits
 from stmask_deploy.export.lowering import Dcn
 from stmask_deploy.export.torch_backend import torch_bundle
 from stmask_deploy.models.checkpoint import Checkpoint, load_checkpoint
@@ -56,6 +58,8 @@ DEPLOYMENTS = (
     Row("OpenVINO f32, f16 weights", "openvino", weights="f16"),
     Row("OpenVINO bf16", "openvino", "bf16"),
     Row("OpenVINO bf16, gridsample", "openvino", "bf16", dcn=Dcn.GRIDSAMPLE),
+    Row("ONNX Runtime int8", precision="int8"),
+    Row("OpenVINO int8", "openvino", "int8"),
 )
 TRACKERS = (
     Row("released tracker (default)"),
@@ -75,10 +79,12 @@ ROWS = {"deployments": DEPLOYMENTS, "trackers": TRACKERS}
 @click.option("--rows", "kind", type=click.Choice(list(ROWS)), default="deployments", show_default=True)
 @click.option("--only", multiple=True, help="Rows by name.  [default: all]")
 @click.option("--max-videos", type=click.IntRange(min=1), help="The first videos of each dataset only.")
+@click.option("--calibration", type=click.Path(exists=True, path_type=Path),
+              help="Video that the rows of int8 are calibrated with; without one they are left out.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write everything here.")
 def main(checkpoint: Path, folders: tuple[Path, ...], kind: str, only: tuple[str, ...], max_videos: int | None,
-         threads: int | None, json_file: Path | None) -> None:
+         calibration: Path | None, threads: int | None, json_file: Path | None) -> None:
     """Evaluate CHECKPOINT on every dataset in every row."""
     rows = [row for row in ROWS[kind] if not only or row.name in only]
     unknown = set(only) - {row.name for row in rows}
@@ -94,7 +100,7 @@ def main(checkpoint: Path, folders: tuple[Path, ...], kind: str, only: tuple[str
     click.echo(header(list(datasets)))
     with tempfile.TemporaryDirectory() as scratch:
         for row in rows:
-            report["rows"].append(measure(row, loaded, datasets, Path(scratch), threads))
+            report["rows"].append(measure(row, loaded, datasets, Path(scratch), threads, calibration))
             click.echo(line(report["rows"][-1], list(datasets)))
             if json_file is not None:
                 json_file.write_text(json.dumps(report, indent=1) + "\n")
@@ -113,10 +119,10 @@ def open_dataset(folder: Path, max_videos: int | None = None) -> tuple[Annotatio
 
 
 def measure(row: Row, checkpoint: Checkpoint, datasets: Mapping[str, tuple[Annotations, Path]], scratch: Path,
-            threads: int | None = None) -> dict[str, Any]:
+            threads: int | None = None, calibration: Path | None = None) -> dict[str, Any]:
     """All scores of one row on every dataset."""
     try:
-        model = open_model(row, checkpoint, scratch, threads)
+        model = open_model(row, checkpoint, scratch, threads, calibration)
     except (DeviceError, InputError) as error:
         return {"row": row.name, "not_available": str(error)}
     result: dict[str, Any] = {"row": row.name, "device": model.device, "scores": {}}
@@ -129,8 +135,11 @@ def measure(row: Row, checkpoint: Checkpoint, datasets: Mapping[str, tuple[Annot
     return result
 
 
-def open_model(row: Row, checkpoint: Checkpoint, scratch: Path, threads: int | None) -> Model:
+def open_model(row: Row, checkpoint: Checkpoint, scratch: Path, threads: int | None, calibration: Path | None) -> Model:
     """The model of a row; bundles are exported into `scratch` once for all rows that share them."""
+    if row.precision == "int8":
+        return load(int8_bundle(row, checkpoint, scratch, calibration), row.backend, "cpu", row.precision, threads,
+                    **row.options)
     folder = scratch / f"{row.dcn.value}_{row.weights}"
     if not folder.exists():
         export_checkpoint(checkpoint, folder, ExportOptions(dcn=row.dcn, openvino_weights=row.weights))
@@ -140,6 +149,22 @@ def open_model(row: Row, checkpoint: Checkpoint, scratch: Path, threads: int | N
         opened = torch_bundle(checkpoint.build(), read_description(folder))
         return Model(opened, RunOptions(**row.options), NoTimer())
     return load(folder, row.backend, "cpu", row.precision, threads, **row.options)
+
+
+def int8_bundle(row: Row, checkpoint: Checkpoint, scratch: Path, calibration: Path | None) -> Path:
+    """A bundle with int8 graphs of the row's backend; what they cost is measured here, so no limit is set.
+
+    Raises:
+        InputError: there is no video to calibrate with, or nncf is needed and not installed.
+    """
+    if calibration is None:
+        raise InputError("int8 needs --calibration VIDEO")
+    folder = scratch / f"int8_{row.backend}"
+    options = ExportOptions(dcn=row.dcn, openvino_weights=row.weights if row.backend == "openvino" else None,
+                            int8=Int8Options(calibration, limits=Limits(min_agreement=0)))
+    if not folder.exists():
+        export_checkpoint(checkpoint, folder, options)
+    return folder
 
 
 @contextmanager

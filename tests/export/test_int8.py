@@ -1,0 +1,142 @@
+"""`stmask-export --int8` on a tiny network, as a whole."""
+from __future__ import annotations
+
+import json
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from clips import write_clip
+
+from stmask_deploy.bundle import read_description
+from stmask_deploy.errors import InputError, StmaskError
+from stmask_deploy.export.cli import main
+from stmask_deploy.export.exporter import ExportOptions, export_checkpoint
+from stmask_deploy.export.int8 import Int8Options
+from stmask_deploy.export.int8_gate import Limits
+from stmask_deploy.models.checkpoint import Checkpoint
+from stmask_deploy.runtime.loading import open_bundle
+
+OPEN = Limits(min_agreement=0)  # a network without training is a poor judge
+needs_nncf = pytest.mark.skipif(find_spec("nncf") is None, reason="needs the extra int8")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clips") / "clip", 4)
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny: Checkpoint, clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("int8") / "bundle"
+    said: list[str] = []
+    export_checkpoint(tiny, folder, ExportOptions(max_candidates=60, int8=Int8Options(clip, limits=OPEN)),
+                      say=said.append)
+    assert any(line.startswith("int8 on onnxruntime: ") for line in said)
+    assert any("against f32: recall" in line for line in said)
+    return folder
+
+
+def test_the_bundle_says_that_it_has_int8_and_opens_in_it(bundle: Path) -> None:
+    assert read_description(bundle).precisions == ("int8",)
+    opened = open_bundle(bundle, precision="int8")
+    assert "int8" in opened.frame.device and opened.frame.metadata == read_description(bundle)
+    assert opened.temporal is not None
+    kinds = [node.op_type for node in onnx.load(bundle / "frame_int8.onnx").graph.node]
+    assert kinds.count("QuantizeLinear") > 20
+    assert (bundle / "frame_int8.onnx").stat().st_size < (bundle / "frame.onnx").stat().st_size * 1.2
+
+
+def test_int8_is_near_f32_and_not_f32(bundle: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (1, 72, 100, 3), np.uint8)
+    old, new = (open_bundle(bundle, device="cpu", precision=precision).frame.run({"frame": picture})
+                for precision in ("f32", "int8"))
+    error = np.abs(old["prototypes"] - new["prototypes"]).max() / np.ptp(old["prototypes"])
+    assert 0 < error < 0.2
+
+
+def test_the_report_names_every_layer(bundle: Path, clip: Path) -> None:
+    report = json.loads((bundle / "export_report.json").read_text())
+    assert "frame_int8.onnx" in report["megabytes"]
+    int8 = report["int8"]
+    assert int8["calibration"]["source"] == clip.name and int8["calibration"]["frames"] == 4
+    assert int8["limits"]["min_agreement"] == 0
+    found = int8["backends"]["onnxruntime"]
+    layers = {layer["layer"]: layer for layer in found["layers"]}
+    assert layers["prediction_layers.0.bbox_layer.0"]["reason"] == "box output"
+    assert layers["fpn.lat_layers.0"]["precision"] == "int8" and "reason" not in layers["fpn.lat_layers.0"]
+    assert all(("reason" in layer) == (layer["precision"] == "float") for layer in layers.values())
+    assert found["operators"]["QuantizeLinear"] > 20
+    assert 0 <= found["against_f32"]["agreement"]["recall"] <= 100
+
+
+def test_a_graph_too_far_from_f32_is_not_written(tiny: Checkpoint, clip: Path, tmp_path: Path) -> None:
+    options = ExportOptions(max_candidates=60, int8=Int8Options(clip, limits=Limits(min_agreement=100.1)))
+    with pytest.raises(StmaskError, match=r"onnxruntime recall \d.* \(at least 100.1\).*nothing was written") as raised:
+        export_checkpoint(tiny, tmp_path / "bundle", options)
+    assert raised.value.exit_code == 1 and list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_without_int8_says_what_makes_it(native_bundle: Path) -> None:
+    with pytest.raises(InputError, match="no .*frame_int8.onnx .*stmask-export CHECKPOINT --int8 --calibration VIDEO"):
+        open_bundle(native_bundle, precision="int8")
+    with pytest.raises(InputError, match="no openvino/frame_int8.xml .*--openvino --int8 --calibration VIDEO"):
+        open_bundle(native_bundle, "openvino", precision="int8")
+    with pytest.raises(InputError, match="for the CPU"):
+        open_bundle(native_bundle, precision="int8", device="cuda")
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--int8"], "--int8 needs --calibration VIDEO"),
+    (["--calibration", "{clip}"], "belong to --int8"),
+    (["--int8-agreement", "50"], "belong to --int8"),
+    (["--int8", "--calibration", "{clip}", "--int8-ap-loss", "2"], "needs --calibration-annotations"),
+    (["--int8", "--calibration", "{clip}", "--calibration-frames", "0"], "0 is not in the range"),
+    (["--int8", "--calibration", "nowhere.mp4"], "nowhere.mp4"),
+    (["--int8", "--calibration", "{text}"], "text.mp4"),
+    (["--int8", "--calibration", "{clip}", "--calibration-annotations", "{text}"], "text.mp4"),
+])
+def test_bad_input_ends_before_anything_is_traced(tiny_checkpoint: Path, clip: Path, tmp_path: Path,
+                                                  arguments: list[str], message: str) -> None:
+    text = tmp_path / "text.mp4"
+    text.write_text("no video")
+    words = [one.format(clip=clip, text=text) for one in arguments]
+    result = CliRunner().invoke(main, [str(tiny_checkpoint), "-o", str(tmp_path / "new"), *words])
+    assert result.exit_code == 2 and message in result.output and "Traceback" not in result.output
+    assert "traced" not in result.output and not (tmp_path / "new").exists()
+
+
+def test_without_nncf_openvino_names_the_extra(tiny: Checkpoint, clip: Path, tmp_path: Path,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    with pytest.raises(InputError, match=r"stmask-deploy\[int8\]"):
+        export_checkpoint(tiny, tmp_path / "bundle", ExportOptions(openvino_weights="f32", int8=Int8Options(clip)))
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_nncf
+def test_openvino_computes_the_same_layers_in_int8(tiny: Checkpoint, clip: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    export_checkpoint(tiny, folder, ExportOptions(max_candidates=60, openvino_weights="f32",
+                                                  int8=Int8Options(clip, limits=OPEN)))
+    backends = json.loads((folder / "export_report.json").read_text())["int8"]["backends"]
+
+    def layers(backend: str) -> set[tuple[str, str, int]]:
+        return {(layer["layer"], layer["precision"], layer["nodes"]) for layer in backends[backend]["layers"]}
+
+    assert layers("openvino") == layers("onnxruntime")
+    import openvino
+
+    model = openvino.Core().read_model(folder / "openvino/frame_int8.xml")
+    for node in model.get_ordered_ops():
+        inputs = [value.get_node().get_type_name() for value in node.input_values()]
+        if node.get_type_name() == "DeformableConvolution":
+            assert "FakeQuantize" not in inputs[1:]  # offsets, weights, masks
+        if node.get_type_name() in ("Softmax", "TopK", "Exp", "NormalizeL2", "ReduceL2", "Tanh", "Sigmoid"):
+            assert "FakeQuantize" not in inputs
+    opened = open_bundle(folder, "openvino", device="cpu", precision="int8")
+    assert "int8 and " in opened.frame.device

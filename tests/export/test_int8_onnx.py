@@ -1,0 +1,119 @@
+"""Which tensors are rounded to 8 bits is read from the quantised graph itself, not from what chose them."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from clips import write_clip
+from tiny_networks import TINY
+
+from stmask_deploy.export.calibration import Calibration, record
+from stmask_deploy.export.int8_layers import float_reason, layer_name
+from stmask_deploy.export.int8_onnx import int8_nodes, quantize_onnx, weight_of
+
+
+@pytest.fixture(scope="module")
+def calibration(native_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Calibration:
+    return record(native_bundle, write_clip(tmp_path_factory.mktemp("clips") / "clip", 4), 100)
+
+
+@pytest.fixture(scope="module", params=["native", "gridsample"])
+def graphs(request: pytest.FixtureRequest, calibration: Calibration) -> dict[str, tuple[onnx.ModelProto, ...]]:
+    """Role -> graph in f32 and in int8."""
+    folder: Path = request.getfixturevalue(f"{request.param}_bundle")
+    found = {}
+    for role in ("frame", "temporal"):
+        model = onnx.load(folder / f"{role}.onnx")
+        found[role] = (model, quantize_onnx(model, role, calibration.feeds[role], TINY)[0])
+    return found
+
+
+def weights_by_node(model: onnx.ModelProto) -> dict[str, tuple[str, bool]]:
+    """Node -> (layer, whether its weights are read through DequantizeLinear)."""
+    source = {output: node for node in model.graph.node for output in node.output}
+    found = {}
+    for node in model.graph.node:
+        if node.op_type in ("Conv", "Gemm", "DeformConv", "ModulatedDeformConv"):
+            before = source.get(node.input[1])
+            is_int8 = before is not None and before.op_type == "DequantizeLinear"
+            name = before.input[0].removesuffix("_quantized") if is_int8 and before else node.input[1]
+            found[node.name] = (layer_name(name), is_int8)
+    return found
+
+
+def test_exactly_the_layers_that_the_rules_allow_are_int8(graphs: dict[str, tuple[onnx.ModelProto, ...]]) -> None:
+    seen = {role: weights_by_node(after) for role, (_, after) in graphs.items()}
+    for role, nodes in seen.items():
+        for layer, is_int8 in nodes.values():
+            assert is_int8 == (float_reason(layer, TINY) is None), (role, layer)
+    assert sum(is_int8 for _, is_int8 in seen["frame"].values()) > 30
+    assert {layer for layer, is_int8 in seen["temporal"].values() if is_int8} == {"conv1", "conv2", "conv3"}
+
+
+def test_nothing_sensitive_is_rounded(graphs: dict[str, tuple[onnx.ModelProto, ...]]) -> None:
+    after = graphs["frame"][1]
+    rounded = {node.input[0] for node in after.graph.node if node.op_type == "QuantizeLinear"}
+    weights = weights_by_node(after)
+    for node in after.graph.node:
+        layer = weights.get(node.name, ("", True))[0]
+        if node.name in weights and float_reason(layer, TINY) is not None and "backbone" not in layer:
+            assert not rounded & set(node.output), layer  # outputs, offsets
+        if node.op_type in ("DeformConv", "ModulatedDeformConv"):
+            assert not rounded & {node.input[2], *node.output}, layer
+        if node.op_type in ("Softmax", "TopK", "Exp", "ReduceL2", "Tanh", "Sigmoid", "Gather"):
+            assert not rounded & set(node.input) and not rounded & set(node.output), node.op_type
+
+
+def test_the_graph_keeps_its_face_and_its_values(graphs: dict[str, tuple[onnx.ModelProto, ...]],
+                                                 calibration: Calibration) -> None:
+    for role, (before, after) in graphs.items():
+        onnx.checker.check_model(after)
+        assert [info.name for info in before.graph.input] == [info.name for info in after.graph.input]
+        assert [info.name for info in before.graph.output] == [info.name for info in after.graph.output]
+        feed = dict(calibration.feeds[role][0])
+        old, new = run(before, feed), run(after, feed)
+        for name in {"frame": ("prototypes", "fpn", "temporal"), "temporal": ("box_deltas", "coeff_deltas")}[role]:
+            error = np.abs(old[name] - new[name]).max() / max(np.ptp(old[name]), 1e-3)
+            assert 0 < error < 0.15, (role, name, error)
+
+
+def test_convolutions_stay_together_with_what_stands_between_them(native_bundle: Path) -> None:
+    model = onnx.load(native_bundle / "frame.onnx")
+    chosen = set(int8_nodes(model, TINY))
+    kinds = [node.op_type for node in model.graph.node if node.name in chosen]
+    assert kinds.count("Relu") >= 15 and kinds.count("Add") >= 3
+    # The shortcut of a block, and not the sum of the pyramid, whose one side was resized in float.
+    source = {output: node for node in model.graph.node for output in node.output}
+    for node in model.graph.node:
+        if node.op_type == "Add" and node.name in chosen:
+            assert all(source[name].op_type in ("Conv", "Relu") for name in node.input)
+
+
+def test_a_graph_without_int8_layers_is_copied(native_bundle: Path) -> None:
+    model = onnx.load(native_bundle / "temporal.onnx")
+    for one in model.graph.initializer:
+        if one.name.startswith("net.conv"):
+            for node in model.graph.node:
+                for position, name in enumerate(node.input):
+                    if name == one.name:
+                        node.input[position] = f"other.{name}"
+            one.name = f"other.{one.name}"
+    copy, layers = quantize_onnx(model, "temporal", [], TINY)
+    assert copy == model and copy is not model and all(layer.reason for layer in layers)
+
+
+def test_only_parameters_count_as_weights(native_bundle: Path) -> None:
+    model = onnx.load(native_bundle / "frame.onnx")
+    kinds = {node.op_type for node in model.graph.node if weight_of(node, model)}
+    assert kinds == {"Conv", "DeformConv"}
+
+
+def run(model: onnx.ModelProto, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    names = [info.name for info in model.graph.output]
+    return dict(zip(names, session.run(names, feed), strict=True))
