@@ -1,0 +1,118 @@
+"""What `--detect-every K` gains and costs: speed, average precision, and agreement with a run that detects everywhere.
+
+    python benchmarks/key_frames.py synth/val --json key_frames.json
+"""
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from accuracy import open_dataset
+
+from stmask_deploy.atomic import atomic_file, check_writable
+from stmask_deploy.bench.machine import describe_machine, library_versions
+from stmask_deploy.bench.tables import format_table
+from stmask_deploy.console import Command
+from stmask_deploy.datasets.annotations import Annotations, Video
+from stmask_deploy.errors import InputError
+from stmask_deploy.evaluation.compare_runs import compare_runs
+from stmask_deploy.evaluation.evaluate import evaluate
+from stmask_deploy.evaluation.run_file import read_run_file
+from stmask_deploy.evaluation.sources import read_result_list
+from stmask_deploy.runtime.model import Model, load
+from stmask_deploy.runtime.run import run_video
+from stmask_deploy.runtime.sources import open_source
+
+SCHEMA = "stmask-key-frames/1"
+
+
+@click.command(cls=Command, context_settings={"show_default": True})
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.option("--bundle", type=click.Path(path_type=Path), help="[default: the demo model]")
+@click.option("--every", "intervals", multiple=True, type=click.IntRange(min=1), default=(1, 2, 3, 5),
+              help="K; may be repeated. 1 is measured always: the others are compared with it.")
+@click.option("--backend", type=click.Choice(["onnxruntime", "openvino"]), default="onnxruntime")
+@click.option("--precision", default="f32")
+@click.option("--threads", type=click.IntRange(min=1), default=2, help="CPU threads of the graphs.")
+@click.option("--max-videos", type=click.IntRange(min=1), help="The first videos only.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write everything there.")
+@click.option("--overwrite", is_flag=True)
+def main(dataset: Path, bundle: Path | None, intervals: Sequence[int], backend: str, precision: str, threads: int,
+         max_videos: int | None, json_path: Path | None, overwrite: bool) -> None:
+    """Measure on DATASET, a folder with instances.json and JPEGImages in the format of YouTube-VIS."""
+    if json_path is not None:
+        check_writable(json_path, overwrite=overwrite)
+    truth, frames = open_dataset(dataset, max_videos)
+    models = {every: load(bundle, backend, "auto", precision, threads, detect_every=every)
+              for every in sorted({1, *intervals})}
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = run_all(models, truth, frames, Path(folder))
+        rows = [score(every, truth, Path(folder), seconds[every]) for every in models]
+    click.echo(table(rows))
+    if json_path is not None:
+        report = {"schema": SCHEMA, "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                  "machine": describe_machine(), "versions": library_versions(), "device": models[1].device,
+                  "checkpoint": models[1].description.checkpoint_name, "dataset": dataset.name,
+                  "videos": len(truth.videos), "rows": rows}
+        with atomic_file(json_path, overwrite=overwrite) as file:
+            file.write(json.dumps(report, indent=1).encode() + b"\n")
+
+
+def run_all(models: Mapping[int, Model], truth: Annotations, frames: Path, folder: Path) -> dict[int, list[float]]:
+    """Every model on every video, results in `folder`/K/VIDEO; the models take turns. Gives seconds by K and video."""
+    seconds: dict[int, list[float]] = {every: [] for every in models}
+    for video in truth.videos:
+        for every, model in models.items():
+            target = folder / str(every) / video_name(video)
+            target.parent.mkdir(exist_ok=True)
+            with open_source(frames / video_name(video)) as source:
+                if source.num_frames != video.length:
+                    raise InputError(f"{frames / video_name(video)} holds {source.num_frames} images, and the "
+                                     f"annotations have {video.length}: annotate every frame, or remove the others")
+                seconds[every].append(run_video(model, source, target, draw=False).seconds)
+    return seconds
+
+
+def video_name(video: Video) -> str:
+    """The folder of its frames."""
+    return Path(video.file_names[0]).parent.as_posix()
+
+
+def score(every: int, truth: Annotations, folder: Path, seconds: Sequence[float]) -> dict[str, Any]:
+    """One row: speed, scores against the annotations, and means over the videos of the agreement with K = 1."""
+    given = read_result_list(folder / str(every), truth, ())
+    scores = evaluate(truth, given.entries, video_ids=given.video_ids)
+    agreed = [compare_runs(read_run_file(folder / "1" / video_name(video)),
+                           read_run_file(folder / str(every) / video_name(video))) for video in truth.videos]
+    return {"detect_every": every, "fps": round(sum(video.length for video in truth.videos) / sum(seconds), 3),
+            "ap": scores.ap, "ap50": scores.ap50, "ap75": scores.ap75,
+            "switches_per_ten_tracks": scores.identities.switches_per_ten_tracks,
+            "agreement": {"ap": _mean([one.ap for one in agreed]), "mean_iou": _mean([one.mean_iou for one in agreed]),
+                          "recall": _mean([one.recall for one in agreed])}}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Of the videos in which there is something to agree about."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown, a line for each K."""
+    cells = [("detect every", "FPS", "times K=1", "AP", "AP50", "switches / 10 tracks", "agreement AP", "mask IoU")]
+    for row in rows:
+        values = (row["ap"], row["ap50"], row["switches_per_ten_tracks"], row["agreement"]["ap"],
+                  row["agreement"]["mean_iou"])
+        cells.append((str(row["detect_every"]), f"{row['fps']:.2f}", f"{row['fps'] / rows[0]['fps']:.2f}",
+                      *("-" if value is None else f"{value:.2f}" for value in values)))
+    return format_table(cells, markdown=True)
+
+
+if __name__ == "__main__":
+    main()

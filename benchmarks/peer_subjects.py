@@ -1,0 +1,189 @@
+"""What `peers.py` measures: one way to run a frame network, and a temporal graph where it has one."""
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stmask_deploy.bench.ceiling import CeilingJob, PlainRunner
+from stmask_deploy.bundle import INSTANCE_MAPS, INSTANCE_OUTPUTS, TEMPORAL_INPUTS, BundleDescription, read_description
+from stmask_deploy.geometry import level_sizes
+from stmask_deploy.runtime.loading import open_bundle
+
+NUM_BOXES = 10  # objects given to the temporal graph
+
+Feeds = dict[str, Any]
+Run = Callable[[Feeds], Any]
+
+
+@dataclass(frozen=True)
+class PeerJob:
+    """One line of the table, with everything its process needs."""
+
+    name: str
+    kind: str  # bundle | torch | file | rtmdet
+    backend: str  # of bundle and file; eager | compile of torch and rtmdet
+    precision: str
+    bundle: Path  # sizes come from it
+    checkpoint: Path  # PyTorch reads it
+    frame: Path | None  # a graph that is no bundle's, for kind file
+    temporal: Path | None
+    channels_last: bool
+    device: str  # cpu | cuda
+    threads: int
+    runs: int  # of each graph in a turn
+
+
+@dataclass(frozen=True)
+class PeerTurn:
+    """Seconds of every run."""
+
+    frame: tuple[float, ...]
+    temporal: tuple[float, ...]  # empty where there is none
+
+
+class Peer:
+    """A `Subject`: each turn runs every graph some times. Arrays go in and come out."""
+
+    def __init__(self, job: PeerJob, graphs: Mapping[str, tuple[Run, Feeds]], device: str) -> None:
+        self.facts: Mapping[str, Any] = {"device": device}
+        self._job, self._graphs = job, graphs
+
+    def turn(self) -> PeerTurn:
+        """See `Subject.turn`."""
+        return PeerTurn(**{role: tuple(self._timed(role)) for role in ("frame", "temporal")})
+
+    def _timed(self, role: str) -> list[float]:
+        if role not in self._graphs:
+            return []
+        run, feeds = self._graphs[role]
+        seconds = []
+        for _ in range(self._job.runs + 1):
+            start = time.perf_counter()
+            run(feeds)
+            seconds.append(time.perf_counter() - start)
+        return seconds[1:]  # the first one warms up
+
+
+@contextmanager
+def open_peer(job: PeerJob) -> Iterator[Peer]:
+    """Load what the job names, run once.
+
+    Raises:
+        StmaskError: it cannot be loaded.
+        ImportError: a package it needs is not installed.
+    """
+    openers = {"bundle": _open_bundle, "torch": _open_torch, "file": _open_file, "rtmdet": _open_rtmdet}
+    graphs, device = openers[job.kind](job)
+    for run, feeds in graphs.values():
+        run(feeds)
+    yield Peer(job, graphs, device)
+
+
+def example_feeds(description: BundleDescription) -> dict[str, Feeds]:
+    """Inputs of the frame and the temporal graph: their values do not change what is computed."""
+    rng = np.random.default_rng(0)
+    model = description.model
+    feeds: dict[str, Feeds] = {"frame": {"frame": rng.integers(0, 256, (1, *model.input_size, 3), dtype=np.uint8)}}
+    if model.temporal is not None:
+        size = level_sizes(model.padded_size, model.num_levels)[model.temporal.level]
+        widths = {"fpn": model.fpn_width, "temporal": model.head_width}
+        maps = {prefix + name: rng.random((1, width, *size), dtype=np.float32)
+                for name, width in widths.items() for prefix in ("prev_", "")}
+        corners = rng.random((NUM_BOXES, 2), dtype=np.float32) * np.float32(0.7)
+        feeds["temporal"] = {**maps, "boxes": np.concatenate([corners, corners + np.float32(0.25)], axis=1)}
+    return feeds
+
+
+def pipeline_outputs(description: BundleDescription) -> tuple[str, ...]:
+    """What the runtime asks the frame graph for."""
+    unread = INSTANCE_OUTPUTS if "instances" in description.roles else INSTANCE_MAPS
+    return tuple(name for name in description.tensor_names("frame")[1] if name not in unread)
+
+
+def _open_bundle(job: PeerJob) -> tuple[dict[str, tuple[Run, Feeds]], str]:
+    bundle = open_bundle(job.bundle, job.backend, device=job.device, precision=job.precision, threads=job.threads)
+    outputs, feeds = pipeline_outputs(bundle.description), example_feeds(bundle.description)
+    graphs: dict[str, tuple[Run, Feeds]] = {
+        "frame": (lambda given: bundle.frame.run(given, outputs), feeds["frame"])}
+    if bundle.temporal is not None:
+        graphs["temporal"] = (bundle.temporal.run, feeds["temporal"])
+    return graphs, bundle.frame.device
+
+
+def _open_file(job: PeerJob) -> tuple[dict[str, tuple[Run, Feeds]], str]:
+    runner = PlainRunner(CeilingJob(job.backend, job.precision, job.device, job.threads))
+    feeds = example_feeds(read_description(job.bundle))
+    graphs = {role: (runner.load(path), feeds[role])
+              for role, path in (("frame", job.frame), ("temporal", job.temporal)) if path is not None}
+    return graphs, f"{job.backend}, {job.precision}"
+
+
+def _open_torch(job: PeerJob) -> tuple[dict[str, tuple[Run, Feeds]], str]:
+    from stmask_deploy.export.frame_graph import FrameGraph
+    from stmask_deploy.export.temporal_graph import TemporalGraph
+    from stmask_deploy.models.checkpoint import load_checkpoint
+
+    description = read_description(job.bundle)
+    model = load_checkpoint(job.checkpoint, description.checkpoint_sha256).build()
+    feeds = example_feeds(description)
+    frame = FrameGraph(model, description.model, description.max_candidates, description.candidate_threshold)
+    graphs = {"frame": (_torch_run(job, frame, ("frame",)), feeds["frame"])}
+    if "temporal" in feeds:
+        graphs["temporal"] = (_torch_run(job, TemporalGraph(model), TEMPORAL_INPUTS), feeds["temporal"])
+    return graphs, _torch_words(job)
+
+
+def _open_rtmdet(job: PeerJob) -> tuple[dict[str, tuple[Run, Feeds]], str]:
+    from rtmdet_peer import build_rtmdet
+
+    height, width = read_description(job.bundle).model.padded_size
+    picture = np.random.default_rng(0).standard_normal((1, 3, height, width), dtype=np.float32)
+    if job.frame is None:
+        return {"frame": (_torch_run(job, build_rtmdet(), ("x",)), {"x": picture})}, _torch_words(job)
+    runner = PlainRunner(CeilingJob(job.backend, job.precision, job.device, job.threads))
+    return {"frame": (runner.load(job.frame), {"x": picture})}, f"{job.backend}, {job.precision}"
+
+
+def _torch_run(job: PeerJob, module: Any, names: tuple[str, ...]) -> Run:
+    """A function that runs `module`, arrays in and out."""
+    import torch
+
+    torch.set_num_threads(job.threads)
+    module = module.eval().to(job.device)
+    if job.channels_last:
+        module = module.to(memory_format=torch.channels_last)
+    called = torch.compile(module) if job.backend == "compile" else module
+
+    def run(feeds: Feeds) -> list[Any]:
+        given = [torch.from_numpy(feeds[name]).to(job.device) for name in names]
+        if job.channels_last:
+            given = [value.to(memory_format=torch.channels_last) if value.dim() == 4 and value.is_floating_point()
+                     else value for value in given]
+        rounded = torch.autocast(job.device, torch.bfloat16) if job.precision == "bf16" else nullcontext()
+        with torch.no_grad(), rounded:
+            found = called(*given)
+        return [value.float().cpu().numpy() for value in _tensors(found)]
+
+    return run
+
+
+def _tensors(found: Any) -> Iterator[Any]:
+    """All tensors in nested tuples and lists."""
+    if isinstance(found, (tuple, list)):
+        for one in found:
+            yield from _tensors(one)
+    else:
+        yield found
+
+
+def _torch_words(job: PeerJob) -> str:
+    import torch
+
+    layout = ", channels last" if job.channels_last else ""
+    return f"PyTorch {torch.__version__} {job.backend}, {job.precision}{layout}, {job.device}, {job.threads} threads"

@@ -1,0 +1,208 @@
+"""The same network run in other ways, and another network of similar arithmetic, side by side in one run.
+
+    python benchmarks/peers.py model.pth --bundle model_stmask --json peers.json
+
+Only graphs are measured, arrays in and out: what surrounds them differs from peer to peer. Every row has a process of
+its own, and the rows take turns.
+"""
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import click
+from naive_graphs import export_raw_heads, export_sliced_correlation
+from peer_subjects import PeerJob, PeerTurn, open_peer, pipeline_outputs
+from rtmdet_peer import SIZE, export_rtmdet
+
+from stmask_deploy.atomic import atomic_file, check_writable
+from stmask_deploy.bench.arithmetic import count_flops
+from stmask_deploy.bench.machine import describe_machine, library_versions
+from stmask_deploy.bench.statistics import percentiles
+from stmask_deploy.bench.tables import format_table
+from stmask_deploy.bench.worker import Worker
+from stmask_deploy.bundle import BundleDescription, read_description
+from stmask_deploy.console import Command
+from stmask_deploy.errors import InputError
+from stmask_deploy.export.exporter import ExportOptions, export_checkpoint
+from stmask_deploy.models.checkpoint import Checkpoint, load_checkpoint
+from stmask_deploy.pretrained import demo_bundle, demo_checkpoint
+
+SCHEMA = "stmask-peers/1"
+REFERENCE = "PyTorch eager, f32"  # what the others are compared with
+
+
+@click.command(cls=Command, context_settings={"show_default": True})
+@click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
+@click.option("--bundle", type=click.Path(path_type=Path), help="Exported from CHECKPOINT, with IR.  [default: made]")
+@click.option("--only", multiple=True, metavar="TEXT", help="Rows whose name holds this; may be repeated.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu")
+@click.option("--threads", type=click.IntRange(min=1), default=2, help="CPU threads.")
+@click.option("--runs", type=click.IntRange(min=1), default=10, help="Of each graph in a turn.")
+@click.option("--rounds", type=click.IntRange(min=1), default=3, help="Turns of each row.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write figures and samples there.")
+@click.option("--overwrite", is_flag=True)
+def main(checkpoint: Path | None, bundle: Path | None, only: Sequence[str], device: str, threads: int, runs: int,
+         rounds: int, json_path: Path | None, overwrite: bool) -> None:
+    """Measure CHECKPOINT (the demo model's by default) beside its peers."""
+    if json_path is not None:
+        check_writable(json_path, overwrite=overwrite)
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        loaded = load_checkpoint(checkpoint or demo_checkpoint())
+        bundle = _bundle(checkpoint, bundle, loaded, scratch).absolute()
+        jobs, flops = prepare(loaded, (checkpoint or demo_checkpoint()).absolute(), bundle, scratch, device, threads,
+                              runs)
+        chosen = [job for job in jobs if not only or any(text in job.name for text in only)]
+        if not chosen:
+            raise InputError(f"no row is named so; there are: {'; '.join(job.name for job in jobs)}")
+        description = read_description(bundle)
+        report: dict[str, Any] = {
+            "schema": SCHEMA, "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "machine": describe_machine(), "versions": library_versions(), "device": device, "threads": threads,
+            "runs": runs, "rounds": rounds, "variant": description.model.variant,
+            "checkpoint": description.checkpoint_name, "rows": measure(chosen, rounds, flops)}
+    click.echo(table(report["rows"]))
+    if json_path is not None:
+        with atomic_file(json_path, overwrite=overwrite) as file:
+            file.write(json.dumps(report, indent=1).encode() + b"\n")
+
+
+def _bundle(checkpoint: Path | None, bundle: Path | None, loaded: Checkpoint, scratch: Path) -> Path:
+    """The bundle of the checkpoint, exported where none is given.
+
+    Raises:
+        InputError: the one given was exported from another checkpoint.
+    """
+    bundle = bundle or (demo_bundle() if checkpoint is None else None)
+    if bundle is None:
+        click.echo("exporting", err=True)
+        bundle = scratch / "bundle"
+        export_checkpoint(loaded, bundle, ExportOptions(openvino_weights="f32"))
+    elif read_description(bundle).checkpoint_sha256 != loaded.sha256:
+        raise InputError(f"{bundle} was not exported from {loaded.name}; leave --bundle out to have one made")
+    return bundle
+
+
+def prepare(loaded: Checkpoint, checkpoint: Path, bundle: Path, scratch: Path, device: str, threads: int, runs: int
+            ) -> tuple[list[PeerJob], dict[str, float]]:
+    """Export the graphs for contrast into `scratch`; gives all rows, and GFLOP of their frame graphs by name."""
+    description = read_description(bundle)
+    raw, sliced, rtmdet = (scratch / f"{name}.onnx" for name in ("raw", "sliced", "rtmdet"))
+    model = loaded.build().eval()
+    export_raw_heads(model, description.model, raw)
+    has_temporal = description.model.temporal is not None
+    if has_temporal:
+        export_sliced_correlation(model, description.model, sliced)
+
+    def job(name: str, kind: str, backend: str, precision: str, frame: Path | None = None,
+            temporal: Path | None = None, channels_last: bool = False) -> PeerJob:
+        return PeerJob(name, kind, backend, precision, bundle, checkpoint, frame, temporal, channels_last, device,
+                       threads, runs)
+
+    ours = [job("bundle, ONNX Runtime f32", "bundle", "onnxruntime", "f32")]
+    if device == "cpu":
+        ours += [job(f"bundle, OpenVINO {precision}", "bundle", "openvino", precision) for precision in ("f32", "bf16")]
+    torch_rows = [job(f"PyTorch {backend}, {precision}{', channels last' if last else ''}", "torch", backend, precision,
+                      channels_last=last)
+                  for backend in ("eager", "compile") for precision in ("f32", "bf16") for last in (False, True)]
+    naive = [job("naive: all anchors to the host, ONNX Runtime f32", "file", "onnxruntime", "f32", raw)]
+    if has_temporal:
+        naive.append(job("naive: sliced correlation, ONNX Runtime f32", "file", "onnxruntime", "f32", None, sliced))
+    if device == "cpu":
+        ir = description.graph_path(bundle, "frame", "openvino")
+        naive.append(job("naive: native deformable convolution, OpenVINO bf16", "file", "openvino", "bf16", ir))
+    jobs = torch_rows + ours + naive + _rtmdet_jobs(job, rtmdet, description, device)
+    return jobs, _arithmetic(jobs, raw, rtmdet, bundle)
+
+
+def _rtmdet_jobs(job: Any, path: Path, description: BundleDescription, device: str) -> list[PeerJob]:
+    name = f"RTMDet-Ins-{SIZE}"
+    rows = [job(f"{name}, PyTorch eager f32", "rtmdet", "eager", "f32")]
+    try:
+        export_rtmdet(path, description.model.padded_size)
+    except ImportError:
+        return rows  # whose process tells the reason
+    backends = [("onnxruntime", "f32")] + ([("openvino", "f32"), ("openvino", "bf16")] if device == "cpu" else [])
+    return rows + [job(f"{name}, {backend} {precision}", "rtmdet", backend, precision, path)
+                   for backend, precision in backends]
+
+
+def _arithmetic(jobs: Sequence[PeerJob], raw: Path, rtmdet: Path, bundle: Path) -> dict[str, float]:
+    import onnx
+
+    description = read_description(bundle)
+
+    def of_file(path: Path) -> float:
+        model = onnx.load(path)
+        return count_flops(model.SerializeToString(), [output.name for output in model.graph.output]) / 1e9
+
+    frame = description.graph_path(bundle, "frame", "onnxruntime").read_bytes()
+    known = {"bundle": count_flops(frame, pipeline_outputs(description)) / 1e9, "torch": of_file(raw)}
+    if rtmdet.exists():
+        known["rtmdet"] = of_file(rtmdet)
+    return {job.name: known[kind] for job in jobs
+            if (kind := "torch" if job.kind == "file" and job.frame is not None else job.kind) in known}
+
+
+def measure(jobs: Sequence[PeerJob], rounds: int, flops: Mapping[str, float]) -> list[dict[str, Any]]:
+    """All rows in turns, as plain JSON."""
+    turns: dict[str, list[PeerTurn]] = {job.name: [] for job in jobs}
+    with ExitStack() as stack:
+        workers = {}
+        for job in jobs:
+            click.echo(f"opening {job.name}", err=True)
+            workers[job.name] = stack.enter_context(Worker(open_peer, job))
+        for number in range(rounds):
+            click.echo(f"round {number + 1} of {rounds}", err=True)
+            for name in list(workers) if number % 2 == 0 else list(reversed(workers)):
+                answer = workers[name].turn()
+                turns[name] += [] if answer is None else [answer]
+        rows = []
+        for name, worker in workers.items():
+            row: dict[str, Any] = {"row": name}
+            row |= {"not_available": worker.reason} if worker.reason else {
+                "device": worker.facts["device"], "peak_mb": None if worker.peak_bytes is None
+                else round(worker.peak_bytes / 1e6, 1), "gflop": flops.get(name), **_figures(turns[name])}
+            rows.append(row)
+    return rows
+
+
+def _figures(turns: Sequence[PeerTurn]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for role in ("frame", "temporal"):
+        seconds = [value for turn in turns for value in getattr(turn, role)]
+        if seconds:
+            found[f"{role}_ms"] = {name: round(1000 * value, 3) for name, value in percentiles(seconds).items()}
+            found[f"{role}_turns"] = [[round(value, 7) for value in getattr(turn, role)] for turn in turns]
+    return found
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown: milliseconds, and how many times as fast as PyTorch by median."""
+    reference = next((row for row in rows if row["row"] == REFERENCE and "frame_ms" in row), None)
+    cells = [("row", "frame p50 / p90", "times PyTorch", "GFLOP/s", "temporal p50 / p90", "peak MB")]
+    missing = []
+    for row in rows:
+        if "not_available" in row:
+            missing.append(f"{row['row']}: not available: {row['not_available']}")
+            continue
+        frame = row.get("frame_ms")
+        cells.append((row["row"], _spread(frame),
+                      f"{reference['frame_ms']['p50'] / frame['p50']:.2f}" if reference and frame else "-",
+                      f"{1000 * row['gflop'] / frame['p50']:.0f}" if row["gflop"] and frame else "-",
+                      _spread(row.get("temporal_ms")), "-" if row["peak_mb"] is None else f"{row['peak_mb']:.0f}"))
+    return "\n\n".join([format_table(cells, markdown=True), *missing])
+
+
+def _spread(figures: Mapping[str, float] | None) -> str:
+    return "-" if figures is None else f"{figures['p50']:.1f} / {figures['p90']:.1f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""How cost grows with objects a frame, frame size, length of a video, and number of streams.
+
+    python benchmarks/scaling.py --bundle model_stmask --backend openvino --json scaling.json --plots docs/images
+
+Graphs really run; where the number of objects matters they are made up (`injected.py`).
+"""
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from injected import Objects, inject
+
+from stmask_deploy.atomic import atomic_file, check_writable
+from stmask_deploy.bench.bundle_run import FrameClock
+from stmask_deploy.bench.figures import CODECS, GRAPHS
+from stmask_deploy.bench.machine import describe_machine, library_versions
+from stmask_deploy.bench.tables import format_table
+from stmask_deploy.console import Command
+from stmask_deploy.errors import InputError
+from stmask_deploy.pretrained import demo_bundle, demo_clip
+from stmask_deploy.runtime.loading import Bundle, open_bundle
+from stmask_deploy.runtime.model import Model
+from stmask_deploy.runtime.options import RunOptions
+from stmask_deploy.runtime.run import run_video
+from stmask_deploy.runtime.sources import open_source
+from stmask_deploy.runtime.timing import NoTimer
+from stmask_deploy.runtime.video_writer import VideoWriter
+from stmask_deploy.scenes import render_clip
+
+SCHEMA = "stmask-scaling/1"
+OBJECTS = (1, 2, 5, 10, 20, 50, 100)
+SIZES = ((640, 360), (1280, 720), (1920, 1080), (2560, 1440), (3840, 2160))
+STREAMS = (1, 2, 4, 8)
+LENGTH, CHANGE_EVERY, AT_ONCE, WINDOW = 400, 8, 5, 40  # frames, frames, objects, frames a figure
+WARMUP = 3  # frames before those that count
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every experiment needs."""
+
+    bundle: Bundle
+    frames: int  # of a turn
+    rounds: int
+    folder: Path
+
+    def run(self, bundle: Bundle, video: Path, frames: int, mode: str = "latency", **options: Any) -> FrameClock:
+        """A bundle on a video, its results written; gives what the clock saw."""
+        clock = FrameClock()
+        model = Model(bundle, RunOptions(**options), clock)
+        with open_source(video) as source:
+            clock.restart()
+            summary = run_video(model, source, self.folder / "results", draw=False, max_frames=frames, overwrite=True,
+                                mode=mode)
+        if summary.frames < frames:
+            raise InputError(f"{video} has only {summary.frames} of the {frames} frames that are needed; give smaller "
+                             "--frames")
+        return clock
+
+
+def by_objects(setup: Setup) -> list[dict[str, Any]]:
+    """Milliseconds of graphs and host by objects in every frame."""
+    clocks: dict[int, list[dict[str, float]]] = {count: [] for count in OBJECTS}
+    for _ in range(setup.rounds):
+        for count, frames in clocks.items():
+            clock = setup.run(inject(setup.bundle, Objects(count)), demo_clip(), WARMUP + setup.frames)
+            frames += [{**stages, "frame": seconds} for stages, seconds
+                       in zip(clock.frames, clock.periods(), strict=True)][WARMUP:]
+    return [{"objects": count, **_stages(frames)} for count, frames in clocks.items()]
+
+
+def by_size(setup: Setup) -> list[dict[str, Any]]:
+    """End to end by size of the video's frames; everything overlapped, and the stages one at a time."""
+    clips = {}
+    for size in SIZES:
+        clips[size] = setup.folder / f"{size[0]}.mp4"
+        with VideoWriter(clips[size]) as writer:
+            for image in render_clip(WARMUP + setup.frames, (size[1], size[0])):
+                writer.write(image)
+    stages: dict[tuple[int, int], list[dict[str, float]]] = {size: [] for size in SIZES}
+    runs: dict[tuple[int, int], list[float]] = {size: [] for size in SIZES}
+    for _ in range(setup.rounds):
+        for size, clip in clips.items():
+            clock = setup.run(setup.bundle, clip, WARMUP + setup.frames)
+            stages[size] += [{**one, "frame": seconds} for one, seconds
+                             in zip(clock.frames, clock.periods(), strict=True)][WARMUP:]
+            runs[size] += setup.run(setup.bundle, clip, WARMUP + setup.frames, "auto").periods()[WARMUP:]
+    return [{"width": size[0], "height": size[1], "fps": round(1 / float(np.mean(runs[size])), 3),
+             **_stages(stages[size])} for size in SIZES]
+
+
+def by_length(setup: Setup) -> list[dict[str, Any]]:
+    """Milliseconds a frame along a video that shows other objects all the time, in exact and in bounded memory."""
+    clip = setup.folder / "long.mp4"
+    with VideoWriter(clip) as writer:
+        for image in render_clip(LENGTH, (180, 320)):
+            writer.write(image)
+    found = []
+    for memory in ("exact", "bounded"):
+        objects = Objects(AT_ONCE, CHANGE_EVERY)
+        periods = setup.run(inject(setup.bundle, objects), clip, LENGTH, memory=memory).periods()
+        found += [{"memory": memory, "frame": end, "objects_seen": AT_ONCE * -(-end // CHANGE_EVERY),
+                   "frame_ms": _milliseconds(periods[end - WINDOW:end])}
+                  for end in range(WINDOW, LENGTH + 1, WINDOW)]
+    return found
+
+
+def by_streams(setup: Setup) -> list[dict[str, Any]]:
+    """Frames a second of several videos at once, each in a thread, on the same graphs."""
+    model = Model(setup.bundle, RunOptions(), NoTimer())
+
+    def one_stream(_: int) -> int:
+        forked = model.fork()
+        with open_source(demo_clip()) as source:
+            return sum(1 for _ in forked.track_frames(source, max_frames=setup.frames, mode="latency"))
+
+    seconds: dict[int, list[float]] = {count: [] for count in STREAMS}
+    one_stream(0)
+    for _ in range(setup.rounds):
+        for count, taken in seconds.items():
+            start = time.perf_counter()
+            with ThreadPoolExecutor(count) as pool:
+                done = sum(pool.map(one_stream, range(count)))
+            taken.append((time.perf_counter() - start) / done)
+    return [{"streams": count, "fps": round(1 / float(np.median(taken)), 3)} for count, taken in seconds.items()]
+
+
+EXPERIMENTS: dict[str, Callable[[Setup], list[dict[str, Any]]]] = {
+    "objects": by_objects, "size": by_size, "length": by_length, "streams": by_streams}
+
+
+def _stages(frames: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Median milliseconds of each graph, of the host's work beside graphs and codecs, and of the whole frame."""
+    found = {f"{name}_ms": _milliseconds([one.get(name, 0.0) for one in frames]) for name in (*GRAPHS, *CODECS)}
+    host = [one["frame"] - sum(one.get(name, 0.0) for name in (*GRAPHS, *CODECS)) for one in frames]
+    return {**found, "host_ms": _milliseconds(host), "frame_ms": _milliseconds([one["frame"] for one in frames])}
+
+
+def _milliseconds(seconds: Sequence[float]) -> float:
+    return round(1000 * float(np.median(seconds)), 3)
+
+
+@click.command(cls=Command, context_settings={"show_default": True})
+@click.option("--bundle", type=click.Path(path_type=Path), help="[default: the demo model]")
+@click.option("--backend", type=click.Choice(["onnxruntime", "openvino"]), default="onnxruntime")
+@click.option("--device", default="auto")
+@click.option("--precision", default="f32")
+@click.option("--threads", type=click.IntRange(min=1), default=2, help="CPU threads of the graphs.")
+@click.option("--frames", type=click.IntRange(min=1), default=12, help="Of each measurement in a round.")
+@click.option("--rounds", type=click.IntRange(min=1), default=3, help="Turns of each measurement.")
+@click.option("--only", multiple=True, type=click.Choice(list(EXPERIMENTS)), help="[default: all]")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures there.")
+@click.option("--plots", type=click.Path(path_type=Path, file_okay=False), help="Folder for plots, as SVG.")
+@click.option("--overwrite", is_flag=True)
+def main(bundle: Path | None, backend: str, device: str, precision: str, threads: int, frames: int, rounds: int,
+         only: Sequence[str], json_path: Path | None, plots: Path | None, overwrite: bool) -> None:
+    """Measure how cost grows."""
+    if json_path is not None:
+        check_writable(json_path, overwrite=overwrite)
+    if plots is not None:
+        from plots import check_plots
+
+        check_plots(plots)
+    opened = open_bundle(bundle or demo_bundle(), backend, device=device, precision=precision, threads=threads)
+    if opened.temporal is None and (not only or {"objects", "length"} & set(only)):
+        raise InputError("objects and length are about the temporal graph, which this bundle does not have; measure "
+                         "--only size --only streams")
+    report: dict[str, Any] = {
+        "schema": SCHEMA, "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "machine": describe_machine(), "versions": library_versions(), "device": opened.frame.device,
+        "variant": opened.description.model.variant, "checkpoint": opened.description.checkpoint_name,
+        "frames": frames, "rounds": rounds, "experiments": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        setup = Setup(opened, frames, rounds, Path(folder))
+        for name in only or EXPERIMENTS:
+            click.echo(f"measuring by {name}", err=True)
+            report["experiments"][name] = EXPERIMENTS[name](setup)
+            click.echo(f"\n### {name}\n\n{_table(report['experiments'][name])}")
+    if json_path is not None:
+        with atomic_file(json_path, overwrite=overwrite) as file:
+            file.write(json.dumps(report, indent=1).encode() + b"\n")
+    if plots is not None:
+        from plots import write_plots
+
+        for path in write_plots(report["experiments"], plots, opened.frame.device):
+            click.echo(str(path))
+
+
+def _table(points: Sequence[dict[str, Any]]) -> str:
+    names = list(points[0])
+    return format_table([[name.replace("_", " ") for name in names],
+                         *([str(point[name]) for name in names] for point in points)], markdown=True)
+
+
+if __name__ == "__main__":
+    main()

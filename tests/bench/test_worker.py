@@ -1,0 +1,71 @@
+"""Processes: what they answer, how they fail, that none is left."""
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from stmask_deploy.bench.worker import Worker, peak_memory
+from stmask_deploy.errors import InputError
+
+
+class Counting:
+    def __init__(self, job: str) -> None:
+        self.facts: Mapping[str, Any] = {"pid": os.getpid()}
+        self._job, self._turns = job, 0
+
+    def turn(self) -> int:
+        self._turns += 1
+        if self._job == "fails" and self._turns == 2:
+            raise ZeroDivisionError("by zero")
+        if self._job == "dies":
+            os._exit(7)
+        return self._turns
+
+
+@contextmanager
+def open_counting(job: str) -> Iterator[Counting]:
+    if job == "refused":
+        raise InputError("no such bundle; give another one")
+    yield Counting(job)
+
+
+def test_turns_are_taken_in_another_process() -> None:
+    with Worker(open_counting, "counts") as worker:
+        assert worker.facts["pid"] != os.getpid()
+        assert [worker.turn(), worker.turn()] == [1, 2]
+        assert worker.reason == ""
+        assert worker.peak_bytes is None or worker.peak_bytes > 1e6
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("job, turns, told", [
+    ("refused", [None, None], "no such bundle; give another one"),
+    ("fails", [1, None], "ZeroDivisionError: by zero"),
+    ("dies", [None, None], "its process ended with exit code 7"),
+])
+def test_a_row_that_fails_says_why_and_stops(job: str, turns: list[int | None], told: str) -> None:
+    with Worker(open_counting, job) as worker:
+        assert [worker.turn(), worker.turn()] == turns
+        assert worker.reason == told
+    assert multiprocessing.active_children() == []
+
+
+def test_no_process_outlives_an_exception() -> None:
+    with pytest.raises(KeyboardInterrupt), Worker(open_counting, "counts"):
+        raise KeyboardInterrupt
+    assert multiprocessing.active_children() == []
+
+
+def test_peak_memory_grows_with_what_is_used() -> None:
+    before = peak_memory()
+    if before is None:
+        pytest.skip("this system does not tell")
+    taken = b"x" * 300_000_000
+    after = peak_memory()
+    assert after is not None and len(taken) > 0
+    assert after >= max(before, 300_000_000)
