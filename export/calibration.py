@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,8 @@ def record(folder: Path, video: Path, num_frames: int) -> Calibration:
     """
     bundle = open_bundle(folder, device="cpu")
     recorders = {role: RecordingBackend(getattr(bundle, role), num_frames) for role in bundle.description.roles}
-    run = track_clip(replace(bundle, **recorders), video)
+    run = track_clip(Bundle(bundle.description, recorders["frame"], recorders.get("instances"),
+                            recorders.get("temporal")), video)
     if len(run.frames) < MIN_FRAMES:
         raise InputError(f"calibration: {video} has {len(run.frames)} frame, at least {MIN_FRAMES} are needed")
     for role, recorder in recorders.items():
