@@ -1,0 +1,106 @@
+"""The command: one real short run on the demo bundle, hand-built bundles for the rest, bad input."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from tiny_bundles import write_bundle
+
+from stmask_deploy.bench.cli import main
+from stmask_deploy.bench.report import SCHEMA, read_report
+from stmask_deploy.runtime.timing import STAGES
+
+QUICK = ["--threads", "1", "--warmup", "1", "--frames", "3"]
+
+
+def run(*args: object) -> Result:
+    return CliRunner().invoke(main, [str(arg) for arg in args])
+
+
+def test_the_demo_model(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    result = run("--row", "onnxruntime:f32", "--row", "onnxruntime:f32,mode=latency,detect_every=2", *QUICK,
+                 "--rounds", 1, "--json", out)
+    assert result.exit_code == 0, result.output
+    report = read_report(out)
+    assert report["video"] == {"name": "clip.mp4", "width": 640, "height": 360}
+    first, second = report["rows"]
+    assert set(first["stages_ms"]) >= {*STAGES, "frame", "outside_graphs"} - {"draw", "instance_graph"}
+    assert [len(turn) for turn in first["turns"]["run"]] == [len(turn) for turn in first["turns"]["graphs"]] == [3]
+    assert first["agreement"]["mean_iou"] == 100
+    assert second["agreement"]["reference"] == "onnxruntime:f32"
+    # Of three frames the first and the third are key frames; the other one needs no heads.
+    assert 0 < second["gflop"] < first["gflop"]
+    assert 0 < first["of_ceiling"] < 3 and first["peak_mb"] > 10 and first["startup_s"] > 0
+    assert report["ceilings"][0]["gflop_per_s"] > 0
+    for told in ("FPS of the graphs", "of ceiling", "onnxruntime:f32,mode=latency,detect_every=2", "frame graph",
+                 "outside the graphs", "ceiling onnxruntime:f32: "):
+        assert told in result.stdout
+    assert str(tmp_path) not in out.read_text()
+
+
+def test_two_bundles_take_turns_and_rows_that_cannot_run_are_told(tmp_path: Path, clip: Path) -> None:
+    bundles = [write_bundle(tmp_path / name, count=3) for name in ("new", "old")]
+    result = run(bundles[0], clip, "--row", "onnxruntime:f32,mode=latency", "--row", "openvino:f32", *QUICK,
+                 "--rounds", 3, "--compare", bundles[1], "--markdown", "--draw")
+    assert result.exit_code == 0, result.output
+    assert "Speed against old (export 0123abcd), in the same run" in result.stdout
+    assert "| new onnxruntime:f32,mode=latency |" in result.stdout
+    assert "| old onnxruntime:f32,mode=latency |" in result.stdout
+    assert "new openvino:f32: not available: " in result.stdout and "--openvino makes it" in result.stdout
+    assert "| draw |" in result.stdout
+
+
+def test_against_an_earlier_run(tmp_path: Path, clip: Path) -> None:
+    bundle, out = write_bundle(tmp_path / "bundle", count=3), tmp_path / "old.json"
+    arguments = (bundle, clip, "--row", "onnxruntime:f32,mode=latency", *QUICK)
+    assert run(*arguments, "--rounds", 1, "--json", out).exit_code == 0
+    slowed = json.loads(out.read_text())
+    turns = slowed["rows"][0]["turns"]
+    slowed["rows"][0]["turns"] = {name: [[1000 * value for value in turn] for turn in turns[name]] * 3
+                                  for name in turns}
+    out.write_text(json.dumps(slowed))
+    result = run(*arguments, "--rounds", 3, "--compare", out)
+    assert result.exit_code == 0, result.output
+    assert "faster" in result.stdout and "The machine: plain convolutions onnxruntime:f32" in result.stdout
+
+
+def report_with(**changes: Any) -> str:
+    parts: dict[str, Any] = {"schema": SCHEMA, "machine": {}, "versions": {}, "settings": {}, "video": {},
+                             "bundles": [], "ceilings": [], "rows": []}
+    return json.dumps({**parts, **changes})
+
+
+@pytest.mark.parametrize("text, told", [
+    ("{", "is not JSON"),
+    ("[]", "expected schema 'stmask-bench/1', found 'list'"),
+    (report_with(schema="stmask-latency/1"), "found 'stmask-latency/1'"),
+    (report_with(rows={}), "is damaged (rows)"),
+    (report_with(rows=[{"row": "a:f32", "bundle": 0, "turns": {"run": [[]]}}]), "a row is incomplete"),
+    (report_with(video={"name": "other.mp4"}), "measured on the video other.mp4"),
+])
+def test_an_old_report_that_cannot_be_used(text: str, told: str, tmp_path: Path, clip: Path) -> None:
+    old = tmp_path / "old.json"
+    old.write_text(text)
+    result = run(write_bundle(tmp_path / "bundle"), clip, *QUICK, "--compare", old)
+    assert result.exit_code == 2
+    assert told in result.output and len(result.output.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("args, told, code", [
+    (["nowhere"], "nowhere does not exist", 2),
+    (["{bundle}", "nowhere.mp4"], "nowhere.mp4 does not exist", 2),
+    (["{bundle}", "{clip}", "--frames", "50"], "has 7 frames and 50 are needed", 2),
+    (["{bundle}", "{clip}", "--row", "onnxruntime"], "give BACKEND:PRECISION", 2),
+    (["{bundle}", "{clip}", "--compare", "nowhere.json"], "nowhere.json cannot be read", 2),
+    (["{bundle}", "{clip}", "--json", "{clip}"], "exists already", 4),
+    (["{bundle}", "{clip}", "--frames", "3", "--row", "openvino:f32"], "no row can be measured: openvino:f32: ", 1),
+])
+def test_bad_input(args: list[str], told: str, code: int, tmp_path: Path, clip: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle")
+    result = run(*(arg.format(bundle=bundle, clip=clip) for arg in args))
+    assert result.exit_code == code, result.output
+    assert told in result.output
