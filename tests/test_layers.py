@@ -13,7 +13,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 CORE, EXPORT, RUNTIME = (REPOSITORY / name for name in ("stmask_deploy", "export", "runtime"))
 PACKAGES = {CORE: "stmask_deploy", EXPORT: "stmask_deploy.export", RUNTIME: "stmask_deploy.runtime"}
-DATASETS, SYNTHETIC, EVALUATION = (CORE / name for name in ("datasets", "synthetic", "evaluation"))
+DATASETS, SYNTHETIC, EVALUATION, BENCH = (CORE / name for name in ("datasets", "synthetic", "evaluation", "bench"))
 NOT_AT_RUN_TIME = ("torch", "torchvision", "onnx", "onnxscript", "onnxsim", "safetensors")
 
 BLOCKER = """
@@ -79,7 +79,7 @@ def test_the_scanner_resolves_relative_imports(tmp_path: Path) -> None:
 def test_core_imports_neither_export_nor_runtime() -> None:
     # `stmask_deploy.load` is the one door to the runtime, opened when it is first used.
     allowed = ("stmask_deploy/__init__.py imports stmask_deploy.runtime.model",
-               "stmask_deploy/evaluation/", "stmask_deploy/training/")
+               "stmask_deploy/evaluation/", "stmask_deploy/training/", "stmask_deploy/bench/")
     found = offences(CORE, ("stmask_deploy.export", "stmask_deploy.runtime"))
     assert [line for line in found if not line.startswith(allowed)] == []
 
@@ -87,7 +87,7 @@ def test_core_imports_neither_export_nor_runtime() -> None:
 def test_only_training_and_the_gate_of_int8_import_evaluation_and_nothing_imports_training() -> None:
     packages = ("stmask_deploy.evaluation", "stmask_deploy.training")
     found = [line for folder in (CORE, EXPORT, RUNTIME) for line in offences(folder, packages)]
-    own = ("stmask_deploy/training/", "stmask_deploy/evaluation/")
+    own = ("stmask_deploy/training/", "stmask_deploy/evaluation/", "stmask_deploy/bench/")
     judges = tuple(f"export/{name}.py imports stmask_deploy.evaluation." for name in ("calibration", "int8_gate"))
     assert any(line.startswith(judges) for line in found), "int8 is judged by what evaluation measures"
     own = (*own, *judges)
@@ -95,9 +95,16 @@ def test_only_training_and_the_gate_of_int8_import_evaluation_and_nothing_import
     assert offences(EVALUATION, ("stmask_deploy.training", "stmask_deploy.export")) == []
 
 
-@pytest.mark.parametrize("folder", [DATASETS, SYNTHETIC, EVALUATION], ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", [DATASETS, SYNTHETIC, EVALUATION, BENCH], ids=lambda folder: folder.name)
 def test_data_and_evaluation_know_no_network(folder: Path) -> None:
     assert offences(folder, (*NOT_AT_RUN_TIME, "stmask_deploy.models", "stmask_deploy.ops")) == []
+
+
+def test_the_benchmark_is_above_the_runtime_and_nothing_imports_it() -> None:
+    assert offences(BENCH, ("stmask_deploy.training", "stmask_deploy.export")) == []
+    found = [line for folder in (CORE, EXPORT, RUNTIME) for line in offences(folder, ("stmask_deploy.bench",))]
+    assert [line for line in found if not line.startswith("stmask_deploy/bench/")] == []
+    assert offences(BENCH, ("stmask_deploy.runtime",)), "it measures the runtime"
 
 
 def test_runtime_imports_neither_torch_nor_onnx_nor_export() -> None:
@@ -142,21 +149,21 @@ def test_importing_the_package_loads_nothing_heavy(tmp_path: Path) -> None:
     assert loaded.isdisjoint({"numpy", "cv2", "av", "click", "torch", "onnx", "onnxruntime", "openvino", "pycocotools"})
 
 
-def test_every_runtime_module_imports_without_torch_and_onnx(tmp_path: Path) -> None:
-    names = [module_name(path) for path in sources(RUNTIME)]
+def test_every_module_of_runtime_and_benchmark_imports_without_torch_and_onnx(tmp_path: Path) -> None:
+    names = [module_name(path) for path in (*sources(RUNTIME), *sources(BENCH))]
     assert len(names) > 1
     code = BLOCKER.format(blocked=NOT_AT_RUN_TIME) + f"""
 import importlib
 for name in {names!r}:
     importlib.import_module(name)
-print(len([name for name in sys.modules if name.startswith("stmask_deploy.runtime")]))
+print(len([name for name in sys.modules if name.startswith(("stmask_deploy.runtime", "stmask_deploy.bench"))]))
 """
     assert int(run_python(code, tmp_path)) == len(names)
 
 
 def test_runtime_modules_load_no_backend_until_one_is_asked_for(tmp_path: Path) -> None:
     # Either backend may be missing; the other must still work.
-    names = [module_name(path) for path in sources(RUNTIME)]
+    names = [module_name(path) for path in (*sources(RUNTIME), *sources(BENCH))]
     code = BLOCKER.format(blocked=("onnxruntime", "openvino")) + f"""
 import importlib
 for name in {names!r}:
