@@ -1,0 +1,59 @@
+"""The table over K on two tiny clips."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from key_frames import main
+
+from stmask_deploy.evaluation.evaluate import evaluate
+from stmask_deploy.evaluation.track_dataset import track_dataset
+from stmask_deploy.runtime.model import load
+from stmask_deploy.synthetic.splits import SPLITS
+from stmask_deploy.synthetic.writer import write_split
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("synth") / "val"
+    write_split(SPLITS["val"], folder, num_clips=2, num_frames=4, size=(180, 320))
+    return folder
+
+
+def test_every_frame_is_the_plain_run_and_key_frames_differ(data: Path, tmp_path: Path) -> None:
+    from accuracy import open_dataset
+
+    out = tmp_path / "out.json"
+    done = CliRunner().invoke(main, [str(data), "--every", "3", "--threads", "1", "--json", str(out)])
+    assert done.exit_code == 0, done.output
+    first, third = json.loads(out.read_text())["rows"]
+    truth, frames = open_dataset(data)
+    assert first["ap"] == evaluate(truth, track_dataset(load(threads=1), truth, frames)).ap
+    assert (first["detect_every"], third["detect_every"]) == (1, 3)
+    assert first["agreement"]["mean_iou"] == 100 and first["agreement"]["ap"] == 100
+    assert third["agreement"]["mean_iou"] < 100
+    assert first["fps"] > 0 and "| detect every | FPS | times K=1 | AP |" in done.output
+
+
+@pytest.mark.parametrize("args, told", [
+    (["nowhere"], "nowhere"),
+    (["{data}", "--bundle", "nowhere"], "nowhere does not exist"),
+    (["{data}", "--every", "0"], "0 is not in the range"),
+])
+def test_bad_input(args: list[str], told: str, data: Path) -> None:
+    done = CliRunner().invoke(main, [arg.format(data=data) for arg in args])
+    assert (told in done.output, done.exit_code) == (True, 2), done.output
+
+
+def test_images_that_are_not_annotated(data: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copied = tmp_path / "val"
+    shutil.copytree(data, copied)
+    first = next((copied / "JPEGImages").iterdir())
+    shutil.copy(next(first.iterdir()), first / "99999.jpg")
+    done = CliRunner().invoke(main, [str(copied), "--every", "2", "--threads", "1"])
+    assert done.exit_code == 2
+    assert "holds 5 images, and the annotations have 4" in done.output

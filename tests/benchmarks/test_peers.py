@@ -1,0 +1,84 @@
+"""Figures and table from turns made up, and one short real run."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from peer_subjects import PeerTurn, example_feeds, pipeline_outputs
+from peers import REFERENCE, _figures, main, table
+from rtmdet_peer import build_rtmdet
+
+from stmask_deploy.bundle import FRAME_INPUTS, TEMPORAL_INPUTS
+from stmask_deploy.pretrained import demo_bundle, demo_checkpoint
+from stmask_deploy.runtime.loading import open_bundle
+
+
+def row(name: str, frame: float, gflop: float | None = None, temporal: float | None = None) -> dict[str, Any]:
+    turns = [PeerTurn((frame, frame), () if temporal is None else (temporal,))]
+    return {"row": name, "device": "", "peak_mb": 120.4, "gflop": gflop, **_figures(turns)}
+
+
+def test_table() -> None:
+    rows = [row(REFERENCE, 0.5, 100.0, 0.02), row("bundle", 0.25, 75.0), {"row": "gone", "not_available": "no IR"}]
+    assert table(rows) == """\
+| row | frame p50 / p90 | times PyTorch | GFLOP/s | temporal p50 / p90 | peak MB |
+|---|---:|---:|---:|---:|---:|
+| PyTorch eager, f32 | 500.0 / 500.0 | 1.00 | 200 | 20.0 / 20.0 | 120 |
+| bundle | 250.0 / 250.0 | 2.00 | 300 | - | 120 |
+
+gone: not available: no IR"""
+
+
+def test_without_pytorch_nothing_is_compared() -> None:
+    assert "| bundle | 250.0 / 250.0 | - | - | - | 120 |" in table([row("bundle", 0.25)])
+
+
+def test_feeds_and_outputs_are_the_bundles() -> None:
+    bundle = open_bundle(demo_bundle(), threads=1)
+    feeds = example_feeds(bundle.description)
+    assert (set(feeds["frame"]), set(feeds["temporal"])) == (set(FRAME_INPUTS), set(TEMPORAL_INPUTS))
+    assert bundle.temporal is not None
+    assert len(bundle.temporal.run(feeds["temporal"])["box_deltas"]) == 10
+    names = pipeline_outputs(bundle.description)
+    assert ("mask_coeffs" in names) == (bundle.instances is None)
+    assert list(bundle.frame.run(feeds["frame"], names)) == list(names)
+
+
+@pytest.mark.slow
+def test_rows_run_and_those_that_cannot_say_why(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    done = CliRunner().invoke(main, ["--only", "bundle, ONNX", "--only", "sliced", "--runs", "1", "--rounds", "1",
+                                     "--threads", "1", "--json", str(out)])
+    assert done.exit_code == 0, done.output
+    bundle, sliced = json.loads(out.read_text())["rows"]
+    assert bundle["frame_ms"]["p50"] > 0 and bundle["gflop"] > 1 and len(bundle["temporal_turns"][0]) == 1
+    assert "frame_ms" not in sliced and sliced["temporal_ms"]["p50"] > 0
+
+
+@pytest.mark.parametrize("args, told", [
+    (["nowhere.pth"], "nowhere.pth"),
+    (["--bundle", "nowhere"], "nowhere does not exist"),
+])
+def test_bad_input(args: list[str], told: str) -> None:
+    done = CliRunner().invoke(main, args)
+    assert (told in done.output, done.exit_code) == (True, 2)
+
+
+def test_another_checkpoints_bundle(tmp_path: Path) -> None:
+    from tiny_bundles import write_bundle
+
+    done = CliRunner().invoke(main, [str(demo_checkpoint()), "--bundle", str(write_bundle(tmp_path / "bundle"))])
+    assert done.exit_code == 2
+    assert "was not exported from" in done.output
+
+
+def test_rtmdet_says_how_to_get_it() -> None:
+    try:
+        network = build_rtmdet()
+    except ImportError as error:
+        assert "pip install --no-deps libreyolo" in str(error)
+    else:
+        assert sum(one.numel() for one in network.parameters()) > 1e7

@@ -1,0 +1,106 @@
+"""Made-up objects are what the tracker sees, and the experiments tell them."""
+from __future__ import annotations
+
+import json
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scaling
+from click.testing import CliRunner
+from injected import COLUMNS, ROWS, Objects, boxes_of, embeddings_of, inject
+
+from stmask_deploy.pretrained import demo_bundle
+from stmask_deploy.runtime.loading import Bundle, open_bundle
+from stmask_deploy.runtime.model import Model
+from stmask_deploy.runtime.options import RunOptions
+from stmask_deploy.runtime.timing import NoTimer
+from stmask_deploy.scenes import render_clip
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return open_bundle(demo_bundle(), threads=1)
+
+
+def shown(bundle: Bundle, objects: Objects, frames: int, **options: object) -> list[list[int]]:
+    """Identities shown in each frame."""
+    model = Model(inject(bundle, objects), RunOptions(**options), NoTimer())
+    return [model.step(image).ids.tolist() for image in render_clip(frames, (90, 160))]
+
+
+def test_places_do_not_overlap_and_faces_differ() -> None:
+    identities = np.arange(COLUMNS * ROWS)
+    boxes = boxes_of(identities)
+    assert boxes.min() >= 0 and boxes.max() <= 1
+    assert len(np.unique(boxes, axis=0)) == len(boxes)
+    for a, b in combinations(boxes[:COLUMNS + 3], 2):
+        assert min(a[2], b[2]) <= max(a[0], b[0]) or min(a[3], b[3]) <= max(a[1], b[1])
+    embeddings = embeddings_of(identities[:20], 32)
+    assert np.abs(np.linalg.norm(embeddings, axis=1) - 1).max() < 1e-6
+    assert (embeddings @ embeddings.T - np.eye(20)).max() < 0.9
+
+
+@pytest.mark.parametrize("count", [1, 100])
+def test_as_many_objects_as_asked_for_and_they_stay_who_they_are(bundle: Bundle, count: int) -> None:
+    first, *others = shown(bundle, Objects(count), 3)
+    assert len(first) == count
+    assert all(sorted(ids) == sorted(first) for ids in others)
+
+
+def test_objects_that_change_are_new_ones(bundle: Bundle) -> None:
+    frames = shown(bundle, Objects(2, change_every=2), 6, max_age_shown=0)
+    assert [len(ids) for ids in frames] == [2] * 6
+    assert len({identity for ids in frames for identity in ids}) == 6
+
+
+@pytest.mark.slow
+def test_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scaling, "OBJECTS", (1, 4))
+    monkeypatch.setattr(scaling, "SIZES", ((64, 36), (96, 54)))
+    monkeypatch.setattr(scaling, "STREAMS", (1, 2))
+    for name, value in (("LENGTH", 8), ("WINDOW", 4), ("CHANGE_EVERY", 2), ("AT_ONCE", 2)):
+        monkeypatch.setattr(scaling, name, value)
+    out = tmp_path / "out.json"
+    done = CliRunner().invoke(scaling.main, ["--frames", "1", "--rounds", "1", "--threads", "1", "--json", str(out)])
+    assert done.exit_code == 0, done.output
+    found = json.loads(out.read_text())["experiments"]
+    assert [point["objects"] for point in found["objects"]] == [1, 4]
+    assert all(point["temporal_graph_ms"] > 0 and point["host_ms"] > 0 for point in found["objects"])
+    assert [(point["width"], point["fps"] > 0) for point in found["size"]] == [(64, True), (96, True)]
+    assert [(point["memory"], point["frame"], point["objects_seen"]) for point in found["length"]] == [
+        ("exact", 4, 4), ("exact", 8, 8), ("bounded", 4, 4), ("bounded", 8, 8)]
+    assert [point["streams"] for point in found["streams"]] == [1, 2]
+
+
+def test_plots(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from plots import write_plots
+
+    names = ("frame", "frame_graph", "instance_graph", "temporal_graph", "host", "decode")
+    point = {f"{name}_ms": 1.0 for name in names}
+    experiments = {"objects": [{"objects": 1, **point}, {"objects": 9, **point}],
+                   "size": [{"width": 640, "height": 360, "fps": 9.0, **point}],
+                   "length": [{"memory": "exact", "frame": 4, "objects_seen": 8, "frame_ms": 2.0}],
+                   "streams": [{"streams": 1, "fps": 9.0}, {"streams": 2, "fps": 12.0}]}
+    paths = write_plots(experiments, tmp_path, "a device")
+    assert [path.name for path in paths] == [f"scaling-{name}.svg" for name in experiments]
+    before = [path.read_bytes() for path in paths]
+    assert all(b"a device" in content or len(content) > 5000 for content in before)
+    assert [path.read_bytes() for path in write_plots(experiments, tmp_path, "a device")] == before
+
+
+@pytest.mark.parametrize("args, told, code", [
+    (["--bundle", "nowhere"], "nowhere does not exist", 2),
+    (["--json", "nowhere/out.json"], "folder nowhere does not exist", 4),
+])
+def test_bad_input(args: list[str], told: str, code: int) -> None:
+    done = CliRunner().invoke(scaling.main, args)
+    assert (told in done.output, done.exit_code) == (True, code)
+
+
+def test_plots_are_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    done = CliRunner().invoke(scaling.main, ["--plots", str(tmp_path / "nowhere")])
+    assert "matplotlib" in done.output or "does not exist; make it first" in done.output
+    assert done.exit_code in (2, 4)
