@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import onnx
@@ -17,7 +17,6 @@ from .int8_layers import Layer, float_reason, layer_name, layers_of
 
 WEIGHTED = ("Conv", "DeformConv", "Gemm", "MatMul")
 PASSES = ("Relu", "MaxPool")  # exact in 8 bits: they take the scale of what they read
-MAX_OPSET = 21  # of what quantises; see `quantize_onnx`
 
 
 def quantize_onnx(model: onnx.ModelProto, role: str, feeds: Sequence[Feed], config: ModelConfig
@@ -44,7 +43,8 @@ def quantize_onnx(model: onnx.ModelProto, role: str, feeds: Sequence[Feed], conf
         def get_next(self) -> Feed | None:
             return next(self._feeds, None)
 
-    layers = layers_of(role, (weight for node in model.graph.node if (weight := weight_of(node, model))), config)
+    parameters = {one.name for one in model.graph.initializer}
+    layers = layers_of(role, (weight for node in model.graph.node if (weight := weight_of(node, parameters))), config)
     nodes = int8_nodes(model, config)
     if not nodes:
         copy = onnx.ModelProto()
@@ -72,10 +72,11 @@ def int8_nodes(model: onnx.ModelProto, config: ModelConfig) -> list[str]:
     That is a ReLU or a pooling behind one, and a sum of two such maps (the shortcuts of the backbone): left in float,
     each would cost two conversions and gain nothing, as what it gives is rounded to 8 bits for the next layer.
     """
+    parameters = {one.name for one in model.graph.initializer}
     names: list[str] = []
     rounded: set[str] = set()  # tensors that have a scale
     for node in model.graph.node:
-        weight = weight_of(node, model)
+        weight = weight_of(node, parameters)
         if weight is not None:
             chosen = node.op_type == "Conv" and float_reason(layer_name(weight), config) is None
         else:
@@ -86,10 +87,9 @@ def int8_nodes(model: onnx.ModelProto, config: ModelConfig) -> list[str]:
     return names
 
 
-def weight_of(node: onnx.NodeProto, model: onnx.ModelProto) -> str | None:
-    """Name of the parameter that a node multiplies with; None for nodes without."""
+def weight_of(node: onnx.NodeProto, parameters: Collection[str]) -> str | None:
+    """The one of a graph's `parameters` that a node multiplies with; None for nodes without."""
     is_own = node.domain == DOMAIN and node.op_type in ("DeformConv", "ModulatedDeformConv")
     if not is_own and (node.domain != "" or node.op_type not in WEIGHTED):
         return None
-    known = {one.name for one in model.graph.initializer}
-    return next((name for name in node.input[1:2] if name in known), None)
+    return next((name for name in node.input[1:2] if name in parameters), None)
