@@ -146,6 +146,8 @@ def _open_rtmdet(job: PeerJob) -> tuple[dict[str, tuple[Run, Feeds]], str]:
     picture = np.random.default_rng(0).standard_normal((1, 3, height, width), dtype=np.float32)
     if job.frame is None:
         return {"frame": (_torch_run(job, build_rtmdet(), ("x",)), {"x": picture})}, _torch_words(job)
+    if not job.frame.exists():
+        build_rtmdet()  # raises the reason for which it was not exported
     runner = PlainRunner(CeilingJob(job.backend, job.precision, job.device, job.threads))
     return {"frame": (runner.load(job.frame), {"x": picture})}, f"{job.backend}, {job.precision}"
 

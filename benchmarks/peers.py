@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from stmask_deploy.bench.machine import describe_machine, library_versions
 from stmask_deploy.bench.statistics import percentiles
 from stmask_deploy.bench.tables import format_table
 from stmask_deploy.bench.worker import Worker
-from stmask_deploy.bundle import BundleDescription, read_description
+from stmask_deploy.bundle import read_description
 from stmask_deploy.console import Command
 from stmask_deploy.errors import InputError
 from stmask_deploy.export.exporter import ExportOptions, export_checkpoint
@@ -34,6 +34,7 @@ from stmask_deploy.models.checkpoint import Checkpoint, load_checkpoint
 from stmask_deploy.pretrained import demo_bundle, demo_checkpoint
 
 SCHEMA = "stmask-peers/1"
+RAW, SLICED, RTMDET = "raw.onnx", "sliced.onnx", "rtmdet.onnx"
 REFERENCE = "PyTorch eager, f32"  # what the others are compared with
 
 
@@ -56,11 +57,11 @@ def main(checkpoint: Path | None, bundle: Path | None, only: Sequence[str], devi
         scratch = Path(folder)
         loaded = load_checkpoint(checkpoint or demo_checkpoint())
         bundle = _bundle(checkpoint, bundle, loaded, scratch).absolute()
-        jobs, flops = prepare(loaded, (checkpoint or demo_checkpoint()).absolute(), bundle, scratch, device, threads,
-                              runs)
+        jobs = all_jobs((checkpoint or demo_checkpoint()).absolute(), bundle, scratch, device, threads, runs)
         chosen = [job for job in jobs if not only or any(text in job.name for text in only)]
         if not chosen:
             raise InputError(f"no row is named so; there are: {'; '.join(job.name for job in jobs)}")
+        flops = prepare(chosen, loaded, bundle, scratch)
         description = read_description(bundle)
         report: dict[str, Any] = {
             "schema": SCHEMA, "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -89,16 +90,10 @@ def _bundle(checkpoint: Path | None, bundle: Path | None, loaded: Checkpoint, sc
     return bundle
 
 
-def prepare(loaded: Checkpoint, checkpoint: Path, bundle: Path, scratch: Path, device: str, threads: int, runs: int
-            ) -> tuple[list[PeerJob], dict[str, float]]:
-    """Export the graphs for contrast into `scratch`; gives all rows, and GFLOP of their frame graphs by name."""
+def all_jobs(checkpoint: Path, bundle: Path, scratch: Path, device: str, threads: int, runs: int) -> list[PeerJob]:
+    """All rows; `prepare` writes what they read in `scratch`."""
     description = read_description(bundle)
-    raw, sliced, rtmdet = (scratch / f"{name}.onnx" for name in ("raw", "sliced", "rtmdet"))
-    model = loaded.build().eval()
-    export_raw_heads(model, description.model, raw)
-    has_temporal = description.model.temporal is not None
-    if has_temporal:
-        export_sliced_correlation(model, description.model, sliced)
+    raw, sliced, rtmdet = (scratch / name for name in (RAW, SLICED, RTMDET))
 
     def job(name: str, kind: str, backend: str, precision: str, frame: Path | None = None,
             temporal: Path | None = None, channels_last: bool = False) -> PeerJob:
@@ -112,25 +107,31 @@ def prepare(loaded: Checkpoint, checkpoint: Path, bundle: Path, scratch: Path, d
                       channels_last=last)
                   for backend in ("eager", "compile") for precision in ("f32", "bf16") for last in (False, True)]
     naive = [job("naive: all anchors to the host, ONNX Runtime f32", "file", "onnxruntime", "f32", raw)]
-    if has_temporal:
+    if description.model.temporal is not None:
         naive.append(job("naive: sliced correlation, ONNX Runtime f32", "file", "onnxruntime", "f32", None, sliced))
     if device == "cpu":
         ir = description.graph_path(bundle, "frame", "openvino")
         naive.append(job("naive: native deformable convolution, OpenVINO bf16", "file", "openvino", "bf16", ir))
-    jobs = torch_rows + ours + naive + _rtmdet_jobs(job, rtmdet, description, device)
-    return jobs, _arithmetic(jobs, raw, rtmdet, bundle)
-
-
-def _rtmdet_jobs(job: Any, path: Path, description: BundleDescription, device: str) -> list[PeerJob]:
-    name = f"RTMDet-Ins-{SIZE}"
-    rows = [job(f"{name}, PyTorch eager f32", "rtmdet", "eager", "f32")]
-    try:
-        export_rtmdet(path, description.model.padded_size)
-    except ImportError:
-        return rows  # whose process tells the reason
     backends = [("onnxruntime", "f32")] + ([("openvino", "f32"), ("openvino", "bf16")] if device == "cpu" else [])
-    return rows + [job(f"{name}, {backend} {precision}", "rtmdet", backend, precision, path)
-                   for backend, precision in backends]
+    others = [job(f"RTMDet-Ins-{SIZE}, PyTorch eager f32", "rtmdet", "eager", "f32"),
+              *(job(f"RTMDet-Ins-{SIZE}, {backend} {precision}", "rtmdet", backend, precision, rtmdet)
+                for backend, precision in backends)]
+    return torch_rows + ours + naive + others
+
+
+def prepare(jobs: Sequence[PeerJob], loaded: Checkpoint, bundle: Path, scratch: Path) -> dict[str, float]:
+    """Export the graphs for contrast that the rows need into `scratch`; gives GFLOP of their frame graphs by name."""
+    config = read_description(bundle).model
+    raw, sliced, rtmdet = (scratch / name for name in (RAW, SLICED, RTMDET))
+    model = loaded.build().eval()
+    if any(job.kind == "torch" or job.frame == raw for job in jobs):
+        export_raw_heads(model, config, raw)
+    if any(job.temporal == sliced for job in jobs):
+        export_sliced_correlation(model, config, sliced)
+    if any(job.kind == "rtmdet" for job in jobs):
+        with suppress(ImportError):  # the rows' processes tell the reason
+            export_rtmdet(rtmdet, config.padded_size)
+    return _arithmetic(jobs, raw, rtmdet, bundle)
 
 
 def _arithmetic(jobs: Sequence[PeerJob], raw: Path, rtmdet: Path, bundle: Path) -> dict[str, float]:
@@ -143,9 +144,8 @@ def _arithmetic(jobs: Sequence[PeerJob], raw: Path, rtmdet: Path, bundle: Path) 
         return count_flops(model.SerializeToString(), [output.name for output in model.graph.output]) / 1e9
 
     frame = description.graph_path(bundle, "frame", "onnxruntime").read_bytes()
-    known = {"bundle": count_flops(frame, pipeline_outputs(description)) / 1e9, "torch": of_file(raw)}
-    if rtmdet.exists():
-        known["rtmdet"] = of_file(rtmdet)
+    known = {"bundle": count_flops(frame, pipeline_outputs(description)) / 1e9,
+             **{kind: of_file(path) for kind, path in (("torch", raw), ("rtmdet", rtmdet)) if path.exists()}}
     return {job.name: known[kind] for job in jobs
             if (kind := "torch" if job.kind == "file" and job.frame is not None else job.kind) in known}
 
