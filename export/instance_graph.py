@@ -1,12 +1,15 @@
 """The instance graph: mask coefficients and embeddings of a few anchors, instead of all of them."""
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stmask_deploy.config import ModelConfig
 from stmask_deploy.geometry import level_sizes
+from stmask_deploy.models.head import PredictionHead
 from stmask_deploy.models.stmask import STMask
 
 
@@ -30,6 +33,7 @@ class InstanceGraph(nn.Module):
     def __init__(self, model: STMask, config: ModelConfig) -> None:
         super().__init__()
         head = model.prediction_layers[0]
+        assert isinstance(head, PredictionHead)
         self.branches = nn.ModuleList([Branch(head.mask_extra, head.mask_layer, config.num_prototypes),
                                        Branch(head.track_extra, head.track_layer, config.embedding_dim)])
         self.anchors_per_cell = config.anchors_per_cell
@@ -82,24 +86,27 @@ class Branch(nn.Module):
 
     def __init__(self, tower: nn.Sequential, layers: nn.ModuleList, size: int) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(layer for layer in tower if isinstance(layer, nn.Conv2d))
-        self.layers, self.size = layers, size
+        self.tower, self.layers, self.size = tower, layers, size
 
     def forward(self, windows: Tensor, inside: Tensor, place: Tensor) -> Tensor:
         """(N, T, side, side), (N, 1, side, side), (N,) anchor within its cell -> (N, size)."""
         x = windows
-        for conv in self.convs:
+        for conv in _convolutions(self.tower):
             inside = inside[:, :, 1:-1, 1:-1]
             x = F.relu(F.conv2d(x, conv.weight, conv.bias)) * inside
         middle = x.shape[2] // 2
         found = []
-        for layer in self.layers:
+        for layer in _convolutions(self.layers):
             kernel_h, kernel_w = layer.kernel_size
             top, left = middle - kernel_h // 2, middle - kernel_w // 2
             tap = x[:, :, top:top + kernel_h, left:left + kernel_w]
             found.append(F.conv2d(tap, layer.weight, layer.bias).flatten(1).unflatten(1, (-1, self.size)))
         anchors = torch.cat(found, dim=1)  # (N, kernels * scales, size)
         return anchors.gather(1, place[:, None, None].expand(-1, 1, self.size)).squeeze(1)
+
+
+def _convolutions(layers: Iterable[nn.Module]) -> list[nn.Conv2d]:
+    return [layer for layer in layers if isinstance(layer, nn.Conv2d)]
 
 
 def instance_inputs(config: ModelConfig, num_rows: int = 3) -> tuple[Tensor, Tensor]:
