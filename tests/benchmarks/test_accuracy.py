@@ -75,6 +75,13 @@ def test_a_row_that_cannot_run_says_why(checkpoint: Path, data: Path, tmp_path: 
     assert "not available" in line(result, ["val"])
 
 
+@pytest.mark.parametrize("row", [row for row in DEPLOYMENTS if row.precision == "int8"], ids=lambda row: row.name)
+def test_int8_is_left_out_without_a_video_to_calibrate_with(row: Row, checkpoint: Path, data: Path,
+                                                            tmp_path: Path) -> None:
+    result = measure(row, load_checkpoint(checkpoint), {"val": open_dataset(data)}, tmp_path)
+    assert result == {"row": row.name, "not_available": "int8 needs --calibration VIDEO"}
+
+
 def test_a_dataset_is_cut_to_its_first_videos(data: Path) -> None:
     whole, cut = open_dataset(data)[0], open_dataset(data, 1)[0]
     assert (len(whole.videos), len(cut.videos)) == (2, 1)

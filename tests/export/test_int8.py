@@ -3,9 +3,11 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -31,7 +33,16 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bundle(tiny: Checkpoint, clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def traced(native_bundle: Path) -> Iterator[None]:
+    """The network is not traced again: its graphs are those of another export."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stmask_deploy.export.exporter.export_graph",
+                      lambda _model, _description, role, _options: onnx.load(native_bundle / f"{role}.onnx"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny: Checkpoint, clip: Path, traced: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("int8") / "bundle"
     said: list[str] = []
     export_checkpoint(tiny, folder, ExportOptions(max_candidates=60, int8=Int8Options(clip, limits=OPEN)),
@@ -51,12 +62,11 @@ def test_the_bundle_says_that_it_has_int8_and_opens_in_it(bundle: Path) -> None:
     assert (bundle / "frame_int8.onnx").stat().st_size < (bundle / "frame.onnx").stat().st_size * 1.2
 
 
-def test_int8_is_near_f32_and_not_f32(bundle: Path) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (1, 72, 100, 3), np.uint8)
-    old, new = (open_bundle(bundle, device="cpu", precision=precision).frame.run({"frame": picture})
+def test_int8_is_near_f32_and_not_f32(bundle: Path, clip: Path) -> None:
+    picture = cv2.imread(str(clip / "000.png"))[None]
+    old, new = (open_bundle(bundle, device="cpu", precision=precision).frame.run({"frame": picture}, ["fpn"])["fpn"]
                 for precision in ("f32", "int8"))
-    error = np.abs(old["prototypes"] - new["prototypes"]).max() / np.ptp(old["prototypes"])
-    assert 0 < error < 0.2
+    assert np.corrcoef(old.ravel(), new.ravel())[0, 1] > 0.9 and not np.array_equal(old, new)
 
 
 def test_the_report_names_every_layer(bundle: Path, clip: Path) -> None:
@@ -74,7 +84,7 @@ def test_the_report_names_every_layer(bundle: Path, clip: Path) -> None:
     assert 0 <= found["against_f32"]["agreement"]["recall"] <= 100
 
 
-def test_a_graph_too_far_from_f32_is_not_written(tiny: Checkpoint, clip: Path, tmp_path: Path) -> None:
+def test_a_graph_too_far_from_f32_is_not_written(tiny: Checkpoint, clip: Path, traced: None, tmp_path: Path) -> None:
     options = ExportOptions(max_candidates=60, int8=Int8Options(clip, limits=Limits(min_agreement=100.1)))
     with pytest.raises(StmaskError, match=r"onnxruntime recall \d.* \(at least 100.1\).*nothing was written") as raised:
         export_checkpoint(tiny, tmp_path / "bundle", options)
@@ -118,8 +128,9 @@ def test_without_nncf_openvino_names_the_extra(tiny: Checkpoint, clip: Path, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @needs_nncf
-def test_openvino_computes_the_same_layers_in_int8(tiny: Checkpoint, clip: Path, tmp_path: Path) -> None:
+def test_openvino_computes_the_same_layers_in_int8(tiny: Checkpoint, clip: Path, traced: None, tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
     export_checkpoint(tiny, folder, ExportOptions(max_candidates=60, openvino_weights="f32",
                                                   int8=Int8Options(clip, limits=OPEN)))
