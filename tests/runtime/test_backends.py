@@ -108,9 +108,10 @@ def test_what_is_used_is_told(bundle: Path, name: str, library: str) -> None:
     ("onnxruntime", "gpu", "f32", None, "gpu belongs to backend openvino"),
     ("openvino", "cuda", "f32", None, "cuda belongs to backend onnxruntime"),
     ("onnxruntime", "tpu", "f32", None, "auto, cpu, cuda, tensorrt$"),
-    ("onnxruntime", "cpu", "bf16", None, "only in f32, f16; for bf16 use backend openvino"),
+    ("onnxruntime", "cpu", "bf16", None, "only in f32, f16, int8; for bf16 use backend openvino"),
     ("openvino", "tensorrt", "f32", None, "tensorrt belongs to backend onnxruntime"),
-    ("openvino", "cpu", "int8", None, "known: f32, bf16, f16"),
+    ("openvino", "cpu", "int4", None, "known: f32, bf16, f16, int8"),
+    ("onnxruntime", "cuda", "int8", None, "use precision f16"),
     ("openvino", "cpu", "f32", 0, "threads must be at least 1"),
 ])
 def test_impossible_requests_are_refused(bundle: Path, name: str, device: str, precision: str, threads: int | None,
