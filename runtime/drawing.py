@@ -14,27 +14,30 @@ DETECTED_OPACITY = 0.45
 PROPAGATED_OPACITY = 0.22
 
 
-def draw_result(image: Image, result: FrameResult) -> Image:
+def draw_result(image: Image, result: FrameResult, detect_every: int = 1) -> Image:
     """A copy of the frame with its instances drawn in.
 
-    An instance detected in this frame has a solid contour and a filled plate; one carried over from earlier frames has
-    a fainter mask, a dashed contour and an outlined plate. An instance whose mask is empty shows its box.
+    An instance detected in the last key frame, which is this one where every frame is, has a solid contour and a filled
+    plate; one that was missed there and is carried over from earlier frames has a fainter mask, a dashed contour and an
+    outlined plate. An instance whose mask is empty shows its box.
 
     Args:
         image: (H, W, 3) uint8 BGR, the frame the result belongs to.
         result: its instances.
+        detect_every: every how many frames the detector looked, see `RunOptions`.
     """
     canvas = image.copy()
     height, width = image.shape[:2]
     line = max(1, round(min(height, width) / 400))
     colors = [identity_color(identity) for identity in result.ids.tolist()]
-    propagated = [origin == "propagated" for origin in result.origins]
+    # Between key frames everything is propagated; shown as such, a video would flicker.
+    missed = [age >= detect_every for age in result.ages.tolist()]
     # Large masks first, so that small ones in front of them stay visible.
     for row in sorted(range(len(result)), key=lambda row: -result.patches[row].pixels.size):
-        opacity = PROPAGATED_OPACITY if propagated[row] else DETECTED_OPACITY
+        opacity = PROPAGATED_OPACITY if missed[row] else DETECTED_OPACITY
         _tint(canvas, result.patches[row], colors[row], opacity)
-        _outline(canvas, _contours(result, row), colors[row], line, is_dashed=propagated[row])
-    _draw_plates(canvas, result, colors, propagated)
+        _outline(canvas, _contours(result, row), colors[row], line, is_dashed=missed[row])
+    _draw_plates(canvas, result, colors, missed)
     return canvas
 
 
@@ -76,7 +79,7 @@ def _outline(canvas: Image, contours: list[np.ndarray], color: Color, line: int,
     cv2.polylines(canvas, contours, not is_dashed, color, line, cv2.LINE_AA)
 
 
-def _draw_plates(canvas: Image, result: FrameResult, colors: list[Color], propagated: list[bool]) -> None:
+def _draw_plates(canvas: Image, result: FrameResult, colors: list[Color], missed: list[bool]) -> None:
     height, width = canvas.shape[:2]
     style = PlateStyle.for_frame(height, width)
     texts = [f"{identity} {label} {score:.2f}" for identity, label, score
@@ -86,7 +89,7 @@ def _draw_plates(canvas: Image, result: FrameResult, colors: list[Color], propag
                           (width, height))
     # The best one is placed first and drawn last: where plates must overlap, it lies on top.
     for row, place in reversed(list(zip(rows, places, strict=True))):
-        draw_plate(canvas, place, texts[row], colors[row], style, is_outlined=propagated[row])
+        draw_plate(canvas, place, texts[row], colors[row], style, is_outlined=missed[row])
 
 
 def _anchor(result: FrameResult, row: int) -> Rectangle:

@@ -90,7 +90,8 @@ class RunWriter:
         self.num_frames += 1
         if self._draw:
             with stage("draw"):
-                image = draw_result(frame.image, result.select(result.scores >= self._draw_threshold))
+                image = draw_result(frame.image, result.select(result.scores >= self._draw_threshold),
+                                    self._model.options.detect_every)
             with stage("encode"):
                 self._write_image(image, frame.time_s)
 

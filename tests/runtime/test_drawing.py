@@ -62,6 +62,17 @@ def test_propagated_instances_look_different() -> None:
     assert 0.2 < solid_share(2) < 0.6
 
 
+def test_between_key_frames_instances_look_detected_until_one_misses_them() -> None:
+    image = np.full((360, 640, 3), 90, np.uint8)
+
+    def drawn(age: int, detect_every: int) -> np.ndarray:
+        return draw_result(image, frame_result([(0.5, 0.5, 0.3)], ids=[0], ages=[age]), detect_every)
+
+    assert np.array_equal(drawn(2, 3), drawn(0, 1))
+    assert np.array_equal(drawn(3, 3), drawn(1, 1))
+    assert not np.array_equal(drawn(2, 3), drawn(3, 3))
+
+
 def test_a_small_mask_is_drawn_over_a_large_one() -> None:
     image = np.full((360, 640, 3), 90, np.uint8)
     discs = [(0.5, 0.5, 0.08), (0.5, 0.5, 0.4)]
