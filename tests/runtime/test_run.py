@@ -64,7 +64,7 @@ def test_results_keep_what_is_not_drawn(bundle: Path, clip: Path, tmp_path: Path
                                         monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[list[int]] = []
 
-    def note(image: Any, result: Any) -> Any:
+    def note(image: Any, result: Any, _detect_every: int) -> Any:
         drawn.append(result.ids.tolist())
         return image
 
