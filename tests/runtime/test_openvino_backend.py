@@ -3,9 +3,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import pytest
 from tiny_bundles import describe
+
+from stmask_deploy.errors import DeviceError
+from stmask_deploy.runtime import openvino_backend
+from stmask_deploy.runtime.backends import open_backend
 
 SCRIPT = """
 import os, signal, sys
@@ -29,3 +36,13 @@ def test_ctrl_c_works_after_models_were_dropped_in_any_order(bundle: Path, tmp_p
     done = subprocess.run([sys.executable, "-c", SCRIPT, *graphs], cwd=tmp_path, capture_output=True, text=True,
                           timeout=120)
     assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("f32", 0), ("bf16", 1)])
+def test_deformable_convolution_is_expanded_for_bf16_alone(bundle: Path, monkeypatch: pytest.MonkeyPatch,
+                                                           precision: str, expected: int) -> None:
+    expanded: list[Any] = []
+    monkeypatch.setattr(openvino_backend, "expand_deformable", expanded.append)
+    with suppress(DeviceError):  # a CPU without bf16 says so afterwards
+        open_backend("openvino", describe().graph_path(bundle, "frame", "openvino"), device="cpu", precision=precision)
+    assert len(expanded) == expected

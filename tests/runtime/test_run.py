@@ -74,6 +74,20 @@ def test_results_keep_what_is_not_drawn(bundle: Path, clip: Path, tmp_path: Path
     assert all(len(frame["instances"]) == 3 for frame in read_results(tmp_path / "out" / "results.jsonl").frames)
 
 
+def test_drawing_is_told_how_often_the_detector_looks(bundle: Path, clip: Path, tmp_path: Path,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+
+    def note(image: Any, _result: Any, detect_every: int) -> Any:
+        told.append(detect_every)
+        return image
+
+    monkeypatch.setattr(run_writer, "draw_result", note)
+    with open_source(clip) as opened:
+        run_video(load(bundle, detect_every=2), opened, tmp_path / "out")
+    assert told == [2] * len(BRIGHTNESSES)
+
+
 def test_no_video(bundle: Path, clip: Path, tmp_path: Path) -> None:
     summary = run(bundle, clip, tmp_path / "out", draw=False)
     assert [path.name for path in summary.files] == ["results.jsonl", "results.json"]
