@@ -1,8 +1,8 @@
 """`stmask-run`: a video in, masks with identities out."""
 from __future__ import annotations
 
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stmask_deploy import __version__
-from stmask_deploy.console import Command, is_verbose
-from stmask_deploy.errors import EXIT_DAMAGED_INPUT, EXIT_INTERRUPTED, InputError, StmaskError
+from stmask_deploy.console import Command
+from stmask_deploy.errors import EXIT_DAMAGED_INPUT, EXIT_INTERRUPTED, InputError
+
+from .messages import tell_failure, tell_limits, tell_setup, tell_summary
 
 if TYPE_CHECKING:
+    from .frame_source import FrameSource
+    from .interrupt import InterruptFlag
     from .model import Model
     from .run import RunSummary
 
@@ -85,98 +89,99 @@ counts.
 @click.option("--mode", type=click.Choice(["auto", "latency", "throughput"]), default="auto",
               help="throughput: several frames in flight; latency: each frame at once, nothing ahead; the results are "
                    "the same. auto: latency for cameras and single images.")
+@click.option("--parallel", type=click.IntRange(min=1), default=1, metavar="N",
+              help="Sources that run at the same time, where there are several.")
 @click.option("--image-fps", type=float, default=30.0, help="Frames a second that the images of a folder stand for.")
 @click.version_option(__version__, prog_name="stmask-run")
 @click.pass_context
 def main(ctx: click.Context, /, sources: Sequence[str], bundle: Path | None, output: Path | None, overwrite: bool,
          backend: str, device: str, precision: str, threads: int | None, cache: Path | None, no_video: bool,
-         draw_conf: float, max_frames: int | None, mode: str, image_fps: float, **options: Any) -> None:
+         draw_conf: float, max_frames: int | None, mode: str, parallel: int, image_fps: float,
+         **options: Any) -> None:
     """Find, segment and track the objects of SOURCE with an exported model.
 
     SOURCE is a video file, a folder of images, a single image, or the number of a camera. Written are results.jsonl (a
     line a frame, there while it runs), results.json (YouTube-VIS result list) and video.mp4 (annotated). Several are
-    run one after another by one model; one that fails leaves the others their results.
+    run by one model, one after another or --parallel; one that fails leaves the others their results.
     """
     from .model import load
+    from .run import run_video
 
     _apply_no_temporal(options)
+    if parallel > len(sources):
+        raise InputError(f"--parallel {parallel} needs at least {parallel} sources, given: {len(sources)}")
     open_model = partial(load, bundle, backend, device, precision, threads, cache=cache, **options)
-    run = partial(_run_source, image_fps=image_fps, draw=not no_video, draw_threshold=draw_conf, max_frames=max_frames,
-                  overwrite=overwrite, mode=mode, show_progress=True)
+    opened = partial(_opened, image_fps=image_fps, overwrite=overwrite)
+    run = partial(run_video, draw=not no_video, draw_threshold=draw_conf, max_frames=max_frames, overwrite=overwrite,
+                  mode=mode, show_progress=parallel == 1)
     if len(sources) > 1:
-        ctx.exit(_run_several(ctx, sources, open_model(), output, run))
-    summary = run(sources[0], open_model, lambda name: output or Path("runs") / name, _tell_setup)
-    _tell_summary(summary)
+        ctx.exit(_run_several(ctx, sources, parallel, open_model(), output or Path("runs"), opened, run))
+    with opened(sources[0], lambda name: output or Path("runs") / name) as (source, folder):
+        model = open_model()  # last: it may take a while
+        model.reset(source.is_live)
+        tell_setup(model, source.is_live)
+        summary = run(model, source, folder)
+    tell_summary(summary)
     ctx.exit(_exit_code(summary))
 
 
-def _run_source(source: str, open_model: Callable[[], Model], folder_for: Callable[[str], Path],
-                tell: Callable[[Model, bool], None], *, image_fps: float, overwrite: bool,
-                **settings: Any) -> RunSummary:
-    """Run one source into `folder_for` its name; the model, which may take a while to load, is opened last."""
+@contextmanager
+def _opened(name: str, folder_for: Callable[[str], Path], *, image_fps: float,
+            overwrite: bool) -> Iterator[tuple[FrameSource, Path]]:
+    """A source, and the folder for its results, which may be used."""
     from .output_folder import OutputFolder, folder_name
-    from .run import run_video
     from .sources import open_source
 
-    with open_source(source, image_fps=image_fps) as opened:
-        folder = folder_for(folder_name(opened))
+    with open_source(name, image_fps=image_fps) as source:
+        folder = folder_for(folder_name(source))
         OutputFolder(folder).check(overwrite)
-        model = open_model()
-        model.reset(opened.is_live)
-        tell(model, opened.is_live)
-        return run_video(model, opened, folder, overwrite=overwrite, **settings)
+        yield source, folder
 
 
-def _run_several(ctx: click.Context, sources: Sequence[str], model: Model, output: Path | None,
+def _run_several(ctx: click.Context, sources: Sequence[str], parallel: int, model: Model, output: Path,
+                 opened: Callable[..., AbstractContextManager[tuple[FrameSource, Path]]],
                  run: Callable[..., RunSummary]) -> int:
-    """Run sources one after another, past those that fail; gives the exit code of the first failure."""
+    """Run sources on one model, past those that fail; gives the exit code of the first that did."""
+    from .output_folder import untaken
+    from .several import Job, run_several
+
     taken: set[str] = set()
-    failures: dict[str, int] = {}
-    damaged = False
 
-    def folder_for(name: str) -> Path:
-        return (output or Path("runs")) / _untaken(name, taken)
+    def prepare(name: str) -> Job:
+        with ExitStack() as stack:
+            source, folder = stack.enter_context(opened(name, lambda stem: output / untaken(stem, taken)))
+            if source.is_live and parallel < len(sources):
+                raise InputError("a camera has no end, so the sources behind it would never be run: run it alone, or "
+                                 f"all of them at the same time with --parallel {len(sources)}")
+            kept = stack.pop_all()
+        fork = model.fork()
+        if source.is_live:
+            fork.reset(is_live=True)
+            tell_limits(fork, is_live=True)
 
-    def refuse_live(_: Model, is_live: bool) -> None:
-        if is_live:
-            raise InputError("a camera has no end, so the next source would never be run: run it alone")
+        def job(interrupt: InterruptFlag) -> RunSummary:
+            with kept:
+                return run(fork, source, folder, interrupt=interrupt)
 
-    _tell_setup(model, is_live=False)
-    for source in sources:
-        try:
-            summary = run(source, lambda: model, folder_for, refuse_live)
-        except Exception as error:  # whatever it is, the other sources get their results
-            failures.setdefault(source, _tell_failure(ctx, source, error))
-            continue
-        _tell_summary(summary, f"{source}: ")
-        damaged |= summary.damage.is_damaged
-        if summary.is_interrupted:
-            return EXIT_INTERRUPTED
+        return job
+
+    tell_setup(model, is_live=False)
+    failures: dict[int, int] = {}  # position of a source: exit code
+    codes: set[int] = set()
+    num_ended = 0
+    for outcome in run_several(sources, prepare, parallel):
+        num_ended += 1
+        if isinstance(outcome.result, Exception):
+            failures[outcome.position] = tell_failure(ctx, outcome.source, outcome.result)
+        else:
+            tell_summary(outcome.result, f"{outcome.source}: ")
+            codes.add(_exit_code(outcome.result))
     if failures:
-        click.echo(f"{len(failures)} of {len(sources)} sources failed: {', '.join(failures)}", err=True)
-        return next(iter(failures.values()))
-    return EXIT_DAMAGED_INPUT if damaged else 0
-
-
-def _untaken(name: str, taken: set[str]) -> str:
-    """`name`, or where another source has it name-2, name-3 and so on; it is taken then."""
-    chosen, number = name, 1
-    while chosen in taken:
-        number += 1
-        chosen = f"{name}-{number}"
-    taken.add(chosen)
-    return chosen
-
-
-def _tell_failure(ctx: click.Context, source: str, error: Exception) -> int:
-    """One line on standard error, with -v the traceback before it; gives the exit code."""
-    if is_verbose(ctx):
-        click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
-    code, text = 1, f"{type(error).__name__}: {' '.join(str(error).split())}"
-    if isinstance(error, StmaskError):
-        code, text = error.exit_code, str(error)
-    click.echo(f"error: {text}" if text.startswith(source) else f"error: {source}: {text}", err=True)
-    return code
+        names = ", ".join(dict.fromkeys(sources[position] for position in sorted(failures)))
+        click.echo(f"{len(failures)} of {len(sources)} sources failed: {names}", err=True)
+    if EXIT_INTERRUPTED in codes or num_ended < len(sources):
+        return EXIT_INTERRUPTED
+    return failures[min(failures)] if failures else max(codes)
 
 
 def _exit_code(summary: RunSummary) -> int:
@@ -190,29 +195,3 @@ def _apply_no_temporal(options: dict[str, Any]) -> None:
         if options["tracker"] not in (None, "frame"):
             raise InputError(f"--no-temporal and --tracker {options['tracker']} exclude each other")
         options["tracker"] = "frame"
-
-
-def _tell_setup(model: Model, is_live: bool) -> None:
-    options = model.options
-    click.echo(f"{model.description.model.variant} ({model.description.checkpoint_name}) on {model.device}; "
-               f"tracker {options.tracker}, nms {options.nms}", err=True)
-    if options.memory_note:
-        click.echo(options.memory_note, err=True)
-    if is_live:
-        click.echo("no results.json for a camera: it would have to hold the whole video; results.jsonl has all of it",
-                   err=True)
-
-
-def _tell_summary(summary: RunSummary, of: str = "") -> None:
-    click.echo(f"{of}{summary.frames} frames in {summary.seconds:.1f} s ({summary.fps:.2f} frames/s), "
-               f"{summary.identities} identities")
-    for path in summary.files:
-        click.echo(str(path))
-    if summary.lost_candidates:
-        click.echo(f"warning: {of}{summary.lost_candidates} candidates had no place in the frame graph's rows and were "
-                   "lost; export with more --max-candidates, or raise --conf", err=True)
-    if summary.damage.is_damaged:
-        click.echo(f"warning: {of}the input is damaged: {summary.damage}; the results are complete for what was read",
-                   err=True)
-    if summary.is_interrupted:
-        click.echo(f"interrupted: {of}the results hold every frame up to here", err=True)

@@ -71,3 +71,13 @@ def folder_name(source: FrameSource) -> str:
     """The name of the source, without suffix and spaces."""
     name = Path(source.name).stem if source.kind in ("video", "image") else source.name
     return name.replace(" ", "-")
+
+
+def untaken(name: str, taken: set[str]) -> str:
+    """`name`, or where another source has it name-2, name-3 and so on; it is taken then."""
+    chosen, number = name, 1
+    while chosen in taken:
+        number += 1
+        chosen = f"{name}-{number}"
+    taken.add(chosen)
+    return chosen

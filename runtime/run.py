@@ -36,7 +36,7 @@ class RunSummary:
 
 def run_video(model: Model, source: FrameSource, folder: Path, *, draw: bool = True,
               draw_threshold: float = DRAW_THRESHOLD, max_frames: int | None = None, overwrite: bool = False,
-              show_progress: bool = False, mode: str = "auto") -> RunSummary:
+              show_progress: bool = False, mode: str = "auto", interrupt: InterruptFlag | None = None) -> RunSummary:
     """Run a source and write results.jsonl, results.json and an annotated video (or picture) into `folder`.
 
     The files are written in the thread of the caller, in mode throughput while others work on the frames that follow.
@@ -51,6 +51,7 @@ def run_video(model: Model, source: FrameSource, folder: Path, *, draw: bool = T
         overwrite: replace the results of an earlier run.
         show_progress: draw a progress line, where standard error is a terminal.
         mode: see `Model.track`; the files are the same.
+        interrupt: ends the run after the frame in hand once it is set; by default Ctrl-C does.
 
     Raises:
         InputError: the source turns out to be unreadable, or `mode` is not known.
@@ -61,7 +62,8 @@ def run_video(model: Model, source: FrameSource, folder: Path, *, draw: bool = T
     start = time.perf_counter()
     model.reset(source.is_live)  # decides the options that the results' header tells
     total = min((count for count in (source.num_frames, max_frames) if count is not None), default=None)
-    with InterruptFlag() as interrupt, RunWriter(model, source, output, draw, draw_threshold) as writer:
+    with nullcontext(interrupt) if interrupt else InterruptFlag() as interrupt, \
+            RunWriter(model, source, output, draw, draw_threshold) as writer:
         with Progress(total) if show_progress else nullcontext() as progress, \
                 closing(model.track_frames(source, max_frames=max_frames, mode=mode)) as frames:
             for tracked in frames:

@@ -35,6 +35,11 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_clip(tmp_path_factory.mktemp("clip") / "street.mp4", 8)
 
 
+@pytest.fixture(scope="module")
+def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clip") / "long.mp4", 3000)
+
+
 def call(*args: Any) -> Result:
     return CliRunner().invoke(main, [str(arg) for arg in args])
 
@@ -53,9 +58,9 @@ def test_a_run_without_torch_and_onnx(bundle: Path, clip: Path, tmp_path: Path, 
     assert len(json.loads((out / "results.json").read_text())) == 3
 
 
-def test_ctrl_c_leaves_readable_results(bundle: Path, tmp_path: Path) -> None:
-    clip, out = write_clip(tmp_path / "long.mp4", 3000), tmp_path / "out"
-    process = subprocess.Popen([sys.executable, "-c", RUN_WITHOUT_TORCH, clip, "-m", bundle, "-o", out],
+def test_ctrl_c_leaves_readable_results(bundle: Path, long_clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = subprocess.Popen([sys.executable, "-c", RUN_WITHOUT_TORCH, long_clip, "-m", bundle, "-o", out],
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     results = out / "results.jsonl"
     deadline = time.monotonic() + 60
@@ -71,6 +76,24 @@ def test_ctrl_c_leaves_readable_results(bundle: Path, tmp_path: Path) -> None:
     assert f"{len(found.frames)} frames" in stdout
     with av.open(str(out / "video.mp4")) as video:
         assert len(list(video.decode(video=0))) == len(found.frames)
+
+
+@pytest.mark.parametrize("mode", ["latency", "throughput"])
+def test_a_second_ctrl_c_ends_at_once(bundle: Path, long_clip: Path, tmp_path: Path, mode: str) -> None:
+    out = tmp_path / "out"
+    process = subprocess.Popen([sys.executable, "-c", RUN_WITHOUT_TORCH, long_clip, "-m", bundle, "-o", out,
+                                "--mode", mode], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    results = out / "results.jsonl"
+    deadline = time.monotonic() + 60
+    while not (results.exists() and results.read_bytes().count(b"\n") > 5):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.005)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in stderr, stderr
+    assert len(read_results(results).frames) > 4  # whatever was cut short, what was written is readable
 
 
 def test_options_reach_the_run(bundle: Path, clip: Path, tmp_path: Path) -> None:
@@ -170,11 +193,13 @@ def test_damaged_input_is_exit_code_3(bundle: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "results.json").exists()
 
 
-def test_several_sources_have_the_results_of_single_runs(bundle: Path, clip: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [(), ("--parallel", 2), ("--parallel", 2, "--mode", "latency")])
+def test_several_sources_have_the_results_of_single_runs(bundle: Path, clip: Path, tmp_path: Path,
+                                                         options: tuple[Any, ...]) -> None:
     other = write_clip(tmp_path / "park.mp4", 5)
     for source, name in ((clip, "street"), (other, "park")):
         assert call(source, "-m", bundle, "-o", tmp_path / "alone" / name).exit_code == 0
-    result = call(clip, other, "-m", bundle, "-o", tmp_path / "out")
+    result = call(clip, other, "-m", bundle, "-o", tmp_path / "out", *options)
     assert result.exit_code == 0, result.output
     assert f"{clip}: 8 frames in" in result.stdout and f"{other}: 5 frames in" in result.stdout
     assert result.stderr.count("ONNX Runtime") == 1  # one model
@@ -230,8 +255,44 @@ def test_a_camera_among_several_sources_is_refused(bundle: Path, clip: Path, tmp
     from stmask_deploy.runtime.frame_source import FrameSource
 
     monkeypatch.setattr(FrameSource, "is_live", True)
-    result = call(clip, clip, "-m", bundle, "-o", tmp_path / "out")
-    assert result.exit_code == 2 and "run it alone" in result.stderr
+    result = call(clip, clip, clip, "-m", bundle, "-o", tmp_path / "out", "--parallel", 2)
+    assert result.exit_code == 2 and "at the same time with --parallel 3" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_cameras_at_the_same_time(bundle: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stmask_deploy.runtime.frame_source import FrameSource
+
+    monkeypatch.setattr(FrameSource, "is_live", True)
+    result = call(clip, clip, "-m", bundle, "-o", tmp_path, "--parallel", 2)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("bounded memory") == result.stderr.count("no results.json") == 2
+    for name in ("street", "street-2"):
+        assert sorted(path.name for path in (tmp_path / name).iterdir()) == ["results.jsonl", "video.mp4"]
+
+
+def test_more_at_the_same_time_than_there_are(bundle: Path, clip: Path, tmp_path: Path) -> None:
+    result = call(clip, "-m", bundle, "-o", tmp_path / "out", "--parallel", 2)
+    assert (result.exit_code, result.stderr) == (2, "error: --parallel 2 needs at least 2 sources, given: 1\n")
+
+
+def test_ctrl_c_completes_all_that_run(bundle: Path, long_clip: Path, tmp_path: Path) -> None:
+    clips = [long_clip] * 3
+    process = subprocess.Popen([sys.executable, "-c", RUN_WITHOUT_TORCH, *clips, "-m", bundle, "-o", tmp_path / "out",
+                                "--parallel", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    results = [tmp_path / "out" / name / "results.jsonl" for name in ("long", "long-2")]
+    deadline = time.monotonic() + 60
+    while not all(path.exists() and path.read_bytes().count(b"\n") > 3 for path in results):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert told.count("interrupted: ") == 2 and "Traceback" not in told
+    for path in results:
+        end = read_results(path).end
+        assert end is not None and end["interrupted"] is True
+    assert not (tmp_path / "out" / "long-3").exists()
 
 
 def test_lost_candidates_are_told(clip: Path, tmp_path: Path) -> None:

@@ -1,0 +1,58 @@
+"""What `stmask-run` tells its user."""
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING
+
+import click
+
+from stmask_deploy.console import is_verbose
+from stmask_deploy.errors import StmaskError
+
+if TYPE_CHECKING:
+    from .model import Model
+    from .run import RunSummary
+
+
+def tell_setup(model: Model, is_live: bool) -> None:
+    """On standard error: which network runs, and where; and `tell_limits`."""
+    options = model.options
+    click.echo(f"{model.description.model.variant} ({model.description.checkpoint_name}) on {model.device}; "
+               f"tracker {options.tracker}, nms {options.nms}", err=True)
+    tell_limits(model, is_live)
+
+
+def tell_limits(model: Model, is_live: bool) -> None:
+    """On standard error: what a run without an end does without."""
+    if model.options.memory_note:
+        click.echo(model.options.memory_note, err=True)
+    if is_live:
+        click.echo("no results.json for a camera: it would have to hold the whole video; results.jsonl has all of it",
+                   err=True)
+
+
+def tell_summary(summary: RunSummary, of: str = "") -> None:
+    """Frames and files on standard output, warnings on standard error; `of` is put before what is told."""
+    click.echo(f"{of}{summary.frames} frames in {summary.seconds:.1f} s ({summary.fps:.2f} frames/s), "
+               f"{summary.identities} identities")
+    for path in summary.files:
+        click.echo(str(path))
+    if summary.lost_candidates:
+        click.echo(f"warning: {of}{summary.lost_candidates} candidates had no place in the frame graph's rows and were "
+                   "lost; export with more --max-candidates, or raise --conf", err=True)
+    if summary.damage.is_damaged:
+        click.echo(f"warning: {of}the input is damaged: {summary.damage}; the results are complete for what was read",
+                   err=True)
+    if summary.is_interrupted:
+        click.echo(f"interrupted: {of}the results hold every frame up to here", err=True)
+
+
+def tell_failure(ctx: click.Context, source: str, error: Exception) -> int:
+    """One line on standard error, with -v the traceback before it; gives the exit code."""
+    if is_verbose(ctx):
+        click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+    code, text = 1, f"{type(error).__name__}: {' '.join(str(error).split())}"
+    if isinstance(error, StmaskError):
+        code, text = error.exit_code, str(error)
+    click.echo(f"error: {text}" if text.startswith(source) else f"error: {source}: {text}", err=True)
+    return code
