@@ -3,9 +3,11 @@
     stmask-synth synth
     python benchmarks/ablation.py --data synth --out runs/ablation
 
-Each row is the demo recipe with other components at a smaller budget, trained once a seed with `stmask-train`. Runs
-that are complete are not repeated, so the command can be interrupted. The table holds means and half the spread over
-the seeds.
+Each row is the demo recipe with other components at a smaller budget, trained once a seed with `stmask-train`. As the
+paper starts from YOLACT trained on COCO, every row starts from the same trained trunk (backbone, FPN and prototype
+network, of the demo model); heads and TemporalNet start anew. Runs that are complete are not repeated, so the command
+can be interrupted, and processes with other `--seeds` can work side by side into one folder. The table holds means and
+half the spread over the seeds.
 """
 from __future__ import annotations
 
@@ -25,14 +27,20 @@ from accuracy import measure, open_dataset
 
 from stmask_deploy.bench.machine import describe_machine, library_versions
 from stmask_deploy.errors import StmaskError
-from stmask_deploy.models.checkpoint import load_checkpoint
+from stmask_deploy.models.checkpoint import Checkpoint, load_checkpoint
 from stmask_deploy.models.inference import anchor_shapes
-from stmask_deploy.training.recipe import read_recipe
+from stmask_deploy.pretrained import demo_checkpoint
+from stmask_deploy.training.options import TrainingOptions
+from stmask_deploy.training.recipe import Recipe, read_recipe
+from stmask_deploy.training.snapshot import write_model
+from stmask_deploy.training.weights import from_scratch
 
 SQUARE = ((3, 3), (3, 3), (3, 3))
 SMALL = ((3, 3), (3, 2), (2, 3))
 LARGE = ((3, 3), (3, 5), (5, 3))
 BRANCHES = ("class", "mask", "track")
+TRUNK = ("backbone.", "fpn.", "proto_net.")
+AVERAGED = 0.25  # share of the iterations that the moving average of the weights looks back, as in the demo recipe
 SPLITS = ("val", "hard")
 SCORES = ("ap", "ap50", "ap75")
 
@@ -91,18 +99,21 @@ TABLES = {
 @click.option("--seeds", default="0,1", show_default=True, help="One run each.")
 @click.option("--iterations", type=click.IntRange(min=1), default=1200, show_default=True)
 @click.option("--pairs", type=click.IntRange(min=1), default=4, show_default=True, help="Pairs of frames a step.")
+@click.option("--trunk", "trunk_file", type=click.Path(exists=True, path_type=Path), default=demo_checkpoint(),
+              help="Checkpoint of the demo recipe's network to start from.  [default: the demo model]")
 @click.option("--only", multiple=True, type=click.Choice([row.name for row in ROWS]), help="Rows.  [default: all]")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
-def main(data: Path, out: Path, seeds: str, iterations: int, pairs: int, only: tuple[str, ...],
+def main(data: Path, out: Path, seeds: str, iterations: int, pairs: int, trunk_file: Path, only: tuple[str, ...],
          threads: int | None) -> None:
     """Train and evaluate all rows; the table is written anew after each."""
     out.mkdir(parents=True, exist_ok=True)
-    budget = {"iterations": iterations, "pairs_per_batch": pairs}
+    trunk = load_checkpoint(trunk_file)
+    budget = {"iterations": iterations, "pairs_per_batch": pairs, "trunk_sha256": trunk.sha256}
     results: list[dict[str, Any]] = []
     for seed in map(int, seeds.split(",")):
         for row in ROWS:
             if not only or row.name in only:
-                results.append(run(row, seed, budget, data, out, threads))
+                results.append(run(row, seed, budget, trunk, data, out, threads))
                 report = {"machine": describe_machine(), "versions": library_versions(), "budget": budget,
                           "runs": results}
                 (out / "ablation.json").write_text(json.dumps(report, indent=1) + "\n")
@@ -110,7 +121,8 @@ def main(data: Path, out: Path, seeds: str, iterations: int, pairs: int, only: t
     click.echo(tables(results))
 
 
-def run(row: Row, seed: int, budget: Mapping[str, int], data: Path, out: Path, threads: int | None) -> dict[str, Any]:
+def run(row: Row, seed: int, budget: Mapping[str, Any], trunk: Checkpoint, data: Path, out: Path,
+        threads: int | None) -> dict[str, Any]:
     """Train and evaluate one row with one seed, unless that was done with the same budget."""
     folder = out / f"{row.name.replace(' ', '_').replace(':', '').replace('/', '')}_{seed}"
     done = folder / "result.json"
@@ -118,13 +130,17 @@ def run(row: Row, seed: int, budget: Mapping[str, int], data: Path, out: Path, t
         result: dict[str, Any] = json.loads(done.read_text())
         if result["budget"] == budget:
             return result
-    recipe = read_recipe("demo")
-    options = {**recipe.options.to_dict(), **budget, "seed": seed, "validate_every": budget["iterations"]}
-    folder.mkdir(parents=True, exist_ok=True)
-    recipe_file = folder / "recipe.json"
-    recipe_file.write_text(json.dumps({"model": row.model(recipe.model), "training": options}, indent=1))
+    iterations = budget["iterations"]
+    options = {**read_recipe("demo").options.to_dict(), "iterations": iterations, "seed": seed,
+               "pairs_per_batch": budget["pairs_per_batch"], "validate_every": iterations,
+               "ema_decay": 1 - 1 / max(1, AVERAGED * iterations)}
+    start = folder / "start"
+    start.mkdir(parents=True, exist_ok=True)
+    recipe_file = start / "recipe.json"
+    recipe_file.write_text(json.dumps({"training": options}, indent=1))
+    checkpoint = write_start(row, seed, trunk, start)
     command = [sys.executable, "-m", "stmask_deploy.training", str(data / "train" / "instances.json"),
-               "-o", str(folder), "--recipe", str(recipe_file), "--overwrite"]
+               "-o", str(folder), "--recipe", str(recipe_file), "--from", str(checkpoint), "--overwrite"]
     if threads is not None:
         command += ["--threads", str(threads)]
     click.echo(f"{row.name}, seed {seed}")
@@ -138,6 +154,15 @@ def run(row: Row, seed: int, budget: Mapping[str, int], data: Path, out: Path, t
     result = {"row": row.name, "seed": seed, "budget": dict(budget), "scores": scores}
     done.write_text(json.dumps(result, indent=1) + "\n")
     return result
+
+
+def write_start(row: Row, seed: int, trunk: Checkpoint, folder: Path) -> Path:
+    """The checkpoint that a run starts from: the row's network, new but for its trunk."""
+    config = Recipe(row.model(read_recipe("demo").model), TrainingOptions()).config(trunk.config.class_names)
+    model = from_scratch(config, seed)
+    model.load_state_dict({**model.state_dict(), **{name: value for name, value in trunk.state.items()
+                                                    if name.startswith(TRUNK)}})
+    return write_model(folder, model, config)
 
 
 def tables(results: Sequence[Mapping[str, Any]]) -> str:

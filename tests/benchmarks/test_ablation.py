@@ -8,10 +8,13 @@ from typing import Any
 import ablation
 import numpy as np
 import pytest
+import torch
 from ablation import ROWS, TABLES, Row, tables
 
+from stmask_deploy.models.checkpoint import load_checkpoint
 from stmask_deploy.models.inference import infer_config
 from stmask_deploy.models.stmask import build_stmask
+from stmask_deploy.pretrained import demo_checkpoint
 from stmask_deploy.training.recipe import Recipe, read_recipe
 
 
@@ -57,9 +60,23 @@ def test_a_complete_run_is_not_repeated(tmp_path: Path, monkeypatch: pytest.Monk
         raise AssertionError("trained again")
 
     monkeypatch.setattr(ablation.subprocess, "run", train)
-    done = {**result("baseline", 0, 30.0), "budget": {"iterations": 5}}
+    done = {**result("baseline", 0, 30.0), "budget": {"iterations": 5, "pairs_per_batch": 1}}
     (tmp_path / "baseline_0").mkdir()
     (tmp_path / "baseline_0" / "result.json").write_text(json.dumps(done))
-    assert ablation.run(ROWS[0], 0, {"iterations": 5}, tmp_path, tmp_path, None) == done
+    trunk, pairs = load_checkpoint(demo_checkpoint()), {"pairs_per_batch": 1}
+    assert ablation.run(ROWS[0], 0, {"iterations": 5, **pairs}, trunk, tmp_path, tmp_path, None) == done
     with pytest.raises(AssertionError, match="trained again"):  # another budget is another run
-        ablation.run(ROWS[0], 0, {"iterations": 6}, tmp_path, tmp_path, None)
+        ablation.run(ROWS[0], 0, {"iterations": 6, **pairs}, trunk, tmp_path, tmp_path, None)
+
+
+@pytest.mark.parametrize("row", [ROWS[0], ROWS[-2]], ids=lambda row: row.name)
+def test_a_run_starts_from_the_trunk_alone(row: Row, tmp_path: Path) -> None:
+    trunk = load_checkpoint(demo_checkpoint())
+    started = load_checkpoint(ablation.write_start(row, 3, trunk, tmp_path))
+    assert started.config.class_names == trunk.config.class_names
+    assert (started.config.temporal is None) == (row.name == "baseline")
+    for name, value in started.state.items():
+        belongs = name.split(".")[0] in ("backbone", "fpn", "proto_net")
+        is_constant = value.unique().numel() == 1  # biases and counters start alike everywhere
+        assert torch.equal(value, trunk.state[name]) if belongs else (
+            is_constant or name not in trunk.state or not torch.equal(value, trunk.state[name])), name
