@@ -105,7 +105,7 @@ def int8_options(values: dict[str, Any]) -> Any:
               help="The bundle's folder. [default: CHECKPOINT's name and _stmask, beside it]")
 @click.option("--dcn", type=click.Choice(["native", "gridsample"]), default="native", show_default=True,
               help="Deformable convolution as the ONNX operator, or as standard operators for older runtimes.")
-@click.option("--opset", type=int, default=20, show_default=True, help="ONNX operator set, 20 to 22.")
+@click.option("--opset", type=int, default=20, show_default=True, help="ONNX operator set, 20 or 21.")
 @click.option("--openvino/--no-openvino", default=False, help="Write OpenVINO IR too.")
 @click.option("--openvino-weights", type=click.Choice(["f32", "f16"]), default="f32", show_default=True,
               help="Weights of the IR; f16 halves its size.")

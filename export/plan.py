@@ -1,9 +1,11 @@
 """What an export would write, without writing it."""
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
-from stmask_deploy.bundle import BundleDescription
+from stmask_deploy.bundle import FLOAT_GRAPHS, OWN_GRAPHS, BundleDescription
 from stmask_deploy.config import Calibration, ModelConfig
 from stmask_deploy.geometry import level_sizes
 from stmask_deploy.models.stmask import STMask, build_stmask
@@ -47,7 +49,18 @@ def plan_lines(config: ModelConfig, options: ExportOptions) -> list[str]:
         half = 0.5 if options.openvino_weights == "f16" else 1.0
         lines += [f"openvino/{role}.xml, .bin  {_megabytes(model, role) * half:.1f} MB, "
                   f"{options.openvino_weights} weights" for role in description.roles]
-    return lines
+    return [*lines, *_other_precisions(description, options)]
+
+
+def _other_precisions(description: BundleDescription, options: ExportOptions) -> list[str]:
+    """The files beside those of f32."""
+    notes = {"f16": "computes in f16, on GPUs"} if options.half else {}
+    if options.int8 is not None:
+        notes["int8"] = f"computes in int8, calibrated with {options.int8.calibration}"
+    backends = ("onnxruntime",) if options.openvino_weights is None else ("onnxruntime", "openvino")
+    return [f"{description.graph_path(Path(), role, backend, precision)}  {note}"
+            for precision, note in notes.items() for backend in backends if precision in OWN_GRAPHS[backend]
+            for role in description.roles if role not in FLOAT_GRAPHS.get(precision, ())]
 
 
 def graph_shapes(description: BundleDescription) -> dict[str, dict[str, str]]:

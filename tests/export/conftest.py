@@ -31,8 +31,8 @@ def native_bundle(tiny: Checkpoint, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="session")
 def gridsample_bundle(tiny: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Deformable convolution as standard operators, with IR of half-precision weights and graphs of f16."""
+    """Deformable convolution as standard operators, opset 21, with IR of half-precision weights and graphs of f16."""
     folder = tmp_path_factory.mktemp("gridsample") / "bundle"
-    export_checkpoint(tiny, folder, ExportOptions(dcn=Dcn.GRIDSAMPLE, openvino_weights="f16", half=True,
+    export_checkpoint(tiny, folder, ExportOptions(dcn=Dcn.GRIDSAMPLE, opset=21, openvino_weights="f16", half=True,
                                                   max_candidates=60))
     return folder

@@ -18,7 +18,7 @@ _ANY = {F32, F16, I64, BOOL, U8}
 _FLOATS = {F32, F16}
 _NUMBERS = {F32, F16, I64}
 
-# Operator -> types of the first input that have a kernel, for opset 20 to 22.
+# Operator -> types of the first input that have a kernel, for opset 20 and 21.
 CUDA_KERNELS: dict[str, set[int]] = {
     "Add": _NUMBERS, "BatchNormalization": _FLOATS, "Cast": _ANY, "Clip": _NUMBERS | {U8}, "Concat": _ANY,
     "Conv": _FLOATS, "DeformConv": _FLOATS, "Div": _NUMBERS, "Equal": {F32, F16, I64, BOOL}, "Exp": _FLOATS,

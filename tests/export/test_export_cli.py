@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from stmask_deploy.export.cli import main
+from stmask_deploy.pretrained import demo_clip
 
 
 def export(*arguments: object) -> tuple[int, str]:
@@ -31,11 +33,26 @@ def test_the_plan_is_what_is_written(tiny_checkpoint: Path, gridsample_bundle: P
     assert "2 stmask::ModulatedDeformConv" in output and "30 stmask::DeformConv" in output
 
 
+def test_the_plan_names_the_files_of_other_precisions(tiny_checkpoint: Path, gridsample_bundle: Path) -> None:
+    def planned(*options: str) -> set[str]:
+        _, output = export(tiny_checkpoint, "--dry-run", *options)
+        return set(re.findall(r"^(\S+\.(?:onnx|xml))\b", output, re.MULTILINE))
+
+    written = {path.relative_to(gridsample_bundle).as_posix() for path in gridsample_bundle.rglob("*")
+               if path.suffix in (".onnx", ".xml")}
+    assert planned("--openvino", "--half") == written
+    clip = str(demo_clip())
+    int8 = {f"{role}_int8.onnx" for role in ("frame", "temporal")}
+    assert planned("--int8", "--calibration", clip) - planned() == int8
+    assert planned("--openvino", "--int8", "--calibration", clip) - planned("--openvino") == int8 | {
+        f"openvino/{role}_int8.xml" for role in ("frame", "temporal")}
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     (["nowhere.pth"], "does not exist"),
     (["{checkpoint}", "--sha256", "00"], "expected 00"),
     (["{checkpoint}", "--input-size", "360"], "HEIGHTxWIDTH"),
-    (["{checkpoint}", "--opset", "11", "-o", "{folder}/new"], "20, 21, 22"),
+    (["{checkpoint}", "--opset", "11", "-o", "{folder}/new"], "20, 21"),
     (["{checkpoint}", "--classes", "{folder}/two.txt"], "names 2 classes, the checkpoint has 3"),
     (["{checkpoint}", "--dcn", "fast"], "Invalid value"),
 ])

@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 from cuda_kernels import F16, F32, without_kernel
 from onnx import TensorProto, helper, numpy_helper
+from onnx_run import run
 
 from stmask_deploy.bundle import REPORT_FILE, read_description
 from stmask_deploy.errors import InputError
@@ -39,14 +40,6 @@ def feeds_of(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     if "boxes" in feeds:
         feeds["boxes"] = np.sort(feeds["boxes"].reshape(ROWS, 2, 2), axis=1).reshape(ROWS, 4)
     return feeds
-
-
-def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    names = [info.name for info in model.graph.output]
-    return dict(zip(names, session.run(names, feeds), strict=True))
 
 
 def fixed_and_folded(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:

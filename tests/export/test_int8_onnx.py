@@ -6,15 +6,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from clips import write_clip
+from onnx_run import run
 from tiny_networks import TINY
 
 from stmask_deploy.bundle import read_description
 from stmask_deploy.export.calibration import Calibration, record
+from stmask_deploy.export.exporter import ExportOptions, export_graph
 from stmask_deploy.export.int8_layers import float_reason, layer_name
 from stmask_deploy.export.int8_onnx import int8_nodes, quantize_onnx, weight_of
+from stmask_deploy.models.checkpoint import Checkpoint
 from stmask_deploy.pretrained import demo_bundle
 from stmask_deploy.scenes import render_clip
 
@@ -24,13 +26,18 @@ def calibration(native_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -
     return record(native_bundle, write_clip(tmp_path_factory.mktemp("clips") / "clip", 4), 100)
 
 
-@pytest.fixture(scope="module", params=["native", "gridsample"])
-def graphs(request: pytest.FixtureRequest, calibration: Calibration) -> dict[str, tuple[onnx.ModelProto, ...]]:
+@pytest.fixture(scope="module", params=["native", "gridsample", "opset 21, as traced"])
+def graphs(request: pytest.FixtureRequest, tiny: Checkpoint, native_bundle: Path,
+           calibration: Calibration) -> dict[str, tuple[onnx.ModelProto, ...]]:
     """Role -> graph in f32 and in int8."""
-    folder: Path = request.getfixturevalue(f"{request.param}_bundle")
     found = {}
     for role in ("frame", "temporal"):
-        model = onnx.load(folder / f"{role}.onnx")
+        if request.param == "opset 21, as traced":
+            options = ExportOptions(opset=21, simplify=False)
+            model = export_graph(tiny.build(), read_description(native_bundle), role, options)
+        else:
+            folder: Path = request.getfixturevalue(f"{request.param}_bundle")
+            model = onnx.load(folder / f"{role}.onnx")
         found[role] = (model, quantize_onnx(model, role, calibration.feeds[role], TINY)[0])
     return found
 
@@ -127,11 +134,3 @@ def test_only_parameters_count_as_weights(native_bundle: Path) -> None:
     parameters = {one.name for one in model.graph.initializer}
     kinds = {node.op_type for node in model.graph.node if weight_of(node, parameters)}
     assert kinds == {"Conv", "DeformConv"}
-
-
-def run(model: onnx.ModelProto, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    names = [info.name for info in model.graph.output]
-    return dict(zip(names, session.run(names, feed), strict=True))
