@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stmask_deploy import __version__
-from stmask_deploy.console import Command
+from stmask_deploy.console import Command, ignore_interrupts
 from stmask_deploy.errors import EXIT_DAMAGED_INPUT, EXIT_INTERRUPTED, InputError
 
 from .messages import tell_failure, tell_limits, tell_setup, tell_summary
@@ -100,9 +100,10 @@ def main(ctx: click.Context, /, sources: Sequence[str], bundle: Path | None, out
          **options: Any) -> None:
     """Find, segment and track the objects of SOURCE with an exported model.
 
-    SOURCE is a video file, a folder of images, a single image, or the number of a camera. Written are results.jsonl (a
-    line a frame, there while it runs), results.json (YouTube-VIS result list) and video.mp4 (annotated). Several are
-    run by one model, one after another or --parallel; one that fails leaves the others their results.
+    SOURCE is a video file, a folder of images, a single image, or, where no file has that name, the number of a camera.
+    Written are results.jsonl (a line a frame, there while it runs), results.json (YouTube-VIS result list) and
+    video.mp4 (annotated). Several are run by one model, one after another or --parallel; one that fails leaves the
+    others their results.
     """
     from .model import load
     from .run import run_video
@@ -115,14 +116,15 @@ def main(ctx: click.Context, /, sources: Sequence[str], bundle: Path | None, out
     run = partial(run_video, draw=not no_video, draw_threshold=draw_conf, max_frames=max_frames, overwrite=overwrite,
                   mode=mode, show_progress=parallel == 1)
     if len(sources) > 1:
-        ctx.exit(_run_several(ctx, sources, parallel, open_model(), output or Path("runs"), opened, run))
+        _check_cameras(sources, parallel, max_frames)
+        _exit(ctx, _run_several(ctx, sources, parallel, open_model(), output or Path("runs"), opened, run))
     with opened(sources[0], lambda name: output or Path("runs") / name) as (source, folder):
         model = open_model()  # last: it may take a while
         model.reset(source.is_live)
         tell_setup(model, source.is_live)
         summary = run(model, source, folder)
     tell_summary(summary)
-    ctx.exit(_exit_code(summary))
+    _exit(ctx, _exit_code(summary))
 
 
 @contextmanager
@@ -150,14 +152,11 @@ def _run_several(ctx: click.Context, sources: Sequence[str], parallel: int, mode
     def prepare(name: str) -> Job:
         with ExitStack() as stack:
             source, folder = stack.enter_context(opened(name, lambda stem: output / untaken(stem, taken)))
-            if source.is_live and parallel < len(sources):
-                raise InputError("a camera has no end, so the sources behind it would never be run: run it alone, or "
-                                 f"all of them at the same time with --parallel {len(sources)}")
             kept = stack.pop_all()
         fork = model.fork()
         if source.is_live:
             fork.reset(is_live=True)
-            tell_limits(fork, is_live=True)
+            tell_limits(fork, is_live=True, of=f"{name}: ")
 
         def job(interrupt: InterruptFlag) -> RunSummary:
             with kept:
@@ -169,19 +168,36 @@ def _run_several(ctx: click.Context, sources: Sequence[str], parallel: int, mode
     failures: dict[int, int] = {}  # position of a source: exit code
     codes: set[int] = set()
     num_ended = 0
-    for outcome in run_several(sources, prepare, parallel):
-        num_ended += 1
-        if isinstance(outcome.result, Exception):
-            failures[outcome.position] = tell_failure(ctx, outcome.source, outcome.result)
-        else:
-            tell_summary(outcome.result, f"{outcome.source}: ")
-            codes.add(_exit_code(outcome.result))
+    with closing(run_several(sources, prepare, parallel)) as outcomes:
+        for outcome in outcomes:
+            num_ended += 1
+            if isinstance(outcome.result, BaseException):
+                failures[outcome.position] = tell_failure(ctx, outcome.source, outcome.result)
+            else:
+                tell_summary(outcome.result, f"{outcome.source}: ")
+                codes.add(_exit_code(outcome.result))
     if failures:
         names = ", ".join(dict.fromkeys(sources[position] for position in sorted(failures)))
         click.echo(f"{len(failures)} of {len(sources)} sources failed: {names}", err=True)
     if EXIT_INTERRUPTED in codes or num_ended < len(sources):
         return EXIT_INTERRUPTED
     return failures[min(failures)] if failures else max(codes)
+
+
+def _check_cameras(sources: Sequence[str], parallel: int, max_frames: int | None) -> None:
+    """Refuse cameras that would keep others waiting for ever."""
+    from .sources import is_camera
+
+    cameras = [source for source in sources[:-1] if is_camera(source)]
+    if max_frames is None and len(cameras) >= parallel and len(sources) > parallel:
+        raise InputError(f"camera {cameras[0]} has no end, so the sources behind it would never be run: give "
+                         f"--max-frames, or run all at the same time with --parallel {len(sources)}")
+
+
+def _exit(ctx: click.Context, code: int) -> None:
+    if code == EXIT_INTERRUPTED:
+        ignore_interrupts()
+    ctx.exit(code)
 
 
 def _exit_code(summary: RunSummary) -> int:

@@ -22,21 +22,22 @@ def tell_setup(model: Model, is_live: bool) -> None:
     tell_limits(model, is_live)
 
 
-def tell_limits(model: Model, is_live: bool) -> None:
-    """On standard error: what a run without an end does without."""
+def tell_limits(model: Model, is_live: bool, of: str = "") -> None:
+    """On standard error: what a run without an end does without; `of` is put before it."""
     if model.options.memory_note:
-        click.echo(model.options.memory_note, err=True)
+        click.echo(f"{of}{model.options.memory_note}", err=True)
     if is_live:
-        click.echo("no results.json for a camera: it would have to hold the whole video; results.jsonl has all of it",
-                   err=True)
+        click.echo(f"{of}no results.json for a camera: it would have to hold the whole video; results.jsonl has all "
+                   "of it", err=True)
 
 
 def tell_summary(summary: RunSummary, of: str = "") -> None:
     """Frames and files on standard output, warnings on standard error; `of` is put before what is told."""
+    of = click.format_filename(of)
     click.echo(f"{of}{summary.frames} frames in {summary.seconds:.1f} s ({summary.fps:.2f} frames/s), "
                f"{summary.identities} identities")
     for path in summary.files:
-        click.echo(str(path))
+        click.echo(click.format_filename(path))
     if summary.lost_candidates:
         click.echo(f"warning: {of}{summary.lost_candidates} candidates had no place in the frame graph's rows and were "
                    "lost; export with more --max-candidates, or raise --conf", err=True)
@@ -47,7 +48,7 @@ def tell_summary(summary: RunSummary, of: str = "") -> None:
         click.echo(f"interrupted: {of}the results hold every frame up to here", err=True)
 
 
-def tell_failure(ctx: click.Context, source: str, error: Exception) -> int:
+def tell_failure(ctx: click.Context, source: str, error: BaseException) -> int:
     """One line on standard error, with -v the traceback before it; gives the exit code."""
     if is_verbose(ctx):
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)

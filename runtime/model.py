@@ -99,9 +99,12 @@ class Model:
             is_live: the video has no end. Memory is then bounded, unless the options say otherwise.
         """
         self._options = self._asked.resolve(self.description, is_live)
+        self._lost_candidates = 0
+        self._forget()
+
+    def _forget(self) -> None:
         self._pipeline = Pipeline(self._bundle, self._options, self.timer)
         self._next_index = 0
-        self._lost_candidates = 0
 
     def step(self, image: NDArray[np.uint8], time_s: float | None = None) -> FrameResult:
         """Take in the next frame of a video.
@@ -126,6 +129,7 @@ class Model:
         In mode `latency` a frame is read when its result is asked for, and nothing happens in between. In mode
         `throughput` threads work a few frames ahead of the reader; results and their order are the same. The threads
         end with the iterator: when it is read out, closed or dropped. Until then the model must not be used otherwise.
+        Left early, they have tracked frames that the reader never saw, and the model is reset.
 
         Args:
             source: video file, folder of images, image, or camera number.
@@ -149,9 +153,15 @@ class Model:
         The source is not closed. It must not be closed before this generator is read out or closed itself.
         """
         self.reset(source.is_live)
-        run = track_overlapped if is_overlapped(mode, source) else track_in_turn
-        with closing(run(self._pipeline, source, max_frames, self.timer)) as frames:
-            for tracked in frames:
-                self._next_index = tracked.frame.index + 1
-                self._lost_candidates = tracked.lost_candidates
-                yield tracked
+        is_ahead = is_overlapped(mode, source)
+        run = track_overlapped if is_ahead else track_in_turn
+        try:
+            with closing(run(self._pipeline, source, max_frames, self.timer)) as frames:
+                for tracked in frames:
+                    self._next_index = tracked.frame.index + 1
+                    self._lost_candidates = tracked.lost_candidates
+                    yield tracked
+            is_ahead = False
+        finally:
+            if is_ahead:
+                self._forget()

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ class SessionMaker:
 
         Raises:
             InputError: the file is not a graph that this ONNX Runtime loads.
-            DeviceError: ONNX Runtime would use another provider.
+            DeviceError: the provider fails with it, or ONNX Runtime would use another one.
         """
         options = self.ort.SessionOptions()
         options.log_severity_level = 4  # every failure arrives as an exception, with its message
@@ -46,15 +46,21 @@ class SessionMaker:
         providers = provider_options(self.provider, self.precision, self.cache)
         try:
             model = str(self.graph) if outputs is None else keep_outputs(self.graph.read_bytes(), outputs)
-            session = self.ort.InferenceSession(model, options, providers=providers)
+            session = self.ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
         except Exception as error:  # ONNX Runtime's own exception classes have no common base but this
+            if self.provider != CPU:
+                replace(self, provider=CPU).open(outputs, sizes)  # a file that is at fault says so here
+                raise DeviceError(f"{self.graph}: device {WORDS[self.provider].lower()} cannot run it "
+                                  f"({one_line(error)}); check the driver and that its memory is free, or use "
+                                  "device cpu") from error
             raise InputError(f"{self.graph}: ONNX Runtime {self.ort.__version__} cannot load it ({one_line(error)}); "
                              "export the checkpoint again or update onnxruntime") from error
         used = session.get_providers()
         if used[0] != self.provider:
             raise DeviceError(f"device {WORDS[self.provider].lower()} was asked for but ONNX Runtime would use "
                               f"{used[0]}; check the NVIDIA driver, CUDA, cuDNN and TensorRT, or use device cpu")
-        session.disable_fallback()
+        # Kept by ONNX Runtime for that fallback alone: the whole file, for as long as the session lives.
+        session._model_bytes = None
         return session
 
     @property

@@ -34,25 +34,32 @@ class OpenVinoBackend:
                  outputs: Collection[str] | None) -> None:
         ov = _import_library()
         core = _core()
-        plugin, note = _choose_plugin(core, device)
+        plugins = _plugins(core, device, precision)
         model = _read(core, graph)
         if not model.has_rt_info(METADATA_KEY):
             raise InputError(f"{graph} was not exported by this tool (it carries no description); use stmask-export")
         self.metadata = BundleDescription.from_json(model.get_rt_info(METADATA_KEY).astype(str),
                                                     f"the description in {graph}")
-        # Layers in 8 bits are marked in the graph. What else there is takes the device's own choice: bf16 where a CPU
-        # has matrix units for it, which f32 would make the slowest part.
-        arithmetic = _own_precision(core, plugin) if precision == "int8" else precision
-        if plugin == "CPU" and arithmetic == "bf16":
-            expand_deformable(model)
-        self._compile = partial(_compile, ov, core, graph=graph, plugin=plugin, precision=arithmetic, threads=threads,
-                                cache=cache)
-        if outputs is not None:
-            model = _part(model, outputs)
-        compiled = self._compile(model)
+        note = " (chosen by auto)" if device == "auto" else ""
+        for plugin in plugins:
+            # Layers in 8 bits are marked in the graph. What else there is takes the device's own choice: bf16 where a
+            # CPU has matrix units for it, which f32 would make the slowest part.
+            arithmetic = _own_precision(core, plugin) if precision == "int8" else precision
+            if plugin == "CPU" and arithmetic == "bf16":
+                expand_deformable(model)
+            self._compile = partial(_compile, ov, core, graph=graph, plugin=plugin, precision=arithmetic,
+                                    threads=threads, cache=cache)
+            part = model if outputs is None else _part(model, outputs)
+            try:
+                compiled = self._compile(part)
+                break
+            except StmaskError as error:
+                if plugin == plugins[-1]:
+                    raise
+                note = f" ({error})"
         self.inputs: Mapping[str, TensorSpec] = {_name(port): _spec(port) for port in compiled.inputs}
         self.outputs: Mapping[str, TensorSpec] = {_name(port): _spec(port) for port in compiled.outputs}
-        self._model = model
+        self._model = part
         self._parts = {frozenset(self.outputs): _Requests(compiled)}
         self._lock = Lock()
         version = ov.get_version().split("-")[0]
@@ -141,16 +148,16 @@ def _core() -> Any:
     return _import_library().Core()
 
 
-def _choose_plugin(core: Any, device: str) -> tuple[str, str]:
-    """OpenVINO's name of the device, and what there is to say about the choice."""
+def _plugins(core: Any, device: str, precision: str) -> list[str]:
+    """OpenVINO's names of the devices to try, the best first."""
     available = list(core.available_devices)
     gpus = [name for name in available if name.split(".")[0] == "GPU"]
-    if device == "auto":
-        return (gpus or ["CPU"])[0], " (chosen by auto)"
     if device == "cpu":
-        return "CPU", ""
+        return ["CPU"]
+    if device == "auto":
+        return [*([] if precision == "bf16" else gpus[:1]), "CPU"]  # Intel GPUs compute in f32 and f16
     if gpus:
-        return gpus[0], ""
+        return gpus[:1]
     raise DeviceError(f"device gpu is not available in OpenVINO; available: {', '.join(available)}; "
                       "install the Intel GPU driver, or use device cpu")
 
@@ -180,6 +187,9 @@ def _compile(ov: Any, core: Any, model: Any, *, graph: Path, plugin: str, precis
     try:
         compiled = core.compile_model(model, plugin, settings)
     except RuntimeError as error:
+        if plugin != "CPU":
+            raise DeviceError(f"{graph}: OpenVINO cannot compile it for {plugin} in {precision} ({one_line(error)}); "
+                              "check the driver, or use device cpu") from error
         raise InputError(f"{graph}: OpenVINO cannot compile it for {plugin} ({one_line(error)}); "
                          "export the checkpoint again or update openvino") from error
     used = compiled.get_property("INFERENCE_PRECISION_HINT")

@@ -1,14 +1,17 @@
 """Stages side by side: each works in threads of its own, a bounded number of items ahead of the next one."""
 from __future__ import annotations
 
+import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from queue import SimpleQueue
 from types import TracebackType
 from typing import TypeVar
+
+from .interrupt import InterruptFlag
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -99,8 +102,16 @@ class Overlap:
             slots.release()
         # An abandoned chain is closed by whichever thread collects it, which may be one of its own.
         if threading.current_thread() not in self._threads:
-            for thread in tuple(self._threads):
-                thread.join()
+            _join(self._threads)
+
+
+def _join(threads: Iterable[threading.Thread]) -> None:
+    """Ctrl-C meanwhile takes effect afterwards: the caller closes what the threads still read."""
+    with InterruptFlag() as interrupt:
+        for thread in tuple(threads):
+            thread.join()
+    if interrupt.is_set:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _taken(queue: SimpleQueue[T | _End], slots: threading.Semaphore) -> Generator[T, None, None]:

@@ -87,7 +87,8 @@ class ResultsWriter:
 
     def _write_line(self, record: Mapping[str, Any]) -> None:
         text = json.dumps(record, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-        line = memoryview(text.encode() + b"\n")
+        # A file name may hold bytes that are no characters; they become question marks.
+        line = memoryview(text.encode(errors="replace") + b"\n")
         try:
             while line:
                 line = line[self._file.write(line):]

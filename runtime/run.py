@@ -71,10 +71,11 @@ def run_video(model: Model, source: FrameSource, folder: Path, *, draw: bool = T
                 if progress is not None:
                     progress.advance(f"{len(tracked.result)} objects")
                 if interrupt.is_set:
+                    is_interrupted = True
                     damage = tracked.damage  # the source may have been read further than what is written
                     break
-            else:
-                damage = source.damage
-        files = writer.finish(damage, interrupt.is_set)
+            else:  # Ctrl-C from here on changes nothing: everything is done
+                is_interrupted, damage = False, source.damage
+        files = writer.finish(damage, is_interrupted)
     return RunSummary(writer.num_frames, time.perf_counter() - start, writer.num_identities, files, damage,
-                      model.lost_candidates, interrupt.is_set)
+                      model.lost_candidates, is_interrupted)

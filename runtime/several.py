@@ -1,9 +1,12 @@
 """Several sources through one set of graphs, a number of them at the same time."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from queue import SimpleQueue
+from threading import Thread
+
+from stmask_deploy.console import WORKER_NAME
 
 from .interrupt import InterruptFlag
 from .run import RunSummary
@@ -17,13 +20,16 @@ class Outcome:
 
     position: int  # among the sources
     source: str
-    result: RunSummary | Exception
+    result: RunSummary | BaseException
 
 
-def run_several(sources: Sequence[str], prepare: Callable[[str], Job], parallel: int) -> Iterator[Outcome]:
+def run_several(sources: Sequence[str], prepare: Callable[[str], Job],
+                parallel: int) -> Generator[Outcome, None, None]:
     """Run sources, past those that fail; gives their outcomes as they end.
 
-    Ctrl-C lets what runs complete its files, and starts nothing more.
+    Ctrl-C lets what runs complete its files, and starts nothing more; so does closing this generator, which waits for
+    them. A second Ctrl-C waits for nothing: KeyboardInterrupt is raised and the threads are left to the end of the
+    process.
 
     Args:
         sources: are prepared in this order.
@@ -31,33 +37,40 @@ def run_several(sources: Sequence[str], prepare: Callable[[str], Job], parallel:
             raises is the outcome of that source, and no matter of the others.
         parallel: how many run at the same time.
     """
-    running: dict[Future[RunSummary], int] = {}
+    ended: SimpleQueue[Outcome] = SimpleQueue()
+    threads: list[Thread] = []
+    num_running = 0
+    with InterruptFlag() as interrupt:
+        def work(job: Job, position: int) -> None:
+            ended.put(Outcome(position, sources[position], _result(job, interrupt)))
 
-    def ended() -> Iterator[Outcome]:
-        for future in sorted(wait(running, return_when=FIRST_COMPLETED).done, key=running.__getitem__):
-            position = running.pop(future)
-            yield Outcome(position, sources[position], _result(future))
+        try:
+            for position, source in enumerate(sources):
+                if num_running >= parallel:
+                    yield ended.get()
+                    num_running -= 1
+                if interrupt.is_set:
+                    break
+                try:
+                    job = prepare(source)
+                except Exception as error:
+                    yield Outcome(position, source, error)
+                else:
+                    # One that hangs, in a camera perhaps, must not keep the process from ending: hence a daemon.
+                    threads.append(Thread(target=work, args=(job, position), name=WORKER_NAME, daemon=True))
+                    threads[-1].start()
+                    num_running += 1
+            for _ in range(num_running):
+                yield ended.get()
+        except GeneratorExit:
+            interrupt.is_set = True
+            for thread in threads:
+                thread.join()
+            raise
 
-    with InterruptFlag() as interrupt, ThreadPoolExecutor(parallel, "source") as pool:
-        for position, source in enumerate(sources):
-            while len(running) >= parallel:
-                yield from ended()
-            if interrupt.is_set:
-                break
-            try:
-                job = prepare(source)
-            except Exception as error:
-                yield Outcome(position, source, error)
-            else:
-                running[pool.submit(job, interrupt)] = position
-        while running:
-            yield from ended()
 
-
-def _result(future: Future[RunSummary]) -> RunSummary | Exception:
-    error = future.exception()
-    if error is None:
-        return future.result()
-    if isinstance(error, Exception):
+def _result(job: Job, interrupt: InterruptFlag) -> RunSummary | BaseException:
+    try:
+        return job(interrupt)
+    except BaseException as error:  # whoever waits for this source must hear of it
         return error
-    raise error

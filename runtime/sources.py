@@ -12,6 +12,8 @@ from .frame_source import Damage, Frame, FrameSource
 from .image_source import IMAGE_SUFFIXES, ImageSource, list_images
 from .video_source import VideoSource
 
+MAX_CAMERA = 99  # OpenCV reads the hundreds of a number as the library that opens the camera
+
 __all__ = ["Damage", "Frame", "FrameSource", "open_source"]
 
 
@@ -19,7 +21,7 @@ def open_source(source: str | int | Path, *, image_fps: float = 30.0) -> FrameSo
     """Open a video file, a folder of images, a single image or a camera.
 
     Args:
-        source: a path, or a camera number (an int, or a string of digits; write ./0 for a file of that name).
+        source: a path, or a camera number (an int, or a string of digits that is no path).
         image_fps: frames a second that the images of a folder stand for.
 
     Returns:
@@ -31,8 +33,8 @@ def open_source(source: str | int | Path, *, image_fps: float = 30.0) -> FrameSo
     """
     if not (math.isfinite(image_fps) and image_fps > 0):
         raise InputError(f"image_fps must be a positive number, got {image_fps}")
-    if isinstance(source, int) or (isinstance(source, str) and source.isdecimal()):
-        return _open_camera(int(source))
+    if isinstance(source, int) or is_camera(source):
+        return _open_camera(int(str(source)))
     path = Path(source)
     if isinstance(source, str) and re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", source):
         raise InputError(f"{source} is an address; network streams are not supported: download the video and give "
@@ -49,9 +51,14 @@ def open_source(source: str | int | Path, *, image_fps: float = 30.0) -> FrameSo
     return VideoSource(path)
 
 
+def is_camera(source: str | Path) -> bool:
+    """Whether it is the number of a camera: digits, and no file or folder has that name."""
+    return isinstance(source, str) and source.isdecimal() and not Path(source).exists()
+
+
 def _open_camera(number: int) -> CameraSource:
-    if number < 0:
-        raise InputError(f"camera numbers start at 0, got {number}")
+    if not 0 <= number <= MAX_CAMERA:
+        raise InputError(f"camera numbers are 0 to {MAX_CAMERA}, got {number}; there is no file or folder of that name")
     return CameraSource(number)
 
 

@@ -1,7 +1,10 @@
 """What all commands share: errors become one line on stderr and a documented exit code."""
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
 import traceback
 from typing import Any
 
@@ -10,6 +13,7 @@ import click
 from .errors import EXIT_INTERRUPTED, StmaskError
 
 _VERBOSE = "stmask_deploy.verbose"
+WORKER_NAME = "stmask-worker"  # of threads that may be left behind, in the middle of something, where a command ends
 
 
 class Command(click.Command):
@@ -30,7 +34,9 @@ class Command(click.Command):
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click's own business: usage errors, --help, a closed pipe
         except KeyboardInterrupt:
+            ignore_interrupts()
             _say(ctx, "interrupted")
+            _leave_workers(EXIT_INTERRUPTED)
             ctx.exit(EXIT_INTERRUPTED)
         except StmaskError as error:
             _say(ctx, f"error: {error}")
@@ -40,6 +46,20 @@ class Command(click.Command):
             hint = "" if is_verbose(ctx) else " (-v prints the traceback)"
             _say(ctx, f"error: {type(error).__name__}: {lines[0]}{hint}")
             ctx.exit(1)
+
+
+def ignore_interrupts() -> None:
+    """For the rest of the process: it is ending already, and Ctrl-C in the middle of that is a traceback."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _leave_workers(code: int) -> None:
+    """End the process now where threads are in the middle of something: libraries are not unloaded under their feet."""
+    if any(thread.name == WORKER_NAME for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def is_verbose(ctx: click.Context) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -12,11 +11,9 @@ from stmask_deploy.runtime.interrupt import InterruptFlag
 
 
 @pytest.fixture(autouse=True)
-def usual_handler() -> Iterator[None]:
+def usual_handler(interrupts_as_before: None) -> None:
     """A background job starts with Ctrl-C ignored; here it shall mean what it means at a terminal."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def press() -> None:

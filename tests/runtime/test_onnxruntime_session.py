@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from tiny_bundles import SHAPES, describe, frame_graph, save_graph, temporal_graph
 
+from stmask_deploy.errors import DeviceError, InputError
 from stmask_deploy.pretrained import demo_bundle
 from stmask_deploy.runtime.backends import Backend, open_backend
 from stmask_deploy.runtime.onnxruntime_session import SessionMaker, bucket
@@ -82,3 +85,36 @@ def test_kept_outputs_are_no_arrays_and_feed_the_next_graph(as_on_device: None,
     deltas = temporal.run({"prev_fpn": before["fpn"], "fpn": now["fpn"], "prev_temporal": before["temporal"],
                            "temporal": now["temporal"], "boxes": np.zeros((3, 4), np.float32)})
     assert deltas["box_deltas"].shape == (3, 4) and np.allclose(deltas["box_deltas"], 0.4)
+
+
+@pytest.fixture
+def failing_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA is offered, and fails with whatever it is given, out of memory perhaps."""
+    session = onnxruntime.InferenceSession
+
+    def open_session(model: Any, options: Any, providers: list[Any], **others: Any) -> Any:
+        if "CUDA" in str(providers[0]):
+            raise onnxruntime.capi.onnxruntime_pybind11_state.EPFail("out of memory\nat some line")
+        return session(model, options, providers=providers, **others)
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", open_session)
+
+
+def test_a_gpu_that_fails_is_the_device_s_fault_and_a_bad_file_the_file_s(failing_gpu: None, tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match=r"device cuda cannot run it \(.*out of memory.*use device cpu") as raised:
+        open_backend("onnxruntime", GRAPH, device="cuda")
+    assert "\n" not in str(raised.value)
+    told = open_backend("onnxruntime", GRAPH, device="auto").device
+    assert "CPU" in told and "out of memory" in told
+    damaged = tmp_path / "temporal.onnx"
+    damaged.write_bytes(GRAPH.read_bytes()[:1000])
+    for device in ("cuda", "auto"):
+        with pytest.raises(InputError, match="export the checkpoint again"):
+            open_backend("onnxruntime", damaged, device=device)
+
+
+def test_a_session_does_not_keep_the_file() -> None:
+    session = SessionMaker(onnxruntime, GRAPH, "CPUExecutionProvider", "f32", 1, None).open(["box_deltas"])
+    large = [name for name, value in vars(session).items() if isinstance(value, bytes) and len(value) > 1000]
+    assert large == []

@@ -46,3 +46,39 @@ def test_deformable_convolution_is_expanded_for_bf16_alone(bundle: Path, monkeyp
     with suppress(DeviceError):  # a CPU without bf16 says so afterwards
         open_backend("openvino", describe().graph_path(bundle, "frame", "openvino"), device="cpu", precision=precision)
     assert len(expanded) == expected
+
+
+class CoreWithGpu:
+    """OpenVINO's core on a machine with an Intel GPU, which cannot compile anything."""
+
+    available_devices = ("CPU", "GPU.0", "GPU.1")
+
+    def __init__(self) -> None:
+        self.tried: list[str] = []
+
+    def compile_model(self, model: Any, plugin: str, settings: Any) -> Any:
+        self.tried.append(plugin)
+        if plugin != "CPU":
+            raise RuntimeError("no kernel\nfor this")
+        return openvino_backend._import_library().Core().compile_model(model, plugin, settings)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(openvino_backend._import_library().Core(), name)
+
+
+@pytest.mark.parametrize(("device", "precision", "tried"), [
+    ("auto", "f32", ["GPU.0", "CPU"]), ("auto", "bf16", ["CPU"]), ("cpu", "f32", ["CPU"]), ("gpu", "f32", ["GPU.0"]),
+])
+def test_which_devices_are_tried(bundle: Path, monkeypatch: pytest.MonkeyPatch, device: str, precision: str,
+                                 tried: list[str]) -> None:
+    core = CoreWithGpu()
+    monkeypatch.setattr(openvino_backend, "_core", lambda: core)
+    path = describe().graph_path(bundle, "frame", "openvino")
+    if device == "gpu":
+        with pytest.raises(DeviceError, match=r"cannot compile it for GPU.0 in f32 \(no kernel for this\)"):
+            open_backend("openvino", path, device=device, precision=precision)
+    else:
+        with suppress(DeviceError):  # a CPU without bf16 says so afterwards
+            told = open_backend("openvino", path, device=device, precision=precision).device
+            assert "CPU" in told and ("no kernel" in told) == (len(tried) > 1)
+    assert core.tried == tried

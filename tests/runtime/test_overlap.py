@@ -1,6 +1,8 @@
 """Stages in threads: the order of a plain loop, bounded, and no thread left however it ends."""
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -141,3 +143,22 @@ def test_one_of_its_own_threads_may_leave_it(workers: int | None) -> None:
         stage = (leave(item) for item in items) if workers is None else overlap.map(leave, items, workers)
         assert len(list(overlap.ahead(stage))) < 10
         overlap.__exit__(None, None, None)
+
+
+def test_ctrl_c_while_the_threads_are_joined_comes_behind_them() -> None:
+    is_done = threading.Event()
+
+    def held() -> Generator[int, None, None]:
+        yield 0
+        assert overlap._is_left.wait(10)
+        time.sleep(0.2)  # the main thread waits for this one by now
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)
+        is_done.set()
+        yield 1
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with no_thread_left():
+        with pytest.raises(KeyboardInterrupt), Overlap(1) as overlap:
+            assert next(overlap.ahead(held())) == 0
+        assert is_done.is_set()

@@ -71,6 +71,13 @@ def test_enough_digits(score: float, box: list[float]) -> None:
     assert max(instance["box"]) <= 8192
 
 
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.mp4")  # as Python reads it from a disk of another encoding
+    with ResultsWriter(tmp_path / "r.jsonl", ResultsHeader(name, 640, 360, None)):
+        pass
+    assert read_results(tmp_path / "r.jsonl").header.source == "caf?.mp4"
+
+
 def test_every_frame_is_readable_at_once(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     with ResultsWriter(path, HEADER) as writer:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,22 +79,65 @@ def test_ctrl_c_leaves_readable_results(bundle: Path, long_clip: Path, tmp_path:
         assert len(list(video.decode(video=0))) == len(found.frames)
 
 
-@pytest.mark.parametrize("mode", ["latency", "throughput"])
-def test_a_second_ctrl_c_ends_at_once(bundle: Path, long_clip: Path, tmp_path: Path, mode: str) -> None:
-    out = tmp_path / "out"
-    process = subprocess.Popen([sys.executable, "-c", RUN_WITHOUT_TORCH, long_clip, "-m", bundle, "-o", out,
-                                "--mode", mode], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    results = out / "results.jsonl"
-    deadline = time.monotonic() + 60
-    while not (results.exists() and results.read_bytes().count(b"\n") > 5):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
-    for _ in range(2):
+# A run that tells where it is, so that Ctrl-C can come at a known moment.
+TELLING = """
+import atexit, os, time
+from stmask_deploy.runtime.interrupt import InterruptFlag
+from stmask_deploy.runtime.run_writer import RunWriter
+note, write = InterruptFlag._note, RunWriter.write
+def tell(word):
+    os.write(1, word.encode() + bytes([10]))
+def tell_note(*args):
+    note(*args)
+    tell("noted")
+def write_slowly(*args):
+    tell("writing")
+    time.sleep(0.05)
+    write(*args)
+def hold(*args):
+    tell("holding")
+    while True:
+        time.sleep(0.01)
+InterruptFlag._note = tell_note
+"""
+HOLDING = f"{TELLING}\nRunWriter.write = hold\n{RUN_WITHOUT_TORCH}"
+ENDING = f"""{TELLING}
+RunWriter.write = write_slowly
+atexit.register(lambda: (tell("ending"), time.sleep(0.3)))
+{RUN_WITHOUT_TORCH}"""
+
+
+def interrupted(code: str, *arguments: object, stages: Sequence[str]) -> tuple[int, list[str]]:
+    """Run `code`, with Ctrl-C whenever it has told the next of `stages`; gives its exit code and standard error."""
+    process = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for stage in stages:
+        for line in process.stdout:
+            if line.strip() == stage:
+                break
         process.send_signal(signal.SIGINT)
-        time.sleep(0.005)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in stderr, stderr
-    assert len(read_results(results).frames) > 4  # whatever was cut short, what was written is readable
+    return process.returncode, stderr.splitlines()
+
+
+@pytest.mark.parametrize("options", [("--mode", "latency"), ("--mode", "throughput"), ("--parallel", 2)])
+def test_a_second_ctrl_c_waits_for_nothing(bundle: Path, long_clip: Path, tmp_path: Path,
+                                           options: tuple[Any, ...]) -> None:
+    clips = [long_clip] * (2 if "--parallel" in options else 1)
+    code, told = interrupted(HOLDING, *clips, "-m", bundle, "-o", tmp_path / "out", *options,
+                             stages=["holding", "noted"])
+    assert (code, told[1:]) == (130, ["interrupted"])
+    results = list((tmp_path / "out").rglob("results.jsonl"))
+    assert len(results) >= 1
+    assert all(read_results(path).end is None for path in results)  # cut short, and readable
+
+
+def test_ctrl_c_while_the_process_ends_is_not_heard(bundle: Path, long_clip: Path, tmp_path: Path) -> None:
+    code, told = interrupted(ENDING, long_clip, "-m", bundle, "-o", tmp_path / "out", stages=["writing", "ending"])
+    assert (code, told[1:]) == (130, ["interrupted: the results hold every frame up to here"])
+    end = read_results(tmp_path / "out" / "results.jsonl").end
+    assert end is not None and end["interrupted"] is True
 
 
 def test_options_reach_the_run(bundle: Path, clip: Path, tmp_path: Path) -> None:
@@ -250,14 +294,21 @@ def test_several_sources_and_a_bundle_that_does_not_open(clip: Path, tmp_path: P
     assert not (tmp_path / "out").exists()
 
 
-def test_a_camera_among_several_sources_is_refused(bundle: Path, clip: Path, tmp_path: Path,
-                                                   monkeypatch: pytest.MonkeyPatch) -> None:
-    from stmask_deploy.runtime.frame_source import FrameSource
-
-    monkeypatch.setattr(FrameSource, "is_live", True)
-    result = call(clip, clip, clip, "-m", bundle, "-o", tmp_path / "out", "--parallel", 2)
-    assert result.exit_code == 2 and "at the same time with --parallel 3" in result.stderr
-    assert not (tmp_path / "out").exists()
+@pytest.mark.parametrize(("names", "options", "is_refused"), [
+    (["98", "{clip}"], (), True), (["{clip}", "98", "99", "{clip}"], ("--parallel", 2), True),
+    (["{clip}", "98"], (), False), (["98", "{clip}"], ("--parallel", 2), False),
+    (["98", "{clip}"], ("--max-frames", 1), False), (["98", "{clip}", "{clip}"], ("--parallel", 2), False),
+])
+def test_a_camera_that_would_keep_others_waiting_is_refused(bundle: Path, clip: Path, tmp_path: Path, names: list[str],
+                                                            options: tuple[Any, ...], is_refused: bool) -> None:
+    result = call(*(name.format(clip=clip) for name in names), "-m", bundle, "-o", tmp_path / "out", "--no-video",
+                  *options)
+    if is_refused:  # before anything is opened
+        assert result.exit_code == 2 and "camera 98 has no end, so the sources behind it would never" in result.stderr
+        assert f"--parallel {len(names)}" in result.stderr and not (tmp_path / "out").exists()
+    else:
+        assert result.exit_code == 5 and "camera 98" in result.stderr  # there is none
+        assert (tmp_path / "out" / "street" / "results.json").exists()
 
 
 def test_cameras_at_the_same_time(bundle: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +317,8 @@ def test_cameras_at_the_same_time(bundle: Path, clip: Path, tmp_path: Path, monk
     monkeypatch.setattr(FrameSource, "is_live", True)
     result = call(clip, clip, "-m", bundle, "-o", tmp_path, "--parallel", 2)
     assert result.exit_code == 0, result.output
-    assert result.stderr.count("bounded memory") == result.stderr.count("no results.json") == 2
+    for note in ("bounded memory", "no results.json"):
+        assert result.stderr.count(f"{clip}: {note}") == 2
     for name in ("street", "street-2"):
         assert sorted(path.name for path in (tmp_path / name).iterdir()) == ["results.jsonl", "video.mp4"]
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from threads import no_thread_left
 
+from stmask_deploy.console import WORKER_NAME
 from stmask_deploy.runtime.interrupt import InterruptFlag
 from stmask_deploy.runtime.several import Job, Outcome, run_several
 
@@ -17,11 +19,9 @@ TIMEOUT = 10
 
 
 @pytest.fixture(autouse=True)
-def usual_handler() -> Iterator[None]:
+def usual_handler(interrupts_as_before: None) -> None:
     """A background job starts with Ctrl-C ignored; here it shall mean what it means at a terminal."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def outcomes(sources: Sequence[str], work: Callable[[str, InterruptFlag], Any], parallel: int) -> list[Outcome]:
@@ -33,6 +33,13 @@ def outcomes(sources: Sequence[str], work: Callable[[str, InterruptFlag], Any], 
 
     with no_thread_left():
         return list(run_several(sources, prepare, parallel))
+
+
+def wait_for(interrupt: InterruptFlag) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not interrupt.is_set:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("parallel", [1, 2, 3, 7])
@@ -96,13 +103,50 @@ def test_ctrl_c_ends_what_runs_and_starts_nothing_more(parallel: int) -> None:
         started.append(source)
         if all_started.wait(TIMEOUT) == 0:
             os.kill(os.getpid(), signal.SIGINT)
-        while not interrupt.is_set:
-            threading.Event().wait(0.01)
+        wait_for(interrupt)
         return f"{source}, interrupted"
 
     found = outcomes("abcd", work, parallel)
     assert sorted(started) == list("abcd")[:parallel]
     assert sorted(str(one.result) for one in found) == [f"{name}, interrupted" for name in sorted(started)]
+
+
+def test_a_second_ctrl_c_waits_for_nothing() -> None:
+    end, noted = threading.Event(), threading.Event()
+
+    def hang(interrupt: InterruptFlag) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        wait_for(interrupt)
+        noted.set()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert end.wait(TIMEOUT)
+
+    with no_thread_left():
+        with pytest.raises(KeyboardInterrupt):
+            list(run_several(["camera"], lambda _: hang, 1))
+        assert noted.is_set()
+        workers = [thread for thread in threading.enumerate() if thread.name == WORKER_NAME]
+        assert [thread.daemon for thread in workers] == [True]
+        end.set()
+        workers[0].join(TIMEOUT)
+
+
+def test_a_reader_that_goes_away_ends_the_runs_first() -> None:
+    ended: list[str] = []
+
+    def job(source: str) -> Job:
+        def work(interrupt: InterruptFlag) -> Any:
+            if source != "short":
+                wait_for(interrupt)
+            ended.append(source)
+
+        return work
+
+    with no_thread_left():
+        running = run_several(["long", "short", "never"], job, 2)
+        assert next(running).source == "short"
+        running.close()
+    assert ended == ["short", "long"]
 
 
 def test_no_sources() -> None:

@@ -7,7 +7,7 @@ import pytest
 from media import pictures, write_image, write_video
 
 from stmask_deploy.errors import DeviceError, InputError
-from stmask_deploy.runtime.sources import open_source
+from stmask_deploy.runtime.sources import is_camera, open_source
 
 
 @pytest.mark.parametrize("as_type", [str, Path])
@@ -33,19 +33,22 @@ def test_a_number_is_a_camera(camera: int | str) -> None:
         open_source(camera)
 
 
-def test_a_path_of_digits_can_be_written_with_a_dot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_of_digits_comes_before_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "97").mkdir()
     write_image(tmp_path / "97" / "1.png")
     monkeypatch.chdir(tmp_path)
-    assert open_source("./97").kind == "folder"
+    assert open_source("./97").kind == open_source("97").kind == "folder"
+    assert not is_camera("97") and is_camera("96") and not is_camera(Path("96"))
     with pytest.raises(DeviceError):
-        open_source("97")
+        open_source(97)
 
 
 @pytest.mark.parametrize(("source", "message"), [
     ("nowhere.mp4", "does not exist"),
     ("", "has no images"),  # the current folder
-    (-1, "start at 0"),
+    (-1, "are 0 to 99, got -1"),
+    ("100", "are 0 to 99, got 100; there is no file"),
+    ("99999999999", "are 0 to 99"),
     ("rtsp://host/stream", "network streams are not supported"),
     ("https://host/video.mp4", "download the video"),
     ("frames/*.png", "give the folder that holds the images"),

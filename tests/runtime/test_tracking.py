@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
 from threads import no_thread_left
 from tiny_bundles import picture
@@ -172,6 +173,34 @@ def test_a_reader_that_goes_away_leaves_no_thread(bundle: Path, clip: Path) -> N
     with no_thread_left():
         model.track(clip, mode="throughput")  # never read
     assert [result.ids.tolist() for result in model.track(clip, max_frames=2)] == [[], [0, 1, 2]]
+
+
+def test_a_run_left_early_leaves_a_new_model(bundle: Path, clip: Path) -> None:
+    """The threads have tracked frames that nobody saw: going on from there would depend on how fast they were."""
+    model = load(bundle, detect_every=2)
+    for result in model.track(clip, mode="throughput"):
+        if result.index == 3:
+            break
+    new = load(bundle, detect_every=2)
+    for level in (90, 95, 100):
+        found, expected = model.step(picture(level)), new.step(picture(level))
+        assert (found.index, found.ids.tolist(), found.origins) == (expected.index, expected.ids.tolist(),
+                                                                    expected.origins)
+        assert np.array_equal(found.boxes_px, expected.boxes_px)
+
+
+def test_ctrl_c_after_the_last_frame_interrupts_nothing(bundle: Path, tmp_path: Path,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    finish = run_writer.RunWriter.finish
+
+    def press_and_finish(*args: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return finish(*args)
+
+    monkeypatch.setattr(run_writer.RunWriter, "finish", press_and_finish)
+    summary = run_video(load(bundle), Pictures(), tmp_path, draw=False)
+    end = read_results(tmp_path / "results.jsonl").end
+    assert end is not None and (summary.frames, summary.is_interrupted, end["interrupted"]) == (12, False, False)
 
 
 def test_steps_go_on_where_an_overlapped_run_ended(bundle: Path, clip: Path) -> None:
