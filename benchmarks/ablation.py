@@ -25,6 +25,7 @@ import click
 from accuracy import Row as Deployment
 from accuracy import measure, open_dataset
 
+from stmask_deploy.atomic import atomic_file
 from stmask_deploy.bench.machine import describe_machine, library_versions
 from stmask_deploy.errors import StmaskError
 from stmask_deploy.models.checkpoint import Checkpoint, load_checkpoint
@@ -109,16 +110,23 @@ def main(data: Path, out: Path, seeds: str, iterations: int, pairs: int, trunk_f
     out.mkdir(parents=True, exist_ok=True)
     trunk = load_checkpoint(trunk_file)
     budget = {"iterations": iterations, "pairs_per_batch": pairs, "trunk_sha256": trunk.sha256}
-    results: list[dict[str, Any]] = []
     for seed in map(int, seeds.split(",")):
         for row in ROWS:
             if not only or row.name in only:
-                results.append(run(row, seed, budget, trunk, data, out, threads))
+                run(row, seed, budget, trunk, data, out, threads)
                 report = {"machine": describe_machine(), "versions": library_versions(), "budget": budget,
-                          "runs": results}
-                (out / "ablation.json").write_text(json.dumps(report, indent=1) + "\n")
-                (out / "ablation.md").write_text(tables(results))
-    click.echo(tables(results))
+                          "runs": finished(out, budget)}
+                for name, text in (("ablation.json", json.dumps(report, indent=1) + "\n"),
+                                   ("ablation.md", tables(report["runs"]))):
+                    with atomic_file(out / name, overwrite=True) as file:
+                        file.write(text.encode())
+    click.echo((out / "ablation.md").read_text())
+
+
+def finished(out: Path, budget: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """All runs in `out` with this budget that are complete, those of other processes too."""
+    found = [json.loads(path.read_text()) for path in sorted(out.glob("*/result.json"))]
+    return [result for result in found if result["budget"] == budget]
 
 
 def run(row: Row, seed: int, budget: Mapping[str, Any], trunk: Checkpoint, data: Path, out: Path,

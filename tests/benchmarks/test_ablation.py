@@ -80,3 +80,12 @@ def test_a_run_starts_from_the_trunk_alone(row: Row, tmp_path: Path) -> None:
         is_constant = value.unique().numel() == 1  # biases and counters start alike everywhere
         assert torch.equal(value, trunk.state[name]) if belongs else (
             is_constant or name not in trunk.state or not torch.equal(value, trunk.state[name])), name
+
+
+def test_the_table_holds_the_runs_of_all_processes_with_this_budget(tmp_path: Path) -> None:
+    budget = {"iterations": 5}
+    for seed, kept in ((0, budget), (1, budget), (2, {"iterations": 6})):
+        (tmp_path / f"baseline_{seed}").mkdir()
+        (tmp_path / f"baseline_{seed}" / "result.json").write_text(
+            json.dumps({**result("baseline", seed, 30.0 + seed), "budget": kept}))
+    assert [one["seed"] for one in ablation.finished(tmp_path, budget)] == [0, 1]
