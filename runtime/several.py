@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Thread
 
 from stmask_deploy.console import WORKER_NAME
@@ -11,6 +12,7 @@ from stmask_deploy.console import WORKER_NAME
 from .interrupt import InterruptFlag
 from .run import RunSummary
 
+WAKE_S = 0.1
 Job = Callable[[InterruptFlag], RunSummary]
 
 
@@ -47,7 +49,7 @@ def run_several(sources: Sequence[str], prepare: Callable[[str], Job],
         try:
             for position, source in enumerate(sources):
                 if num_running >= parallel:
-                    yield ended.get()
+                    yield _next(ended)
                     num_running -= 1
                 if interrupt.is_set:
                     break
@@ -61,12 +63,19 @@ def run_several(sources: Sequence[str], prepare: Callable[[str], Job],
                     threads[-1].start()
                     num_running += 1
             for _ in range(num_running):
-                yield ended.get()
+                yield _next(ended)
         except GeneratorExit:
             interrupt.is_set = True
             for thread in threads:
                 thread.join()
             raise
+
+
+def _next(ended: SimpleQueue[Outcome]) -> Outcome:
+    # Ctrl-C in the moment before the main thread falls asleep does not wake it: it has to look up by itself.
+    while True:
+        with suppress(Empty):
+            return ended.get(timeout=WAKE_S)
 
 
 def _result(job: Job, interrupt: InterruptFlag) -> RunSummary | BaseException:
