@@ -11,6 +11,7 @@ half the spread over the seeds.
 """
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -109,7 +110,8 @@ def main(data: Path, out: Path, seeds: str, iterations: int, pairs: int, trunk_f
     """Train and evaluate all rows; the table is written anew after each."""
     out.mkdir(parents=True, exist_ok=True)
     trunk = load_checkpoint(trunk_file)
-    budget = {"iterations": iterations, "pairs_per_batch": pairs, "trunk_sha256": trunk.sha256}
+    budget = {"iterations": iterations, "pairs_per_batch": pairs, "trunk_sha256": trunk.sha256,
+              "data_sha256": data_digest(data)}
     for seed in map(int, seeds.split(",")):
         for row in ROWS:
             if not only or row.name in only:
@@ -121,6 +123,14 @@ def main(data: Path, out: Path, seeds: str, iterations: int, pairs: int, trunk_f
                     with atomic_file(out / name, overwrite=True) as file:
                         file.write(text.encode())
     click.echo((out / "ablation.md").read_text())
+
+
+def data_digest(data: Path) -> str:
+    """SHA-256 of all annotations: other clips are another budget."""
+    digest = hashlib.sha256()
+    for split in ("train", *SPLITS):
+        digest.update((data / split / "instances.json").read_bytes())
+    return digest.hexdigest()
 
 
 def finished(out: Path, budget: Mapping[str, Any]) -> list[dict[str, Any]]:

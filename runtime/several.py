@@ -12,7 +12,7 @@ from stmask_deploy.console import WORKER_NAME
 from .interrupt import InterruptFlag
 from .run import RunSummary
 
-WAKE_S = 0.1
+WAKE_S = 0.1  # seconds
 Job = Callable[[InterruptFlag], RunSummary]
 
 

@@ -89,3 +89,14 @@ def test_the_table_holds_the_runs_of_all_processes_with_this_budget(tmp_path: Pa
         (tmp_path / f"baseline_{seed}" / "result.json").write_text(
             json.dumps({**result("baseline", seed, 30.0 + seed), "budget": kept}))
     assert [one["seed"] for one in ablation.finished(tmp_path, budget)] == [0, 1]
+
+
+def test_other_clips_have_another_digest(tmp_path: Path) -> None:
+    def digest(**texts: str) -> str:
+        for split in ("train", "val", "hard"):
+            (tmp_path / split).mkdir(exist_ok=True)
+            (tmp_path / split / "instances.json").write_text(texts.get(split, "{}"))
+        return ablation.data_digest(tmp_path)
+
+    assert digest() == digest()
+    assert len({digest(), digest(train="[]"), digest(val="[]"), digest(hard="[]")}) == 4
