@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from stmask_deploy.export.cli import main
-from stmask_deploy.pretrained import demo_clip
+from stmask_deploy.pretrained import demo_checkpoint, demo_clip
 
 
 def export(*arguments: object) -> tuple[int, str]:
@@ -46,6 +46,11 @@ def test_the_plan_names_the_files_of_other_precisions(tiny_checkpoint: Path, gri
     assert planned("--int8", "--calibration", clip) - planned() == int8
     assert planned("--openvino", "--int8", "--calibration", clip) - planned("--openvino") == int8 | {
         f"openvino/{role}_int8.xml" for role in ("frame", "temporal")}
+
+
+def test_the_plan_names_no_int8_file_of_a_graph_that_stays_in_float() -> None:
+    _, output = export(demo_checkpoint(), "--dry-run", "--int8", "--calibration", demo_clip())
+    assert "frame_int8.onnx" in output and "instances.onnx" in output and "instances_int8" not in output
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

@@ -189,16 +189,22 @@ def test_a_run_left_early_leaves_a_new_model(bundle: Path, clip: Path) -> None:
         assert np.array_equal(found.boxes_px, expected.boxes_px)
 
 
-def test_ctrl_c_after_the_last_frame_interrupts_nothing(bundle: Path, tmp_path: Path,
+@pytest.mark.parametrize("place", ["end of the source", "files"])
+def test_ctrl_c_after_the_last_frame_interrupts_nothing(bundle: Path, tmp_path: Path, place: str,
                                                         monkeypatch: pytest.MonkeyPatch) -> None:
-    finish = run_writer.RunWriter.finish
+    owner, attribute = (run_writer.RunWriter, "finish") if place == "files" else (Pictures, "_frames")
+    original = getattr(owner, attribute)
 
     def press_and_finish(*args: Any) -> Any:
         os.kill(os.getpid(), signal.SIGINT)
-        return finish(*args)
+        return original(*args)
 
-    monkeypatch.setattr(run_writer.RunWriter, "finish", press_and_finish)
-    summary = run_video(load(bundle), Pictures(), tmp_path, draw=False)
+    def read_and_press(source: Pictures) -> Iterator[Frame]:
+        yield from original(source)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(owner, attribute, press_and_finish if place == "files" else read_and_press)
+    summary = run_video(load(bundle), Pictures(), tmp_path, draw=False, mode="latency")
     end = read_results(tmp_path / "results.jsonl").end
     assert end is not None and (summary.frames, summary.is_interrupted, end["interrupted"]) == (12, False, False)
 
