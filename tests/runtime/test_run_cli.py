@@ -81,7 +81,7 @@ def test_ctrl_c_leaves_readable_results(bundle: Path, long_clip: Path, tmp_path:
 
 # A run that tells where it is, so that Ctrl-C can come at a known moment.
 TELLING = """
-import atexit, os, time
+import atexit, os, threading, time
 from stmask_deploy.runtime.interrupt import InterruptFlag
 from stmask_deploy.runtime.run_writer import RunWriter
 note, write = InterruptFlag._note, RunWriter.write
@@ -95,16 +95,21 @@ def write_slowly(*args):
     time.sleep(0.05)
     write(*args)
 def hold(*args):
+    everyone.wait()  # no run is still writing its header
     tell("holding")
     while True:
         time.sleep(0.01)
 InterruptFlag._note = tell_note
 """
-HOLDING = f"{TELLING}\nRunWriter.write = hold\n{RUN_WITHOUT_TORCH}"
 ENDING = f"""{TELLING}
 RunWriter.write = write_slowly
 atexit.register(lambda: (tell("ending"), time.sleep(0.3)))
 {RUN_WITHOUT_TORCH}"""
+
+
+def holding(num_runs: int) -> str:
+    """A run, or several, none of which ever gets past its first frame; told when all have come to it."""
+    return f"{TELLING}\neveryone = threading.Barrier({num_runs})\nRunWriter.write = hold\n{RUN_WITHOUT_TORCH}"
 
 
 def interrupted(code: str, *arguments: object, stages: Sequence[str]) -> tuple[int, list[str]]:
@@ -125,11 +130,11 @@ def interrupted(code: str, *arguments: object, stages: Sequence[str]) -> tuple[i
 def test_a_second_ctrl_c_waits_for_nothing(bundle: Path, long_clip: Path, tmp_path: Path,
                                            options: tuple[Any, ...]) -> None:
     clips = [long_clip] * (2 if "--parallel" in options else 1)
-    code, told = interrupted(HOLDING, *clips, "-m", bundle, "-o", tmp_path / "out", *options,
+    code, told = interrupted(holding(len(clips)), *clips, "-m", bundle, "-o", tmp_path / "out", *options,
                              stages=["holding", "noted"])
     assert (code, told[1:]) == (130, ["interrupted"])
     results = list((tmp_path / "out").rglob("results.jsonl"))
-    assert len(results) >= 1
+    assert len(results) == len(clips)
     assert all(read_results(path).end is None for path in results)  # cut short, and readable
 
 
