@@ -5,18 +5,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+TEMPERATURE = 0.1  # of the contrast: a cosine this much larger is e times as likely
+
 
 def embedding_loss(embeddings: Tensor, track_ids: Tensor, frames: Tensor) -> Tensor:
-    """Cosine embedding loss between anchors and the mean embedding of every object, within and across frames.
+    """Cosine and contrastive loss between anchors and the mean embedding of every object in every frame of a batch.
 
-    An anchor is drawn to its own object's mean in each frame (1 - cos) and pushed from all others' (max(0, cos)); the
-    two are averaged apart, so that neither drowns the other. The tracker maps the cosine to (cos + 1) / 2 and counts
-    one half as "no evidence", which is where others end up.
+    An anchor is drawn to its own object's mean in each frame (1 - cos), and has to tell each of those from all other
+    objects' means: cross-entropy over cosines divided by `TEMPERATURE` (InfoNCE), in which the others that are most
+    alike count most. Others are those of all videos of the batch: within one video, objects can be told apart by where
+    they are, and an object that comes back elsewhere would not be known again.
 
     Args:
-        embeddings: (n, E) unit length, of the positive anchors of both frames of a pair.
+        embeddings: (n, E) unit length, of the positive anchors of all frames.
         track_ids: (n,) int64 identity of each.
-        frames: (n,) int64 0 or 1.
+        frames: (n,) int64 which frame of the batch it belongs to.
 
     Returns:
         scalar; 0 without anchors.
@@ -28,5 +31,9 @@ def embedding_loss(embeddings: Tensor, track_ids: Tensor, frames: Tensor) -> Ten
     with torch.autocast(embeddings.device.type, enabled=False):  # also where the network runs in 16 bits
         cosines = embeddings @ F.normalize(sums, dim=1).T  # (n, groups)
     same = track_ids[:, None] == keys[None, :, 0]
-    together, apart = (1 - cosines)[same].mean(), cosines.clamp(min=0)[~same]
-    return together + (apart.mean() if len(apart) else 0)
+    logits = cosines / TEMPERATURE
+    # Not minus infinity: where there are no others, the gradient would not be a number.
+    nothing = torch.finfo(logits.dtype).min
+    others = logits.masked_fill(same, nothing).logsumexp(dim=1, keepdim=True)
+    contrast = torch.logaddexp(logits, others) - logits
+    return (1 - cosines + contrast)[same].mean()

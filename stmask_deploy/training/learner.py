@@ -82,17 +82,13 @@ class PairLearner(nn.Module):
 
     def _embedding_loss(self, prediction: FramePrediction, targets: Sequence[FrameTargets],
                         matches: Sequence[AnchorMatch]) -> Tensor:
-        pairs = len(targets) // 2
-        losses = []
-        for pair in range(pairs):
-            embeddings, ids, frames = [], [], []
-            for frame, i in enumerate((pair, pair + pairs)):
-                rows = matches[i].positive
-                embeddings.append(prediction.anchors.embeddings[i][rows].float())
-                ids.append(targets[i].track_ids[matches[i].objects[rows]])
-                frames.append(torch.full_like(ids[-1], frame))
-            losses.append(embedding_loss(torch.cat(embeddings), torch.cat(ids), torch.cat(frames)))
-        return torch.stack(losses).mean()
+        embeddings, ids, frames = [], [], []
+        for i, (target, match) in enumerate(zip(targets, matches, strict=True)):
+            rows = match.positive
+            embeddings.append(prediction.anchors.embeddings[i][rows].float())
+            ids.append(target.track_ids[match.objects[rows]])
+            frames.append(torch.full_like(ids[-1], i))
+        return embedding_loss(torch.cat(embeddings), torch.cat(ids), torch.cat(frames))
 
     def _temporal_losses(self, prediction: FramePrediction, batch: PairBatch,
                          matches: Sequence[AnchorMatch]) -> dict[str, Tensor]:
@@ -102,7 +98,9 @@ class PairLearner(nn.Module):
                          prediction.temporal[pairs:])
         pooled, starts, ends, links = [], [], [], []
         for pair, (before, after) in enumerate(zip(batch.first_targets, batch.second_targets, strict=True)):
-            rows, partners = (before.track_ids[:, None] == after.track_ids[None, :]).nonzero(as_tuple=True)
+            is_near = batch.gaps[pair] <= self.options.max_shift_gap
+            is_same = before.track_ids[:, None] == after.track_ids[None, :]
+            rows, partners = (is_same & is_near).nonzero(as_tuple=True)
             boxes = self._jitter(before.boxes[rows])
             pooled.append(net.pool_boxes(fused[pair:pair + 1], boxes))
             starts.append(boxes)

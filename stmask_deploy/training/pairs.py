@@ -73,7 +73,7 @@ class PairDataset(Dataset[PairBatch]):
         (frame_a, targets_a), (frame_b, targets_b) = (
             self._sample(video, frame, augmentation.view, colors)
             for frame, colors in zip((first, second), augmentation.colors, strict=True))
-        return PairBatch(frame_a[None], frame_b[None], (targets_a,), (targets_b,))
+        return PairBatch(frame_a[None], frame_b[None], (targets_a,), (targets_b,), torch.tensor([abs(second - first)]))
 
     def _second(self, rng: np.random.Generator, video: Video, first: int) -> int:
         near = [index for index in range(max(0, first - self._max_gap), min(video.length, first + self._max_gap + 1))
@@ -121,4 +121,5 @@ class PairDataset(Dataset[PairBatch]):
 def collate(samples: Sequence[PairBatch]) -> PairBatch:
     """Batches of one to one batch."""
     return PairBatch(torch.cat([one.first for one in samples]), torch.cat([one.second for one in samples]),
-                     tuple(one.first_targets[0] for one in samples), tuple(one.second_targets[0] for one in samples))
+                     tuple(one.first_targets[0] for one in samples), tuple(one.second_targets[0] for one in samples),
+                     torch.cat([one.gaps for one in samples]))

@@ -33,9 +33,10 @@ class PairBatch:
     second: Tensor  # (B, H, W, 3)
     first_targets: tuple[FrameTargets, ...]  # B
     second_targets: tuple[FrameTargets, ...]  # B
+    gaps: Tensor  # (B,) int64 frames from the first to the second, without sign
 
     def to(self, device: str) -> PairBatch:
         """A copy on a device."""
         return PairBatch(self.first.to(device, non_blocking=True), self.second.to(device, non_blocking=True),
                          tuple(one.to(device) for one in self.first_targets),
-                         tuple(one.to(device) for one in self.second_targets))
+                         tuple(one.to(device) for one in self.second_targets), self.gaps.to(device, non_blocking=True))

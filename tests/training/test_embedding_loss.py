@@ -13,17 +13,17 @@ from stmask_deploy.training.embedding_loss import embedding_loss
 
 def loss_in_loops(embeddings: Tensor, track_ids: Tensor, frames: Tensor) -> float:
     groups = sorted({(int(track), int(frame)) for track, frame in zip(track_ids, frames, strict=True)})
-    together, apart = [], []
-    for group in groups:
-        members = [row for row in range(len(embeddings)) if (int(track_ids[row]), int(frames[row])) == group]
-        mean = embeddings[members].double().mean(dim=0)
-        for row in range(len(embeddings)):
-            cosine = float(embeddings[row].double() @ mean / mean.norm())
-            if int(track_ids[row]) == group[0]:
-                together.append(1 - cosine)
-            else:
-                apart.append(max(0.0, cosine))
-    return sum(together) / len(together) + (sum(apart) / len(apart) if apart else 0)
+    means = {group: sum(embeddings[row].double() for row in range(len(embeddings))
+                        if (int(track_ids[row]), int(frames[row])) == group) for group in groups}
+    costs = []
+    for row in range(len(embeddings)):
+        cosines = {group: float(embeddings[row].double() @ mean / mean.norm()) for group, mean in means.items()}
+        others = sum(math.exp(value / 0.1) for (track, _), value in cosines.items() if track != int(track_ids[row]))
+        for (track, _), value in cosines.items():
+            if track == int(track_ids[row]):
+                chance = math.exp(value / 0.1) / (math.exp(value / 0.1) + others)
+                costs.append(1 - value - math.log(chance))
+    return sum(costs) / len(costs)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -31,7 +31,7 @@ def test_against_loops(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     embeddings = F.normalize(torch.randn(30, 6, generator=generator), dim=1)
     ids = torch.randint(10, 14, (30,), generator=generator)
-    frames = torch.randint(0, 2, (30,), generator=generator)
+    frames = torch.randint(0, 4, (30,), generator=generator)
     assert float(embedding_loss(embeddings, ids, frames)) == pytest.approx(loss_in_loops(embeddings, ids, frames))
 
 
@@ -40,14 +40,25 @@ def test_by_hand() -> None:
     angles = torch.tensor([0.0, 60.0, -30.0]).deg2rad()
     embeddings = torch.stack([angles.cos(), angles.sin()], dim=1)
     found = embedding_loss(embeddings, torch.tensor([7, 7, 9]), torch.tensor([0, 1, 1]))
-    together = [0, 0.5, 0.5, 0, 0]  # 1 - cos to the own means: 7 in both frames twice, 9 once
-    apart = [math.cos(math.radians(30)), 0, math.cos(math.radians(30)), 0]
-    assert float(found) == pytest.approx(sum(together) / 5 + sum(apart) / 4, abs=1e-6)
+    near = math.cos(math.radians(30))
+    pairs = [(1, [near]), (0.5, [near]), (0.5, [0]), (1, [0]), (1, [near, 0])]  # cosine to an own mean; to all others'
+    costs = [1 - own + math.log1p(sum(math.exp(10 * (other - own)) for other in others)) for own, others in pairs]
+    assert float(found) == pytest.approx(sum(costs) / 5, rel=1e-5)
 
 
-def test_one_direction_an_object_costs_nothing() -> None:
+def test_one_direction_an_object_costs_next_to_nothing() -> None:
     embeddings = torch.eye(3)[[0, 0, 1, 1, 2]]
-    assert float(embedding_loss(embeddings, torch.tensor([1, 1, 2, 2, 3]), torch.tensor([0, 1, 0, 1, 1]))) == 0
+    found = float(embedding_loss(embeddings, torch.tensor([1, 1, 2, 2, 3]), torch.tensor([0, 1, 0, 1, 1])))
+    assert 0 < found < 4 * math.exp(-10)
+
+
+def test_the_most_alike_of_the_others_is_pushed_hardest() -> None:
+    raw = torch.tensor([[1.0, 0.0, 0.0], [0.8, 0.6, 0.0], [0.1, 0.0, 0.995], [0.0, 0.6, -0.8]], requires_grad=True)
+    anchor = F.normalize(raw, dim=1)
+    embedding_loss(torch.cat([anchor[:1], anchor[1:].detach()]), torch.arange(4), torch.zeros(4).long()).backward()
+    assert raw.grad is not None
+    pushed = -raw.grad[0]  # where a step of descent goes
+    assert pushed[1] < 0 and abs(pushed[2]) < 0.02 * abs(pushed[1])
 
 
 def test_one_object_has_nobody_to_be_apart_from() -> None:

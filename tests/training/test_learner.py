@@ -30,10 +30,11 @@ LEFT, RIGHT, MIDDLE = (0.05, 0.1, 0.45, 0.8), (0.55, 0.2, 0.95, 0.9), (0.3, 0.3,
 NAMES = set(LossWeights.__dataclass_fields__)
 
 
-def batch_of(first: list[FrameTargets], second: list[FrameTargets], seed: int = 0) -> PairBatch:
+def batch_of(first: list[FrameTargets], second: list[FrameTargets], seed: int = 0,
+             gaps: list[int] | None = None) -> PairBatch:
     frames = torch.randint(0, 256, (2, len(first), *SIZE, 3), dtype=torch.uint8,
                            generator=torch.Generator().manual_seed(seed))
-    return PairBatch(frames[0], frames[1], tuple(first), tuple(second))
+    return PairBatch(frames[0], frames[1], tuple(first), tuple(second), torch.tensor(gaps or [1] * len(first)))
 
 
 def learner_of(config: ModelConfig = CONFIG, **options: Any) -> PairLearner:
@@ -149,12 +150,26 @@ def test_an_object_without_an_anchor_moves_no_other_objects_mask() -> None:
     assert float(both["mask_shift"]) == pytest.approx(float(second["mask_shift"]) / 2, rel=1e-3)
 
 
+def test_pairs_far_apart_teach_temporal_net_nothing() -> None:
+    learner = learner_of(box_jitter=0.0, max_shift_gap=3)
+    pairs = [box_targets([LEFT]), box_targets([RIGHT, LEFT])], [box_targets([MIDDLE]), box_targets([LEFT, RIGHT])]
+    with torch.no_grad():
+        near, one_far, all_far = (losses_of(learner, batch_of(*pairs, gaps=gaps)) for gaps in ([3, 3], [3, 4], [4, 9]))
+    for name in NAMES - {"box_shift", "mask_shift"}:
+        assert float(near[name]) == float(one_far[name]) == float(all_far[name])
+    for name in ("box_shift", "mask_shift"):
+        assert float(all_far[name]) == 0 < float(one_far[name]) != float(near[name])
+    with torch.no_grad():  # the objects of the near pair alone
+        emptied = losses_of(learner, batch_of([pairs[0][0], box_targets([])], [pairs[1][0], box_targets([])]))
+    assert float(one_far["box_shift"]) == pytest.approx(float(emptied["box_shift"]), rel=1e-3)
+
+
 def test_order_of_pairs_does_not_matter() -> None:
     one, other = (box_targets([LEFT]), box_targets([MIDDLE])), (box_targets([RIGHT, LEFT]), box_targets([RIGHT]))
     learner = learner_of(box_jitter=0.0)
     forwards = batch_of([one[0], other[0]], [one[1], other[1]])
     backwards = PairBatch(forwards.first.flip(0), forwards.second.flip(0), forwards.first_targets[::-1],
-                          forwards.second_targets[::-1])
+                          forwards.second_targets[::-1], forwards.gaps)
     with torch.no_grad():
         found, again = losses_of(learner, forwards), losses_of(learner, backwards)
     for name, value in found.items():
@@ -191,7 +206,7 @@ def test_an_empty_pair_beside_a_full_one() -> None:
 def test_padded_input_sizes() -> None:
     config = replace(CONFIG, input_size=(50, 90))  # padded to 64 x 96, as the targets are
     frames = torch.zeros(2, 1, 50, 90, 3, dtype=torch.uint8)
-    batch = PairBatch(frames[0], frames[1], (box_targets([LEFT]),), (box_targets([LEFT]),))
+    batch = PairBatch(frames[0], frames[1], (box_targets([LEFT]),), (box_targets([LEFT]),), torch.tensor([1]))
     losses = losses_of(learner_of(config), batch)
     assert all(torch.isfinite(value) for value in losses.values())
 

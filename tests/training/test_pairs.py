@@ -27,7 +27,7 @@ MOVING = ((Thing("box", (20, 24), (2, 4), 20), Thing("disc", (40, 70), (-1, -3),
 
 def same(a: PairBatch, b: PairBatch) -> bool:
     targets = zip(a.first_targets + a.second_targets, b.first_targets + b.second_targets, strict=True)
-    return (torch.equal(a.first, b.first) and torch.equal(a.second, b.second)
+    return (torch.equal(a.first, b.first) and torch.equal(a.second, b.second) and torch.equal(a.gaps, b.gaps)
             and all(torch.equal(getattr(one, name), getattr(other, name))
                     for one, other in targets for name in vars(one)))
 
@@ -77,6 +77,7 @@ def test_the_second_frame_is_near_in_both_directions(tmp_path: Path) -> None:
     for index in range(140):
         first, second = numbers(dataset, index)
         assert first // 50 == second // 50
+        assert dataset[index].gaps.tolist() == [abs(second - first)]
         gaps[second - first] += 1
     assert set(gaps) == {-2, -1, 1, 2}
     assert min(gaps.values()) > 15
@@ -87,6 +88,7 @@ def test_a_video_of_one_frame_is_its_own_partner(tmp_path: Path) -> None:
     pair = dataset[0]
     assert torch.equal(pair.first, pair.second)
     assert pair.first_targets[0].track_ids.tolist() == pair.second_targets[0].track_ids.tolist() == [1]
+    assert pair.gaps.tolist() == [0]
 
 
 def test_frames_without_objects_are_partners_only(tmp_path: Path) -> None:
@@ -206,14 +208,15 @@ def test_collate_keeps_the_order(tmp_path: Path) -> None:
     assert batch.first.shape == batch.second.shape == (3, *SIZE, 3)
     for row, sample in enumerate(samples):
         assert same(sample, PairBatch(batch.first[row:row + 1], batch.second[row:row + 1],
-                                      batch.first_targets[row:row + 1], batch.second_targets[row:row + 1]))
+                                      batch.first_targets[row:row + 1], batch.second_targets[row:row + 1],
+                                      batch.gaps[row:row + 1]))
 
 
 def test_targets_move_as_a_whole(tmp_path: Path) -> None:
     annotations, frames = read_clips(tmp_path)
     pair = PairDataset(annotations, frames, CONFIG, 1)[0]
     moved = pair.to("meta")
-    assert moved.first.is_meta and moved.second_targets[0].masks.is_meta
+    assert moved.first.is_meta and moved.gaps.is_meta and moved.second_targets[0].masks.is_meta
     assert {name for name, value in vars(moved.first_targets[0]).items() if value.is_meta} == set(
         FrameTargets.__dataclass_fields__)
 

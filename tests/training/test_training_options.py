@@ -32,6 +32,8 @@ def test_json_and_back() -> None:
     ({"learning_rate": float("inf")}, "learning_rate"),
     ({"ema_decay": 1.5}, "ema_decay"),
     ({"max_gap": 0}, "max_gap"),
+    ({"max_shift_gap": 0}, "max_shift_gap must be a whole number in 1"),
+    ({"max_shift_gap": 1.5}, "max_shift_gap must be a whole number"),
     ({"optimizer": "adam"}, "optimizer 'adam' is not known; known: adamw, sgd"),
     ({"decay": ["cosine"]}, "decay .* is not known"),
     ({"precision": "f16"}, "precision 'f16' is not known; known: f32, bf16"),
