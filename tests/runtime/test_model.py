@@ -6,10 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
-from tiny_bundles import BOXES, ROWS, SCORES, picture
+from tiny_bundles import BOXES, ROWS, SCORES, picture, save_pictures
 
 import stmask_deploy
 from stmask_deploy.errors import InputError, StmaskError
@@ -25,13 +24,6 @@ def expected_boxes(brightness: int) -> np.ndarray[Any, Any]:
     """(3, 4) pixels of what the tiny frame graph finds."""
     boxes = BOXES[:3] + 0.2 * brightness / 255 * np.array([1, 0, 1, 0])
     return np.clip(boxes * SCALE, 0, [128, 80, 128, 80])
-
-
-def save_pictures(folder: Path, brightnesses: list[int]) -> Path:
-    folder.mkdir()
-    for index, brightness in enumerate(brightnesses):
-        cv2.imwrite(str(folder / f"{index}.png"), picture(brightness))
-    return folder
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -12,7 +12,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from tiny_bundles import SCORES, picture, write_bundle
+from tiny_bundles import SCORES, picture, save_pictures, write_bundle
 
 from stmask_deploy.errors import InputError, OutputError
 from stmask_deploy.runtime import run_writer
@@ -28,11 +28,7 @@ BRIGHTNESSES = [100, 110, 0, 120, 130]
 
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
-    folder = tmp_path / "clip"
-    folder.mkdir()
-    for index, brightness in enumerate(BRIGHTNESSES):
-        cv2.imwrite(str(folder / f"{index}.png"), picture(brightness))
-    return folder
+    return save_pictures(tmp_path / "clip", BRIGHTNESSES)
 
 
 def run(bundle: Path, source: Path, folder: Path, **options: Any) -> RunSummary:

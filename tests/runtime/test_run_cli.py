@@ -13,7 +13,7 @@ from typing import Any
 import av
 import pytest
 from click.testing import CliRunner, Result
-from tiny_bundles import picture, write_bundle
+from tiny_bundles import picture, save_pictures, write_bundle
 from without_torch import RUN_WITHOUT_TORCH
 
 from stmask_deploy.runtime.cli import main
@@ -229,12 +229,7 @@ def test_unwritable_output_is_exit_code_4(bundle: Path, clip: Path, tmp_path: Pa
 
 
 def test_damaged_input_is_exit_code_3(bundle: Path, tmp_path: Path) -> None:
-    import cv2
-
-    folder = tmp_path / "clip"
-    folder.mkdir()
-    for index in range(3):
-        cv2.imwrite(str(folder / f"{index}.png"), picture(100))
+    folder = save_pictures(tmp_path / "clip", [100] * 3)
     (folder / "1.png").write_bytes(b"not a picture")
     result = call(folder, "-m", bundle, "-o", tmp_path / "out")
     assert result.exit_code == 3

@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from threads import no_thread_left
-from tiny_bundles import picture
+from tiny_bundles import picture, save_pictures
 
 import stmask_deploy
 from stmask_deploy.errors import InputError
@@ -56,10 +55,7 @@ class Pictures(FrameSource):
 
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
-    folder = tmp_path / "clip"
-    folder.mkdir()
-    for index, brightness in enumerate(BRIGHTNESSES):
-        cv2.imwrite(str(folder / f"{index}.png"), picture(brightness))
+    folder = save_pictures(tmp_path / "clip", BRIGHTNESSES)
     (folder / "4.png").write_bytes(b"not a picture")
     return folder
 

@@ -6,9 +6,11 @@ what its feature maps hold; the temporal graph's box deltas are twice the change
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -157,3 +159,10 @@ def write_bundle(folder: Path, *, count: int = 3, has_temporal: bool = True, ope
 
 def picture(brightness: int, size: tuple[int, int] = (80, 128)) -> np.ndarray[Any, Any]:
     return np.full((*size, 3), brightness, np.uint8)
+
+
+def save_pictures(folder: Path, brightnesses: Sequence[int]) -> Path:
+    folder.mkdir()
+    for index, brightness in enumerate(brightnesses):
+        cv2.imwrite(str(folder / f"{index}.png"), picture(brightness))
+    return folder
