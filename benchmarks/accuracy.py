@@ -63,6 +63,7 @@ DEPLOYMENTS = (
 )
 TRACKERS = (
     Row("released tracker (default)"),
+    Row("released tracker, new objects below 0.95", options={"new_object_score": 0.95}),
     Row("released tracker, per-class NMS", options={"nms": "per-class"}),
     Row("paper tracker", options={"tracker": "paper"}),
     Row("released tracker, bounded memory", options={"memory": "bounded"}),
