@@ -32,8 +32,6 @@ def embedding_loss(embeddings: Tensor, track_ids: Tensor, frames: Tensor) -> Ten
         cosines = embeddings @ F.normalize(sums, dim=1).T  # (n, groups)
     same = track_ids[:, None] == keys[None, :, 0]
     logits = cosines / TEMPERATURE
-    # Not minus infinity: where there are no others, the gradient would not be a number.
-    nothing = torch.finfo(logits.dtype).min
-    others = logits.masked_fill(same, nothing).logsumexp(dim=1, keepdim=True)
+    others = logits.masked_fill(same, -torch.inf).logsumexp(dim=1, keepdim=True)
     contrast = torch.logaddexp(logits, others) - logits
     return (1 - cosines + contrast)[same].mean()

@@ -80,8 +80,8 @@ def test_every_parameter_learns(tmp_path: Path, changes: dict[str, Any]) -> None
 
 def test_frame_losses_are_those_of_the_parts() -> None:
     """Against the network's own predictions, frame by frame and object by object."""
-    first = [box_targets([LEFT, RIGHT], class_ids=[1, 2])]
-    second = [box_targets([MIDDLE], class_ids=[2], track_ids=[2])]
+    first = [box_targets([LEFT, RIGHT], class_ids=[1, 2]), box_targets([LEFT], class_ids=[1])]
+    second = [box_targets([MIDDLE], class_ids=[2], track_ids=[2]), box_targets([RIGHT], class_ids=[2], track_ids=[2])]
     learner, batch = learner_of(), batch_of(first, second)
     with torch.no_grad():
         found = losses_of(learner, batch)
@@ -92,6 +92,7 @@ def test_frame_losses_are_those_of_the_parts() -> None:
     for i, targets in enumerate((*first, *second)):
         match = match_anchors(torch.from_numpy(cxcywh_to_xyxy(anchors)), targets, 0.4, 0.3)
         labels = match.objects.clone()
+        assert len(match.positive) < 100  # beyond, masks would be drawn at random
         for anchor in np.flatnonzero(match.objects.numpy() >= 0).tolist():
             row = int(match.objects[anchor])
             labels[anchor] = targets.class_ids[row]
@@ -107,7 +108,7 @@ def test_frame_losses_are_those_of_the_parts() -> None:
             frames.append(i)
             positives += 1
         sums["classes"] += float(class_loss(prediction.anchors.class_probs[i], labels))
-    assert 5 < positives < 100  # beyond 100 a frame, masks would be drawn at random
+    assert positives > 5
     for name, value in sums.items():
         assert float(found[name]) == pytest.approx(value / positives, rel=1e-3), name
     assert float(found["embeddings"]) == pytest.approx(

@@ -203,7 +203,8 @@ def test_the_border_becomes_zero_when_it_is_normalised(tmp_path: Path, monkeypat
 def test_collate_keeps_the_order(tmp_path: Path) -> None:
     annotations, frames = read_clips(tmp_path)
     dataset = PairDataset(annotations, frames, CONFIG, 10)
-    samples = [dataset[index] for index in (4, 1, 7)]
+    samples = [dataset[index] for index in (4, 1, 8)]
+    assert len({int(sample.gaps) for sample in samples}) == 3
     batch = collate(samples)
     assert batch.first.shape == batch.second.shape == (3, *SIZE, 3)
     for row, sample in enumerate(samples):
