@@ -64,6 +64,8 @@ class Row:
             changed[f"{branch}_calibration"] = self.calibration if branch in self.branches else "none"
         if not self.temporal:
             changed["temporal"] = None
+        # What suits the demo model's embeddings need not suit a row's, and the released rule asks the least of them.
+        changed.pop("tracking", None)
         return changed
 
 

@@ -12,7 +12,7 @@ from stmask_deploy.errors import InputError
 
 from .requirements import require_export_packages
 
-_OVERRIDES = ("classes", "input_size", "anchor_ratios", "anchor_scales", "temporal_level", "roi_size")
+_OVERRIDES = ("classes", "input_size", "anchor_ratios", "anchor_scales", "temporal_level", "roi_size", "tracking")
 
 
 def parsed(parse: str) -> Callable[[click.Context, click.Parameter, str | None], Any]:
@@ -46,6 +46,9 @@ def variant_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--roi-size", type=int, help="Bins a side of its RoIs. [default: 7]"),
         click.option("--centerness-order", type=click.Choice(["released", "anchor"]),
                      help="Order of the centerness map. [default: released, or the checkpoint's own]"),
+        click.option("--tracking", callback=parsed("parse_tracking"), metavar="TRACKER,SETTING=N,...",
+                     help="How stmask-run tracks with this bundle unless told otherwise, for instance "
+                          "paper,alpha=4,epsilon=1.6. [default: released, or the checkpoint's own]"),
     ]
     for option in reversed(options):
         command = option(command)

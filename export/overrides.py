@@ -9,6 +9,7 @@ from stmask_deploy.classes import read_class_names
 from stmask_deploy.config import CenternessOrder, ModelConfig
 from stmask_deploy.errors import InputError
 from stmask_deploy.models.inference import anchor_shapes
+from stmask_deploy.tracking_config import SETTING_RANGES, TrackingConfig
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Overrides:
     temporal_level: int | None = None  # 0 is P3
     roi_size: int | None = None
     centerness_order: CenternessOrder | None = None
+    tracking: TrackingConfig | None = None
 
     def apply(self, config: ModelConfig) -> ModelConfig:
         """`config` with these values.
@@ -44,6 +46,8 @@ class Overrides:
             config = replace(config, anchor_scales=self.anchor_scales)
         if self.centerness_order is not None:
             config = replace(config, centerness_order=self.centerness_order)
+        if self.tracking is not None:
+            config = replace(config, tracking=self.tracking)
         return self._apply_temporal(config)
 
     def _apply_temporal(self, config: ModelConfig) -> ModelConfig:
@@ -86,3 +90,19 @@ def parse_level(text: str) -> int:
     if not match or int(match[1]) < 3:
         raise InputError(f"pyramid level {text!r} is not P3, P4, ...")
     return int(match[1]) - 3
+
+
+def parse_tracking(text: str) -> TrackingConfig:
+    """`paper,alpha=4,epsilon=1.6` -> how to track; raises InputError."""
+    tracker, *settings = (part.strip() for part in text.split(","))
+    values: dict[str, float] = {}
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        if name not in SETTING_RANGES or name in values:
+            raise InputError(f"{text!r}: expected TRACKER,SETTING=NUMBER,... each setting once, found {setting!r}; "
+                             f"settings: {', '.join(SETTING_RANGES)}")
+        try:
+            values[name] = float(value)
+        except ValueError as error:
+            raise InputError(f"{text!r}: {name} must be a number, found {value!r}") from error
+    return TrackingConfig(tracker, **values)

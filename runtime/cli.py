@@ -57,13 +57,17 @@ counts.
               help="Keep what openvino and tensorrt compile in DIR, for faster starts.  [default: nothing is kept]")
 @click.option("--tracker", type=click.Choice(["released", "paper", "frame"]),
               help="released: as the released code; paper: equations 15-17; frame: without temporal fusion.  "
-                   "[default: released, or frame where the bundle has no temporal graph]")
+                   "[default: the bundle's, which is released where its network says nothing else; frame where it has "
+                   "no temporal graph]")
 @click.option("--no-temporal", is_flag=True, help="The same as --tracker frame.")
-@click.option("--alpha", type=float, help="Paper tracker: weight of the embeddings' cosine.  [default: 1.0]")
-@click.option("--beta", type=float, help="Paper tracker: weight of the mask IoU.  [default: 1.0]")
-@click.option("--epsilon", type=float, help="Paper tracker: score a known object has to exceed.  [default: 0.7]")
+@click.option("--alpha", type=float,
+              help="Paper tracker: weight of the embeddings' cosine.  [default: the bundle's, or 1.0]")
+@click.option("--beta", type=float,
+              help="Paper tracker: weight of the mask IoU.  [default: the bundle's, or 1.0]")
+@click.option("--epsilon", type=float,
+              help="Paper tracker: score a known object has to exceed.  [default: the bundle's, or 0.7]")
 @click.option("--new-object-score", type=float,
-              help="Released and frame tracker: score a known object has to exceed.  [default: 1.4]")
+              help="Released and frame tracker: score a known object has to exceed.  [default: the bundle's, or 1.4]")
 @click.option("--detect-every", type=int, default=1, metavar="K",
               help="Detect on every K-th frame only, the key frames; in between the temporal graph moves the objects.")
 @click.option("--score-decay", type=float, default=0.95,

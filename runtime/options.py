@@ -3,31 +3,23 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from stmask_deploy.bundle import BundleDescription
 from stmask_deploy.errors import InputError
+from stmask_deploy.tracking_config import SETTING_RANGES, TRACKERS, TrackingConfig
 
 NMS_KINDS = ("cross-class", "per-class")
-TRACKERS = ("released", "paper", "frame")
 MEMORY_KINDS = ("exact", "bounded")
 RETIRE_AFTER = 30  # frames; three times the age after which an object is no longer shown
-
-# The settings that only some trackers read, with their defaults: those of the released code (0.5 + 0.3 + 0.6), and of
-# the paper's equations 15 and 16.
-_TRACKER_DEFAULTS: Mapping[str, Mapping[str, float]] = {
-    "released": {"new_object_score": 1.4},
-    "paper": {"alpha": 1.0, "beta": 1.0, "epsilon": 0.7},
-    "frame": {"new_object_score": 1.4},
-}
-_TRACKER_SETTINGS = ("alpha", "beta", "epsilon", "new_object_score")
 
 
 @dataclass(frozen=True)
 class RunOptions:
     """How a video is run; the defaults are the released code's. None means: decided by `resolve`.
+
+    The tracker and its settings are then those that the bundle's network calls for, see `TrackingConfig`.
 
     Raises:
         InputError: a value is out of its range, or is given to a tracker that does not read it.
@@ -38,7 +30,7 @@ class RunOptions:
     nms_iou: float = 0.5
     top_k: int = 200  # rows that enter NMS, best first
     max_detections: int = 100  # rows that leave per-class NMS
-    tracker: str | None = None  # released | paper | frame (no temporal fusion); None: released, or frame without TF
+    tracker: str | None = None  # released | paper | frame (no temporal fusion); None: the bundle's, or frame without TF
     alpha: float | None = None  # paper tracker: weight of the embeddings' cosine (eq. 15)
     beta: float | None = None  # paper tracker: weight of the mask IoU (eq. 15)
     epsilon: float | None = None  # paper tracker: below this score a detection is a new object (eq. 16)
@@ -65,9 +57,8 @@ class RunOptions:
 
     def _check_ranges(self) -> None:
         ranges = {"score_threshold": (0, 1), "nms_iou": (0, 1), "top_k": (1, 100_000), "max_detections": (1, 100_000),
-                  "alpha": (0, 1000), "beta": (0, 1000), "epsilon": (-1000, 1000), "new_object_score": (-1000, 1000),
                   "score_decay": (0, 1), "max_age_shown": (0, 1_000_000), "retire_after": (1, 1_000_000),
-                  "detect_every": (1, 1000)}
+                  "detect_every": (1, 1000), **SETTING_RANGES}
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and low <= value <= high):
@@ -79,13 +70,11 @@ class RunOptions:
                              f"({self.max_age_shown}): an object would be forgotten while it is shown")
 
     def _check_tracker_settings(self) -> None:
-        if self.tracker is None:
-            return  # checked by `resolve`, which calls this again
-        read = _TRACKER_DEFAULTS[self.tracker]
-        for name in _TRACKER_SETTINGS:
-            if name not in read and getattr(self, name) is not None:
-                readers = [tracker for tracker, settings in _TRACKER_DEFAULTS.items() if name in settings]
-                raise InputError(f"{name} is not read by the {self.tracker} tracker, only by: {', '.join(readers)}")
+        if self.tracker is not None:  # otherwise checked by `resolve`, which calls this again
+            TrackingConfig(self.tracker, **self._given_settings())
+
+    def _given_settings(self) -> dict[str, float]:
+        return {name: getattr(self, name) for name in SETTING_RANGES if getattr(self, name) is not None}
 
     def resolve(self, description: BundleDescription, is_live: bool) -> RunOptions:
         """Every open choice made, for one bundle and one kind of source.
@@ -101,23 +90,23 @@ class RunOptions:
         if not has_temporal and self.tracker not in (None, "frame"):
             raise InputError(f"tracker {self.tracker!r} needs a temporal graph and this bundle has none; "
                              "use the frame tracker")
-        tracker = self.tracker or ("released" if has_temporal else "frame")
+        own = description.model.tracking
+        tracker = self.tracker or (own.tracker if has_temporal else "frame")
         if tracker == "frame" and self.detect_every > 1:
             reason = "the frame tracker" if has_temporal else "this bundle, which has no temporal graph,"
             raise InputError(f"detect_every {self.detect_every} needs objects to be propagated between detections, "
                              f"which {reason} cannot do: leave it at 1")
         bounded = self.memory == "bounded" or self.retire_after is not None or (self.memory is None and is_live)
-        chosen: dict[str, Any] = {"tracker": tracker, "memory": "bounded" if bounded else "exact"}
-        for name, default in _TRACKER_DEFAULTS[tracker].items():
-            if getattr(self, name) is None:
-                chosen[name] = default
+        suited = own if own.tracker == tracker else TrackingConfig(tracker)
+        chosen: dict[str, Any] = {"tracker": tracker, **suited.settings, **self._given_settings(),
+                                  "memory": "bounded" if bounded else "exact"}
         if bounded and self.retire_after is None:
             chosen["retire_after"] = max(RETIRE_AFTER, self.max_age_shown)
         return dataclasses.replace(self, **chosen)
 
     def tracker_settings(self) -> dict[str, Any]:
         """What the chosen tracker is made with, ages in frames; the options must be resolved."""
-        settings = {name: getattr(self, name) for name in _TRACKER_DEFAULTS[self.tracker or "released"]}
+        settings = {name: getattr(self, name) for name in TRACKERS[self.tracker or "released"]}
         settings["score_threshold"] = self.score_threshold
         settings["retire_after"] = None if self.retire_after is None else self._last_age(self.retire_after)
         if self.tracker != "frame":

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any, get_args, get_origin, get_type_hints
 
 from .errors import InputError
+from .tracking_config import TrackingConfig
 
 # No network comes near these. Beyond them lie damaged and hostile files, which would only cost time and memory.
 MAX_CLASSES = 10_000
@@ -67,6 +68,7 @@ class ModelConfig:
     embedding_dim: int = 128
     centerness_order: CenternessOrder = CenternessOrder.RELEASED
     temporal: TemporalConfig | None = TemporalConfig()
+    tracking: TrackingConfig = TrackingConfig()
     input_size: tuple[int, int] = (360, 640)
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
@@ -184,12 +186,22 @@ class ModelConfig:
             if converted.get("temporal") is not None:
                 _check_forms(TemporalConfig, converted["temporal"])
                 converted["temporal"] = TemporalConfig(**converted["temporal"])
+            if "tracking" in converted:
+                converted["tracking"] = _tracking(converted["tracking"])
             _check_forms(cls, converted)
             return cls(**converted)
         except InputError:
             raise
         except (TypeError, ValueError) as error:
             raise InputError(f"model configuration: {error}") from error
+
+
+def _tracking(values: Mapping[str, Any]) -> TrackingConfig:
+    _check_forms(TrackingConfig, values)
+    try:
+        return TrackingConfig(**values)
+    except InputError as error:
+        raise InputError(f"model configuration: tracking: {error}") from error
 
 
 def _tuples(value: Any) -> Any:

@@ -9,6 +9,7 @@ import pytest
 
 from stmask_deploy.config import Calibration, CenternessOrder, ModelConfig, TemporalConfig
 from stmask_deploy.errors import InputError
+from stmask_deploy.tracking_config import TrackingConfig
 
 CONFIG = ModelConfig(class_names=("cat", "dog"))
 R50_DCN = ((1, 0), (1, 2), (2, 0), (2, 2), (2, 4), (3, 0), (3, 2))
@@ -45,6 +46,7 @@ def test_variant(changes: dict[str, Any], name: str) -> None:
     {}, {"temporal": None}, {"class_calibration": Calibration.ALIGNED, "centerness_order": CenternessOrder.ANCHOR},
     {"deformable_blocks": R50_DCN, "temporal": TemporalConfig(2, 5, 3, (1, 2, 3))},
     {"anchor_scales": (1.0, 1.26), "anchor_shapes": ((2.5, 3.5),) * 3},
+    {"tracking": TrackingConfig("paper", alpha=4.0, epsilon=1.6)},
 ])
 def test_json(changes: dict[str, Any]) -> None:
     config = replace(CONFIG, **changes)
@@ -107,6 +109,12 @@ def test_impossible_values(changes: dict[str, Any], message: str) -> None:
     ({"class_names": ["cat"], "temporal": []}, "TemporalConfig"),
     ({"class_names": ["cat"], "temporal": {"patch": 3}}, "patch"),
     ({"class_names": ["cat"], "temporal": {"patch_size": 3.5}}, "patch_size has the wrong form"),
+    ({"class_names": ["cat"], "tracking": []}, "TrackingConfig"),
+    ({"class_names": ["cat"], "tracking": "paper"}, "TrackingConfig"),
+    ({"class_names": ["cat"], "tracking": {"trackers": "paper"}}, "trackers"),
+    ({"class_names": ["cat"], "tracking": {"tracker": 1}}, "tracker has the wrong form"),
+    ({"class_names": ["cat"], "tracking": {"tracker": "paper", "alpha": "4"}}, "alpha has the wrong form"),
+    ({"class_names": ["cat"], "tracking": {"alpha": 4}}, "tracking: alpha is not read by the released tracker"),
     ({"class_names": ["cat"], "depths": [3, 4]}, "four stages"),
 ])
 def test_from_dict_refuses(values: Any, message: str) -> None:

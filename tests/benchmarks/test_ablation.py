@@ -15,6 +15,7 @@ from stmask_deploy.models.checkpoint import load_checkpoint
 from stmask_deploy.models.inference import infer_config
 from stmask_deploy.models.stmask import build_stmask
 from stmask_deploy.pretrained import demo_checkpoint
+from stmask_deploy.tracking_config import TrackingConfig
 from stmask_deploy.training.recipe import Recipe, read_recipe
 
 
@@ -45,6 +46,12 @@ def test_a_row_is_the_network_its_name_says(row: Row) -> None:
     kinds = {found.class_calibration.value, found.mask_calibration.value, found.track_calibration.value} - {"none"}
     assert kinds == ({"adaptive"} if "ada" in row.name else {"aligned"} if "ali" in row.name else set())
     assert np.allclose(found.anchor_shapes, config.anchor_shapes)
+
+
+def test_rows_are_compared_with_the_released_rule_whatever_suits_the_demo_model() -> None:
+    suited = {**read_recipe("demo").model, "tracking": {"tracker": "paper"}}
+    for row in ROWS:
+        assert Recipe(row.model(suited), read_recipe("demo").options).config(("a",)).tracking == TrackingConfig()
 
 
 def test_means_and_spread_over_the_seeds() -> None:

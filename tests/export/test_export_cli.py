@@ -26,6 +26,13 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tiny_checkpoint: Path) -> 
     assert set(tiny_checkpoint.parent.iterdir()) == before
 
 
+def test_the_plan_says_how_the_bundle_will_be_tracked(tiny_checkpoint: Path) -> None:
+    _, output = export(tiny_checkpoint, "--dry-run")
+    assert "(--tracking): released,new_object_score=1.4" in output
+    _, output = export(tiny_checkpoint, "--dry-run", "--tracking", "paper,epsilon=0.5")
+    assert "(--tracking): paper,alpha=1,beta=1,epsilon=0.5" in output
+
+
 def test_the_plan_is_what_is_written(tiny_checkpoint: Path, gridsample_bundle: Path) -> None:
     _, output = export(tiny_checkpoint, "--dry-run", "--dcn", "gridsample", "--max-candidates", 60)
     planned = float(output.split("frame.onnx")[1].split("MB")[0])
@@ -61,6 +68,8 @@ def test_the_plan_names_no_int8_file_of_a_graph_that_stays_in_float() -> None:
     (["{checkpoint}", "--opset", "11", "-o", "{folder}/new"], "20, 21"),
     (["{checkpoint}", "--classes", "{folder}/two.txt"], "names 2 classes, the checkpoint has 3"),
     (["{checkpoint}", "--dcn", "fast"], "Invalid value"),
+    (["{checkpoint}", "--tracking", "sort"], "known: released, paper, frame"),
+    (["{checkpoint}", "--tracking", "released,alpha=1"], "alpha is not read by the released tracker"),
 ])
 def test_bad_input_is_one_line_and_exit_code_2(tiny_checkpoint: Path, tmp_path: Path, arguments: list[str],
                                                message: str) -> None:

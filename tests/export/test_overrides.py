@@ -8,7 +8,8 @@ from tiny_networks import TINY
 
 from stmask_deploy.config import CenternessOrder
 from stmask_deploy.errors import InputError
-from stmask_deploy.export.overrides import Overrides, parse_level, parse_numbers, parse_size
+from stmask_deploy.export.overrides import Overrides, parse_level, parse_numbers, parse_size, parse_tracking
+from stmask_deploy.tracking_config import TrackingConfig
 
 PLAIN = replace(TINY, kernel_shapes=((3, 3),) * 3, anchor_scales=(1.0, 2.0))
 
@@ -21,11 +22,12 @@ def test_values_replace_what_tensors_cannot_show(tmp_path: Path) -> None:
     names = tmp_path / "names.txt"
     names.write_text("x\ny\nz\n")
     config = Overrides(classes=names, input_size=(100, 200), anchor_ratios=(1, 4, 0.25), anchor_scales=(1, 3),
-                       temporal_level=0, roi_size=3, centerness_order=CenternessOrder.ANCHOR).apply(PLAIN)
+                       temporal_level=0, roi_size=3, centerness_order=CenternessOrder.ANCHOR,
+                       tracking=TrackingConfig("paper")).apply(PLAIN)
     assert config.class_names == ("x", "y", "z") and config.input_size == (100, 200)
     assert config.anchor_shapes == ((3, 3), (6, 1.5), (1.5, 6)) and config.anchor_scales == (1, 3)
     assert config.temporal is not None and (config.temporal.level, config.temporal.roi_size) == (0, 3)
-    assert config.centerness_order is CenternessOrder.ANCHOR
+    assert config.centerness_order is CenternessOrder.ANCHOR and config.tracking == TrackingConfig("paper")
 
 
 @pytest.mark.parametrize(("overrides", "message"), [
@@ -48,11 +50,22 @@ def test_temporal_values_need_a_temporal_network() -> None:
 
 def test_parsing() -> None:
     assert parse_size("360x640") == (360, 640) and parse_numbers("1,0.5, 2") == (1, 0.5, 2) and parse_level("P4") == 1
+    assert parse_tracking("frame") == TrackingConfig("frame")
+    assert parse_tracking("paper, alpha=4,epsilon=-1.6") == TrackingConfig("paper", alpha=4.0, epsilon=-1.6)
+
+
+@pytest.mark.parametrize("tracker", ["released", "paper", "frame"])
+def test_tracking_is_written_as_it_is_read(tracker: str) -> None:
+    config = parse_tracking(str(TrackingConfig(tracker)))
+    assert config.tracker == tracker and config.settings == TrackingConfig(tracker).settings
 
 
 @pytest.mark.parametrize(("parse", "text"), [
     (parse_size, "360"), (parse_size, "axb"), (parse_size, "-1x5"), (parse_numbers, "1,,2"), (parse_numbers, "0,1"),
-    (parse_numbers, "nan"), (parse_level, "4"), (parse_level, "P2"), (parse_level, "P44")])
+    (parse_numbers, "nan"), (parse_level, "4"), (parse_level, "P2"), (parse_level, "P44"),
+    (parse_tracking, ""), (parse_tracking, "sort"), (parse_tracking, "paper,alpha"), (parse_tracking, "paper,alpha=x"),
+    (parse_tracking, "paper,alpha=1,alpha=2"), (parse_tracking, "paper,gamma=1"), (parse_tracking, "released,alpha=1"),
+    (parse_tracking, "paper,"), (parse_tracking, "paper,epsilon=nan")])
 def test_text_that_cannot_be_read(parse: object, text: str) -> None:
     with pytest.raises(InputError):
         parse(text)  # type: ignore[operator]

@@ -9,8 +9,10 @@ from tiny_bundles import describe
 from stmask_deploy.config import ModelConfig
 from stmask_deploy.errors import InputError
 from stmask_deploy.runtime.options import RunOptions
+from stmask_deploy.tracking_config import TrackingConfig
 
 NO_TEMPORAL = describe(model=ModelConfig(class_names=("cat",), temporal=None))
+PAPER = TrackingConfig("paper", alpha=4.0, epsilon=1.6)
 
 
 def test_defaults_are_the_released_codes() -> None:
@@ -40,6 +42,26 @@ def test_a_bundle_without_temporal_graph_gets_the_frame_tracker() -> None:
     assert RunOptions().resolve(NO_TEMPORAL, is_live=False).tracker == "frame"
     with pytest.raises(InputError, match="needs a temporal graph"):
         RunOptions(tracker="paper").resolve(NO_TEMPORAL, is_live=False)
+
+
+@pytest.mark.parametrize(("given", "decided"), [
+    ({}, {"tracker": "paper", "alpha": 4.0, "beta": 1.0, "epsilon": 1.6, "new_object_score": None}),
+    ({"tracker": "paper"}, {"alpha": 4.0, "epsilon": 1.6}),
+    ({"epsilon": 0.5}, {"tracker": "paper", "alpha": 4.0, "epsilon": 0.5}),
+    ({"tracker": "released"}, {"new_object_score": 1.4, "alpha": None, "epsilon": None}),
+    ({"tracker": "frame"}, {"new_object_score": 1.4, "alpha": None}),
+])
+def test_a_bundle_may_name_the_tracking_that_suits_it(given: dict[str, Any], decided: dict[str, Any]) -> None:
+    description = describe(model=ModelConfig(class_names=("cat",), tracking=PAPER))
+    options = RunOptions(**given).resolve(description, is_live=False)
+    assert {name: getattr(options, name) for name in decided} == decided
+    assert options.resolve(description, is_live=False) == options
+
+
+def test_without_a_temporal_graph_what_suits_the_network_does_not_count() -> None:
+    description = describe(model=ModelConfig(class_names=("cat",), temporal=None, tracking=PAPER))
+    options = RunOptions().resolve(description, is_live=False)
+    assert (options.tracker, options.new_object_score, options.epsilon) == ("frame", 1.4, None)
 
 
 def test_tracker_settings_are_those_the_tracker_reads() -> None:
@@ -93,6 +115,8 @@ def test_impossible_options_are_refused(given: dict[str, Any], told: str) -> Non
 def test_settings_of_another_tracker_than_the_default_one_are_refused_when_it_is_known() -> None:
     with pytest.raises(InputError, match="alpha is not read by the released tracker"):
         RunOptions(alpha=1.0).resolve(describe(), is_live=False)
+    with pytest.raises(InputError, match="new_object_score is not read by the paper tracker"):
+        RunOptions(new_object_score=1.0).resolve(describe(model=ModelConfig(("cat",), tracking=PAPER)), is_live=False)
 
 
 def test_a_threshold_below_the_exported_one_is_refused() -> None:

@@ -1,0 +1,58 @@
+"""`TrackingConfig`: how a network's detections get their identities, where a run does not say otherwise."""
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .errors import InputError
+
+# The settings that each tracker reads, with their defaults: those of the released code (0.5 + 0.3 + 0.6), and of the
+# paper's equations 15 and 16.
+TRACKERS: Mapping[str, Mapping[str, float]] = {
+    "released": {"new_object_score": 1.4},
+    "paper": {"alpha": 1.0, "beta": 1.0, "epsilon": 0.7},
+    "frame": {"new_object_score": 1.4},
+}
+SETTING_RANGES: Mapping[str, tuple[float, float]] = {
+    "alpha": (0, 1000), "beta": (0, 1000), "epsilon": (-1000, 1000), "new_object_score": (-1000, 1000)}
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """The tracker that suits a network. How far apart embeddings lie is a matter of training, and so are these numbers.
+
+    None is the tracker's default. A network without temporal fusion is tracked by the frame tracker whatever this says.
+
+    Raises:
+        InputError: the tracker is not known, or a setting is out of its range or not read by the tracker.
+    """
+
+    tracker: str = "released"  # released | paper | frame, see docs/architecture.md
+    alpha: float | None = None  # paper: weight of the embeddings' cosine (eq. 15)
+    beta: float | None = None  # paper: weight of the mask IoU (eq. 15)
+    epsilon: float | None = None  # paper: score a known object has to exceed (eq. 16)
+    new_object_score: float | None = None  # released, frame: pair score a known object has to exceed
+
+    def __post_init__(self) -> None:
+        if self.tracker not in TRACKERS:
+            raise InputError(f"tracker {self.tracker!r} is not known; known: {', '.join(TRACKERS)}")
+        for name, (low, high) in SETTING_RANGES.items():
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if not (math.isfinite(value) and low <= value <= high):
+                raise InputError(f"{name} must be in {low}..{high}, got {value}")
+            if name not in TRACKERS[self.tracker]:
+                readers = [tracker for tracker, settings in TRACKERS.items() if name in settings]
+                raise InputError(f"{name} is not read by the {self.tracker} tracker, only by: {', '.join(readers)}")
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """Every setting that the tracker reads."""
+        given = {name: getattr(self, name) for name in TRACKERS[self.tracker]}
+        return {name: TRACKERS[self.tracker][name] if value is None else float(value) for name, value in given.items()}
+
+    def __str__(self) -> str:
+        """As `--tracking` takes it: `paper,alpha=1,beta=1,epsilon=0.7`."""
+        return ",".join([self.tracker, *(f"{name}={value:.6g}" for name, value in self.settings.items())])

@@ -1,0 +1,43 @@
+"""`TrackingConfig`: defaults, text, and what it refuses."""
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stmask_deploy.errors import InputError
+from stmask_deploy.tracking_config import TRACKERS, TrackingConfig
+
+
+def test_the_default_is_the_released_code() -> None:
+    assert TrackingConfig().tracker == "released" and TrackingConfig().settings == {"new_object_score": 1.4}
+
+
+@pytest.mark.parametrize("tracker", list(TRACKERS))
+def test_settings_are_those_the_tracker_reads(tracker: str) -> None:
+    assert TrackingConfig(tracker).settings == TRACKERS[tracker]
+
+
+def test_what_is_given_replaces_the_default() -> None:
+    assert TrackingConfig("paper", alpha=0.0, epsilon=-1).settings == {"alpha": 0.0, "beta": 1.0, "epsilon": -1.0}
+
+
+@pytest.mark.parametrize("config, text", [
+    (TrackingConfig(), "released,new_object_score=1.4"),
+    (TrackingConfig("paper", alpha=4, epsilon=0.25), "paper,alpha=4,beta=1,epsilon=0.25"),
+])
+def test_text(config: TrackingConfig, text: str) -> None:
+    assert str(config) == text
+
+
+@pytest.mark.parametrize("values, message", [
+    ({"tracker": "sort"}, "'sort' is not known; known: released, paper, frame"),
+    ({"alpha": 1.0}, "alpha is not read by the released tracker, only by: paper"),
+    ({"tracker": "paper", "new_object_score": 1.0}, "only by: released, frame"),
+    ({"tracker": "paper", "alpha": -0.1}, r"alpha must be in 0\.\.1000, got -0.1"),
+    ({"tracker": "paper", "epsilon": float("nan")}, "epsilon must be in"),
+    ({"new_object_score": 1e6}, "new_object_score must be in"),
+])
+def test_impossible_values(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        TrackingConfig(**values)
