@@ -107,11 +107,11 @@ def main(checkpoint: Path, folders: tuple[Path, ...], kind: str, only: tuple[str
                 json_file.write_text(json.dumps(report, indent=1) + "\n")
 
 
-def open_dataset(folder: Path, max_videos: int | None = None) -> tuple[Annotations, Path]:
-    """(annotations, folder of the frames), cut to the first videos."""
+def open_dataset(folder: Path, max_videos: int | None = None, skip: int = 0) -> tuple[Annotations, Path]:
+    """(annotations, folder of the frames), cut to some videos: at most `max_videos` behind the first `skip`."""
     annotations = read_annotations(folder / "instances.json")
-    if max_videos is not None:
-        videos = annotations.videos[:max_videos]
+    if skip or max_videos is not None:
+        videos = annotations.videos[skip:][:max_videos]
         ids = {video.id for video in videos}
         annotations = Annotations(annotations.path, annotations.categories, videos,
                                   tuple(track for track in annotations.tracks if track.video_id in ids))

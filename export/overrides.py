@@ -9,7 +9,7 @@ from stmask_deploy.classes import read_class_names
 from stmask_deploy.config import CenternessOrder, ModelConfig
 from stmask_deploy.errors import InputError
 from stmask_deploy.models.inference import anchor_shapes
-from stmask_deploy.tracking_config import SETTING_RANGES, TrackingConfig
+from stmask_deploy.tracking_config import TrackingConfig
 
 
 @dataclass(frozen=True)
@@ -92,17 +92,4 @@ def parse_level(text: str) -> int:
     return int(match[1]) - 3
 
 
-def parse_tracking(text: str) -> TrackingConfig:
-    """`paper,alpha=4,epsilon=1.6` -> how to track; raises InputError."""
-    tracker, *settings = (part.strip() for part in text.split(","))
-    values: dict[str, float] = {}
-    for setting in settings:
-        name, _, value = setting.partition("=")
-        if name not in SETTING_RANGES or name in values:
-            raise InputError(f"{text!r}: expected TRACKER,SETTING=NUMBER,... each setting once, found {setting!r}; "
-                             f"settings: {', '.join(SETTING_RANGES)}")
-        try:
-            values[name] = float(value)
-        except ValueError as error:
-            raise InputError(f"{text!r}: {name} must be a number, found {value!r}") from error
-    return TrackingConfig(tracker, **values)
+parse_tracking = TrackingConfig.parse

@@ -53,6 +53,26 @@ class TrackingConfig:
         given = {name: getattr(self, name) for name in TRACKERS[self.tracker]}
         return {name: TRACKERS[self.tracker][name] if value is None else float(value) for name, value in given.items()}
 
+    @classmethod
+    def parse(cls, text: str) -> TrackingConfig:
+        """`paper,alpha=4,epsilon=1.6` -> how to track.
+
+        Raises:
+            InputError: the text has another form, or says what cannot be.
+        """
+        tracker, *settings = (part.strip() for part in text.split(","))
+        values: dict[str, float] = {}
+        for setting in settings:
+            name, _, value = (part.strip() for part in setting.partition("="))
+            if name not in SETTING_RANGES or name in values:
+                raise InputError(f"{text!r}: expected TRACKER,SETTING=NUMBER,... each setting once, found {setting!r}; "
+                                 f"settings: {', '.join(SETTING_RANGES)}")
+            try:
+                values[name] = float(value)
+            except ValueError as error:
+                raise InputError(f"{text!r}: {name} must be a number, found {value!r}") from error
+        return cls(tracker, **values)
+
     def __str__(self) -> str:
-        """As `--tracking` takes it: `paper,alpha=1,beta=1,epsilon=0.7`."""
+        """As `parse` reads it, every setting named."""
         return ",".join([self.tracker, *(f"{name}={value:.6g}" for name, value in self.settings.items())])

@@ -30,6 +30,31 @@ def test_text(config: TrackingConfig, text: str) -> None:
     assert str(config) == text
 
 
+@pytest.mark.parametrize("text, config", [
+    ("frame", TrackingConfig("frame")),
+    ("paper, alpha=4,epsilon = -1.6", TrackingConfig("paper", alpha=4.0, epsilon=-1.6)),
+    *((str(TrackingConfig(tracker)), TrackingConfig(tracker, **settings)) for tracker, settings in TRACKERS.items()),
+])
+def test_text_is_read(text: str, config: TrackingConfig) -> None:
+    assert TrackingConfig.parse(text) == config
+
+
+@pytest.mark.parametrize("text, message", [
+    ("", "'' is not known"),
+    ("sort", "known: released, paper, frame"),
+    ("paper,alpha", "alpha must be a number, found ''"),
+    ("paper,alpha=x", "alpha must be a number, found 'x'"),
+    ("paper,alpha=1,alpha=2", "each setting once, found 'alpha=2'"),
+    ("paper,gamma=1", "settings: alpha, beta, epsilon, new_object_score"),
+    ("paper,", "found ''"),
+    ("released,alpha=1", "only by: paper"),
+    ("paper,epsilon=nan", "epsilon must be in"),
+])
+def test_text_that_cannot_be_read(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        TrackingConfig.parse(text)
+
+
 @pytest.mark.parametrize("values, message", [
     ({"tracker": "sort"}, "'sort' is not known; known: released, paper, frame"),
     ({"alpha": 1.0}, "alpha is not read by the released tracker, only by: paper"),

@@ -1,0 +1,119 @@
+"""Which tracker with which settings suits a network: accuracy and identities over a grid, frames detected only once.
+
+    stmask-synth tune --split val --clips 90
+    python benchmarks/tracking_grid.py tune/val --skip 30
+
+Choose on clips that nothing is reported on: `--skip 30` leaves out those of the val split. The row that serves best
+goes into the recipe (`tracking` in its `model`), or to `stmask-export --tracking`.
+"""
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import click
+from accuracy import open_dataset
+
+from stmask_deploy.atomic import atomic_file, check_writable
+from stmask_deploy.bench.machine import describe_machine, library_versions
+from stmask_deploy.bench.tables import format_table
+from stmask_deploy.bundle import read_description
+from stmask_deploy.console import Command
+from stmask_deploy.datasets.annotations import Annotations, Video
+from stmask_deploy.datasets.frames import read_frame
+from stmask_deploy.errors import InputError
+from stmask_deploy.evaluation.evaluate import evaluate
+from stmask_deploy.pretrained import demo_bundle
+from stmask_deploy.runtime.loading import Bundle, open_bundle
+from stmask_deploy.runtime.options import RunOptions
+from stmask_deploy.runtime.pipeline import Pipeline
+from stmask_deploy.runtime.timing import NoTimer
+from stmask_deploy.runtime.ytvis import YtvisCollector
+from stmask_deploy.tracking_config import TrackingConfig
+
+SCHEMA = "stmask-tracking-grid/1"
+ALPHAS = (1.0, 2.0, 4.0)  # against a mask IoU of weight 1
+COSINES = (0.25, 0.4, 0.55, 0.7)  # that embeddings alone, without any overlap, would have to exceed
+GRID = (*(TrackingConfig("released", new_object_score=score) for score in (1.4, 1.2, 0.95)),
+        *(TrackingConfig("paper", alpha=alpha, epsilon=alpha * cosine) for alpha in ALPHAS for cosine in COSINES))
+
+
+@click.command(cls=Command, context_settings={"show_default": True})
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.option("--bundle", "folder", type=click.Path(path_type=Path), help="[default: the demo model]")
+@click.option("--tracking", "texts", multiple=True, metavar="TRACKER,SETTING=N,...",
+              help="A row; may be repeated.  [default: a grid of both trackers]")
+@click.option("--skip", type=click.IntRange(min=0), default=0, help="Leave out the first videos.")
+@click.option("--max-videos", type=click.IntRange(min=1), help="At most so many videos.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of the graphs.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write everything there.")
+@click.option("--overwrite", is_flag=True)
+def main(dataset: Path, folder: Path | None, texts: Sequence[str], skip: int, max_videos: int | None,
+         threads: int | None, json_path: Path | None, overwrite: bool) -> None:
+    """Track DATASET, a folder with instances.json and JPEGImages in the format of YouTube-VIS, in every way."""
+    if json_path is not None:
+        check_writable(json_path, overwrite=overwrite)
+    rows = tuple(TrackingConfig.parse(text) for text in texts) or GRID
+    truth, frames = open_dataset(dataset, max_videos, skip)
+    if not truth.videos:
+        raise InputError(f"--skip {skip} leaves no video of {dataset}")
+    description = read_description(demo_bundle() if folder is None else folder)
+    options = [as_options(row).resolve(description, is_live=False) for row in rows]
+    bundle = open_bundle(demo_bundle() if folder is None else folder, "onnxruntime", threads=threads)
+    entries: list[list[dict[str, Any]]] = [[] for _ in rows]
+    for video in truth.videos:
+        for found, tracked in zip(entries, track(bundle, options, video, frames), strict=True):
+            found += tracked
+    category_ids = [category.id for category in truth.categories]
+    scores = [score(row, truth, [{**entry, "category_id": category_ids[entry["category_id"] - 1]} for entry in found])
+              for row, found in zip(rows, entries, strict=True)]
+    click.echo(table(scores))
+    if json_path is not None:
+        report = {"schema": SCHEMA, "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                  "machine": describe_machine(), "versions": library_versions(),
+                  "checkpoint": description.checkpoint_name, "checkpoint_sha256": description.checkpoint_sha256,
+                  "dataset": dataset.name, "skipped": skip, "videos": len(truth.videos),
+                  "tracks": len(truth.tracks), "rows": scores}
+        with atomic_file(json_path, overwrite=overwrite) as file:
+            file.write(json.dumps(report, indent=1).encode() + b"\n")
+
+
+def as_options(tracking: TrackingConfig) -> RunOptions:
+    """A run that asks for `tracking`; what that leaves open takes the tracker's defaults, not those of the bundle."""
+    return RunOptions(tracker=tracking.tracker, **tracking.settings)
+
+
+def track(bundle: Bundle, options: Sequence[RunOptions], video: Video,
+          frames: Path) -> list[list[dict[str, Any]]]:
+    """The YouTube-VIS entries of one video, one list for each of `options`; they differ in the tracker only."""
+    pipelines = [Pipeline(bundle, one, NoTimer()) for one in options]
+    collectors = [YtvisCollector(video.id) for _ in options]
+    for index in range(video.length):
+        detected = pipelines[0].detect(read_frame(frames, video, index), index)
+        for pipeline, collector in zip(pipelines, collectors, strict=True):
+            collector.add(pipeline.track(detected, index, 0.0))
+    return [collector.entries() for collector in collectors]
+
+
+def score(row: TrackingConfig, truth: Annotations, entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """One row of the table."""
+    result = evaluate(truth, entries)
+    return {"tracking": dataclasses.asdict(row), "text": str(row), "ap": result.ap, "ap50": result.ap50,
+            "ap75": result.ap75, "j": result.identities.j,
+            "switches_per_ten_tracks": result.identities.switches_per_ten_tracks}
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown, a line for each row."""
+    names = ("ap", "ap50", "ap75", "j", "switches_per_ten_tracks")
+    cells = [("tracking", "AP", "AP50", "AP75", "J", "switches / 10 tracks")]
+    cells += [(row["text"], *("-" if row[name] is None else f"{row[name]:.2f}" for name in names)) for row in rows]
+    return format_table(cells, markdown=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""The table over trackers and their settings on two tiny clips."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from accuracy import open_dataset
+from click.testing import CliRunner
+from tracking_grid import GRID, main
+
+from stmask_deploy.evaluation.evaluate import evaluate
+from stmask_deploy.evaluation.track_dataset import track_dataset
+from stmask_deploy.runtime.model import load
+from stmask_deploy.synthetic.splits import SPLITS
+from stmask_deploy.synthetic.writer import write_split
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("synth") / "val"
+    write_split(SPLITS["val"], folder, num_clips=2, num_frames=6, size=(180, 320))
+    return folder
+
+
+def test_rows_are_what_plain_runs_give(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    done = CliRunner().invoke(main, [str(data), "--skip", "1", "--threads", "1", "--json", str(out), "--tracking",
+                                     "paper,alpha=2,epsilon=1", "--tracking", "frame", "--tracking", "released"])
+    assert done.exit_code == 0, done.output
+    report = json.loads(out.read_text())
+    truth, frames = open_dataset(data, skip=1)
+    assert (report["videos"], report["tracks"]) == (len(truth.videos), len(truth.tracks)) == (1, len(truth.tracks))
+    plain = [{"tracker": "paper", "alpha": 2.0, "epsilon": 1.0}, {"tracker": "frame"}, {"tracker": "released"}]
+    for row, options in zip(report["rows"], plain, strict=True):
+        scores = evaluate(truth, track_dataset(load(threads=1, **options), truth, frames))
+        assert (row["ap"], row["ap50"], row["j"]) == (scores.ap, scores.ap50, scores.identities.j)
+        assert row["switches_per_ten_tracks"] == scores.identities.switches_per_ten_tracks
+    assert "| paper,alpha=2,beta=1,epsilon=1 | " in done.output
+    assert len({row["j"] for row in report["rows"]}) > 1
+
+
+def test_the_grid_holds_what_is_the_default_and_no_row_twice() -> None:
+    texts = [str(row) for row in GRID]
+    assert "released,new_object_score=1.4" in texts and len(set(texts)) == len(texts)
+
+
+@pytest.mark.parametrize("args, told", [
+    (["nowhere"], "nowhere"),
+    (["{data}", "--bundle", "nowhere"], "nowhere does not exist"),
+    (["{data}", "--skip", "2"], "--skip 2 leaves no video"),
+    (["{data}", "--tracking", "paper,alpha=x"], "alpha must be a number"),
+])
+def test_bad_input(args: list[str], told: str, data: Path) -> None:
+    done = CliRunner().invoke(main, [arg.format(data=data) for arg in args])
+    assert (told in done.output, done.exit_code) == (True, 2), done.output
