@@ -39,7 +39,8 @@ from .lowering import Dcn
 from .onnx_model import OPSETS, export_module, require_onnxruntime
 from .openvino_ir import require_openvino, save_ir, to_openvino
 from .temporal_graph import TemporalGraph, example_inputs
-from .verify import ROW_OUTPUTS, TOLERANCES, Verification, verify_bundle
+from .verification import Verification
+from .verify import ROW_OUTPUTS, TOLERANCES, verify_bundle
 
 Say = Callable[[str], None]
 

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from stmask_deploy.scenes import render_clip
 
 from .frame_graph import FrameGraph, shared_rows
 from .temporal_graph import TemporalGraph
+from .verification import Check, Verification
 
 Arrays = Mapping[str, NDArray[Any]]
 Image = NDArray[np.uint8]  # BGR
@@ -34,59 +34,6 @@ NUM_BOXES = (0, 1, 8)  # objects given to the temporal graph
 SMALLEST_DELTA_RANGE = 1e-3
 ROW_OUTPUTS = ("boxes", "class_scores", "centerness", "mask_coeffs", "embeddings")
 MAP_OUTPUTS = ("prototypes", "shared", "fpn", "temporal")
-
-
-@dataclass(frozen=True)
-class Check:
-    """One output of one graph on one backend, over all frames."""
-
-    backend: str
-    output: str  # graph/output
-    shape: tuple[int, ...]
-    error: float  # largest difference, as a share of the reference's range
-    tolerance: float
-    problem: str = ""  # what is wrong beside the value: a shape, a choice of candidates
-
-    @property
-    def passed(self) -> bool:
-        return not self.problem and self.error <= self.tolerance  # NaN is not
-
-    def line(self) -> str:
-        shape = "x".join(map(str, self.shape)) or "scalar"
-        verdict = "ok" if self.passed else f"MISS {self.problem}".rstrip()
-        return (f"{self.backend:12s} {self.output:22s} {shape:14s} error {self.error:.1e} of range, "
-                f"tolerance {self.tolerance:.0e}  {verdict}")
-
-
-@dataclass(frozen=True)
-class Verification:
-    """All checks of a bundle."""
-
-    checks: tuple[Check, ...]
-
-    @property
-    def passed(self) -> bool:
-        return bool(self.checks) and all(check.passed for check in self.checks)
-
-    def lines(self) -> list[str]:
-        return [check.line() for check in self.checks]
-
-    def summary(self) -> str:
-        """All misses, in one sentence."""
-        missed = [f"{check.backend} {check.output} ({check.problem or f'error {check.error:.1e}'})"
-                  for check in self.checks if not check.passed]
-        if not missed:
-            return "all outputs match" if self.checks else "nothing was compared"
-        return f"{len(missed)} of {len(self.checks)} outputs missed: {', '.join(missed)}"
-
-    def reached(self) -> dict[str, float]:
-        """Backend -> largest error."""
-        backends = dict.fromkeys(check.backend for check in self.checks)
-        return {name: float(f"{max(check.error for check in self.checks if check.backend == name):.2e}")
-                for name in backends}
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"passed": self.passed, "checks": [{**vars(check), "passed": check.passed} for check in self.checks]}
 
 
 def exported_backends(description: BundleDescription) -> list[str]:

@@ -1,0 +1,58 @@
+"""What a comparison of graphs with PyTorch found: one `Check` an output, together a `Verification`."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Check:
+    """One output of one graph on one backend, over all frames."""
+
+    backend: str
+    output: str  # graph/output
+    shape: tuple[int, ...]
+    error: float  # largest difference, as a share of the reference's range
+    tolerance: float
+    problem: str = ""  # what is wrong beside the value: a shape, a choice of candidates
+
+    @property
+    def passed(self) -> bool:
+        return not self.problem and self.error <= self.tolerance  # NaN is not
+
+    def line(self) -> str:
+        shape = "x".join(map(str, self.shape)) or "scalar"
+        verdict = "ok" if self.passed else f"MISS {self.problem}".rstrip()
+        return (f"{self.backend:12s} {self.output:22s} {shape:14s} error {self.error:.1e} of range, "
+                f"tolerance {self.tolerance:.0e}  {verdict}")
+
+
+@dataclass(frozen=True)
+class Verification:
+    """All checks of a bundle."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.checks) and all(check.passed for check in self.checks)
+
+    def lines(self) -> list[str]:
+        return [check.line() for check in self.checks]
+
+    def summary(self) -> str:
+        """All misses, in one sentence."""
+        missed = [f"{check.backend} {check.output} ({check.problem or f'error {check.error:.1e}'})"
+                  for check in self.checks if not check.passed]
+        if not missed:
+            return "all outputs match" if self.checks else "nothing was compared"
+        return f"{len(missed)} of {len(self.checks)} outputs missed: {', '.join(missed)}"
+
+    def reached(self) -> dict[str, float]:
+        """Backend -> largest error."""
+        backends = dict.fromkeys(check.backend for check in self.checks)
+        return {name: float(f"{max(check.error for check in self.checks if check.backend == name):.2e}")
+                for name in backends}
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"passed": self.passed, "checks": [{**vars(check), "passed": check.passed} for check in self.checks]}
