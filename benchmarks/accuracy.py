@@ -62,11 +62,13 @@ DEPLOYMENTS = (
     Row("OpenVINO int8", "openvino", "int8"),
 )
 TRACKERS = (
-    Row("released tracker (default)"),
-    Row("released tracker, new objects below 0.95", options={"new_object_score": 0.95}),
-    Row("released tracker, per-class NMS", options={"nms": "per-class"}),
-    Row("paper tracker", options={"tracker": "paper"}),
-    Row("released tracker, bounded memory", options={"memory": "bounded"}),
+    Row("what suits the network (default)"),
+    Row("released tracker", options={"tracker": "released"}),
+    Row("paper tracker, alpha 1, epsilon 0.7",
+        options={"tracker": "paper", "alpha": 1.0, "beta": 1.0, "epsilon": 0.7}),
+    Row("released tracker, new objects below 0.95", options={"tracker": "released", "new_object_score": 0.95}),
+    Row("default, per-class NMS", options={"nms": "per-class"}),
+    Row("default, bounded memory", options={"memory": "bounded"}),
     Row("frame tracker (temporal fusion off)", options={"tracker": "frame"}),
     Row("frame tracker, masks as trained", options={"tracker": "frame"}, plain_masks=True),
 )
@@ -126,7 +128,8 @@ def measure(row: Row, checkpoint: Checkpoint, datasets: Mapping[str, tuple[Annot
         model = open_model(row, checkpoint, scratch, threads, calibration)
     except (DeviceError, InputError) as error:
         return {"row": row.name, "not_available": str(error)}
-    result: dict[str, Any] = {"row": row.name, "device": model.device, "scores": {}}
+    result: dict[str, Any] = {"row": row.name, "device": model.device, "tracking": str(model.options.tracking),
+                              "scores": {}}
     for name, (truth, frames) in datasets.items():
         start = time.perf_counter()
         with tanh_passes(1 if row.plain_masks else FrameTracker.tanh_passes):

@@ -4,7 +4,7 @@
     python benchmarks/tracking_grid.py tune/val --skip 30
 
 Choose on clips that nothing is reported on: `--skip 30` leaves out those of the val split. The row that serves best
-goes into the recipe (`tracking` in its `model`), or to `stmask-export --tracking`.
+goes to `stmask-export --tracking`, or into the recipe of a new network (`tracking` in its `model`).
 """
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from stmask_deploy.atomic import atomic_file, check_writable
 from stmask_deploy.bench.machine import describe_machine, library_versions
 from stmask_deploy.bench.tables import format_table
 from stmask_deploy.bundle import read_description
+from stmask_deploy.config import ModelConfig
 from stmask_deploy.console import Command
 from stmask_deploy.datasets.annotations import Annotations, Video
 from stmask_deploy.datasets.frames import read_frame
@@ -38,15 +39,14 @@ from stmask_deploy.tracking_config import TrackingConfig
 SCHEMA = "stmask-tracking-grid/1"
 ALPHAS = (1.0, 2.0, 4.0)  # against a mask IoU of weight 1
 COSINES = (0.25, 0.4, 0.55, 0.7)  # that embeddings alone, without any overlap, would have to exceed
-GRID = (*(TrackingConfig("released", new_object_score=score) for score in (1.4, 1.2, 0.95)),
-        *(TrackingConfig("paper", alpha=alpha, epsilon=alpha * cosine) for alpha in ALPHAS for cosine in COSINES))
+NEW_OBJECT_SCORES = (1.4, 1.2, 0.95)
 
 
 @click.command(cls=Command, context_settings={"show_default": True})
 @click.argument("dataset", type=click.Path(path_type=Path))
 @click.option("--bundle", "folder", type=click.Path(path_type=Path), help="[default: the demo model]")
 @click.option("--tracking", "texts", multiple=True, metavar="TRACKER,SETTING=N,...",
-              help="A row; may be repeated.  [default: a grid of both trackers]")
+              help="A row; may be repeated.  [default: a grid over those the network can be tracked with]")
 @click.option("--skip", type=click.IntRange(min=0), default=0, help="Leave out the first videos.")
 @click.option("--max-videos", type=click.IntRange(min=1), help="At most so many videos.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of the graphs.")
@@ -57,13 +57,14 @@ def main(dataset: Path, folder: Path | None, texts: Sequence[str], skip: int, ma
     """Track DATASET, a folder with instances.json and JPEGImages in the format of YouTube-VIS, in every way."""
     if json_path is not None:
         check_writable(json_path, overwrite=overwrite)
-    rows = tuple(TrackingConfig.parse(text) for text in texts) or GRID
     truth, frames = open_dataset(dataset, max_videos, skip)
     if not truth.videos:
         raise InputError(f"--skip {skip} leaves no video of {dataset}")
-    description = read_description(demo_bundle() if folder is None else folder)
+    folder = demo_bundle() if folder is None else folder
+    description = read_description(folder)
+    rows = tuple(map(TrackingConfig.parse, texts)) or grid(description.model)
     options = [as_options(row).resolve(description, is_live=False) for row in rows]
-    bundle = open_bundle(demo_bundle() if folder is None else folder, "onnxruntime", threads=threads)
+    bundle = open_bundle(folder, "onnxruntime", threads=threads)
     entries: list[list[dict[str, Any]]] = [[] for _ in rows]
     for video in truth.videos:
         for found, tracked in zip(entries, track(bundle, options, video, frames), strict=True):
@@ -80,6 +81,16 @@ def main(dataset: Path, folder: Path | None, texts: Sequence[str], skip: int, ma
                   "tracks": len(truth.tracks), "rows": scores}
         with atomic_file(json_path, overwrite=overwrite) as file:
             file.write(json.dumps(report, indent=1).encode() + b"\n")
+
+
+def grid(model: ModelConfig) -> tuple[TrackingConfig, ...]:
+    """The rows that can run with a network."""
+    own = "released" if model.temporal is not None else "frame"
+    rows = tuple(TrackingConfig(own, new_object_score=score) for score in NEW_OBJECT_SCORES)
+    if model.temporal is None:
+        return rows
+    return rows + tuple(TrackingConfig("paper", alpha=alpha, epsilon=alpha * cosine)
+                        for alpha in ALPHAS for cosine in COSINES)
 
 
 def as_options(tracking: TrackingConfig) -> RunOptions:

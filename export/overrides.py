@@ -47,6 +47,9 @@ class Overrides:
         if self.centerness_order is not None:
             config = replace(config, centerness_order=self.centerness_order)
         if self.tracking is not None:
+            if config.temporal is None and self.tracking.tracker != "frame":
+                raise InputError(f"--tracking {self.tracking.tracker}: this checkpoint has no temporal network, only "
+                                 "the frame tracker can track with it")
             config = replace(config, tracking=self.tracking)
         return self._apply_temporal(config)
 

@@ -25,7 +25,7 @@ def assumptions(config: ModelConfig) -> list[str]:
     if config.temporal is not None:
         lines.append(f"temporal network (--temporal-level, --roi-size): reads P{3 + config.temporal.level}, "
                      f"RoIs of {config.temporal.roi_size}x{config.temporal.roi_size}")
-        lines.append(f"tracking, unless stmask-run is told otherwise (--tracking): {config.tracking}")
+    lines.append(f"tracking, unless stmask-run is told otherwise (--tracking): {config.own_tracking}")
     return lines
 
 

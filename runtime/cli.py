@@ -12,6 +12,7 @@ import click
 from stmask_deploy import __version__
 from stmask_deploy.console import Command, ignore_interrupts
 from stmask_deploy.errors import EXIT_DAMAGED_INPUT, EXIT_INTERRUPTED, InputError
+from stmask_deploy.tracking_config import TRACKERS
 
 from .messages import tell_failure, tell_limits, tell_setup, tell_summary
 
@@ -55,7 +56,7 @@ counts.
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: the backend's choice]")
 @click.option("--cache", type=click.Path(path_type=Path), metavar="DIR",
               help="Keep what openvino and tensorrt compile in DIR, for faster starts.  [default: nothing is kept]")
-@click.option("--tracker", type=click.Choice(["released", "paper", "frame"]),
+@click.option("--tracker", type=click.Choice(list(TRACKERS)),
               help="released: as the released code; paper: equations 15-17; frame: without temporal fusion.  "
                    "[default: the bundle's, which is released where its network says nothing else; frame where it has "
                    "no temporal graph]")

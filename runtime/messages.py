@@ -18,7 +18,7 @@ def tell_setup(model: Model, is_live: bool) -> None:
     """On standard error: which network runs, and where; and `tell_limits`."""
     options = model.options
     click.echo(f"{model.description.model.variant} ({model.description.checkpoint_name}) on {model.device}; "
-               f"tracker {options.tracker}, nms {options.nms}", err=True)
+               f"tracking {options.tracking}, nms {options.nms}", err=True)
     tell_limits(model, is_live)
 
 

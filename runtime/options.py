@@ -44,7 +44,8 @@ class RunOptions:
     def __post_init__(self) -> None:
         self._check_choices()
         self._check_ranges()
-        self._check_tracker_settings()
+        if self.tracker is not None:  # otherwise checked by `resolve`
+            TrackingConfig(self.tracker, **self._given_settings())
         if self.retire_after is not None and self.memory == "exact":
             raise InputError("retire_after forgets objects, which memory 'exact' never does: give only one of them")
 
@@ -69,12 +70,22 @@ class RunOptions:
             raise InputError(f"retire_after ({self.retire_after}) must not be smaller than max_age_shown "
                              f"({self.max_age_shown}): an object would be forgotten while it is shown")
 
-    def _check_tracker_settings(self) -> None:
-        if self.tracker is not None:  # otherwise checked by `resolve`, which calls this again
-            TrackingConfig(self.tracker, **self._given_settings())
-
-    def _given_settings(self) -> dict[str, float]:
+    def _given_settings(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in SETTING_RANGES if getattr(self, name) is not None}
+
+    def _resolve_tracking(self, own: TrackingConfig) -> TrackingConfig:
+        """What is asked for, and what suits the network in place of the rest."""
+        suited = own if self.tracker in (None, own.tracker) else TrackingConfig(self.tracker)
+        try:
+            return dataclasses.replace(suited, **self._given_settings())
+        except InputError as error:  # of a setting beside a tracker that nobody named
+            raise InputError(f"{error}; {own.tracker} is this bundle's own tracker: name the other one too") from error
+
+    @property
+    def tracking(self) -> TrackingConfig:
+        """Tracker and settings; the options must be resolved."""
+        assert self.tracker is not None
+        return TrackingConfig(self.tracker, **self._given_settings())
 
     def resolve(self, description: BundleDescription, is_live: bool) -> RunOptions:
         """Every open choice made, for one bundle and one kind of source.
@@ -90,15 +101,13 @@ class RunOptions:
         if not has_temporal and self.tracker not in (None, "frame"):
             raise InputError(f"tracker {self.tracker!r} needs a temporal graph and this bundle has none; "
                              "use the frame tracker")
-        own = description.model.tracking
-        tracker = self.tracker or (own.tracker if has_temporal else "frame")
-        if tracker == "frame" and self.detect_every > 1:
+        tracking = self._resolve_tracking(description.model.own_tracking)
+        if tracking.tracker == "frame" and self.detect_every > 1:
             reason = "the frame tracker" if has_temporal else "this bundle, which has no temporal graph,"
             raise InputError(f"detect_every {self.detect_every} needs objects to be propagated between detections, "
                              f"which {reason} cannot do: leave it at 1")
         bounded = self.memory == "bounded" or self.retire_after is not None or (self.memory is None and is_live)
-        suited = own if own.tracker == tracker else TrackingConfig(tracker)
-        chosen: dict[str, Any] = {"tracker": tracker, **suited.settings, **self._given_settings(),
+        chosen: dict[str, Any] = {"tracker": tracking.tracker, **tracking.settings,
                                   "memory": "bounded" if bounded else "exact"}
         if bounded and self.retire_after is None:
             chosen["retire_after"] = max(RETIRE_AFTER, self.max_age_shown)
@@ -106,7 +115,7 @@ class RunOptions:
 
     def tracker_settings(self) -> dict[str, Any]:
         """What the chosen tracker is made with, ages in frames; the options must be resolved."""
-        settings = {name: getattr(self, name) for name in TRACKERS[self.tracker or "released"]}
+        settings: dict[str, Any] = dict(self.tracking.settings)
         settings["score_threshold"] = self.score_threshold
         settings["retire_after"] = None if self.retire_after is None else self._last_age(self.retire_after)
         if self.tracker != "frame":

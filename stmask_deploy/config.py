@@ -86,6 +86,8 @@ class ModelConfig:
             (self.temporal is None or 0 <= self.temporal.level < self.num_levels,
              f"temporal.level must be in 0..{self.num_levels - 1}"),
             (self.temporal is None or self.temporal.patch_size % 2 == 1, "temporal.patch_size must be odd"),
+            (self.temporal is None or self.tracking.tracker != "frame", "the tracker of a network with temporal fusion "
+             "must propagate; runs may still ask for the frame tracker"),
             (len(self.class_names) <= MAX_CLASSES, f"class_names must name at most {MAX_CLASSES} classes"),
             (min(self.pixel_std) > 0, f"pixel_std must be positive, got {self.pixel_std}"),
             (all(side > 0 for shape in (*self.anchor_shapes, self.anchor_scales) for side in shape),
@@ -137,6 +139,12 @@ class ModelConfig:
         Branches calibrated to the boxes (FCB) read wherever the regressed box lies.
         """
         return self.mask_calibration is self.track_calibration is Calibration.NONE
+
+    @property
+    def own_tracking(self) -> TrackingConfig:
+        """How runs track with this network where they do not say: `tracking`, but by frames without temporal fusion."""
+        can_propagate = self.temporal is not None
+        return self.tracking if can_propagate or self.tracking.tracker == "frame" else TrackingConfig("frame")
 
     @property
     def variant(self) -> str:
@@ -196,7 +204,9 @@ class ModelConfig:
             raise InputError(f"model configuration: {error}") from error
 
 
-def _tracking(values: Mapping[str, Any]) -> TrackingConfig:
+def _tracking(values: Any) -> TrackingConfig:
+    if not isinstance(values, Mapping):
+        raise TypeError(f"tracking: expected a mapping, found {values!r:.80}")
     _check_forms(TrackingConfig, values)
     try:
         return TrackingConfig(**values)

@@ -22,7 +22,8 @@ SETTING_RANGES: Mapping[str, tuple[float, float]] = {
 class TrackingConfig:
     """The tracker that suits a network. How far apart embeddings lie is a matter of training, and so are these numbers.
 
-    None is the tracker's default. A network without temporal fusion is tracked by the frame tracker whatever this says.
+    None is the tracker's default. The frame tracker is for networks without temporal fusion, the others for those with
+    it: what a run takes is `ModelConfig.own_tracking`.
 
     Raises:
         InputError: the tracker is not known, or a setting is out of its range or not read by the tracker.
@@ -75,4 +76,5 @@ class TrackingConfig:
 
     def __str__(self) -> str:
         """As `parse` reads it, every setting named."""
-        return ",".join([self.tracker, *(f"{name}={value:.6g}" for name, value in self.settings.items())])
+        settings = (f"{name}={repr(value).removesuffix('.0')}" for name, value in self.settings.items())
+        return ",".join([self.tracker, *settings])

@@ -42,6 +42,17 @@ def test_variant(changes: dict[str, Any], name: str) -> None:
     assert replace(CONFIG, **changes).variant == name
 
 
+@pytest.mark.parametrize("temporal, tracking, own", [
+    (TemporalConfig(), TrackingConfig(), TrackingConfig()),
+    (TemporalConfig(), TrackingConfig("paper", epsilon=0.5), TrackingConfig("paper", epsilon=0.5)),
+    (None, TrackingConfig(), TrackingConfig("frame")),
+    (None, TrackingConfig("paper", epsilon=0.5), TrackingConfig("frame")),
+    (None, TrackingConfig("frame", new_object_score=1.1), TrackingConfig("frame", new_object_score=1.1)),
+])
+def test_own_tracking(temporal: TemporalConfig | None, tracking: TrackingConfig, own: TrackingConfig) -> None:
+    assert replace(CONFIG, temporal=temporal, tracking=tracking).own_tracking == own
+
+
 @pytest.mark.parametrize("changes", [
     {}, {"temporal": None}, {"class_calibration": Calibration.ALIGNED, "centerness_order": CenternessOrder.ANCHOR},
     {"deformable_blocks": R50_DCN, "temporal": TemporalConfig(2, 5, 3, (1, 2, 3))},
@@ -83,6 +94,7 @@ def test_defaults_fill_what_is_left_out() -> None:
     ({"temporal": TemporalConfig(patch_size=4)}, "patch_size must be odd"),
     ({"temporal": TemporalConfig(patch_size=-1)}, "temporal.patch_size must be in 1.."),
     ({"temporal": TemporalConfig(widths=(0, 1, 1))}, "temporal.widths must be in 1.."),
+    ({"tracking": TrackingConfig("frame")}, "with temporal fusion must propagate"),
 ])
 def test_impossible_values(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
@@ -109,8 +121,9 @@ def test_impossible_values(changes: dict[str, Any], message: str) -> None:
     ({"class_names": ["cat"], "temporal": []}, "TemporalConfig"),
     ({"class_names": ["cat"], "temporal": {"patch": 3}}, "patch"),
     ({"class_names": ["cat"], "temporal": {"patch_size": 3.5}}, "patch_size has the wrong form"),
-    ({"class_names": ["cat"], "tracking": []}, "TrackingConfig"),
-    ({"class_names": ["cat"], "tracking": "paper"}, "TrackingConfig"),
+    ({"class_names": ["cat"], "tracking": []}, r"tracking: expected a mapping, found \(\)"),
+    ({"class_names": ["cat"], "tracking": None}, "tracking: expected a mapping, found None"),
+    ({"class_names": ["cat"], "tracking": "alpha=1"}, "tracking: expected a mapping, found 'alpha=1'"),
     ({"class_names": ["cat"], "tracking": {"trackers": "paper"}}, "trackers"),
     ({"class_names": ["cat"], "tracking": {"tracker": 1}}, "tracker has the wrong form"),
     ({"class_names": ["cat"], "tracking": {"tracker": "paper", "alpha": "4"}}, "alpha has the wrong form"),

@@ -24,7 +24,7 @@ def test_what_is_given_replaces_the_default() -> None:
 
 @pytest.mark.parametrize("config, text", [
     (TrackingConfig(), "released,new_object_score=1.4"),
-    (TrackingConfig("paper", alpha=4, epsilon=0.25), "paper,alpha=4,beta=1,epsilon=0.25"),
+    (TrackingConfig("paper", alpha=4, epsilon=0.123456789), "paper,alpha=4,beta=1,epsilon=0.123456789"),
 ])
 def test_text(config: TrackingConfig, text: str) -> None:
     assert str(config) == text

@@ -15,6 +15,7 @@ from ..models.calibration import CalibratedPrediction
 from ..models.checkpoint import load_checkpoint
 from ..models.head import PredictionHead
 from ..models.stmask import STMask, build_stmask
+from ..tracking_config import TrackingConfig
 
 BACKGROUND_PRIOR = 0.99  # probability of the background that an untrained class layer gives (RetinaNet, section 4.1)
 OUTPUT_STD = 0.01  # of the weights of layers that predict
@@ -74,6 +75,8 @@ def from_checkpoint(path: Path, class_names: tuple[str, ...], seed: int = 0) -> 
                      f"{len(class_names)} ({len(class_layers)} parameters)" if len(before) != len(class_names) else
                      f"class layers start anew: the checkpoint knows other classes ({', '.join(before[:3])}, ...)")
     model.load_state_dict(state)
+    if config.tracking != TrackingConfig():
+        notes.append(f"tracking stays the checkpoint's, which may not suit other clips: {config.own_tracking}")
     return model, config, notes
 
 

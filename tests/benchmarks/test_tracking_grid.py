@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from accuracy import open_dataset
 from click.testing import CliRunner
-from tracking_grid import GRID, main
+from tiny_bundles import describe
+from tracking_grid import as_options, grid, main
 
+from stmask_deploy.config import ModelConfig, TemporalConfig
 from stmask_deploy.evaluation.evaluate import evaluate
 from stmask_deploy.evaluation.track_dataset import track_dataset
 from stmask_deploy.runtime.model import load
@@ -41,8 +43,13 @@ def test_rows_are_what_plain_runs_give(data: Path, tmp_path: Path) -> None:
 
 
 def test_the_grid_holds_what_is_the_default_and_no_row_twice() -> None:
-    texts = [str(row) for row in GRID]
-    assert "released,new_object_score=1.4" in texts and len(set(texts)) == len(texts)
+    for temporal, default in ((TemporalConfig(), "released,new_object_score=1.4"),
+                              (None, "frame,new_object_score=1.4")):
+        model = ModelConfig(("cat",), temporal=temporal)
+        texts = [str(row) for row in grid(model)]
+        assert default in texts and len(set(texts)) == len(texts)
+        for row in grid(model):
+            as_options(row).resolve(describe(model=model), is_live=False)  # can run
 
 
 @pytest.mark.parametrize("args, told", [

@@ -17,6 +17,17 @@ from stmask_deploy.errors import InputError, OutputError, StmaskError
 from stmask_deploy.export.exporter import ExportOptions, export_checkpoint
 from stmask_deploy.models.checkpoint import Checkpoint, load_checkpoint
 from stmask_deploy.runtime.loading import open_bundle
+from stmask_deploy.runtime.model import load
+from stmask_deploy.tracking_config import TrackingConfig
+
+
+def test_a_run_takes_the_tracking_that_was_exported(tiny: Checkpoint, tmp_path: Path) -> None:
+    tracking = TrackingConfig("paper", alpha=4.0, epsilon=1.6)
+    tuned = replace(tiny, config=replace(tiny.config, tracking=tracking))
+    export_checkpoint(tuned, tmp_path / "bundle", ExportOptions(max_candidates=60, simplify=False))
+    assert read_description(tmp_path / "bundle").model.tracking == tracking
+    options = load(tmp_path / "bundle", threads=1).options
+    assert (options.tracker, options.alpha, options.beta, options.epsilon) == ("paper", 4.0, 1.0, 1.6)
 
 
 def test_the_bundle_holds_everything_and_opens_on_both_backends(native_bundle: Path) -> None:

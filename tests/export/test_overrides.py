@@ -48,6 +48,16 @@ def test_temporal_values_need_a_temporal_network() -> None:
         Overrides(roi_size=3).apply(replace(TINY, temporal=None))
 
 
+def test_a_tracker_that_propagates_needs_a_temporal_network() -> None:
+    plain = replace(TINY, temporal=None)
+    with pytest.raises(InputError, match="--tracking paper: this checkpoint has no temporal network"):
+        Overrides(tracking=TrackingConfig("paper")).apply(plain)
+    frame = TrackingConfig("frame", new_object_score=1.1)
+    assert Overrides(tracking=frame).apply(plain).own_tracking == frame
+    with pytest.raises(InputError, match="must propagate"):
+        Overrides(tracking=frame).apply(TINY)
+
+
 def test_parsing() -> None:
     assert parse_size("360x640") == (360, 640) and parse_numbers("1,0.5, 2") == (1, 0.5, 2) and parse_level("P4") == 1
     assert parse_tracking("paper,alpha=4") == TrackingConfig("paper", alpha=4.0)

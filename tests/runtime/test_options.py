@@ -9,7 +9,8 @@ from tiny_bundles import describe
 from stmask_deploy.config import ModelConfig
 from stmask_deploy.errors import InputError
 from stmask_deploy.runtime.options import RunOptions
-from stmask_deploy.tracking_config import TrackingConfig
+from stmask_deploy.runtime.pipeline import make_tracker
+from stmask_deploy.tracking_config import TRACKERS, TrackingConfig
 
 NO_TEMPORAL = describe(model=ModelConfig(class_names=("cat",), temporal=None))
 PAPER = TrackingConfig("paper", alpha=4.0, epsilon=1.6)
@@ -64,6 +65,14 @@ def test_without_a_temporal_graph_what_suits_the_network_does_not_count() -> Non
     assert (options.tracker, options.new_object_score, options.epsilon) == ("frame", 1.4, None)
 
 
+@pytest.mark.parametrize("tracker", list(TRACKERS))
+def test_trackers_have_the_defaults_of_the_options(tracker: str) -> None:
+    made = make_tracker(RunOptions(tracker=tracker).resolve(describe(), is_live=False))
+    plain = type(made)()
+    settings = {name: value for name, value in vars(plain).items() if name != "_tracks"}
+    assert settings and {name: getattr(made, name) for name in settings} == settings
+
+
 def test_tracker_settings_are_those_the_tracker_reads() -> None:
     def names(**given: Any) -> set[str]:
         return set(RunOptions(**given).resolve(describe(), is_live=False).tracker_settings())
@@ -115,7 +124,7 @@ def test_impossible_options_are_refused(given: dict[str, Any], told: str) -> Non
 def test_settings_of_another_tracker_than_the_default_one_are_refused_when_it_is_known() -> None:
     with pytest.raises(InputError, match="alpha is not read by the released tracker"):
         RunOptions(alpha=1.0).resolve(describe(), is_live=False)
-    with pytest.raises(InputError, match="new_object_score is not read by the paper tracker"):
+    with pytest.raises(InputError, match="by the paper tracker.* paper is this bundle's own tracker: name the other"):
         RunOptions(new_object_score=1.0).resolve(describe(model=ModelConfig(("cat",), tracking=PAPER)), is_live=False)
 
 

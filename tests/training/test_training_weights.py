@@ -14,6 +14,7 @@ from stmask_deploy.errors import InputError
 from stmask_deploy.models.checkpoint import CONFIG_KEY, load_checkpoint
 from stmask_deploy.models.frames import prepare_frames
 from stmask_deploy.scenes import render_clip
+from stmask_deploy.tracking_config import TrackingConfig
 from stmask_deploy.training.options import TrainingOptions
 from stmask_deploy.training.recipe import Recipe
 from stmask_deploy.training.run import start_run
@@ -74,10 +75,17 @@ def test_a_checkpoint_keeps_everything_where_the_classes_fit(released: Path) -> 
     assert "class layers kept: as many classes, but other names (ant, bee, cat, ...)" in notes
 
 
+def test_tracking_that_was_tuned_for_other_clips_is_kept_and_named(tmp_path: Path) -> None:
+    tuned = replace(CONFIG, tracking=TrackingConfig("paper", alpha=4.0))
+    torch.save({"state_dict": from_scratch(tuned).state_dict(), CONFIG_KEY: tuned.to_dict()}, tmp_path / "own.pth")
+    _, config, notes = from_checkpoint(tmp_path / "own.pth", CONFIG.class_names)
+    assert config.tracking == tuned.tracking and any("paper,alpha=4,beta=1,epsilon=0.7" in note for note in notes)
+
+
 def test_the_same_names_need_no_remark(tmp_path: Path) -> None:
     torch.save({"state_dict": from_scratch(CONFIG).state_dict(), CONFIG_KEY: CONFIG.to_dict()}, tmp_path / "own.pth")
     _, config, notes = from_checkpoint(tmp_path / "own.pth", CONFIG.class_names)
-    assert config == CONFIG and not any("class layers" in note for note in notes)
+    assert config == CONFIG and not any("class layers" in note or "tracking" in note for note in notes)
 
 
 @pytest.mark.parametrize("names", [("ant",), ("ant", "bee", "cat", "dog", "emu")])
