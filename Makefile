@@ -15,7 +15,7 @@ LINKS := build/types/stmask_deploy
 DATA := synth/train/instances.json --val synth/val/instances.json
 TRAIN = $(BIN)torchrun --nproc-per-node 2 -m stmask_deploy.training $(DATA) --threads 1 --workers 0 --overwrite
 PRETRAINED := stmask_deploy/pretrained
-DEMO_RUNS := demo-small demo demo-again demo-last
+DEMO_RUNS := demo-small demo
 
 .PHONY: demo demo-model test check lint types unit clean
 
@@ -27,11 +27,7 @@ demo-model: $(STAMP)
 	$(BIN)stmask-synth synth --overwrite
 	$(TRAIN) -o runs/demo-small --recipe demo-small --pairs 8
 	$(TRAIN) -o runs/demo --recipe demo --pairs 4 --from runs/demo-small/model.pth --input-size 192x320
-	$(TRAIN) -o runs/demo-again --recipe demo --pairs 4 --from runs/demo/model.pth --input-size 192x320 \
-		--iterations 4400 --seed 1
-	$(TRAIN) -o runs/demo-last --recipe demo --pairs 4 --from runs/demo-again/model.pth --input-size 192x320 \
-		--iterations 3000 --rate 0.0006 --seed 2
-	cp runs/demo-last/model.pth $(PRETRAINED)/shapes.pth
+	cp runs/demo/model.pth $(PRETRAINED)/shapes.pth
 	cat $(DEMO_RUNS:%=runs/%/log.jsonl) > benchmarks/results/demo-training.jsonl
 	$(BIN)stmask-export $(PRETRAINED)/shapes.pth -o $(PRETRAINED)/shapes_stmask --openvino --overwrite
 
