@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -22,6 +23,7 @@ from stmask_deploy.runtime.cli import main as run
 
 def test_bundle_and_checkpoint_are_the_same_model_with_all_components() -> None:
     from stmask_deploy.models.checkpoint import load_checkpoint
+    from stmask_deploy.training.recipe import read_recipe
 
     checkpoint, description = load_checkpoint(demo_checkpoint()), read_description(demo_bundle())
     assert description.checkpoint_sha256 == checkpoint.sha256
@@ -31,6 +33,9 @@ def test_bundle_and_checkpoint_are_the_same_model_with_all_components() -> None:
     assert config.class_calibration is Calibration.ADAPTIVE, "FCB"
     assert config.temporal is not None and config.deformable_blocks
     assert config.centerness_order is CenternessOrder.ANCHOR
+    for name in ("demo-small", "demo"):
+        assert read_recipe(name).config(config.class_names) == replace(
+            config, input_size=read_recipe(name).config(config.class_names).input_size), "what the recipe makes"
     assert sum(value.numel() for value in checkpoint.state.values()) < 3e6
 
 
