@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from stmask_deploy.export.cli import main
+from stmask_deploy.export.plan import assumptions
+from stmask_deploy.models.checkpoint import load_checkpoint
 from stmask_deploy.pretrained import demo_checkpoint, demo_clip
 
 
@@ -31,6 +34,8 @@ def test_the_plan_says_how_the_bundle_will_be_tracked(tiny_checkpoint: Path) -> 
     assert "(--tracking): released,new_object_score=1.4" in output
     _, output = export(tiny_checkpoint, "--dry-run", "--tracking", "paper,epsilon=0.5")
     assert "(--tracking): paper,alpha=1,beta=1,epsilon=0.5" in output
+    plain = assumptions(replace(load_checkpoint(tiny_checkpoint).config, temporal=None))
+    assert plain[-1].endswith("(--tracking): frame,new_object_score=1.4")  # what such a bundle is really tracked by
 
 
 def test_the_plan_is_what_is_written(tiny_checkpoint: Path, gridsample_bundle: Path) -> None:
