@@ -28,6 +28,7 @@ from stmask_deploy.datasets.annotations import Annotations, Video
 from stmask_deploy.datasets.frames import read_frame
 from stmask_deploy.errors import InputError
 from stmask_deploy.evaluation.evaluate import evaluate
+from stmask_deploy.evaluation.track_dataset import in_categories
 from stmask_deploy.pretrained import demo_bundle
 from stmask_deploy.runtime.loading import Bundle, open_bundle
 from stmask_deploy.runtime.options import RunOptions
@@ -69,9 +70,7 @@ def main(dataset: Path, folder: Path | None, texts: Sequence[str], skip: int, ma
     for video in truth.videos:
         for found, tracked in zip(entries, track(bundle, options, video, frames), strict=True):
             found += tracked
-    category_ids = [category.id for category in truth.categories]
-    scores = [score(row, truth, [{**entry, "category_id": category_ids[entry["category_id"] - 1]} for entry in found])
-              for row, found in zip(rows, entries, strict=True)]
+    scores = [score(row, truth, in_categories(found, truth)) for row, found in zip(rows, entries, strict=True)]
     click.echo(table(scores))
     if json_path is not None:
         report = {"schema": SCHEMA, "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),

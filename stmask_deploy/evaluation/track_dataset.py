@@ -27,7 +27,6 @@ def track_dataset(model: Model, annotations: Annotations, frames_folder: Path,
     """
     from stmask_deploy.runtime.ytvis import YtvisCollector
 
-    category_ids = [category.id for category in annotations.categories]
     entries = []
     for video in annotations.videos:
         model.reset()
@@ -35,5 +34,11 @@ def track_dataset(model: Model, annotations: Annotations, frames_folder: Path,
         for index in range(video.length):
             collector.add(model.step(read_frame(frames_folder, video, index)))
             advance()
-        entries += [{**entry, "category_id": category_ids[entry["category_id"] - 1]} for entry in collector.entries()]
-    return entries
+        entries += collector.entries()
+    return in_categories(entries, annotations)
+
+
+def in_categories(entries: list[dict[str, Any]], annotations: Annotations) -> list[dict[str, Any]]:
+    """The entries with the category ids of the annotation file in place of the positions of its classes, from 1 on."""
+    ids = [category.id for category in annotations.categories]
+    return [{**entry, "category_id": ids[entry["category_id"] - 1]} for entry in entries]

@@ -11,15 +11,6 @@ from key_frames import main
 from stmask_deploy.evaluation.evaluate import evaluate
 from stmask_deploy.evaluation.track_dataset import track_dataset
 from stmask_deploy.runtime.model import load
-from stmask_deploy.synthetic.splits import SPLITS
-from stmask_deploy.synthetic.writer import write_split
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("synth") / "val"
-    write_split(SPLITS["val"], folder, num_clips=2, num_frames=4, size=(180, 320))
-    return folder
 
 
 def test_every_frame_is_the_plain_run_and_key_frames_differ(data: Path, tmp_path: Path) -> None:

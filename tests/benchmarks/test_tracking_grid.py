@@ -14,15 +14,6 @@ from stmask_deploy.config import ModelConfig, TemporalConfig
 from stmask_deploy.evaluation.evaluate import evaluate
 from stmask_deploy.evaluation.track_dataset import track_dataset
 from stmask_deploy.runtime.model import load
-from stmask_deploy.synthetic.splits import SPLITS
-from stmask_deploy.synthetic.writer import write_split
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("synth") / "val"
-    write_split(SPLITS["val"], folder, num_clips=2, num_frames=6, size=(180, 320))
-    return folder
 
 
 def test_rows_are_what_plain_runs_give(data: Path, tmp_path: Path) -> None:
