@@ -67,6 +67,12 @@ counts.
               help="Paper tracker: weight of the mask IoU.  [default: the bundle's, or 1.0]")
 @click.option("--epsilon", type=float,
               help="Paper tracker: score a known object has to exceed.  [default: the bundle's, or 0.7]")
+@click.option("--embedding-memory", type=float,
+              help="Paper tracker: how far an object's embedding outlasts detections of a low score, 0 (not) to 1.  "
+                   "[default: the bundle's, or 0]")
+@click.option("--max-cover", type=float,
+              help="Paper tracker: share of a new object's mask that a better detection may cover.  "
+                   "[default: the bundle's, or 1]")
 @click.option("--new-object-score", type=float,
               help="Released and frame tracker: score a known object has to exceed.  [default: the bundle's, or 1.4]")
 @click.option("--detect-every", type=int, default=1, metavar="K",

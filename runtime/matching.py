@@ -40,6 +40,20 @@ def mask_iou(a: Array, b: Array) -> Array:
     return iou
 
 
+def mask_cover(masks: Array) -> Array:
+    """(n, Hm, Wm) soft masks, cut at 0.5 -> (n,) the largest share of each that lies in one of those before it.
+
+    0 for an empty mask, and for the first.
+    """
+    bits = _pack(masks)
+    inter = np.zeros((len(masks), len(masks)), np.float32)
+    for row in range(1, len(masks)):
+        inter[row, :row] = _count(bits[:row] & bits[row])
+    largest, areas = inter.max(axis=1, initial=0), _count(bits)
+    cover: Array = np.divide(largest, areas, out=np.zeros_like(areas), where=areas > 0)
+    return cover
+
+
 def _pack(masks: Array) -> NDArray[np.uint64]:
     """(n, Hm, Wm) soft masks -> (n, words) their cells above 0.5, 64 a word."""
     cut = (masks > MASK_THRESHOLD).reshape(len(masks), math.prod(masks.shape[1:]))

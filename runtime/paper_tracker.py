@@ -3,10 +3,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from stmask_deploy.types import Instances, TrackedInstances
+from stmask_deploy.types import Array, Instances, IntArray, TrackedInstances
 
-from .matching import NEW_OBJECT, best_objects, paper_scores
-from .tracker import MAX_AGE_SHOWN, SCORE_THRESHOLD, TrackStore, keep_best, merge, shown
+from .matching import NEW_OBJECT, best_objects, mask_cover, paper_scores
+from .tracker import DROPPED, MAX_AGE_SHOWN, SCORE_THRESHOLD, TrackStore, keep_best, merge, shown
 
 EPSILON = 0.7  # in [-alpha, alpha + beta]; the paper names epsilon and gives no value
 
@@ -18,15 +18,20 @@ class PaperTracker(TrackStore):
     otherwise a new one (eq. 16). Ids without a detection are supplied by propagation (eq. 17).
 
     What the paper leaves open is settled as follows. Of several detections with one id the best-scoring keeps it and
-    the others vanish. A matched detection replaces everything stored of its object, its embedding too; an object that
-    is not detected keeps the embedding of its last detection. Propagated objects are shown under the rule of
-    `ReleasedTracker`: for `max_age_shown` frames, above the score threshold (scores decay while propagated), with more
-    than one mask cell set. Ids count from 0.
+    the others vanish. A matched detection replaces everything stored of its object, its embedding too unless
+    `embedding_memory` says otherwise; an object that is not detected keeps its embedding. Propagated objects are shown
+    under the rule of `ReleasedTracker`: for `max_age_shown` frames, above the score threshold (scores decay while
+    propagated), with more than one mask cell set. Ids count from 0.
 
     Args:
         alpha: weight of the cosine of embeddings, in [-1, 1].
         beta: weight of the mask IoU, in [0, 1].
         epsilon: score a known object has to exceed.
+        embedding_memory: m in [0, 1]. Of the embedding that is kept of an object, a detection with score s brings in
+            1 - m * (1 - s), and the rest stays what it was; 0 replaces it. What is half hidden or blurred scores low
+            and looks like something else, and would otherwise be all that its object is known by from then on.
+        max_cover: share of its mask, in [0, 1], that may lie in the mask of one better detection for a detection to
+            become a new object; where more does, it vanishes. 1 lets every one become an object.
         max_age_shown: frames an object is shown after it was last detected.
         score_threshold: objects with a higher score are shown; lower and negative ones are kept all the same.
         retire_after: None keeps every object ever seen, as the paper's set of ids does; a number forgets objects not
@@ -37,12 +42,14 @@ class PaperTracker(TrackStore):
     tanh_passes = 1
 
     def __init__(self, alpha: float = 1.0, beta: float = 1.0, epsilon: float = EPSILON,
-                 max_age_shown: int = MAX_AGE_SHOWN, score_threshold: float = SCORE_THRESHOLD,
-                 retire_after: int | None = None) -> None:
+                 embedding_memory: float = 0.0, max_cover: float = 1.0, max_age_shown: int = MAX_AGE_SHOWN,
+                 score_threshold: float = SCORE_THRESHOLD, retire_after: int | None = None) -> None:
         super().__init__(retire_after)
         self._alpha = alpha
         self._beta = beta
         self._epsilon = epsilon
+        self._embedding_memory = embedding_memory
+        self._max_cover = max_cover
         self._max_age_shown = max_age_shown
         self._score_threshold = score_threshold
 
@@ -52,6 +59,21 @@ class PaperTracker(TrackStore):
         if len(propagated):
             scores = paper_scores(detections, propagated.instances, self._alpha, self._beta)
             assignment = keep_best(best_objects(scores, self._epsilon), detections.scores)
+        if self._max_cover < 1:
+            assignment[(assignment == NEW_OBJECT) & (mask_cover(detections.masks) > self._max_cover)] = DROPPED
+        detections = detections.replace(embeddings=self._blend(detections, propagated.instances, assignment))
         tracks = merge(propagated, detections, assignment, self._next_id)
         self._store(tracks, int(np.count_nonzero(assignment == NEW_OBJECT)))
         return shown(self._tracks, self._max_age_shown, self._score_threshold)
+
+    def _blend(self, detections: Instances, objects: Instances, assignment: IntArray) -> Array:
+        """(n, E) embeddings to be kept: those of matched detections mixed with what is known of their objects."""
+        matched = np.flatnonzero(assignment >= 0)
+        if not self._embedding_memory or not len(matched):  # without objects, `objects` has no columns
+            return detections.embeddings
+        kept = self._embedding_memory * (1 - np.clip(detections.scores[matched], 0, 1))[:, None]
+        blended = detections.embeddings.copy()
+        mixed = (1 - kept) * detections.embeddings[matched] + kept * objects.embeddings[assignment[matched]]
+        lengths = np.linalg.norm(mixed, axis=1, keepdims=True)
+        blended[matched] = np.divide(mixed, lengths, out=blended[matched], where=lengths > 0)
+        return blended

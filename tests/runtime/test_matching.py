@@ -10,6 +10,7 @@ from stmask_deploy.runtime.matching import (
     NEW_OBJECT,
     best_objects,
     cosine,
+    mask_cover,
     mask_iou,
     paper_scores,
     released_scores,
@@ -41,6 +42,17 @@ def test_mask_iou_cuts_above_one_half() -> None:
     assert mask_iou(above, above)[0, 0] == 1
     assert mask_iou(at, above)[0, 0] == 0
     assert mask_iou(at, at)[0, 0] == 0  # two empty masks
+
+
+def test_mask_cover_agrees_with_sets_of_cells() -> None:
+    """Masks wider than a machine word, so that several words are counted."""
+    rng = np.random.default_rng(1)
+    for n in (0, 1, 2, 9):
+        masks = (rng.random((n, 9, 11)) * (rng.random((n, 1, 1)) > 0.2)).astype(np.float32)  # some are empty
+        cells = [{tuple(cell) for cell in np.argwhere(mask > 0.5).tolist()} for mask in masks]
+        expected = [max((len(mine & other) / len(mine) for other in cells[:row]), default=0.0) if mine else 0.0
+                    for row, mine in enumerate(cells)]
+        np.testing.assert_allclose(mask_cover(masks), expected, rtol=1e-6)
 
 
 def test_scores_of_a_worked_pair() -> None:
