@@ -61,7 +61,7 @@ DEPLOYMENTS = (
     Row("ONNX Runtime int8", precision="int8"),
     Row("OpenVINO int8", "openvino", "int8"),
 )
-REPLACED = {"embedding_memory": 0.0, "max_cover": 1.0}  # embeddings are, and every detection may be a new object
+REPLACED = {"embedding_momentum": 0.0, "max_cover": 1.0}  # embeddings are, and every detection may be a new object
 TRACKERS = (
     Row("what suits the network (default)"),
     Row("released tracker", options={"tracker": "released"}),

@@ -41,7 +41,7 @@ SCHEMA = "stmask-tracking-grid/1"
 ALPHAS = (1.0, 2.0, 4.0)  # against a mask IoU of weight 1
 COSINES = (0.25, 0.4, 0.55, 0.7)  # that embeddings alone, without any overlap, would have to exceed
 NEW_OBJECT_SCORES = (1.4, 1.2, 0.95)
-KEPT = ({}, {"embedding_memory": 1.0}, {"embedding_memory": 1.0, "max_cover": 0.7})  # what outlasts poor detections
+KEPT = ({}, {"embedding_momentum": 1.0}, {"embedding_momentum": 1.0, "max_cover": 0.7})  # what outlasts poor detections
 
 
 @click.command(cls=Command, context_settings={"show_default": True})

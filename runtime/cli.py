@@ -67,8 +67,8 @@ counts.
               help="Paper tracker: weight of the mask IoU.  [default: the bundle's, or 1.0]")
 @click.option("--epsilon", type=float,
               help="Paper tracker: score a known object has to exceed.  [default: the bundle's, or 0.7]")
-@click.option("--embedding-memory", type=float,
-              help="Paper tracker: how far an object's embedding outlasts detections of a low score, 0 (not) to 1.  "
+@click.option("--embedding-momentum", type=float,
+              help="Paper tracker: share of a known object's embedding, times 1 - score, that outlasts a detection.  "
                    "[default: the bundle's, or 0]")
 @click.option("--max-cover", type=float,
               help="Paper tracker: share of a new object's mask that a better detection may cover.  "

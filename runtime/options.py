@@ -34,7 +34,7 @@ class RunOptions:
     alpha: float | None = None  # paper tracker: weight of the embeddings' cosine (eq. 15)
     beta: float | None = None  # paper tracker: weight of the mask IoU (eq. 15)
     epsilon: float | None = None  # paper tracker: below this score a detection is a new object (eq. 16)
-    embedding_memory: float | None = None  # paper tracker: how far embeddings outlast detections of a low score
+    embedding_momentum: float | None = None  # paper tracker: share kept of a known embedding, times 1 - score
     max_cover: float | None = None  # paper tracker: share of a new object's mask that a better detection may cover
     new_object_score: float | None = None  # released and frame tracker: what an object has to beat to be matched
     score_decay: float = 0.95  # for each key frame in which an object is not detected

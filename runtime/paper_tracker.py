@@ -18,18 +18,18 @@ class PaperTracker(TrackStore):
     otherwise a new one (eq. 16). Ids without a detection are supplied by propagation (eq. 17).
 
     What the paper leaves open is settled as follows. Of several detections with one id the best-scoring keeps it and
-    the others vanish. A matched detection replaces everything stored of its object, its embedding too unless
-    `embedding_memory` says otherwise; an object that is not detected keeps its embedding. Propagated objects are shown
-    under the rule of `ReleasedTracker`: for `max_age_shown` frames, above the score threshold (scores decay while
+    the others vanish. A matched detection replaces everything stored of its object, its embedding only as far as
+    `embedding_momentum` lets it; an object that is not detected keeps its embedding. Propagated objects are shown under
+    the rule of `ReleasedTracker`: for `max_age_shown` frames, above the score threshold (scores decay while
     propagated), with more than one mask cell set. Ids count from 0.
 
     Args:
         alpha: weight of the cosine of embeddings, in [-1, 1].
         beta: weight of the mask IoU, in [0, 1].
         epsilon: score a known object has to exceed.
-        embedding_memory: m in [0, 1]. Of the embedding that is kept of an object, a detection with score s brings in
-            1 - m * (1 - s), and the rest stays what it was; 0 replaces it. What is half hidden or blurred scores low
-            and looks like something else, and would otherwise be all that its object is known by from then on.
+        embedding_momentum: m in [0, 1]. A detection with score s leaves m * (1 - s) of the embedding that is known of
+            its object and brings in the rest; 0 replaces it. What is half hidden or blurred scores low and looks like
+            something else, and would otherwise be all that the object is known by from then on.
         max_cover: share of its mask, in [0, 1], that may lie in the mask of one better detection for a detection to
             become a new object; where more does, it vanishes. 1 lets every one become an object.
         max_age_shown: frames an object is shown after it was last detected.
@@ -42,13 +42,13 @@ class PaperTracker(TrackStore):
     tanh_passes = 1
 
     def __init__(self, alpha: float = 1.0, beta: float = 1.0, epsilon: float = EPSILON,
-                 embedding_memory: float = 0.0, max_cover: float = 1.0, max_age_shown: int = MAX_AGE_SHOWN,
+                 embedding_momentum: float = 0.0, max_cover: float = 1.0, max_age_shown: int = MAX_AGE_SHOWN,
                  score_threshold: float = SCORE_THRESHOLD, retire_after: int | None = None) -> None:
         super().__init__(retire_after)
         self._alpha = alpha
         self._beta = beta
         self._epsilon = epsilon
-        self._embedding_memory = embedding_memory
+        self._embedding_momentum = embedding_momentum
         self._max_cover = max_cover
         self._max_age_shown = max_age_shown
         self._score_threshold = score_threshold
@@ -69,9 +69,9 @@ class PaperTracker(TrackStore):
     def _blend(self, detections: Instances, objects: Instances, assignment: IntArray) -> Array:
         """(n, E) embeddings to be kept: those of matched detections mixed with what is known of their objects."""
         matched = np.flatnonzero(assignment >= 0)
-        if not self._embedding_memory or not len(matched):  # without objects, `objects` has no columns
+        if not self._embedding_momentum or not len(matched):  # without objects, `objects` has no columns
             return detections.embeddings
-        kept = self._embedding_memory * (1 - np.clip(detections.scores[matched], 0, 1))[:, None]
+        kept = self._embedding_momentum * (1 - np.clip(detections.scores[matched], 0, 1))[:, None]
         blended = detections.embeddings.copy()
         mixed = (1 - kept) * detections.embeddings[matched] + kept * objects.embeddings[assignment[matched]]
         lengths = np.linalg.norm(mixed, axis=1, keepdims=True)

@@ -11,12 +11,12 @@ from .errors import InputError
 # paper's equations 15 and 16.
 TRACKERS: Mapping[str, Mapping[str, float]] = {
     "released": {"new_object_score": 1.4},
-    "paper": {"alpha": 1.0, "beta": 1.0, "epsilon": 0.7, "embedding_memory": 0.0, "max_cover": 1.0},
+    "paper": {"alpha": 1.0, "beta": 1.0, "epsilon": 0.7, "embedding_momentum": 0.0, "max_cover": 1.0},
     "frame": {"new_object_score": 1.4},
 }
 SETTING_RANGES: Mapping[str, tuple[float, float]] = {
-    "alpha": (0, 1000), "beta": (0, 1000), "epsilon": (-1000, 1000), "embedding_memory": (0, 1), "max_cover": (0, 1),
-    "new_object_score": (-1000, 1000)}
+    "alpha": (0, 1000), "beta": (0, 1000), "epsilon": (-1000, 1000), "embedding_momentum": (0, 1),
+    "max_cover": (0, 1), "new_object_score": (-1000, 1000)}
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class TrackingConfig:
     alpha: float | None = None  # paper: weight of the embeddings' cosine (eq. 15)
     beta: float | None = None  # paper: weight of the mask IoU (eq. 15)
     epsilon: float | None = None  # paper: score a known object has to exceed (eq. 16)
-    embedding_memory: float | None = None  # paper: how far an object's embedding outlasts detections of a low score
+    embedding_momentum: float | None = None  # paper: share kept of a known embedding, times 1 - score of the new one
     max_cover: float | None = None  # paper: share of a new object's mask that may lie in that of a better detection
     new_object_score: float | None = None  # released, frame: pair score a known object has to exceed
 

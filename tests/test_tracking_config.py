@@ -26,7 +26,7 @@ def test_what_is_given_replaces_the_default() -> None:
 @pytest.mark.parametrize("config, text", [
     (TrackingConfig(), "released,new_object_score=1.4"),
     (TrackingConfig("paper", alpha=4, epsilon=0.123456789),
-     "paper,alpha=4,beta=1,epsilon=0.123456789,embedding_memory=0,max_cover=1"),
+     "paper,alpha=4,beta=1,epsilon=0.123456789,embedding_momentum=0,max_cover=1"),
 ])
 def test_text(config: TrackingConfig, text: str) -> None:
     assert str(config) == text
@@ -47,7 +47,7 @@ def test_text_is_read(text: str, config: TrackingConfig) -> None:
     ("paper,alpha", "alpha must be a number, found ''"),
     ("paper,alpha=x", "alpha must be a number, found 'x'"),
     ("paper,alpha=1,alpha=2", "each setting once, found 'alpha=2'"),
-    ("paper,gamma=1", "settings: alpha, beta, epsilon, embedding_memory, max_cover, new_object_score"),
+    ("paper,gamma=1", "settings: alpha, beta, epsilon, embedding_momentum, max_cover, new_object_score"),
     ("paper,", "found ''"),
     ("released,alpha=1", "only by: paper"),
     ("paper,epsilon=nan", "epsilon must be in"),
@@ -63,7 +63,7 @@ def test_text_that_cannot_be_read(text: str, message: str) -> None:
     ({"tracker": "paper", "new_object_score": 1.0}, "only by: released, frame"),
     ({"tracker": "paper", "alpha": -0.1}, r"alpha must be in 0\.\.1000, got -0.1"),
     ({"tracker": "paper", "epsilon": float("nan")}, "epsilon must be in"),
-    ({"tracker": "paper", "embedding_memory": 1.1}, r"embedding_memory must be in 0\.\.1, got 1.1"),
+    ({"tracker": "paper", "embedding_momentum": 1.1}, r"embedding_momentum must be in 0\.\.1, got 1.1"),
     ({"tracker": "paper", "max_cover": -0.1}, r"max_cover must be in 0\.\.1, got -0.1"),
     ({"tracker": "frame", "max_cover": 0.5}, "max_cover is not read by the frame tracker, only by: paper"),
     ({"new_object_score": 1e6}, "new_object_score must be in"),

@@ -24,12 +24,13 @@ def test_rows_are_what_plain_runs_give(data: Path, tmp_path: Path) -> None:
     report = json.loads(out.read_text())
     truth, frames = open_dataset(data, skip=1)
     assert (report["videos"], report["tracks"]) == (len(truth.videos), len(truth.tracks)) == (1, len(truth.tracks))
-    plain = [{"tracker": "paper", "alpha": 2.0, "epsilon": 1.0, "embedding_memory": 0.0, "max_cover": 1.0}, {"tracker": "frame"}, {"tracker": "released"}]
+    plain = [{"tracker": "paper", "alpha": 2.0, "epsilon": 1.0, "embedding_momentum": 0.0, "max_cover": 1.0},
+             {"tracker": "frame"}, {"tracker": "released"}]
     for row, options in zip(report["rows"], plain, strict=True):
         scores = evaluate(truth, track_dataset(load(threads=1, **options), truth, frames))
         assert (row["ap"], row["ap50"], row["j"]) == (scores.ap, scores.ap50, scores.identities.j)
         assert row["switches_per_ten_tracks"] == scores.identities.switches_per_ten_tracks
-    assert "| paper,alpha=2,beta=1,epsilon=1,embedding_memory=0,max_cover=1 | " in done.output
+    assert "| paper,alpha=2,beta=1,epsilon=1,embedding_momentum=0,max_cover=1 | " in done.output
     assert len({row["j"] for row in report["rows"]}) > 1
 
 

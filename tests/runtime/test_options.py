@@ -78,7 +78,7 @@ def test_tracker_settings_are_those_the_tracker_reads() -> None:
         return set(RunOptions(**given).resolve(describe(), is_live=False).tracker_settings())
 
     assert names() == {"new_object_score", "score_threshold", "retire_after", "max_age_shown"}
-    assert names(tracker="paper") == {"alpha", "beta", "epsilon", "embedding_memory", "max_cover", "score_threshold",
+    assert names(tracker="paper") == {"alpha", "beta", "epsilon", "embedding_momentum", "max_cover", "score_threshold",
                                       "retire_after", "max_age_shown"}
     assert names(tracker="frame") == {"new_object_score", "score_threshold", "retire_after"}
 

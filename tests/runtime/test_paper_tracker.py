@@ -112,7 +112,7 @@ def test_best_of_several_detections_keeps_the_id() -> None:
     (0.25, 1.0, [0.75, 0.25]), (0.25, 0.5, [0.375, 0.625]), (0.25, 0.0, [0, 1]), (1.0, 1.0, [0, 1]),
     (-0.5, 1.0, [1, 0])])
 def test_what_scores_low_changes_the_embedding_little(score: float, memory: float, expected: list[float]) -> None:
-    tracker = PaperTracker(embedding_memory=memory)
+    tracker = PaperTracker(embedding_momentum=memory)
     step(tracker, instances([LEFT], [0]))
     step(tracker, instances([LEFT], [1], [score]))
     kept = tracker.tracks.instances.embeddings
@@ -120,7 +120,7 @@ def test_what_scores_low_changes_the_embedding_little(score: float, memory: floa
 
 
 def test_embeddings_that_cancel_each_other_are_replaced() -> None:
-    tracker = PaperTracker(alpha=0.0, epsilon=0.5, embedding_memory=1.0)
+    tracker = PaperTracker(alpha=0.0, epsilon=0.5, embedding_momentum=1.0)
     step(tracker, instances([LEFT], [0]))
     opposite = instances([LEFT], [0], [0.5])
     step(tracker, opposite.replace(embeddings=-opposite.embeddings))
@@ -130,7 +130,7 @@ def test_embeddings_that_cancel_each_other_are_replaced() -> None:
 def test_an_object_is_known_again_in_spite_of_a_poor_detection_in_between() -> None:
     """The poor one lies where the object is and looks like something else."""
     def ids(memory: float) -> list[int]:
-        tracker = PaperTracker(embedding_memory=memory)
+        tracker = PaperTracker(embedding_momentum=memory)
         step(tracker, instances([LEFT], [0]))
         step(tracker, instances([LEFT], [1], [0.1]))
         return step(tracker, instances([RIGHT], [0])).ids.tolist()

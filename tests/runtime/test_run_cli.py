@@ -148,15 +148,16 @@ def test_ctrl_c_while_the_process_ends_is_not_heard(bundle: Path, long_clip: Pat
 def test_options_reach_the_run(bundle: Path, clip: Path, tmp_path: Path) -> None:
     result = call(clip, "-m", bundle, "-o", tmp_path, "--no-video", "--tracker", "paper", "--alpha", 0.5, "--conf", 0.1,
                   "--nms", "per-class", "--nms-iou", 0.6, "--top-k", 50, "--max-age", 5, "--retire-after", 20,
-                  "--max-frames", 3, "--score-decay", 0.9, "--max-detections", 7, "--detect-every", 2)
+                  "--max-frames", 3, "--score-decay", 0.9, "--max-detections", 7, "--detect-every", 2,
+                  "--embedding-momentum", 0.5, "--max-cover", 0.8)
     assert result.exit_code == 0, result.output
     assert "objects not detected for 20 key frames are forgotten" in result.stderr
     found = read_results(tmp_path / "results.jsonl")
     assert len(found.frames) == 3
     assert found.header.options == {
         "score_threshold": 0.1, "nms": "per-class", "nms_iou": 0.6, "top_k": 50, "max_detections": 7,
-        "tracker": "paper", "alpha": 0.5, "beta": 1.0, "epsilon": 0.7, "score_decay": 0.9, "max_age_shown": 5,
-        "memory": "bounded", "retire_after": 20, "detect_every": 2}
+        "tracker": "paper", "alpha": 0.5, "beta": 1.0, "epsilon": 0.7, "embedding_momentum": 0.5, "max_cover": 0.8,
+        "score_decay": 0.9, "max_age_shown": 5, "memory": "bounded", "retire_after": 20, "detect_every": 2}
 
 
 def test_no_temporal_is_the_frame_tracker(bundle: Path, clip: Path, tmp_path: Path) -> None:
