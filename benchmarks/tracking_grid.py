@@ -1,6 +1,6 @@
 """Which tracker with which settings suits a network: accuracy and identities over a grid, frames detected only once.
 
-    stmask-synth tune --split val --clips 90
+    stmask-synth tune --split val --clips 150
     python benchmarks/tracking_grid.py tune/val --skip 30
 
 Choose on clips that nothing is reported on: `--skip 30` leaves out those of the val split. The row that serves best

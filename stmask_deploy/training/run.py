@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..config import CenternessOrder, ModelConfig
 from ..datasets.annotations import Annotations, read_annotations
 from ..datasets.frames import FRAMES_FOLDER, check_frames
@@ -168,10 +170,18 @@ def train(start: Start, data: Data, validation: Data | None, folder: Path, proce
     log.note(f"{config.variant}, {parameters / 1e6:.2f} million parameters, {len(config.class_names)} classes; "
              f"{dataset.num_keys} annotated frames in {len(data.annotations.videos)} videos; {process.count} x "
              f"{process.device}, {options.precision}")
-    for note in start.notes:
+    for note in (*start.notes, *_about_speed(options.precision, process.device)):
         log.note(note)
     trainer.run(dataset)
     return folder / MODEL_FILE
+
+
+def _about_speed(precision: str, device: str) -> tuple[str, ...]:
+    """A warning where PyTorch has no fast way to compute in `precision`."""
+    if (precision, device, torch.backends.cpu.get_cpu_capability()) == ("bf16", "cpu", "AVX2"):
+        return ("this processor has no AVX-512, without which bf16 is many times slower than f32: better stop, and "
+                "give --precision f32",)
+    return ()
 
 
 def _validator(data: Data | None, process: Process) -> Validate | None:

@@ -304,3 +304,12 @@ def test_a_run_goes_on_with_as_many_processes(data: Data, tmp_path: Path) -> Non
     start = Start(from_scratch(CONFIG), CONFIG, snapshot.options, False, (), replace(snapshot, num_processes=2))
     with pytest.raises(InputError, match="trained by 2 processes, now there are 1; resume with as many"):
         train(start, data, None, tmp_path, ALONE)
+
+
+@pytest.mark.parametrize("precision, capability, is_told", [
+    ("bf16", "AVX2", True), ("bf16", "AVX512", False), ("bf16", "DEFAULT", False), ("f32", "AVX2", False)])
+def test_slow_bf16_is_told(precision: str, capability: str, is_told: bool, data: Data, tmp_path: Path,
+                           monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    run_in(tmp_path, data, new_run(replace(OPTIONS, iterations=1, precision=precision)))
+    assert any("--precision f32" in record["note"] for record in records(tmp_path, "note")) == is_told
