@@ -61,14 +61,14 @@ DEPLOYMENTS = (
     Row("ONNX Runtime int8", precision="int8"),
     Row("OpenVINO int8", "openvino", "int8"),
 )
-REPLACED = {"embedding_momentum": 0.0, "max_cover": 1.0}  # embeddings are, and every detection may be a new object
+PLAIN = {"embedding_momentum": 0.0, "max_cover": 1.0}  # nothing beyond the paper
 TRACKERS = (
     Row("what suits the network (default)"),
     Row("released tracker", options={"tracker": "released"}),
     Row("paper tracker, alpha 1, epsilon 0.7",
-        options={"tracker": "paper", "alpha": 1.0, "beta": 1.0, "epsilon": 0.7, **REPLACED}),
+        options={"tracker": "paper", "alpha": 1.0, "beta": 1.0, "epsilon": 0.7, **PLAIN}),
     Row("paper tracker, alpha 2, epsilon 1.1",
-        options={"tracker": "paper", "alpha": 2.0, "beta": 1.0, "epsilon": 1.1, **REPLACED}),
+        options={"tracker": "paper", "alpha": 2.0, "beta": 1.0, "epsilon": 1.1, **PLAIN}),
     Row("released tracker, new objects below 0.95", options={"tracker": "released", "new_object_score": 0.95}),
     Row("default, per-class NMS", options={"nms": "per-class"}),
     Row("default, bounded memory", options={"memory": "bounded"}),

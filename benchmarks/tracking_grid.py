@@ -41,7 +41,7 @@ SCHEMA = "stmask-tracking-grid/1"
 ALPHAS = (1.0, 2.0, 4.0)  # against a mask IoU of weight 1
 COSINES = (0.25, 0.4, 0.55, 0.7)  # that embeddings alone, without any overlap, would have to exceed
 NEW_OBJECT_SCORES = (1.4, 1.2, 0.95)
-KEPT = ({}, {"embedding_momentum": 1.0}, {"embedding_momentum": 1.0, "max_cover": 0.7})  # what outlasts poor detections
+EXTENSIONS = ({}, {"embedding_momentum": 1.0}, {"max_cover": 0.7}, {"embedding_momentum": 1.0, "max_cover": 0.7})
 
 
 @click.command(cls=Command, context_settings={"show_default": True})
@@ -89,8 +89,8 @@ def grid(model: ModelConfig) -> tuple[TrackingConfig, ...]:
     rows = tuple(TrackingConfig(own, new_object_score=score) for score in NEW_OBJECT_SCORES)
     if model.temporal is None:
         return rows
-    return rows + tuple(TrackingConfig("paper", alpha=alpha, epsilon=alpha * cosine, **kept)
-                        for kept in KEPT for alpha in ALPHAS for cosine in COSINES)
+    return rows + tuple(TrackingConfig("paper", alpha=alpha, epsilon=alpha * cosine, **extension)
+                        for extension in EXTENSIONS for alpha in ALPHAS for cosine in COSINES)
 
 
 def as_options(tracking: TrackingConfig) -> RunOptions:

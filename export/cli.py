@@ -48,7 +48,8 @@ def variant_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="Order of the centerness map. [default: released, or the checkpoint's own]"),
         click.option("--tracking", callback=parsed("parse_tracking"), metavar="TRACKER,SETTING=N,...",
                      help="How stmask-run tracks with this bundle unless told otherwise, for instance "
-                          "paper,alpha=4,epsilon=1.6. [default: released, or the checkpoint's own]"),
+                          "paper,alpha=4,epsilon=1.6; settings as in stmask-run --help. [default: "
+                          "released, or the checkpoint's own]"),
     ]
     for option in reversed(options):
         command = option(command)

@@ -68,10 +68,10 @@ counts.
 @click.option("--epsilon", type=float,
               help="Paper tracker: score a known object has to exceed.  [default: the bundle's, or 0.7]")
 @click.option("--embedding-momentum", type=float,
-              help="Paper tracker: share of a known object's embedding, times 1 - score, that outlasts a detection.  "
-                   "[default: the bundle's, or 0]")
+              help="Paper tracker: how little a low-scoring detection changes its object: this share, times 1 - score, "
+                   "of the known embedding stays.  [default: the bundle's, or 0]")
 @click.option("--max-cover", type=float,
-              help="Paper tracker: share of a new object's mask that a better detection may cover.  "
+              help="Paper tracker: share of a new object's mask that one better detection may cover.  "
                    "[default: the bundle's, or 1]")
 @click.option("--new-object-score", type=float,
               help="Released and frame tracker: score a known object has to exceed.  [default: the bundle's, or 1.4]")

@@ -41,7 +41,7 @@ def mask_iou(a: Array, b: Array) -> Array:
 
 
 def mask_cover(masks: Array) -> Array:
-    """(n, Hm, Wm) soft masks, cut at 0.5 -> (n,) the largest share of each that lies in one of those before it.
+    """(n, Hm, Wm) soft masks, best first, cut at 0.5 -> (n,) the largest share of each that lies in a better one.
 
     0 for an empty mask, and for the first.
     """

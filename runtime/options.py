@@ -33,7 +33,7 @@ class RunOptions:
     tracker: str | None = None  # released | paper | frame (no temporal fusion); None: the bundle's, or frame without TF
     alpha: float | None = None  # paper tracker: weight of the embeddings' cosine (eq. 15)
     beta: float | None = None  # paper tracker: weight of the mask IoU (eq. 15)
-    epsilon: float | None = None  # paper tracker: below this score a detection is a new object (eq. 16)
+    epsilon: float | None = None  # paper tracker: score a known object has to exceed (eq. 16)
     embedding_momentum: float | None = None  # paper tracker: share kept of a known embedding, times 1 - score
     max_cover: float | None = None  # paper tracker: share of a new object's mask that a better detection may cover
     new_object_score: float | None = None  # released and frame tracker: what an object has to beat to be matched

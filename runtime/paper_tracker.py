@@ -18,20 +18,22 @@ class PaperTracker(TrackStore):
     otherwise a new one (eq. 16). Ids without a detection are supplied by propagation (eq. 17).
 
     What the paper leaves open is settled as follows. Of several detections with one id the best-scoring keeps it and
-    the others vanish. A matched detection replaces everything stored of its object, its embedding only as far as
-    `embedding_momentum` lets it; an object that is not detected keeps its embedding. Propagated objects are shown under
-    the rule of `ReleasedTracker`: for `max_age_shown` frames, above the score threshold (scores decay while
-    propagated), with more than one mask cell set. Ids count from 0.
+    the others vanish. A matched detection replaces everything stored of its object, its embedding too; an object that
+    is not detected keeps the embedding of its last detection. Propagated objects are shown under the rule of
+    `ReleasedTracker`: for `max_age_shown` frames, above the score threshold (scores decay while propagated), with more
+    than one mask cell set. Ids count from 0.
+
+    Two settings go beyond the paper, and do nothing unless they are given: `embedding_momentum` and `max_cover`.
 
     Args:
         alpha: weight of the cosine of embeddings, in [-1, 1].
         beta: weight of the mask IoU, in [0, 1].
         epsilon: score a known object has to exceed.
-        embedding_momentum: m in [0, 1]. A detection with score s leaves m * (1 - s) of the embedding that is known of
-            its object and brings in the rest; 0 replaces it. What is half hidden or blurred scores low and looks like
-            something else, and would otherwise be all that the object is known by from then on.
-        max_cover: share of its mask, in [0, 1], that may lie in the mask of one better detection for a detection to
-            become a new object; where more does, it vanishes. 1 lets every one become an object.
+        embedding_momentum: m in [0, 1]. A detection with score s (cut to 0..1) leaves m * (1 - s) of the embedding that
+            is known of its object and brings in the rest; 0 replaces it. What is half hidden or blurred scores low and
+            looks like something else, and would otherwise be all that the object is known by from then on.
+        max_cover: share of its mask, in [0, 1], that may lie in the mask of one better detection, matched or not, for a
+            detection to become a new object; where more does, it vanishes. 1 lets every one become an object.
         max_age_shown: frames an object is shown after it was last detected.
         score_threshold: objects with a higher score are shown; lower and negative ones are kept all the same.
         retire_after: None keeps every object ever seen, as the paper's set of ids does; a number forgets objects not
@@ -59,8 +61,9 @@ class PaperTracker(TrackStore):
         if len(propagated):
             scores = paper_scores(detections, propagated.instances, self._alpha, self._beta)
             assignment = keep_best(best_objects(scores, self._epsilon), detections.scores)
-        if self._max_cover < 1:
-            assignment[(assignment == NEW_OBJECT) & (mask_cover(detections.masks) > self._max_cover)] = DROPPED
+        is_new = assignment == NEW_OBJECT
+        if self._max_cover < 1 and is_new.any():
+            assignment[is_new & (mask_cover(detections.masks) > self._max_cover)] = DROPPED
         detections = detections.replace(embeddings=self._blend(detections, propagated.instances, assignment))
         tracks = merge(propagated, detections, assignment, self._next_id)
         self._store(tracks, int(np.count_nonzero(assignment == NEW_OBJECT)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from .errors import InputError
 
 # The settings that each tracker reads, with their defaults: those of the released code (0.5 + 0.3 + 0.6), and of the
-# paper's equations 15 and 16.
+# paper's equations 15 and 16, which know neither momentum nor cover.
 TRACKERS: Mapping[str, Mapping[str, float]] = {
     "released": {"new_object_score": 1.4},
     "paper": {"alpha": 1.0, "beta": 1.0, "epsilon": 0.7, "embedding_momentum": 0.0, "max_cover": 1.0},

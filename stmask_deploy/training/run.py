@@ -179,7 +179,7 @@ def train(start: Start, data: Data, validation: Data | None, folder: Path, proce
 def _about_speed(precision: str, device: str) -> tuple[str, ...]:
     """A warning where PyTorch has no fast way to compute in `precision`."""
     if (precision, device, torch.backends.cpu.get_cpu_capability()) == ("bf16", "cpu", "AVX2"):
-        return ("this processor has no AVX-512, without which bf16 is many times slower than f32: better stop, and "
+        return ("this processor has no AVX-512, without which bf16 is several times slower than f32: better stop, and "
                 "give --precision f32",)
     return ()
 

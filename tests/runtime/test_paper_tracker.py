@@ -27,9 +27,9 @@ class Known:
 class SlowPaperTracker:
     """Eq. 15-17 one pair at a time, objects in a dictionary; still scenes only."""
 
-    def __init__(self, alpha: float, beta: float, epsilon: float, memory: float, max_cover: float) -> None:
+    def __init__(self, alpha: float, beta: float, epsilon: float, momentum: float, max_cover: float) -> None:
         self.weights = alpha, beta, epsilon
-        self.memory, self.max_cover = memory, max_cover
+        self.momentum, self.max_cover = momentum, max_cover
         self.known: dict[int, Known] = {}
 
     def is_covered(self, found: Known, better: list[Known]) -> bool:
@@ -37,7 +37,7 @@ class SlowPaperTracker:
         return any((mask & (one.mask > 0.5)).sum() > self.max_cover * mask.sum() for one in better)
 
     def remember(self, found: Known, known: Known) -> Known:
-        share = 1 - self.memory * (1 - min(max(found.score, 0), 1))
+        share = 1 - self.momentum * (1 - min(max(found.score, 0), 1))
         mixed = share * found.embedding + (1 - share) * known.embedding
         length = float(np.sqrt((mixed ** 2).sum()))
         return replace(found, embedding=mixed / length if length else found.embedding)
@@ -108,11 +108,11 @@ def test_best_of_several_detections_keeps_the_id() -> None:
     assert (shown.ids.tolist(), shown.instances.class_ids.tolist()) == ([0], [2])
 
 
-@pytest.mark.parametrize("score, memory, expected", [
+@pytest.mark.parametrize("score, momentum, expected", [
     (0.25, 1.0, [0.75, 0.25]), (0.25, 0.5, [0.375, 0.625]), (0.25, 0.0, [0, 1]), (1.0, 1.0, [0, 1]),
     (-0.5, 1.0, [1, 0])])
-def test_what_scores_low_changes_the_embedding_little(score: float, memory: float, expected: list[float]) -> None:
-    tracker = PaperTracker(embedding_momentum=memory)
+def test_what_scores_low_changes_the_embedding_little(score: float, momentum: float, expected: list[float]) -> None:
+    tracker = PaperTracker(embedding_momentum=momentum)
     step(tracker, instances([LEFT], [0]))
     step(tracker, instances([LEFT], [1], [score]))
     kept = tracker.tracks.instances.embeddings
@@ -129,8 +129,8 @@ def test_embeddings_that_cancel_each_other_are_replaced() -> None:
 
 def test_an_object_is_known_again_in_spite_of_a_poor_detection_in_between() -> None:
     """The poor one lies where the object is and looks like something else."""
-    def ids(memory: float) -> list[int]:
-        tracker = PaperTracker(embedding_momentum=memory)
+    def ids(momentum: float) -> list[int]:
+        tracker = PaperTracker(embedding_momentum=momentum)
         step(tracker, instances([LEFT], [0]))
         step(tracker, instances([LEFT], [1], [0.1]))
         return step(tracker, instances([RIGHT], [0])).ids.tolist()
@@ -143,6 +143,13 @@ def test_what_a_better_detection_covers_is_no_new_object(max_cover: float, ids: 
     """The third lies to two thirds in the first, and is better than nothing but that."""
     found = instances([LEFT, BELOW, (1, 0, 4, 3)], [0, 1, 2], [0.9, 0.8, 0.7])
     assert step(PaperTracker(max_cover=max_cover), found).ids.tolist() == ids
+
+
+def test_one_mask_in_two_classes_is_one_object() -> None:
+    """Suppression within each class keeps such pairs."""
+    found = instances([LEFT, LEFT], [0, 1], [0.9, 0.8], [1, 2])
+    assert step(PaperTracker(max_cover=0.99), found).ids.tolist() == [0]
+    assert step(PaperTracker(), found).ids.tolist() == [0, 1]
 
 
 def test_a_known_object_may_be_covered() -> None:

@@ -306,10 +306,14 @@ def test_a_run_goes_on_with_as_many_processes(data: Data, tmp_path: Path) -> Non
         train(start, data, None, tmp_path, ALONE)
 
 
-@pytest.mark.parametrize("precision, capability, is_told", [
-    ("bf16", "AVX2", True), ("bf16", "AVX512", False), ("bf16", "DEFAULT", False), ("f32", "AVX2", False)])
-def test_slow_bf16_is_told(precision: str, capability: str, is_told: bool, data: Data, tmp_path: Path,
+@pytest.mark.parametrize("precision, device, capability, is_told", [
+    ("bf16", "cpu", "AVX2", True), ("bf16", "cpu", "AVX512", False), ("bf16", "cpu", "SVE256", False),
+    ("f32", "cpu", "AVX2", False), ("bf16", "cuda:0", "AVX2", False)])
+def test_slow_bf16_is_told(precision: str, device: str, capability: str, is_told: bool, tmp_path: Path, data: Data,
                            monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    run_in(tmp_path, data, new_run(replace(OPTIONS, iterations=1, precision=precision)))
+    monkeypatch.setattr(Trainer, "__init__", lambda *_args, **_kwargs: None)
+    monkeypatch.setattr(Trainer, "run", lambda *_args: None)
+    process = Process(0, 1, device)
+    train(new_run(replace(OPTIONS, precision=precision)), data, None, tmp_path, process)
     assert any("--precision f32" in record["note"] for record in records(tmp_path, "note")) == is_told
