@@ -23,6 +23,7 @@ from stmask_deploy.bench.machine import describe_machine, library_versions
 from stmask_deploy.bundle import BundleDescription, read_description
 from stmask_deploy.console import Command
 from stmask_deploy.runtime.loading import run_outputs
+from stmask_deploy.runtime.openvino_backend import shared_core
 from stmask_deploy.runtime.openvino_sampling import KIND, expand_deformable
 from stmask_deploy.scenes import render_clip
 
@@ -54,7 +55,7 @@ class Forms:
     def __init__(self, folder: Path, threads: int) -> None:
         import openvino
 
-        self._openvino, self._core, self._folder, self._threads = openvino, openvino.Core(), folder, threads
+        self._openvino, self._core, self._folder, self._threads = openvino, shared_core(), folder, threads
         self._description = read_description(folder)
 
     def runs(self, precision: str) -> Iterator[tuple[str, Callable[[], Any]]]:

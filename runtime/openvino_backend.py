@@ -33,7 +33,7 @@ class OpenVinoBackend:
     def __init__(self, graph: Path, *, device: str, precision: str, threads: int | None, cache: Path | None,
                  outputs: Collection[str] | None) -> None:
         ov = _import_library()
-        core = _core()
+        core = shared_core()
         plugins = _plugins(core, device, precision)
         model = _read(core, graph)
         if not model.has_rt_info(METADATA_KEY):
@@ -138,7 +138,7 @@ def _import_library() -> Any:
 
 
 @cache
-def _core() -> Any:
+def shared_core() -> Any:
     """The process's one core, which is never given back.
 
     OpenVINO's CPU plugin lends the thread a stack for signal handlers while its core lives. Cores that do not end in

@@ -13,6 +13,7 @@ from stmask_deploy.errors import DeviceError
 from stmask_deploy.runtime.backends import one_line
 from stmask_deploy.runtime.onnxruntime_providers import CPU, choose_provider
 from stmask_deploy.runtime.onnxruntime_session import SessionMaker
+from stmask_deploy.runtime.openvino_backend import shared_core
 
 from .convolution_chain import ConvolutionChain
 
@@ -86,9 +87,7 @@ class PlainRunner:
     def __init__(self, job: CeilingJob) -> None:
         self._job = job
         if job.backend == "openvino":
-            import openvino
-
-            self._core = openvino.Core()
+            self._core = shared_core()
             has_gpu = any(name.split(".")[0] == "GPU" for name in self._core.available_devices)
             self.is_on_gpu = job.device == "gpu" or (job.device == "auto" and has_gpu)
         else:

@@ -16,6 +16,7 @@ from stmask_deploy.export.lowering import Dcn
 from stmask_deploy.export.onnx_model import export_module
 from stmask_deploy.export.openvino_ir import save_ir, to_openvino
 from stmask_deploy.ops import correlation, deform_conv2d, roi_align
+from stmask_deploy.runtime.openvino_backend import shared_core
 
 
 class Case(NamedTuple):
@@ -90,12 +91,10 @@ class RoiAlign(nn.Module):
 
 def run_everywhere(model: onnx.ModelProto, feeds: dict[str, np.ndarray], folder: Path
                    ) -> dict[str, list[np.ndarray]]:
-    """Outputs by runtime. The IR is read by a fresh core without extensions."""
-    import openvino
-
+    """Outputs by runtime. The IR is read by a core without extensions."""
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     save_ir(to_openvino(model), folder / "model.xml", half_weights=False, info={})
-    core = openvino.Core()
+    core = shared_core()
     compiled = core.compile_model(core.read_model(folder / "model.xml"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     outputs = compiled(feeds)
     return {"onnxruntime": list(session.run(None, feeds)),

@@ -12,6 +12,7 @@ from tiny_bundles import BOXES, SHAPES, describe, frame_graph, picture, save_gra
 from stmask_deploy.bundle import FRAME_OUTPUTS, TEMPORAL_OUTPUTS
 from stmask_deploy.errors import DeviceError, InputError, StmaskError
 from stmask_deploy.runtime.backends import BACKENDS, TensorSpec, one_line, open_backend
+from stmask_deploy.runtime.openvino_backend import shared_core
 from stmask_deploy.runtime.preprocess import preprocess
 
 DESCRIPTION = describe()
@@ -137,18 +138,14 @@ def test_a_missing_cuda_device_is_no_silent_fallback(bundle: Path, monkeypatch: 
 
 
 def test_a_missing_intel_gpu_is_told(bundle: Path) -> None:
-    import openvino
-
-    if any(name.startswith("GPU") for name in openvino.Core().available_devices):
+    if any(name.startswith("GPU") for name in shared_core().available_devices):
         pytest.skip("this machine has an Intel GPU")
     with pytest.raises(DeviceError, match="available: CPU"):
         open_backend("openvino", graph_path(bundle, "frame", "openvino"), device="gpu")
 
 
 def test_openvino_precision_is_used_or_refused(bundle: Path) -> None:
-    import openvino
-
-    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    capabilities = shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     path = graph_path(bundle, "frame", "openvino")
     for precision, capability in (("bf16", "BF16"), ("f16", "FP16")):
         if capability in capabilities:

@@ -48,6 +48,9 @@ def test_deformable_convolution_is_expanded_for_bf16_alone(bundle: Path, monkeyp
     assert len(expanded) == expected
 
 
+real_core = openvino_backend.shared_core  # before a test puts another in its place
+
+
 class CoreWithGpu:
     """OpenVINO's core on a machine with an Intel GPU, which cannot compile anything."""
 
@@ -60,10 +63,10 @@ class CoreWithGpu:
         self.tried.append(plugin)
         if plugin != "CPU":
             raise RuntimeError("no kernel\nfor this")
-        return openvino_backend._import_library().Core().compile_model(model, plugin, settings)
+        return real_core().compile_model(model, plugin, settings)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(openvino_backend._import_library().Core(), name)
+        return getattr(real_core(), name)
 
 
 @pytest.mark.parametrize(("device", "precision", "tried"), [
@@ -72,7 +75,7 @@ class CoreWithGpu:
 def test_which_devices_are_tried(bundle: Path, monkeypatch: pytest.MonkeyPatch, device: str, precision: str,
                                  tried: list[str]) -> None:
     core = CoreWithGpu()
-    monkeypatch.setattr(openvino_backend, "_core", lambda: core)
+    monkeypatch.setattr(openvino_backend, "shared_core", lambda: core)
     path = describe().graph_path(bundle, "frame", "openvino")
     if device == "gpu":
         with pytest.raises(DeviceError, match=r"cannot compile it for GPU.0 in f32 \(no kernel for this\)"):

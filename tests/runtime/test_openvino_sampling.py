@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 ov = pytest.importorskip("openvino")
 
+from stmask_deploy.runtime.openvino_backend import shared_core  # noqa: E402
 from stmask_deploy.runtime.openvino_sampling import KIND, expand_deformable  # noqa: E402
 
 Arrays = dict[str, NDArray[np.float32]]
@@ -27,7 +28,7 @@ def deformable_model(feeds: Arrays, weight: NDArray[np.float32], strides: list[i
 
 
 def run(model: Any, feeds: Arrays, precision: str = "f32") -> NDArray[np.float32]:
-    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision})
+    compiled = shared_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision})
     if compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() != precision:
         pytest.skip(f"this CPU does not compute in {precision}")
     return np.array(compiled(feeds)[0])
