@@ -90,7 +90,7 @@ def learned(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_short_training_learns_its_clips(data: Data, learned: Path) -> None:
     first, *_, last = losses(learned)
     for name in ("total", "classes", "boxes", "overlap", "masks", "embeddings", "mask_shift"):
-        assert last[1][name] < 0.75 * first[1][name], name  # 0.6 and less; roundings of processors differ
+        assert last[1][name] < 0.75 * first[1][name], name  # about 0.6; processors round differently
     start = new_run()
     before = evaluate_model(start.model, start.config, data.annotations, data.frames)
     (validation,) = records(learned, "validation")
