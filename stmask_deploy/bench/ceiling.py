@@ -75,8 +75,6 @@ def open_ceiling(job: CeilingJob) -> Iterator[Ceiling]:
 class PlainRunner:
     """Loads models that need not be a bundle's, set as the runtime sets its graphs, and changed in nothing.
 
-    One a process: see `runtime.openvino_backend` on OpenVINO's cores.
-
     Attributes:
         is_on_gpu: they run on one.
 

@@ -140,7 +140,7 @@ def test_an_object_is_known_again_in_spite_of_a_poor_detection_in_between() -> N
 
 @pytest.mark.parametrize("max_cover, ids", [(1.0, [0, 1, 2]), (0.7, [0, 1, 2]), (0.6, [0, 1]), (0.0, [0, 1])])
 def test_what_a_better_detection_covers_is_no_new_object(max_cover: float, ids: list[int]) -> None:
-    """The third lies to two thirds in the first, and is better than nothing but that."""
+    """Two thirds of the third lie in the first, nothing of the second does."""
     found = instances([LEFT, BELOW, (1, 0, 4, 3)], [0, 1, 2], [0.9, 0.8, 0.7])
     assert step(PaperTracker(max_cover=max_cover), found).ids.tolist() == ids
 
