@@ -54,6 +54,7 @@ class TrainingOptions:
     freeze_norms: bool | None = None  # batch norms keep their statistics; None: where training starts from a checkpoint
     max_gap: int = 5  # frames between the two of a pair
     max_shift_gap: int = 5  # frames between the two of a pair that TemporalNet learns from
+    copy_paste: float = 0.0  # share of the pairs onto which objects of another video are pasted
     positive_iou: float = 0.5
     negative_iou: float = 0.4
     box_jitter: float = 0.05  # TemporalNet learns from boxes moved by this share of their sides, as it will meet them
@@ -69,8 +70,8 @@ class TrainingOptions:
         ranges = {"iterations": (1, 10**9), "pairs_per_batch": (1, 4096), "learning_rate": (1e-12, 100),
                   "momentum": (0, 1), "weight_decay": (0, 100), "warmup": (0, 1), "step_factor": (0, 1),
                   "clip_norm": (1e-6, 1e6), "ema_decay": (0, 1), "max_gap": (1, 10_000),
-                  "max_shift_gap": (1, 10_000), "positive_iou": (0, 1), "negative_iou": (0, 1), "box_jitter": (0, 1),
-                  "validate_every": (1, 10**9), "save_every": (1, 10**9), "seed": (0, 2**31)}
+                  "max_shift_gap": (1, 10_000), "copy_paste": (0, 1), "positive_iou": (0, 1), "negative_iou": (0, 1),
+                  "box_jitter": (0, 1), "validate_every": (1, 10**9), "save_every": (1, 10**9), "seed": (0, 2**31)}
         for name, (low, high) in ranges.items():
             value, is_whole = getattr(self, name), name in WHOLE
             if not (_is_number(value, is_whole) and low <= value <= high):

@@ -10,15 +10,17 @@ import torch
 from torch.utils.data import Dataset
 
 from ..config import ModelConfig
-from ..datasets.annotations import Annotations, Track, Video
+from ..datasets.annotations import Annotations, Video
 from ..datasets.frames import check_frames, read_frame
 from ..datasets.segmentation import decode
 from ..errors import InputError
 from .augmentation import Colors, PairAugmentation, View
+from .copy_paste import SeenFrame, SeenObject, paste
 from .targets import FrameTargets, PairBatch
 
 MIN_PIXELS = 16  # of the network's input; smaller objects are ignored
 CELL = 4  # pixels of a side of a prototype cell
+PASTED_SHARE = 0.5  # of the objects of the pair that objects are pasted from
 
 
 class PairDataset(Dataset[PairBatch]):
@@ -35,15 +37,17 @@ class PairDataset(Dataset[PairBatch]):
         max_gap: largest distance of the two frames.
         seed: of order, gaps and augmentation.
         augment: False shows frames as inference sees them.
+        copy_paste: share of the pairs onto which objects of another video are pasted.
 
     Raises:
         InputError: there is no annotated frame, or a frame's file is missing (all are looked for at once).
     """
 
     def __init__(self, annotations: Annotations, frames_folder: Path, config: ModelConfig, num_samples: int,
-                 max_gap: int = 5, seed: int = 0, augment: bool = True) -> None:
+                 max_gap: int = 5, seed: int = 0, augment: bool = True, copy_paste: float = 0.0) -> None:
         self._annotations, self._folder, self._config = annotations, frames_folder, config
         self._num_samples, self._max_gap, self._seed, self._augment = num_samples, max_gap, seed, augment
+        self._copy_paste = copy_paste
         ids = sorted(category.id for category in annotations.categories)
         self._class_ids = {category_id: position for position, category_id in enumerate(ids, start=1)}
         self._tracks = {video.id: annotations.tracks_of(video.id) for video in annotations.videos}
@@ -68,11 +72,11 @@ class PairDataset(Dataset[PairBatch]):
         rng = np.random.default_rng([self._seed, 2, index])
         video, first = self._keys[order[position]]
         second = self._second(rng, video, first)
-        sizes = (video.height, video.width), self._config.input_size
-        augmentation = PairAugmentation.draw(rng, *sizes) if self._augment else PairAugmentation.none(*sizes)
-        (frame_a, targets_a), (frame_b, targets_b) = (
-            self._sample(video, frame, augmentation.view, colors)
-            for frame, colors in zip((first, second), augmentation.colors, strict=True))
+        pair = self._seen(rng, video, (first, second))
+        if rng.random() < self._copy_paste:
+            pair = self._paste(rng, pair, video)
+        (frame_a, targets_a), (frame_b, targets_b) = ((torch.from_numpy(one.picture), self._targets(one))
+                                                      for one in pair)
         return PairBatch(frame_a[None], frame_b[None], (targets_a,), (targets_b,), torch.tensor([abs(second - first)]))
 
     def _second(self, rng: np.random.Generator, video: Video, first: int) -> int:
@@ -80,37 +84,51 @@ class PairDataset(Dataset[PairBatch]):
                 if index != first]
         return int(rng.choice(near)) if near else first
 
-    def _sample(self, video: Video, index: int, view: View, colors: Sequence[Colors]
-                ) -> tuple[torch.Tensor, FrameTargets]:
-        picture = read_frame(self._folder, video, index)
-        border = tuple(round(value) for value in reversed(self._config.pixel_mean))  # zeros, once normalised
-        frame = view.apply(picture, border)
-        for change in colors:
-            frame = change.apply(frame)
-        return torch.from_numpy(frame), self._targets(self._tracks[video.id], index, view)
+    def _paste(self, rng: np.random.Generator, pair: Sequence[SeenFrame], video: Video) -> list[SeenFrame]:
+        """`pair` behind some objects of a pair of another video; as it is where that shows none."""
+        other, first = self._keys[rng.integers(len(self._keys))]
+        if other.id == video.id:
+            return list(pair)
+        source = self._seen(rng, other, (first, self._second(rng, other, first)))
+        track_ids = {track.id for track in self._tracks[other.id]
+                     if not track.is_crowd and rng.random() < PASTED_SHARE}
+        return [paste(onto, one, track_ids) for onto, one in zip(pair, source, strict=True)]
 
-    def _targets(self, tracks: Sequence[Track], index: int, view: View) -> FrameTargets:
-        (height, width), padded = view.size, self._config.padded_size
+    def _seen(self, rng: np.random.Generator, video: Video, indices: Sequence[int]) -> list[SeenFrame]:
+        """Two frames of a video through one random view."""
+        sizes = (video.height, video.width), self._config.input_size
+        augmentation = PairAugmentation.draw(rng, *sizes) if self._augment else PairAugmentation.none(*sizes)
+        return [self._seen_frame(video, index, augmentation.view, colors)
+                for index, colors in zip(indices, augmentation.colors, strict=True)]
+
+    def _seen_frame(self, video: Video, index: int, view: View, colors: Sequence[Colors]) -> SeenFrame:
+        border = tuple(round(value) for value in reversed(self._config.pixel_mean))  # zeros, once normalised
+        picture = view.apply(read_frame(self._folder, video, index), border)
+        for change in colors:
+            picture = change.apply(picture)
+        objects = ((track, track.segmentations[index]) for track in self._tracks[video.id])
+        return SeenFrame(picture, tuple(SeenObject(track, view.apply(decode(mask).astype(np.uint8) * 255, (0,)))
+                                        for track, mask in objects if mask is not None))
+
+    def _targets(self, frame: SeenFrame) -> FrameTargets:
+        (height, width), padded = self._config.input_size, self._config.padded_size
         boxes, classes, ids, masks, ignored = [], [], [], [], []
-        for track in tracks:
-            segmentation = track.segmentations[index]
-            if segmentation is None:
-                continue
-            coverage = view.apply(decode(segmentation).astype(np.uint8) * 255, (0,))
-            rows, columns = (np.flatnonzero((coverage > 127).any(axis=axis)) for axis in (1, 0))
+        for one in frame.objects:
+            covered = one.coverage > 127
+            rows, columns = (np.flatnonzero(covered.any(axis=axis)) for axis in (1, 0))
             if not len(rows):
                 continue
             box = (columns[0] / padded[1], rows[0] / padded[0], (columns[-1] + 1) / padded[1],
                    (rows[-1] + 1) / padded[0])
-            if track.is_crowd or np.count_nonzero(coverage > 127) < MIN_PIXELS:
+            if one.track.is_crowd or np.count_nonzero(covered) < MIN_PIXELS:
                 ignored.append(box)
                 continue
             canvas = np.zeros(padded, np.uint8)
-            canvas[:height, :width] = coverage
+            canvas[:height, :width] = one.coverage
             masks.append(cv2.resize(canvas, (padded[1] // CELL, padded[0] // CELL), interpolation=cv2.INTER_AREA))
             boxes.append(box)
-            classes.append(self._class_ids[track.category_id])
-            ids.append(track.id)
+            classes.append(self._class_ids[one.track.category_id])
+            ids.append(one.track.id)
         cells = np.stack(masks) if masks else np.zeros((0, padded[0] // CELL, padded[1] // CELL), np.uint8)
         return FrameTargets(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
                             torch.tensor(classes, dtype=torch.int64), torch.tensor(ids, dtype=torch.int64),

@@ -158,7 +158,8 @@ def train(start: Start, data: Data, validation: Data | None, folder: Path, proce
         validation.check_classes(data)
     options, config = start.options, start.config
     dataset = PairDataset(data.annotations, data.frames, config,
-                          options.iterations * options.pairs_per_batch * process.count, options.max_gap, options.seed)
+                          options.iterations * options.pairs_per_batch * process.count, options.max_gap, options.seed,
+                          copy_paste=options.copy_paste)
     log = TrainingLog(folder if process.is_first else None, say)
     freeze = start.is_trained if options.freeze_norms is None else options.freeze_norms
     trainer = Trainer(start.model, config, options, folder, process, log, freeze_norms=freeze,

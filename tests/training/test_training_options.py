@@ -34,6 +34,8 @@ def test_json_and_back() -> None:
     ({"max_gap": 0}, "max_gap"),
     ({"max_shift_gap": 0}, "max_shift_gap must be a whole number in 1"),
     ({"max_shift_gap": 1.5}, "max_shift_gap must be a whole number"),
+    ({"copy_paste": 1.5}, r"copy_paste must be a number in 0\.\.1, got 1.5"),
+    ({"copy_paste": True}, "copy_paste must be a number"),
     ({"optimizer": "adam"}, "optimizer 'adam' is not known; known: adamw, sgd"),
     ({"decay": ["cosine"]}, "decay .* is not known"),
     ({"precision": "f16"}, "precision 'f16' is not known; known: f32, bf16"),
