@@ -26,6 +26,7 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
         "gpu": (_has_cuda(), "onnxruntime has no CUDA provider here"),
     }
     for item in items:
+        item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
         for marker, (available, reason) in skips.items():
             if not available and item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
