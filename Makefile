@@ -1,7 +1,7 @@
 # make demo   build .venv, install, run the whole path on generated material
 # make test   build .venv, install, lint, check types, run the tests (what .ci/run calls)
 # make check  the same three checks in the environment that is there
-# make demo-model   train the demo model anew (about two hours on 2 cores) and put it into the package
+# make demo-model   train the demo model anew (about three hours on 2 cores) and put it into the package
 # make clean  remove what was built
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
             2>/dev/null && { echo $$p; break; }; done)
@@ -12,10 +12,10 @@ EXTRAS := cpu,openvino,export,int8,dev
 LINTED := stmask_deploy export runtime tests benchmarks $(wildcard examples)
 LINKS := build/types/stmask_deploy
 
-DATA := synth/train/instances.json --val synth/val/instances.json
-TRAIN = $(BIN)torchrun --nproc-per-node 2 -m stmask_deploy.training $(DATA) --threads 1 --workers 0 --overwrite
+TRAIN = $(BIN)torchrun --nproc-per-node 2 -m stmask_deploy.training --val synth/val/instances.json --threads 1 \
+        --workers 0 --overwrite
 PRETRAINED := stmask_deploy/pretrained
-DEMO_RUNS := demo-small demo
+DEMO_RUNS := demo-small demo demo-finish
 
 .PHONY: demo demo-model test check lint types unit clean
 
@@ -25,9 +25,13 @@ demo: $(STAMP)
 # Two processes of one thread make better use of two cores than one of two; together they take the recipes' batches.
 demo-model: $(STAMP)
 	$(BIN)stmask-synth synth --overwrite
-	$(TRAIN) -o runs/demo-small --recipe demo-small --pairs 8
-	$(TRAIN) -o runs/demo --recipe demo --pairs 4 --from runs/demo-small/model.pth --input-size 192x320
-	cp runs/demo/model.pth $(PRETRAINED)/shapes.pth
+	$(BIN)stmask-synth synth/more --split train --clips 1440 --overwrite
+	$(TRAIN) synth/train/instances.json -o runs/demo-small --recipe demo-small --pairs 8
+	$(TRAIN) synth/train/instances.json -o runs/demo --recipe demo --pairs 4 --from runs/demo-small/model.pth \
+	  --input-size 192x320
+	$(TRAIN) synth/more/train/instances.json -o runs/demo-finish --recipe demo-finish --pairs 4 \
+	  --from runs/demo/model.pth
+	cp runs/demo-finish/model.pth $(PRETRAINED)/shapes.pth
 	cat $(DEMO_RUNS:%=runs/%/log.jsonl) > benchmarks/results/demo-training.jsonl
 	$(BIN)stmask-export $(PRETRAINED)/shapes.pth -o $(PRETRAINED)/shapes_stmask --openvino --overwrite
 

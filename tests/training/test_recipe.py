@@ -21,7 +21,7 @@ def write(folder: Path, values: Any) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("name", [name for name in shipped_recipes() if name != "fine-tune"])
+@pytest.mark.parametrize("name", ["demo", "demo-small", "r50-dcn-ada"])
 def test_shipped_recipes_describe_networks(name: str) -> None:
     config = read_recipe(name).config(("cat", "dog"))
     assert config.class_names == ("cat", "dog") and config.centerness_order is CenternessOrder.ANCHOR
@@ -29,12 +29,28 @@ def test_shipped_recipes_describe_networks(name: str) -> None:
         build_stmask(config)
 
 
-def test_a_recipe_for_trained_networks_has_none_of_its_own() -> None:
-    recipe = read_recipe("fine-tune")
-    assert recipe.options.freeze_norms is None, "statistics stay those of the checkpoint"
-    assert recipe.options.weights == TrainingOptions().weights
+@pytest.mark.parametrize("name", ["demo-finish", "fine-tune"])
+def test_a_recipe_for_trained_networks_has_none_of_its_own(name: str) -> None:
+    recipe = read_recipe(name)
     with pytest.raises(InputError, match="give one with --from"):
         recipe.config(("cat", "dog"))
+
+
+def test_all_recipes_are_described_here() -> None:
+    assert shipped_recipes() == ["demo", "demo-finish", "demo-small", "fine-tune", "r50-dcn-ada"]
+
+
+def test_fine_tuning_keeps_what_the_checkpoint_has() -> None:
+    options = read_recipe("fine-tune").options
+    assert options.freeze_norms is None, "statistics stay those of the checkpoint"
+    assert options.weights == TrainingOptions().weights
+
+
+def test_the_demo_model_is_finished_as_it_was_begun() -> None:
+    begun, finish = read_recipe("demo").options, read_recipe("demo-finish").options
+    assert (finish.positive_iou, finish.negative_iou, finish.max_gap) == (
+        begun.positive_iou, begun.negative_iou, begun.max_gap)
+    assert not finish.freeze_norms
 
 
 def test_the_papers_network() -> None:
@@ -83,7 +99,7 @@ def test_an_impossible_network(tmp_path: Path, model: dict[str, Any]) -> None:
 
 def test_unknown_names_are_answered_with_the_known_ones(tmp_path: Path) -> None:
     for name in ("dmeo", str(tmp_path)):
-        with pytest.raises(InputError, match=r"shipped \(demo, demo-small, fine-tune, r50-dcn-ada\) nor"):
+        with pytest.raises(InputError, match=r"shipped \(demo, demo-finish, demo-small, fine-tune, r50-dcn-ada\) nor"):
             read_recipe(name)
     (tmp_path / "latin").write_bytes(b"\xff\xfe{}")
     with pytest.raises(InputError, match="nor a readable file"):
