@@ -1,7 +1,7 @@
 # make demo   build .venv, install, run the whole path on generated material
 # make test   build .venv, install, lint, check types, run the tests (what .ci/run calls)
 # make check  the same three checks in the environment that is there
-# make demo-model   train the demo model anew (about three hours on 2 cores) and put it into the package
+# make demo-model   train the demo model anew (three and a half hours on 2 cores with bf16) and put it into the package
 # make clean  remove what was built
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
             2>/dev/null && { echo $$p; break; }; done)

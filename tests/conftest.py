@@ -20,13 +20,15 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("stmask_deploy.runtime cannot be imported: run `pip install -e .` first")
 
 
-def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
+def pytest_collection_modifyitems(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
     skips = {
         "reference": (reference_path().is_dir(), f"no recorded reference values at {reference_path()}"),
         "gpu": (_has_cuda(), "onnxruntime has no CUDA provider here"),
     }
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
+        if config.pluginmanager.hasplugin("xdist"):
+            item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
         for marker, (available, reason) in skips.items():
             if not available and item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))

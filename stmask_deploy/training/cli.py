@@ -42,8 +42,8 @@ def _size(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -
               help="Evaluate on these in between and at the end.")
 @click.option("--val-frames", type=click.Path(path_type=Path), metavar="DIR",
               help="Frames of --val.  [default: JPEGImages beside it]")
-@click.option("--recipe", metavar="NAME|FILE", help="Network and schedule; shipped: demo-small, demo, demo-finish, "
-              "fine-tune, r50-dcn-ada.  [default: demo, or fine-tune with --from]")
+@click.option("--recipe", metavar="NAME|FILE", help="Network and schedule; shipped: demo-small, demo, r50-dcn-ada, "
+              "and, schedules alone for --from: fine-tune, demo-finish.  [default: demo, or fine-tune with --from]")
 @click.option("--from", "checkpoint", type=click.Path(path_type=Path), metavar="CHECKPOINT",
               help="Start from this network instead of the recipe's; its class layers start anew where the classes "
                    "differ.")

@@ -54,7 +54,7 @@ class TrainingOptions:
     freeze_norms: bool | None = None  # batch norms keep their statistics; None: where training starts from a checkpoint
     max_gap: int = 5  # frames between the two of a pair
     max_shift_gap: int = 5  # frames between the two of a pair that TemporalNet learns from
-    copy_paste: float = 0.0  # share of the pairs onto which objects of another video are pasted
+    copy_paste: float = 0.0  # share of the pairs that objects of another video may be pasted onto
     positive_iou: float = 0.5
     negative_iou: float = 0.4
     box_jitter: float = 0.05  # TemporalNet learns from boxes moved by this share of their sides, as it will meet them

@@ -20,7 +20,7 @@ from .targets import FrameTargets, PairBatch
 
 MIN_PIXELS = 16  # of the network's input; smaller objects are ignored
 CELL = 4  # pixels of a side of a prototype cell
-PASTED_SHARE = 0.5  # of the objects of the pair that objects are pasted from
+PASTED_SHARE = 0.5  # how probably an object of the pair that objects are pasted from is one of them
 
 
 class PairDataset(Dataset[PairBatch]):
@@ -37,7 +37,8 @@ class PairDataset(Dataset[PairBatch]):
         max_gap: largest distance of the two frames.
         seed: of order, gaps and augmentation.
         augment: False shows frames as inference sees them.
-        copy_paste: share of the pairs onto which objects of another video are pasted.
+        copy_paste: share of the pairs onto which objects of another video may be pasted, from two frames that are as
+            far apart. Nothing is pasted where the same video is drawn again, or none of its objects.
 
     Raises:
         InputError: there is no annotated frame, or a frame's file is missing (all are looked for at once).
@@ -74,7 +75,7 @@ class PairDataset(Dataset[PairBatch]):
         second = self._second(rng, video, first)
         pair = self._seen(rng, video, (first, second))
         if rng.random() < self._copy_paste:
-            pair = self._paste(rng, pair, video)
+            pair = self._paste(rng, pair, video, abs(second - first))
         (frame_a, targets_a), (frame_b, targets_b) = ((torch.from_numpy(one.picture), self._targets(one))
                                                       for one in pair)
         return PairBatch(frame_a[None], frame_b[None], (targets_a,), (targets_b,), torch.tensor([abs(second - first)]))
@@ -84,12 +85,13 @@ class PairDataset(Dataset[PairBatch]):
                 if index != first]
         return int(rng.choice(near)) if near else first
 
-    def _paste(self, rng: np.random.Generator, pair: Sequence[SeenFrame], video: Video) -> list[SeenFrame]:
-        """`pair` behind some objects of a pair of another video; as it is where that shows none."""
+    def _paste(self, rng: np.random.Generator, pair: list[SeenFrame], video: Video, gap: int) -> list[SeenFrame]:
+        """`pair`, whose frames are `gap` apart, behind some objects of such a pair of another video."""
         other, first = self._keys[rng.integers(len(self._keys))]
-        if other.id == video.id:
-            return list(pair)
-        source = self._seen(rng, other, (first, self._second(rng, other, first)))
+        seconds = [index for index in (first - gap, first + gap) if 0 <= index < other.length]
+        if other.id == video.id or not seconds:
+            return pair
+        source = self._seen(rng, other, (first, int(rng.choice(seconds))))
         track_ids = {track.id for track in self._tracks[other.id]
                      if not track.is_crowd and rng.random() < PASTED_SHARE}
         return [paste(onto, one, track_ids) for onto, one in zip(pair, source, strict=True)]

@@ -23,7 +23,7 @@ main(sys.argv[1:])
 @pytest.mark.parametrize(("module", "arguments"), [("cli", ["a.pth"]), ("verify_cli", ["bundle", "a.pth"])])
 def test_a_runtime_install_is_told_what_exporting_needs(module: str, arguments: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", BLOCKED.replace("{module}", module), *arguments],
-                          capture_output=True, text=True, timeout=60)
+                          capture_output=True, text=True, timeout=180)
     assert done.returncode == 2
     assert done.stderr.strip() == ("error: exporting and verifying need torch, onnxsim: "
                                    "pip install 'stmask-deploy[export,cpu]'")

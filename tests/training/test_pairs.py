@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tiny_training import CATEGORY_IDS, CONFIG, SIZE, Thing, read_clips, write_clips
+from tiny_training import CATEGORY_IDS, CONFIG, SIZE, Thing, read_clips, same, write_clips
 
 from stmask_deploy.datasets.annotations import read_annotations
 from stmask_deploy.errors import InputError
@@ -23,13 +23,6 @@ from stmask_deploy.training.targets import FrameTargets, PairBatch
 
 ODD = replace(CONFIG, input_size=(90, 160))  # padded to 96 x 160
 MOVING = ((Thing("box", (20, 24), (2, 4), 20), Thing("disc", (40, 70), (-1, -3), 22)),)
-
-
-def same(a: PairBatch, b: PairBatch) -> bool:
-    targets = zip(a.first_targets + a.second_targets, b.first_targets + b.second_targets, strict=True)
-    return (torch.equal(a.first, b.first) and torch.equal(a.second, b.second) and torch.equal(a.gaps, b.gaps)
-            and all(torch.equal(getattr(one, name), getattr(other, name))
-                    for one, other in targets for name in vars(one)))
 
 
 def gray_clips(folder: Path, frames: int, clips: int = 1) -> PairDataset:

@@ -9,6 +9,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from stmask_deploy.config import Calibration, CenternessOrder, ModelConfig, TemporalConfig
@@ -16,6 +17,7 @@ from stmask_deploy.datasets.annotations import Annotations, read_annotations
 from stmask_deploy.datasets.segmentation import encode
 from stmask_deploy.training.options import TrainingOptions
 from stmask_deploy.training.processes import Process
+from stmask_deploy.training.targets import PairBatch
 
 SIZE = (64, 96)  # height, width of every clip unless said otherwise
 CLASS_NAMES = ("box", "disc")
@@ -104,3 +106,10 @@ def read_clips(folder: Path, *arguments: Any, **changes: Any) -> tuple[Annotatio
     """`write_clips`, read again: annotations and the folder of the frames."""
     path = write_clips(folder, *arguments, **changes)
     return read_annotations(path), path.parent / "JPEGImages"
+
+
+def same(a: PairBatch, b: PairBatch) -> bool:
+    targets = zip(a.first_targets + a.second_targets, b.first_targets + b.second_targets, strict=True)
+    return (torch.equal(a.first, b.first) and torch.equal(a.second, b.second) and torch.equal(a.gaps, b.gaps)
+            and all(torch.equal(getattr(one, name), getattr(other, name))
+                    for one, other in targets for name in vars(one)))
