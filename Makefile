@@ -51,7 +51,7 @@ types:
 
 # A folder of tests at a time on each core (tests/conftest.py), so that what a folder's tests share is made once.
 unit:
-	$(BIN)python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
+	$(BIN)python -m pytest --numprocesses auto --maxprocesses 4
 
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.10 or newer is needed: make PYTHON=/path/to/python" >&2; exit 2; }
