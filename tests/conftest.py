@@ -19,6 +19,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 def pytest_configure(config: pytest.Config) -> None:
     if importlib.util.find_spec("stmask_deploy") is None or importlib.util.find_spec("stmask_deploy.runtime") is None:
         raise pytest.UsageError("stmask_deploy.runtime cannot be imported: run `pip install -e .` first")
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in the background of a shell; commands under test inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which is not needed to run the tests
