@@ -19,7 +19,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 def pytest_configure(config: pytest.Config) -> None:
     if importlib.util.find_spec("stmask_deploy") is None or importlib.util.find_spec("stmask_deploy.runtime") is None:
         raise pytest.UsageError("stmask_deploy.runtime cannot be imported: run `pip install -e .` first")
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in the background of a shell; commands under test inherit it
+    # In the background of a shell Ctrl-C is ignored, and commands under test would inherit that.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
