@@ -98,6 +98,15 @@ def test_a_short_training_learns_its_clips(data: Data, learned: Path) -> None:
     assert validation["validation"]["ap"] > 40 and validation["validation"]["tracks"] == 4
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_objects_are_pasted_where_the_options_say_so(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                     share: float) -> None:
+    pasted = []
+    monkeypatch.setattr("stmask_deploy.training.pairs.paste", lambda onto, *_others: pasted.append(onto) or onto)
+    run_in(tmp_path, data, new_run(replace(OPTIONS, iterations=3, copy_paste=share)))
+    assert bool(pasted) == bool(share)
+
+
 @pytest.mark.slow
 def test_the_result_is_a_checkpoint_that_exports(data: Data, learned: Path, tmp_path: Path) -> None:
     checkpoint = load_checkpoint(learned / "model.pth")
