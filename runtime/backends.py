@@ -11,7 +11,8 @@ from stmask_deploy.errors import InputError
 BACKENDS = ("onnxruntime", "openvino")
 PRECISIONS = ("f32", "bf16", "f16", "int8")
 Value: TypeAlias = Any  # an array, or where `Backend.run` was told to keep an output: what the backend made of it
-DEVICES = {"onnxruntime": ("auto", "cpu", "cuda", "tensorrt"), "openvino": ("auto", "cpu", "gpu")}
+RECORDED = "cuda-graph"  # CUDA, with launches that are recorded once and replayed
+DEVICES = {"onnxruntime": ("auto", "cpu", "cuda", RECORDED, "tensorrt"), "openvino": ("auto", "cpu", "gpu")}
 
 
 class TensorSpec(NamedTuple):
@@ -78,7 +79,8 @@ def open_backend(name: str, graph: Path, *, device: str = "auto", precision: str
     Args:
         name: onnxruntime | openvino.
         graph: the `.onnx` file, or the `.xml` of an OpenVINO IR.
-        device: auto | cpu | cuda, tensorrt (onnxruntime) | gpu (openvino); auto takes the fastest that works.
+        device: auto | cpu | cuda, cuda-graph, tensorrt (onnxruntime) | gpu (openvino). auto takes the fastest that
+            works without preparation; cuda-graph is CUDA with launches that are recorded once and replayed.
         precision: f32 | bf16 | f16 | int8 of the arithmetic; `graph` has to be of that precision for onnxruntime, and
             for int8. What int8 leaves in float is f32 with onnxruntime; openvino takes what is fastest on the device:
             bf16 on a CPU that multiplies matrices of it, else f32.

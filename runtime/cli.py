@@ -47,9 +47,9 @@ counts.
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run.")
 @click.option("--backend", type=click.Choice(["onnxruntime", "openvino"]), default="onnxruntime",
               help="Library that executes the graphs.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "tensorrt", "gpu"]), default="auto",
-              help="cuda, tensorrt: NVIDIA GPU (onnxruntime); gpu: Intel GPU (openvino); auto: the fastest that works "
-                   "without preparation.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "cuda-graph", "tensorrt", "gpu"]), default="auto",
+              help="cuda, cuda-graph (launches recorded once and replayed), tensorrt: NVIDIA GPU (onnxruntime); gpu: "
+                   "Intel GPU (openvino); auto: the fastest that works without preparation.")
 @click.option("--precision", type=click.Choice(["f32", "bf16", "f16", "int8"]), default="f32",
               help="Of the arithmetic; bf16 with openvino only; f16 with onnxruntime and int8 where the bundle "
                    "has it (stmask-export --half, --int8).")

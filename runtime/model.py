@@ -31,7 +31,8 @@ def load(bundle: str | Path | None = None, backend: str = "onnxruntime", device:
     Args:
         bundle: folder written by `stmask-export`; None is the demo model that comes with the package.
         backend: onnxruntime | openvino.
-        device: auto | cpu | cuda, tensorrt (onnxruntime) | gpu (openvino); auto takes the fastest that works.
+        device: auto | cpu | cuda, cuda-graph, tensorrt (onnxruntime) | gpu (openvino). auto takes the fastest that
+            works without preparation; cuda-graph is CUDA with launches that are recorded once and replayed.
         precision: f32 | bf16 | f16 | int8; bf16 with openvino only, int8 where the bundle has such graphs.
         threads: CPU threads; None leaves the choice to the backend.
         cache: folder for what openvino and tensorrt compile, so that the next start takes less; None keeps nothing.

@@ -1,8 +1,9 @@
 """Graphs in ONNX Runtime, on the CPU or on an NVIDIA GPU."""
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -12,11 +13,10 @@ import numpy as np
 from stmask_deploy.bundle import METADATA_KEY, BundleDescription
 from stmask_deploy.errors import DeviceError, InputError, StmaskError
 
-from .backends import TensorSpec, Value, chosen_outputs, one_line
+from .backends import RECORDED, Value, chosen_outputs, one_line
 from .onnxruntime_providers import CPU, WORDS, choose_provider
-from .onnxruntime_session import SessionMaker, bucket, run_on_device
-
-_DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int64)": "int64"}
+from .onnxruntime_recording import RecordedSession
+from .onnxruntime_session import SessionMaker, bucket, run_on_device, run_on_host, specs
 
 
 class OnnxRuntimeBackend:
@@ -31,7 +31,7 @@ class OnnxRuntimeBackend:
         ort = _import_library()
         # On a GPU every 8-bit layer would compute in float, between conversions.
         provider, note = choose_provider(ort, "cpu" if precision == "int8" else device)
-        self._maker = SessionMaker(ort, graph, provider, precision, threads, cache)
+        self._maker = SessionMaker(ort, graph, provider, precision, threads, cache, device == RECORDED)
         try:
             session = self._maker.open(outputs)
         except DeviceError as error:
@@ -43,15 +43,17 @@ class OnnxRuntimeBackend:
         if text is None:
             raise InputError(f"{graph} was not exported by this tool (it carries no description); use stmask-export")
         self.metadata = BundleDescription.from_json(text, f"the description in {graph}")
-        self.inputs: Mapping[str, TensorSpec] = {entry.name: _spec(entry) for entry in session.get_inputs()}
-        self.outputs: Mapping[str, TensorSpec] = {entry.name: _spec(entry) for entry in session.get_outputs()}
+        self.inputs, self.outputs = specs(session.get_inputs()), specs(session.get_outputs())
         words = WORDS.get(self._maker.provider, f"CPU, {_threads_in_words(threads)}")
-        self.device = f"ONNX Runtime {ort.__version__}, {precision}, {words}{note}"
+        graphs = " graphs" if self._maker.is_recorded else ""
+        self.device = f"ONNX Runtime {ort.__version__}, {precision}, {words}{graphs}{note}"
         # The input with any number of rows, and what the graph calls that number: on a host nothing is rounded up.
         self._open_rows = {} if self._maker.is_on_host else {
             entry.name: entry.shape[0] for entry in session.get_inputs() if isinstance(entry.shape[0], str)}
         whole = (frozenset(self.outputs), ())
-        self._sessions: dict[Any, Any] = {} if self._open_rows else {whole: session}  # by outputs and sizes
+        # What runs a session, by outputs and sizes.
+        self._runners: dict[Any, Callable[..., dict[str, Value]]] = (
+            {} if self._open_rows else {whole: self._runner(session)})
         self._lock = Lock()
 
     @property
@@ -70,25 +72,33 @@ class OnnxRuntimeBackend:
             return {}
         rows = {name: len(inputs[name]) for name in self._open_rows if name in inputs}
         feeds = {name: _padded(value, bucket(rows[name])) if name in rows else value for name, value in inputs.items()}
-        session = self._session_for(names, {self._open_rows[name]: bucket(count) for name, count in rows.items()})
+        run = self._runner_for(names, {self._open_rows[name]: bucket(count) for name, count in rows.items()})
         try:
-            if self._maker.is_on_host:
-                return dict(zip(names, session.run(names, feeds), strict=True))
-            values = run_on_device(session, feeds, names, keep, self._maker.memory)
+            values = run(feeds, names, keep)
         except Exception as error:  # ONNX Runtime's own exception classes have no common base but this
             raise StmaskError(f"ONNX Runtime failed in the graph: {one_line(error)}") from error
-        count = max(rows.values(), default=0)
+        if not rows:
+            return values
+        count = max(rows.values())
         return {name: value[:count] if self._has_open_rows(name) else value for name, value in values.items()}
 
     def _has_open_rows(self, output: str) -> bool:
         return self.outputs[output].shape[:1] == (None,)
 
-    def _session_for(self, names: tuple[str, ...], sizes: Mapping[str, int]) -> Any:
+    def _runner_for(self, names: tuple[str, ...], sizes: Mapping[str, int]) -> Callable[..., dict[str, Value]]:
         key = (frozenset(names), tuple(sizes.items()))
         with self._lock:
-            if key not in self._sessions:
-                self._sessions[key] = self._maker.open(names, sizes)
-            return self._sessions[key]
+            if key not in self._runners:
+                self._runners[key] = self._runner(self._maker.open(names, sizes))
+            return self._runners[key]
+
+    def _runner(self, session: Any) -> Callable[..., dict[str, Value]]:
+        """A function of inputs, names and what to keep, see `run_on_device`."""
+        if self._maker.is_recorded:
+            return RecordedSession(self._maker.ort, session, self._maker.memory).run
+        if self._maker.is_on_host:
+            return partial(run_on_host, session)
+        return partial(run_on_device, session, self._maker.memory)
 
 
 def _padded(rows: Any, size: int) -> Any:
@@ -103,11 +113,6 @@ def _import_library() -> Any:
         raise DeviceError(f"backend onnxruntime is not installed ({one_line(error)}); "
                           "install stmask-deploy[cpu], or stmask-deploy[gpu] for NVIDIA GPUs") from error
     return onnxruntime
-
-
-def _spec(entry: Any) -> TensorSpec:
-    shape = tuple(size if isinstance(size, int) else None for size in entry.shape)
-    return TensorSpec(_DTYPES.get(entry.type, entry.type), shape)
 
 
 def _threads_in_words(threads: int | None) -> str:

@@ -6,17 +6,22 @@ from typing import Any
 
 from stmask_deploy.errors import DeviceError
 
+from .backends import RECORDED
 from .model_cache import make_cache
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 WORDS = {CUDA: "CUDA", TENSORRT: "TensorRT"}
-_DEVICES = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
+_DEVICES = {"cpu": CPU, "cuda": CUDA, RECORDED: CUDA, "tensorrt": TENSORRT}
 _CURES = {CUDA: "install stmask-deploy[gpu] instead of stmask-deploy[cpu], or use cpu",
           TENSORRT: "install stmask-deploy[gpu] and TensorRT 10, or use cuda"}
 
 
 def choose_provider(ort: Any, device: str) -> tuple[str, str]:
-    """The execution provider for `device` (auto | cpu | cuda | tensorrt), and what there is to say about the choice.
+    """The execution provider for `device`, and what there is to say about the choice.
+
+    Args:
+        ort: the package onnxruntime.
+        device: auto | cpu | cuda | cuda-graph | tensorrt.
 
     Raises:
         DeviceError: this ONNX Runtime was built without it.
@@ -31,8 +36,15 @@ def choose_provider(ort: Any, device: str) -> tuple[str, str]:
     return provider, ""
 
 
-def provider_options(provider: str, precision: str, cache: Path | None) -> list[tuple[str, dict[str, str]]]:
+def provider_options(provider: str, precision: str, cache: Path | None,
+                     is_recorded: bool = False) -> list[tuple[str, dict[str, str]]]:
     """What a session is opened with: the provider, and those that take what it does not.
+
+    Args:
+        provider: of `choose_provider`.
+        precision: f32 | f16 | int8.
+        cache: folder for TensorRT's engines; None keeps none.
+        is_recorded: CUDA is to record its kernels' launches at the first run, and to replay them.
 
     Raises:
         InputError: the folder `cache` cannot be made.
@@ -41,7 +53,7 @@ def provider_options(provider: str, precision: str, cache: Path | None) -> list[
     if provider == TENSORRT:
         chosen.append((TENSORRT, _tensorrt_options(precision, cache)))
     if provider in (TENSORRT, CUDA):
-        chosen.append((CUDA, _cuda_options()))
+        chosen.append((CUDA, _cuda_options() | ({"enable_cuda_graph": "1"} if is_recorded else {})))
     return [*chosen, (CPU, {})]
 
 

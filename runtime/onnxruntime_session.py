@@ -10,9 +10,11 @@ import numpy as np
 
 from stmask_deploy.errors import DeviceError, InputError
 
-from .backends import Value, one_line
+from .backends import TensorSpec, Value, one_line
 from .onnx_subgraph import keep_outputs
 from .onnxruntime_providers import CPU, WORDS, provider_options
+
+_DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int64)": "int64"}
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class SessionMaker:
     precision: str
     threads: int | None
     cache: Path | None
+    is_recorded: bool = False  # as a CUDA graph, see `onnxruntime_recording`
 
     def open(self, outputs: Collection[str] | None = None, sizes: Mapping[str, int] | None = None) -> Any:
         """A session that computes `outputs`, None for all, with its open dimensions fixed to `sizes`.
@@ -43,7 +46,7 @@ class SessionMaker:
         options.enable_mem_pattern = False
         for name, size in (sizes or {}).items():
             options.add_free_dimension_override_by_name(name, size)
-        providers = provider_options(self.provider, self.precision, self.cache)
+        providers = provider_options(self.provider, self.precision, self.cache, self.is_recorded)
         try:
             model = str(self.graph) if outputs is None else keep_outputs(self.graph.read_bytes(), outputs)
             session = self.ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
@@ -74,16 +77,22 @@ class SessionMaker:
         return "cpu" if self.provider == CPU else "cuda"
 
 
-def run_on_device(session: Any, inputs: Mapping[str, Value], names: Sequence[str], keep: Collection[str],
-                  memory: str) -> dict[str, Value]:
+def run_on_host(session: Any, inputs: Mapping[str, Value], names: Sequence[str],
+                keep: Collection[str]) -> dict[str, Value]:
+    """Run where everything is in the host's memory, so that what is kept is an array like the rest."""
+    return dict(zip(names, session.run(names, inputs), strict=True))
+
+
+def run_on_device(session: Any, memory: str, inputs: Mapping[str, Value], names: Sequence[str],
+                  keep: Collection[str]) -> dict[str, Value]:
     """Run with inputs from the host or the device, and bring only those outputs to the host that are not kept.
 
     Args:
         session: an ONNX Runtime session.
+        memory: see `SessionMaker.memory`.
         inputs: arrays, or `OrtValue`s of earlier runs, which stay where they are.
         names: outputs to compute.
         keep: outputs that stay in `memory`, as `OrtValue`s.
-        memory: see `SessionMaker.memory`.
     """
     binding = session.io_binding()
     for name, value in inputs.items():
@@ -96,6 +105,13 @@ def run_on_device(session: Any, inputs: Mapping[str, Value], names: Sequence[str
     session.run_with_iobinding(binding)
     return {name: value if name in keep else value.numpy()
             for name, value in zip(names, binding.get_outputs(), strict=True)}
+
+
+def specs(entries: Sequence[Any]) -> Mapping[str, TensorSpec]:
+    """A session's inputs or outputs, as it lists them, by name."""
+    return {entry.name: TensorSpec(_DTYPES.get(entry.type, entry.type),
+                                   tuple(size if isinstance(size, int) else None for size in entry.shape))
+            for entry in entries}
 
 
 def bucket(rows: int) -> int:

@@ -108,7 +108,7 @@ def test_what_is_used_is_told(bundle: Path, name: str, library: str) -> None:
     ("tensorrt", "auto", "f32", None, "known: onnxruntime, openvino"),
     ("onnxruntime", "gpu", "f32", None, "gpu belongs to backend openvino"),
     ("openvino", "cuda", "f32", None, "cuda belongs to backend onnxruntime"),
-    ("onnxruntime", "tpu", "f32", None, "auto, cpu, cuda, tensorrt$"),
+    ("onnxruntime", "tpu", "f32", None, "auto, cpu, cuda, cuda-graph, tensorrt$"),
     ("onnxruntime", "cpu", "bf16", None, "only in f32, f16, int8; for bf16 use backend openvino"),
     ("openvino", "tensorrt", "f32", None, "tensorrt belongs to backend onnxruntime"),
     ("openvino", "cpu", "int4", None, "known: f32, bf16, f16, int8"),

@@ -58,6 +58,9 @@ def test_providers_and_their_options(tmp_path: Path) -> None:
     assert provider_options(CPU, "f32", tmp_path) == [(CPU, {})]
     (cuda, options), rest = provider_options(CUDA, "f16", None)
     assert (cuda, options["use_tf32"], rest) == (CUDA, "0", (CPU, {}))
+    assert "enable_cuda_graph" not in options
+    (_, recorded), _ = provider_options(CUDA, "f16", None, is_recorded=True)
+    assert recorded == {**options, "enable_cuda_graph": "1"}
     names = [name for name, _ in provider_options(TENSORRT, "f32", None)]
     assert names == [TENSORRT, CUDA, CPU]  # CUDA takes the nodes that TensorRT does not
 
