@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +11,19 @@ from typing import Any
 import numpy as np
 
 from stmask_deploy.bench.ceiling import CeilingJob, PlainRunner
-from stmask_deploy.bundle import INSTANCE_MAPS, INSTANCE_OUTPUTS, TEMPORAL_INPUTS, BundleDescription, read_description
+from stmask_deploy.bundle import (
+    INSTANCE_MAPS,
+    INSTANCE_OUTPUTS,
+    TEMPORAL_INPUTS,
+    TEMPORAL_MAPS,
+    BundleDescription,
+    read_description,
+)
 from stmask_deploy.geometry import level_sizes
 from stmask_deploy.runtime.loading import open_bundle
 
 NUM_BOXES = 10  # objects given to the temporal graph
+MAPS = INSTANCE_MAPS + TEMPORAL_MAPS  # of the frame graph's outputs; on a GPU they stay there, as in a run
 
 Feeds = dict[str, Any]
 Run = Callable[[Feeds], Any]
@@ -34,7 +42,7 @@ class PeerJob:
     frame: Path | None  # a graph that is no bundle's, for kind file
     temporal: Path | None
     channels_last: bool
-    device: str  # cpu | cuda
+    device: str  # cpu | cuda; of bundle: of `open_bundle`
     threads: int
     runs: int  # of each graph in a turn
 
@@ -48,7 +56,7 @@ class PeerTurn:
 
 
 class Peer:
-    """A `Subject`: each turn runs every graph some times. Arrays go in and come out."""
+    """A `Subject`: each turn runs every graph some times. Arrays go in and come out, but for maps on a GPU."""
 
     def __init__(self, job: PeerJob, graphs: Mapping[str, tuple[Run, Feeds]], device: str) -> None:
         self.facts: Mapping[str, Any] = {"device": device}
@@ -109,10 +117,15 @@ def pipeline_outputs(description: BundleDescription) -> tuple[str, ...]:
 def _open_bundle(job: PeerJob) -> tuple[dict[str, tuple[Run, Feeds]], str]:
     bundle = open_bundle(job.bundle, job.backend, device=job.device, precision=job.precision, threads=job.threads)
     outputs, feeds = pipeline_outputs(bundle.description), example_feeds(bundle.description)
-    graphs: dict[str, tuple[Run, Feeds]] = {
-        "frame": (lambda given: bundle.frame.run(given, outputs), feeds["frame"])}
+
+    def run(given: Feeds) -> Mapping[str, Any]:
+        return bundle.frame.run(given, outputs, keep=MAPS)
+
+    graphs: dict[str, tuple[Run, Feeds]] = {"frame": (run, feeds["frame"])}
     if bundle.temporal is not None:
-        graphs["temporal"] = (bundle.temporal.run, feeds["temporal"])
+        found = run(feeds["frame"])
+        maps = {prefix + name: found[name] for prefix in ("prev_", "") for name in TEMPORAL_MAPS}
+        graphs["temporal"] = (bundle.temporal.run, {**maps, "boxes": feeds["temporal"]["boxes"]})
     return graphs, bundle.frame.device
 
 
@@ -125,6 +138,8 @@ def _open_file(job: PeerJob) -> tuple[dict[str, tuple[Run, Feeds]], str]:
 
 
 def _open_torch(job: PeerJob) -> tuple[dict[str, tuple[Run, Feeds]], str]:
+    import torch
+
     from stmask_deploy.export.frame_graph import FrameGraph
     from stmask_deploy.export.temporal_graph import TemporalGraph
     from stmask_deploy.models.checkpoint import load_checkpoint
@@ -133,9 +148,12 @@ def _open_torch(job: PeerJob) -> tuple[dict[str, tuple[Run, Feeds]], str]:
     model = load_checkpoint(job.checkpoint, description.checkpoint_sha256).build()
     feeds = example_feeds(description)
     frame = FrameGraph(model, description.model, description.max_candidates, description.candidate_threshold)
-    graphs = {"frame": (_torch_run(job, frame, ("frame",)), feeds["frame"])}
+    names = description.tensor_names("frame")[1]
+    staying = [number for number, name in enumerate(names) if name in MAPS]
+    graphs = {"frame": (_torch_run(job, frame, ("frame",), staying), feeds["frame"])}
     if "temporal" in feeds:
-        graphs["temporal"] = (_torch_run(job, TemporalGraph(model), TEMPORAL_INPUTS), feeds["temporal"])
+        given = {name: torch.from_numpy(value).to(job.device) for name, value in feeds["temporal"].items()}
+        graphs["temporal"] = (_torch_run(job, TemporalGraph(model), TEMPORAL_INPUTS), given)
     return graphs, _torch_words(job)
 
 
@@ -145,17 +163,19 @@ def _open_rtmdet(job: PeerJob) -> tuple[dict[str, tuple[Run, Feeds]], str]:
     height, width = read_description(job.bundle).model.padded_size
     picture = np.random.default_rng(0).standard_normal((1, 3, height, width), dtype=np.float32)
     if job.frame is None:
-        return {"frame": (_torch_run(job, build_rtmdet(), ("x",)), {"x": picture})}, _torch_words(job)
+        return {"frame": (_torch_run(job, build_rtmdet(), ("x",), None), {"x": picture})}, _torch_words(job)
     if not job.frame.exists():
         build_rtmdet()  # raises the reason for which it was not exported
     runner = PlainRunner(CeilingJob(job.backend, job.precision, job.device, job.threads))
     return {"frame": (runner.load(job.frame), {"x": picture})}, f"{job.backend}, {job.precision}"
 
 
-def _torch_run(job: PeerJob, module: Any, names: tuple[str, ...]) -> Run:
-    """A function that runs `module`, arrays in and out."""
+def _torch_run(job: PeerJob, module: Any, names: tuple[str, ...], staying: Collection[int] | None = ()) -> Run:
+    """A function that runs `module` and brings its outputs to the host, but for those that stay, by number; None: all.
+    """
     import torch
 
+    halves = {"bf16": torch.bfloat16, "f16": torch.float16}
     torch.set_num_threads(job.threads)
     module = module.eval().to(job.device)
     if job.channels_last:
@@ -163,14 +183,18 @@ def _torch_run(job: PeerJob, module: Any, names: tuple[str, ...]) -> Run:
     called = torch.compile(module) if job.backend == "compile" else module
 
     def run(feeds: Feeds) -> list[Any]:
-        given = [torch.from_numpy(feeds[name]).to(job.device) for name in names]
+        given = [torch.as_tensor(feeds[name], device=job.device) for name in names]
         if job.channels_last:
             given = [value.to(memory_format=torch.channels_last) if value.dim() == 4 and value.is_floating_point()
                      else value for value in given]
-        rounded = torch.autocast(job.device, torch.bfloat16) if job.precision == "bf16" else nullcontext()
+        rounded = torch.autocast(job.device, halves[job.precision]) if job.precision in halves else nullcontext()
         with torch.no_grad(), rounded:
-            found = called(*given)
-        return [value.float().cpu().numpy() for value in _tensors(found)]
+            found = list(_tensors(called(*given)))
+        arrays = [value.float().cpu().numpy() for number, value in enumerate(found)
+                  if staying is not None and number not in staying]
+        if job.device == "cuda":
+            torch.cuda.synchronize()  # what stays was only asked for
+        return arrays
 
     return run
 

@@ -56,7 +56,7 @@ def main(checkpoint: Path | None, bundle: Path | None, only: Sequence[str], devi
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         loaded = load_checkpoint(checkpoint or demo_checkpoint())
-        bundle = _bundle(checkpoint, bundle, loaded, scratch).absolute()
+        bundle = _bundle(checkpoint, bundle, loaded, scratch, device).absolute()
         jobs = all_jobs((checkpoint or demo_checkpoint()).absolute(), bundle, scratch, device, threads, runs)
         chosen = [job for job in jobs if not only or any(text in job.name for text in only)]
         if not chosen:
@@ -74,17 +74,19 @@ def main(checkpoint: Path | None, bundle: Path | None, only: Sequence[str], devi
             file.write(json.dumps(report, indent=1).encode() + b"\n")
 
 
-def _bundle(checkpoint: Path | None, bundle: Path | None, loaded: Checkpoint, scratch: Path) -> Path:
+def _bundle(checkpoint: Path | None, bundle: Path | None, loaded: Checkpoint, scratch: Path, device: str) -> Path:
     """The bundle of the checkpoint, exported where none is given.
 
     Raises:
         InputError: the one given was exported from another checkpoint.
     """
-    bundle = bundle or (demo_bundle() if checkpoint is None else None)
+    if checkpoint is None and device == "cpu":  # the demo model's has no graphs of f16
+        bundle = bundle or demo_bundle()
     if bundle is None:
         click.echo("exporting", err=True)
         bundle = scratch / "bundle"
-        export_checkpoint(loaded, bundle, ExportOptions(openvino_weights="f32"))
+        export_checkpoint(loaded, bundle, ExportOptions(openvino_weights="f32") if device == "cpu"
+                          else ExportOptions(half=True))
     elif read_description(bundle).checkpoint_sha256 != loaded.sha256:
         raise InputError(f"{bundle} was not exported from {loaded.name}; leave --bundle out to have one made")
     return bundle
@@ -96,23 +98,29 @@ def all_jobs(checkpoint: Path, bundle: Path, scratch: Path, device: str, threads
     raw, sliced, rtmdet = (scratch / name for name in (RAW, SLICED, RTMDET))
 
     def job(name: str, kind: str, backend: str, precision: str, frame: Path | None = None,
-            temporal: Path | None = None, channels_last: bool = False) -> PeerJob:
+            temporal: Path | None = None, channels_last: bool = False, device: str = device) -> PeerJob:
         return PeerJob(name, kind, backend, precision, bundle, checkpoint, frame, temporal, channels_last, device,
                        threads, runs)
 
+    half = "bf16" if device == "cpu" else "f16"
     ours = [job("bundle, ONNX Runtime f32", "bundle", "onnxruntime", "f32")]
     if device == "cpu":
-        ours += [job(f"bundle, OpenVINO {precision}", "bundle", "openvino", precision) for precision in ("f32", "bf16")]
+        ours += [job(f"bundle, OpenVINO {precision}", "bundle", "openvino", precision) for precision in ("f32", half)]
+    else:
+        ours += [job(f"bundle, ONNX Runtime {half}", "bundle", "onnxruntime", half)]
+        ours += [job(f"bundle, ONNX Runtime {precision}, CUDA graphs", "bundle", "onnxruntime", precision,
+                     device="cuda-graph") for precision in ("f32", half)]
     torch_rows = [job(f"PyTorch {backend}, {precision}{', channels last' if last else ''}", "torch", backend, precision,
                       channels_last=last)
-                  for backend in ("eager", "compile") for precision in ("f32", "bf16") for last in (False, True)]
+                  for backend in ("eager", "compile") for precision in ("f32", half) for last in (False, True)]
     naive = [job("naive: all anchors to the host, ONNX Runtime f32", "file", "onnxruntime", "f32", raw)]
     if description.model.temporal is not None:
         naive.append(job("naive: sliced correlation, ONNX Runtime f32", "file", "onnxruntime", "f32", None, sliced))
     if device == "cpu":
         ir = description.graph_path(bundle, "frame", "openvino")
         naive.append(job("naive: native deformable convolution, OpenVINO bf16", "file", "openvino", "bf16", ir))
-    backends = [("onnxruntime", "f32")] + ([("openvino", "f32"), ("openvino", "bf16")] if device == "cpu" else [])
+    # With ONNX Runtime on a GPU it would copy all its maps to the host, which says nothing about the network.
+    backends = [("onnxruntime", "f32"), ("openvino", "f32"), ("openvino", "bf16")] if device == "cpu" else []
     others = [job(f"RTMDet-Ins-{SIZE}, PyTorch eager f32", "rtmdet", "eager", "f32"),
               *(job(f"RTMDet-Ins-{SIZE}, {backend} {precision}", "rtmdet", backend, precision, rtmdet)
                 for backend, precision in backends)]

@@ -5,13 +5,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
-from peer_subjects import PeerTurn, example_feeds, pipeline_outputs
-from peers import REFERENCE, _figures, main, table
+from peer_subjects import MAPS, PeerJob, PeerTurn, example_feeds, open_peer, pipeline_outputs
+from peers import REFERENCE, _figures, all_jobs, main, table
 from rtmdet_peer import build_rtmdet
 
-from stmask_deploy.bundle import FRAME_INPUTS, TEMPORAL_INPUTS
+from stmask_deploy.bundle import FRAME_INPUTS, TEMPORAL_INPUTS, TEMPORAL_OUTPUTS, read_description
 from stmask_deploy.pretrained import demo_bundle, demo_checkpoint
 from stmask_deploy.runtime.loading import open_bundle
 
@@ -45,6 +46,33 @@ def test_feeds_and_outputs_are_the_bundles() -> None:
     names = pipeline_outputs(bundle.description)
     assert ("mask_coeffs" in names) == (bundle.instances is None)
     assert list(bundle.frame.run(feeds["frame"], names)) == list(names)
+
+
+def test_rows_of_a_gpu(tmp_path: Path) -> None:
+    jobs = all_jobs(demo_checkpoint(), demo_bundle(), tmp_path, "cuda", 2, 1)
+    places = {job.name: (job.precision, job.device) for job in jobs}
+    assert places["bundle, ONNX Runtime f16, CUDA graphs"] == ("f16", "cuda-graph")
+    assert places["bundle, ONNX Runtime f16"] == places["PyTorch compile, f16"] == ("f16", "cuda")
+    assert not [name for name in places if "OpenVINO" in name or "bf16" in name]
+
+
+@pytest.mark.parametrize("kind, backend, precision", [("bundle", "onnxruntime", "f32"), ("torch", "eager", "f32"),
+                                                      ("torch", "eager", "bf16")])
+def test_every_way_runs_the_same_network(kind: str, backend: str, precision: str) -> None:
+    job = PeerJob("", kind, backend, precision, demo_bundle(), demo_checkpoint(), None, None, False, "cpu", 1, 1)
+    with open_peer(job) as peer:
+        found = {role: run(feeds) for role, (run, feeds) in peer._graphs.items()}
+    description = read_description(demo_bundle())
+    if kind == "bundle":
+        frame, temporal = found["frame"], found["temporal"]
+    else:
+        names = description.tensor_names("frame")[1]
+        frame = dict(zip([name for name in names if name not in MAPS], found["frame"], strict=True))
+        temporal = dict(zip(TEMPORAL_OUTPUTS, found["temporal"], strict=True))
+    expected = open_bundle(demo_bundle(), threads=1).frame.run(example_feeds(description)["frame"])
+    difference = np.abs(frame["prototypes"] - expected["prototypes"]).mean() / expected["prototypes"].mean()
+    assert difference < (0.05 if precision == "bf16" else 1e-4)
+    assert temporal["box_deltas"].shape == (10, 4)
 
 
 @pytest.mark.slow
