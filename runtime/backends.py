@@ -11,8 +11,8 @@ from stmask_deploy.errors import InputError
 BACKENDS = ("onnxruntime", "openvino")
 PRECISIONS = ("f32", "bf16", "f16", "int8")
 Value: TypeAlias = Any  # an array, or where `Backend.run` was told to keep an output: what the backend made of it
-RECORDED = "cuda-graph"  # CUDA, with launches that are recorded once and replayed
-DEVICES = {"onnxruntime": ("auto", "cpu", "cuda", RECORDED, "tensorrt"), "openvino": ("auto", "cpu", "gpu")}
+CUDA_GRAPH = "cuda-graph"  # CUDA, with launches that are recorded once and replayed
+DEVICES = {"onnxruntime": ("auto", "cpu", "cuda", CUDA_GRAPH, "tensorrt"), "openvino": ("auto", "cpu", "gpu")}
 
 
 class TensorSpec(NamedTuple):

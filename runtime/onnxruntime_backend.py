@@ -13,9 +13,9 @@ import numpy as np
 from stmask_deploy.bundle import METADATA_KEY, BundleDescription
 from stmask_deploy.errors import DeviceError, InputError, StmaskError
 
-from .backends import RECORDED, Value, chosen_outputs, one_line
+from .backends import CUDA_GRAPH, Value, chosen_outputs, one_line
 from .onnxruntime_providers import CPU, WORDS, choose_provider
-from .onnxruntime_recording import RecordedSession
+from .onnxruntime_recording import RecordedSession, recording_thread
 from .onnxruntime_session import SessionMaker, bucket, run_on_device, run_on_host, specs
 
 
@@ -31,14 +31,14 @@ class OnnxRuntimeBackend:
         ort = _import_library()
         # On a GPU every 8-bit layer would compute in float, between conversions.
         provider, note = choose_provider(ort, "cpu" if precision == "int8" else device)
-        self._maker = SessionMaker(ort, graph, provider, precision, threads, cache, device == RECORDED)
+        self._maker = SessionMaker(ort, graph, provider, precision, threads, cache, device == CUDA_GRAPH)
         try:
-            session = self._maker.open(outputs)
+            session = self._open(outputs)
         except DeviceError as error:
             if device != "auto":
                 raise
             self._maker, note = replace(self._maker, provider=CPU), f" ({error})"
-            session = self._maker.open(outputs)
+            session = self._open(outputs)
         text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         if text is None:
             raise InputError(f"{graph} was not exported by this tool (it carries no description); use stmask-export")
@@ -50,10 +50,10 @@ class OnnxRuntimeBackend:
         # The input with any number of rows, and what the graph calls that number: on a host nothing is rounded up.
         self._open_rows = {} if self._maker.is_on_host else {
             entry.name: entry.shape[0] for entry in session.get_inputs() if isinstance(entry.shape[0], str)}
-        whole = (frozenset(self.outputs), ())
         # What runs a session, by outputs and sizes.
-        self._runners: dict[Any, Callable[..., dict[str, Value]]] = (
-            {} if self._open_rows else {whole: self._runner(session)})
+        self._runners: dict[Any, Callable[..., dict[str, Value]]] = {}
+        if not self._open_rows and not self._maker.is_recorded:
+            self._runners[frozenset(self.outputs), ()] = self._runner(session)
         self._lock = Lock()
 
     @property
@@ -89,13 +89,18 @@ class OnnxRuntimeBackend:
         key = (frozenset(names), tuple(sizes.items()))
         with self._lock:
             if key not in self._runners:
-                self._runners[key] = self._runner(self._maker.open(names, sizes))
+                self._runners[key] = (RecordedSession(self._maker, names, sizes).run if self._maker.is_recorded
+                                      else self._runner(self._maker.open(names, sizes)))
             return self._runners[key]
+
+    def _open(self, outputs: Collection[str] | None) -> Any:
+        """A session that tells what the graph is like; where runs are recorded, it is none of those."""
+        if self._maker.is_recorded:
+            return recording_thread().call(lambda: replace(self._maker, is_recorded=False).open(outputs))
+        return self._maker.open(outputs)
 
     def _runner(self, session: Any) -> Callable[..., dict[str, Value]]:
         """A function of inputs, names and what to keep, see `run_on_device`."""
-        if self._maker.is_recorded:
-            return RecordedSession(self._maker.ort, session, self._maker.memory).run
         if self._maker.is_on_host:
             return partial(run_on_host, session)
         return partial(run_on_device, session, self._maker.memory)

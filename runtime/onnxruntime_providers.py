@@ -6,12 +6,12 @@ from typing import Any
 
 from stmask_deploy.errors import DeviceError
 
-from .backends import RECORDED
+from .backends import CUDA_GRAPH
 from .model_cache import make_cache
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 WORDS = {CUDA: "CUDA", TENSORRT: "TensorRT"}
-_DEVICES = {"cpu": CPU, "cuda": CUDA, RECORDED: CUDA, "tensorrt": TENSORRT}
+_DEVICES = {"cpu": CPU, "cuda": CUDA, CUDA_GRAPH: CUDA, "tensorrt": TENSORRT}
 _CURES = {CUDA: "install stmask-deploy[gpu] instead of stmask-deploy[cpu], or use cpu",
           TENSORRT: "install stmask-deploy[gpu] and TensorRT 10, or use cuda"}
 

@@ -2,48 +2,62 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stmask_deploy.errors import DeviceError
+
 from .backends import TensorSpec, Value
-from .onnxruntime_session import specs
+from .daemon_thread import DaemonThread
+from .onnxruntime_session import SessionMaker, specs
 
 
 class RecordedSession:
     """Inputs and outputs stay at the addresses they had while the launches were recorded.
 
     Values are copied to and from there: those of the host over the bus, as ever; those that stay on the device within
-    its memory. ONNX Runtime does not let several threads use a CUDA graph, so the session has one of its own, and
-    whoever calls `run` waits for it.
+    its memory. Everything is done by the process's `recording_thread`, and whoever calls `run` waits for it. What other
+    libraries of the process do on the GPU in the meantime can spoil a recording, which happens at the first run.
 
     Args:
-        ort: the package onnxruntime.
-        session: with every dimension of its inputs and outputs known.
-        memory: see `SessionMaker.memory`.
+        maker: of sessions that are recorded.
+        outputs: to compute.
+        sizes: of all dimensions that the graph leaves open.
+
+    Raises:
+        DeviceError: the graph cannot be recorded.
+        InputError: see `SessionMaker.open`.
     """
 
-    def __init__(self, ort: Any, session: Any, memory: str) -> None:
-        self._ort, self._session, self._memory = ort, session, memory
-        self._input_specs, self._output_specs = specs(session.get_inputs()), specs(session.get_outputs())
-        self._inputs = {name: self._allocated(spec) for name, spec in self._input_specs.items()}
-        self._outputs = {name: self._allocated(spec) for name, spec in self._output_specs.items()}
-        self._binding = session.io_binding()
-        for name, value in self._inputs.items():
-            self._binding.bind_ortvalue_input(name, value)
-        for name, value in self._outputs.items():
-            self._binding.bind_ortvalue_output(name, value)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="cuda-graph")
+    def __init__(self, maker: SessionMaker, outputs: Collection[str], sizes: Mapping[str, int]) -> None:
+        recording_thread().call(lambda: self._open(maker, outputs, sizes))
 
     def run(self, inputs: Mapping[str, Value], names: Sequence[str], keep: Collection[str]) -> dict[str, Value]:
         """See `onnxruntime_session.run_on_device`.
 
         Raises:
-            ValueError: an input is missing, or an array is not what the session takes.
+            ValueError: an input is missing or has another type or shape.
         """
-        return self._thread.submit(self._run, inputs, names, keep).result()
+        return recording_thread().call(lambda: self._run(inputs, names, keep))
+
+    def _open(self, maker: SessionMaker, outputs: Collection[str], sizes: Mapping[str, int]) -> None:
+        self._ort, self._memory = maker.ort, maker.memory
+        self._session = maker.open(outputs, sizes)
+        self._input_specs, self._output_specs = specs(self._session.get_inputs()), specs(self._session.get_outputs())
+        for name, spec in {**self._input_specs, **self._output_specs}.items():
+            if None in spec.shape:
+                raise DeviceError(f"{maker.graph}: the size of {name} is not fixed, so device {maker.device} cannot "
+                                  "record it; use device cuda")
+        self._inputs = {name: self._allocated(spec) for name, spec in self._input_specs.items()}
+        self._outputs = {name: self._allocated(spec) for name, spec in self._output_specs.items()}
+        self._binding = self._session.io_binding()
+        for name, value in self._inputs.items():
+            self._binding.bind_ortvalue_input(name, value)
+        for name, value in self._outputs.items():
+            self._binding.bind_ortvalue_output(name, value)
 
     def _run(self, inputs: Mapping[str, Value], names: Sequence[str], keep: Collection[str]) -> dict[str, Value]:
         for name, spec in self._input_specs.items():
@@ -64,13 +78,23 @@ class RecordedSession:
                                                                self._memory, 0)
 
 
+@cache
+def recording_thread() -> DaemonThread:
+    """The thread of all recorded sessions of the process.
+
+    ONNX Runtime lets one thread alone use a CUDA graph, and while it records one, what other threads do on the GPU
+    makes it fail: copies and allocations of other sessions too.
+    """
+    return DaemonThread("cuda-graph")
+
+
 def _checked(name: str, value: Value, spec: TensorSpec) -> Value:
-    """`value`, whose bytes ONNX Runtime would copy whatever they mean."""
-    if not isinstance(value, np.ndarray):  # of another graph of the bundle, and of its description
-        return value
-    if (value.dtype, value.shape) != spec:
-        raise ValueError(f"input {name}: expected {spec.dtype} {spec.shape}, got {value.dtype} {value.shape}")
-    return np.ascontiguousarray(value)
+    """`value`, of which ONNX Runtime would copy the bytes in whatever shape they are."""
+    is_array = isinstance(value, np.ndarray)
+    dtype, shape = (str(value.dtype), value.shape) if is_array else (spec.dtype, tuple(value.shape()))
+    if (dtype, shape) != spec:
+        raise ValueError(f"input {name}: expected {spec.dtype} {spec.shape}, got {dtype} {shape}")
+    return np.ascontiguousarray(value) if is_array else value  # its type is ONNX Runtime's to check
 
 
 def _on_host(value: Any) -> NDArray[Any]:

@@ -10,9 +10,9 @@ import numpy as np
 
 from stmask_deploy.errors import DeviceError, InputError
 
-from .backends import TensorSpec, Value, one_line
+from .backends import CUDA_GRAPH, TensorSpec, Value, one_line
 from .onnx_subgraph import keep_outputs
-from .onnxruntime_providers import CPU, WORDS, provider_options
+from .onnxruntime_providers import CPU, CUDA, WORDS, provider_options
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int64)": "int64"}
 
@@ -52,19 +52,35 @@ class SessionMaker:
             session = self.ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
         except Exception as error:  # ONNX Runtime's own exception classes have no common base but this
             if self.provider != CPU:
-                replace(self, provider=CPU).open(outputs, sizes)  # a file that is at fault says so here
-                raise DeviceError(f"{self.graph}: device {WORDS[self.provider].lower()} cannot run it "
-                                  f"({one_line(error)}); check the driver and that its memory is free, or use "
-                                  "device cpu") from error
+                self._on_host().open(outputs, sizes)  # a file that is at fault says so here
+                raise DeviceError(f"{self.graph}: device {self.device} cannot run it ({one_line(error)}); check the "
+                                  f"driver and that its memory is free, or use device {self._other_device}"
+                                  ) from error
             raise InputError(f"{self.graph}: ONNX Runtime {self.ort.__version__} cannot load it ({one_line(error)}); "
                              "export the checkpoint again or update onnxruntime") from error
         used = session.get_providers()
         if used[0] != self.provider:
-            raise DeviceError(f"device {WORDS[self.provider].lower()} was asked for but ONNX Runtime would use "
-                              f"{used[0]}; check the NVIDIA driver, CUDA, cuDNN and TensorRT, or use device cpu")
+            raise DeviceError(f"device {self.device} was asked for but ONNX Runtime would use {used[0]}; check the "
+                              "NVIDIA driver, CUDA, cuDNN and TensorRT, or use device cpu")
+        if self.is_recorded and not records(session):
+            raise DeviceError(f"device {self.device} was asked for but this ONNX Runtime {self.ort.__version__} "
+                              f"records nothing; use device {self._other_device}")
         # Kept by ONNX Runtime for that fallback alone: the whole file, for as long as the session lives.
         session._model_bytes = None
         return session
+
+    def _on_host(self) -> SessionMaker:
+        return replace(self, provider=CPU, is_recorded=False)
+
+    @property
+    def device(self) -> str:
+        """The device as it is asked for."""
+        return CUDA_GRAPH if self.is_recorded else WORDS.get(self.provider, "cpu").lower()
+
+    @property
+    def _other_device(self) -> str:
+        """What to try where the device fails."""
+        return "cuda" if self.is_recorded else "cpu"
 
     @property
     def is_on_host(self) -> bool:
@@ -75,6 +91,11 @@ class SessionMaker:
     def memory(self) -> str:
         """ONNX Runtime's name of the memory that the provider computes in."""
         return "cpu" if self.provider == CPU else "cuda"
+
+
+def records(session: Any) -> bool:
+    """Whether CUDA records the launches of `session`'s first run."""
+    return bool(session.get_provider_options().get(CUDA, {}).get("enable_cuda_graph") == "1")
 
 
 def run_on_host(session: Any, inputs: Mapping[str, Value], names: Sequence[str],
