@@ -23,15 +23,15 @@ from stmask_deploy.training.recipe import read_recipe
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("synth") / "val"
     write_split(SPLITS["val"], folder, num_clips=2, num_frames=3, size=(64, 96))
     return folder
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
-    truth, frames = open_dataset(data)
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, labelled: Path) -> Path:
+    truth, frames = open_dataset(labelled)
     names = tuple(category.name for category in truth.categories)
     # Without calibration: its offsets are unruly in a network without training, and float errors grow with them.
     config = dataclasses.replace(read_recipe("demo").config(names), input_size=(64, 96),
@@ -44,10 +44,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_rows_that_compute_the_same_score_the_same(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+def test_rows_that_compute_the_same_score_the_same(checkpoint: Path, labelled: Path, tmp_path: Path) -> None:
     out = tmp_path / "accuracy.json"
     names = ["PyTorch f32", "ONNX Runtime f32", "OpenVINO f32"]
-    done = CliRunner().invoke(main, [str(checkpoint), "--data", str(data), "--json", str(out),
+    done = CliRunner().invoke(main, [str(checkpoint), "--data", str(labelled), "--json", str(out),
                                      *(word for name in names for word in ("--only", name))])
     assert done.exit_code == 0, done.output
     rows = json.loads(out.read_text())["rows"]
@@ -60,30 +60,30 @@ def test_rows_that_compute_the_same_score_the_same(checkpoint: Path, data: Path,
     assert "val: AP" in done.output and all(f"| {name} | " in done.output for name in names)
 
 
-def test_rows_and_folders_that_cannot_be_are_named(checkpoint: Path, data: Path) -> None:
-    done = CliRunner().invoke(main, [str(checkpoint), "--data", str(data), "--only", "PyTorch"])
+def test_rows_and_folders_that_cannot_be_are_named(checkpoint: Path, labelled: Path) -> None:
+    done = CliRunner().invoke(main, [str(checkpoint), "--data", str(labelled), "--only", "PyTorch"])
     assert done.exit_code == 2 and "no rows PyTorch; there are PyTorch f32, ONNX Runtime f32" in done.output
-    done = CliRunner().invoke(main, [str(checkpoint), "--data", str(data), "--data", str(data)])
+    done = CliRunner().invoke(main, [str(checkpoint), "--data", str(labelled), "--data", str(labelled)])
     assert done.exit_code == 2 and "the same name" in done.output
 
 
-def test_a_row_that_cannot_run_says_why(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+def test_a_row_that_cannot_run_says_why(checkpoint: Path, labelled: Path, tmp_path: Path) -> None:
     row = Row("impossible", options={"tracker": "paper", "new_object_score": 1.0})
     (tmp_path / "native_f32").mkdir()  # nothing is exported for it
-    result = measure(row, load_checkpoint(checkpoint), {"val": open_dataset(data)}, tmp_path)
+    result = measure(row, load_checkpoint(checkpoint), {"val": open_dataset(labelled)}, tmp_path)
     assert "new_object_score is not read by the paper tracker" in result["not_available"]
     assert "not available" in line(result, ["val"])
 
 
 @pytest.mark.parametrize("row", [row for row in DEPLOYMENTS if row.precision == "int8"], ids=lambda row: row.name)
-def test_int8_is_left_out_without_a_video_to_calibrate_with(row: Row, checkpoint: Path, data: Path,
+def test_int8_is_left_out_without_a_video_to_calibrate_with(row: Row, checkpoint: Path, labelled: Path,
                                                             tmp_path: Path) -> None:
-    result = measure(row, load_checkpoint(checkpoint), {"val": open_dataset(data)}, tmp_path)
+    result = measure(row, load_checkpoint(checkpoint), {"val": open_dataset(labelled)}, tmp_path)
     assert result == {"row": row.name, "not_available": "int8 needs --calibration VIDEO"}
 
 
-def test_a_dataset_is_cut_to_its_first_videos(data: Path) -> None:
-    whole, cut = open_dataset(data)[0], open_dataset(data, 1)[0]
+def test_a_dataset_is_cut_to_its_first_videos(labelled: Path) -> None:
+    whole, cut = open_dataset(labelled)[0], open_dataset(labelled, 1)[0]
     assert (len(whole.videos), len(cut.videos)) == (2, 1)
     assert {track.video_id for track in cut.tracks} <= {cut.videos[0].id}
     assert cut.tracks_of(1) == whole.tracks_of(1)
