@@ -15,7 +15,7 @@ from stmask_deploy.errors import DeviceError, InputError, StmaskError
 
 from .backends import CUDA_GRAPH, Value, chosen_outputs, one_line
 from .onnxruntime_providers import CPU, WORDS, choose_provider
-from .onnxruntime_recording import RecordedSession, recording_thread
+from .onnxruntime_recording import RecordedSession
 from .onnxruntime_session import SessionMaker, bucket, run_on_device, run_on_host, specs
 
 
@@ -33,12 +33,13 @@ class OnnxRuntimeBackend:
         provider, note = choose_provider(ort, "cpu" if precision == "int8" else device)
         self._maker = SessionMaker(ort, graph, provider, precision, threads, cache, device == CUDA_GRAPH)
         try:
-            session = self._open(outputs)
+            # A session is only asked what the graph is like where it is not the one that runs.
+            session = (self._maker.on_host() if self._maker.is_recorded else self._maker).open(outputs)
         except DeviceError as error:
             if device != "auto":
                 raise
             self._maker, note = replace(self._maker, provider=CPU), f" ({error})"
-            session = self._open(outputs)
+            session = self._maker.open(outputs)
         text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         if text is None:
             raise InputError(f"{graph} was not exported by this tool (it carries no description); use stmask-export")
@@ -52,9 +53,11 @@ class OnnxRuntimeBackend:
             entry.name: entry.shape[0] for entry in session.get_inputs() if isinstance(entry.shape[0], str)}
         # What runs a session, by outputs and sizes.
         self._runners: dict[Any, Callable[..., dict[str, Value]]] = {}
-        if not self._open_rows and not self._maker.is_recorded:
-            self._runners[frozenset(self.outputs), ()] = self._runner(session)
         self._lock = Lock()
+        if self._maker.is_recorded:  # what cannot be recorded is told now, not in the middle of a video
+            self._runner_for(self.output_names, dict.fromkeys(self._open_rows.values(), 1))
+        elif not self._open_rows:
+            self._runners[frozenset(self.outputs), ()] = self._runner(session)
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -92,12 +95,6 @@ class OnnxRuntimeBackend:
                 self._runners[key] = (RecordedSession(self._maker, names, sizes).run if self._maker.is_recorded
                                       else self._runner(self._maker.open(names, sizes)))
             return self._runners[key]
-
-    def _open(self, outputs: Collection[str] | None) -> Any:
-        """A session that tells what the graph is like; where runs are recorded, it is none of those."""
-        if self._maker.is_recorded:
-            return recording_thread().call(lambda: replace(self._maker, is_recorded=False).open(outputs))
-        return self._maker.open(outputs)
 
     def _runner(self, session: Any) -> Callable[..., dict[str, Value]]:
         """A function of inputs, names and what to keep, see `run_on_device`."""

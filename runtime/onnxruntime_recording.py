@@ -1,6 +1,7 @@
 """A session whose kernels' launches are recorded once and replayed: a CUDA graph."""
 from __future__ import annotations
 
+import weakref
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -10,17 +11,16 @@ from numpy.typing import NDArray
 
 from stmask_deploy.errors import DeviceError
 
-from .backends import TensorSpec, Value
+from .backends import TensorSpec, Value, one_line
 from .daemon_thread import DaemonThread
 from .onnxruntime_session import SessionMaker, specs
 
 
 class RecordedSession:
-    """Inputs and outputs stay at the addresses they had while the launches were recorded.
+    """A recording, made when it is opened and replayed by every run.
 
-    Values are copied to and from there: those of the host over the bus, as ever; those that stay on the device within
-    its memory. Everything is done by the process's `recording_thread`, and whoever calls `run` waits for it. What other
-    libraries of the process do on the GPU in the meantime can spoil a recording, which happens at the first run.
+    Everything about it is done by the process's `recording_thread`, and whoever calls `run` waits for it. What else the
+    process does on the GPU in the meantime, by other libraries or on device cuda, can spoil a recording.
 
     Args:
         maker: of sessions that are recorded.
@@ -33,7 +33,10 @@ class RecordedSession:
     """
 
     def __init__(self, maker: SessionMaker, outputs: Collection[str], sizes: Mapping[str, int]) -> None:
-        recording_thread().call(lambda: self._open(maker, outputs, sizes))
+        thread = recording_thread()
+        self._held = thread.call(lambda: [_Recording(maker, outputs, sizes)])
+        # What it has on the GPU is freed there too, and nobody waits for that: whoever collects garbage may be anyone.
+        weakref.finalize(self, thread.post, self._held.clear).atexit = False
 
     def run(self, inputs: Mapping[str, Value], names: Sequence[str], keep: Collection[str]) -> dict[str, Value]:
         """See `onnxruntime_session.run_on_device`.
@@ -41,25 +44,39 @@ class RecordedSession:
         Raises:
             ValueError: an input is missing or has another type or shape.
         """
-        return recording_thread().call(lambda: self._run(inputs, names, keep))
+        return recording_thread().call(lambda: self._held[0].run(inputs, names, keep))
 
-    def _open(self, maker: SessionMaker, outputs: Collection[str], sizes: Mapping[str, int]) -> None:
+
+class _Recording:
+    """Inputs and outputs at the addresses they had when the launches were recorded.
+
+    Values are copied to and from there: those of the host over the bus, as ever; those that stay on the device within
+    its memory.
+    """
+
+    def __init__(self, maker: SessionMaker, outputs: Collection[str], sizes: Mapping[str, int]) -> None:
         self._ort, self._memory = maker.ort, maker.memory
         self._session = maker.open(outputs, sizes)
         self._input_specs, self._output_specs = specs(self._session.get_inputs()), specs(self._session.get_outputs())
-        for name, spec in {**self._input_specs, **self._output_specs}.items():
-            if None in spec.shape:
-                raise DeviceError(f"{maker.graph}: the size of {name} is not fixed, so device {maker.device} cannot "
-                                  "record it; use device cuda")
-        self._inputs = {name: self._allocated(spec) for name, spec in self._input_specs.items()}
-        self._outputs = {name: self._allocated(spec) for name, spec in self._output_specs.items()}
-        self._binding = self._session.io_binding()
-        for name, value in self._inputs.items():
-            self._binding.bind_ortvalue_input(name, value)
-        for name, value in self._outputs.items():
-            self._binding.bind_ortvalue_output(name, value)
+        try:
+            for name, spec in {**self._input_specs, **self._output_specs}.items():
+                if None in spec.shape:
+                    raise ValueError(f"the size of {name} is not fixed")
+            self._inputs = {name: self._allocated(spec) for name, spec in self._input_specs.items()}
+            self._outputs = {name: self._allocated(spec) for name, spec in self._output_specs.items()}
+            self._binding = self._session.io_binding()
+            for name, value in self._inputs.items():
+                self._binding.bind_ortvalue_input(name, value)
+            for name, value in self._outputs.items():
+                self._binding.bind_ortvalue_output(name, value)
+            # ONNX Runtime records at the first run.
+            self.run({name: np.zeros(spec.shape, spec.dtype) for name, spec in self._input_specs.items()}, (), ())
+        except Exception as error:  # ONNX Runtime's own exception classes have no common base but this
+            raise DeviceError(f"{maker.graph}: device {maker.device} cannot record it ({one_line(error)}); use device "
+                              "cuda") from error
 
-    def _run(self, inputs: Mapping[str, Value], names: Sequence[str], keep: Collection[str]) -> dict[str, Value]:
+    def run(self, inputs: Mapping[str, Value], names: Sequence[str], keep: Collection[str]) -> dict[str, Value]:
+        """See `RecordedSession.run`."""
         for name, spec in self._input_specs.items():
             if name not in inputs:  # there is still the one of the run before
                 raise ValueError(f"input {name} is missing")

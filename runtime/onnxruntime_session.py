@@ -52,7 +52,7 @@ class SessionMaker:
             session = self.ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
         except Exception as error:  # ONNX Runtime's own exception classes have no common base but this
             if self.provider != CPU:
-                self._on_host().open(outputs, sizes)  # a file that is at fault says so here
+                self.on_host().open(outputs, sizes)  # a file that is at fault says so here
                 raise DeviceError(f"{self.graph}: device {self.device} cannot run it ({one_line(error)}); check the "
                                   f"driver and that its memory is free, or use device {self._other_device}"
                                   ) from error
@@ -69,7 +69,8 @@ class SessionMaker:
         session._model_bytes = None
         return session
 
-    def _on_host(self) -> SessionMaker:
+    def on_host(self) -> SessionMaker:
+        """The same for sessions in the host's memory."""
         return replace(self, provider=CPU, is_recorded=False)
 
     @property

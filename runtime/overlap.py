@@ -11,6 +11,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import TypeVar
 
+from .daemon_thread import DaemonThread
 from .interrupt import InterruptFlag
 
 T = TypeVar("T")
@@ -100,8 +101,9 @@ class Overlap:
         self._is_left.set()
         for slots in self._slots:
             slots.release()
-        # An abandoned chain is closed by whichever thread collects it, which may be one of its own.
-        if threading.current_thread() not in self._threads:
+        # An abandoned chain is closed by whichever thread collects it: one of its own perhaps, or one they wait for.
+        thread = threading.current_thread()
+        if thread not in self._threads and not isinstance(thread, DaemonThread):
             _join(self._threads)
 
 

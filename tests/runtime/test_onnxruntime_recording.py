@@ -1,7 +1,9 @@
 """Sessions as CUDA graphs need them, walked on the CPU: addresses and thread stay the same, values are copied."""
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from stmask_deploy.pretrained import demo_bundle, demo_clip
 from stmask_deploy.runtime import onnxruntime_backend, onnxruntime_session
 from stmask_deploy.runtime.backends import Backend, open_backend
 from stmask_deploy.runtime.onnxruntime_providers import CPU, CUDA
+from stmask_deploy.runtime.onnxruntime_recording import RecordedSession, recording_thread
 from stmask_deploy.runtime.onnxruntime_session import SessionMaker
 
 MAPS = ("prev_fpn", "fpn", "prev_temporal", "temporal")
@@ -108,12 +111,12 @@ def test_addresses_and_thread_stay_the_same_whoever_runs(recorded: None, watched
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(run, range(40)))
     used = [session for session in watched if session.runs]
-    assert [len(session.runs) for session in used] == [40, 40]
-    for session in used:
+    assert [len(session.runs) for session in used] == [41, 1, 41]  # each once to be recorded; two boxes after one
+    for session in (used[0], used[2]):
         assert len(set(session.runs)) == 1
         values = [*session.get_inputs(), *session.get_outputs()]
         assert len(set(session.runs[0])) == len(session.runs[0]) == len(values)
-    [thread] = used[0].threads | used[1].threads  # while one session records, no other may use the GPU
+    [thread] = used[0].threads | used[2].threads  # while one session records, no other may use the GPU
     assert thread != threading.get_ident()
 
 
@@ -170,27 +173,20 @@ def test_a_video_gives_what_it_gives_otherwise(recorded: None) -> None:
         assert np.allclose(ours[1], plain[1], atol=1e-5) and (ours[2] == plain[2]).mean() > 0.999
 
 
-def test_a_graph_of_open_sizes_is_refused(recorded: None, graphs: Path) -> None:
-    temporal = open_recorded(graphs / "temporal.onnx")
-    feeds = {name: np.zeros(SHAPES[name.removeprefix("prev_")], np.float32) for name in MAPS}
-    with pytest.raises(DeviceError, match="size of boxes is not fixed.*use device cuda"):
-        temporal.run(feeds)  # the number of boxes is what would fix it
-
-
 class FakeGpu:
     """ONNX Runtime with a CUDA provider that computes on the CPU."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, takes_option: bool) -> None:
-        self.asked: list[dict[str, str]] = []  # options of the provider, by session
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, takes_option: bool = True) -> None:
+        self.asked: list[dict[str, str]] = []  # options of CUDA, by session
         session_class = onnxruntime.InferenceSession
 
         def open_session(model: Any, options: Any, providers: list[Any], **others: Any) -> Any:
-            assert providers[0][0] == CUDA
-            self.asked.append(providers[0][1])
             session = session_class(model, options, providers=[CPU], **others)
-            held = providers[0][1] if takes_option else {}
-            monkeypatch.setattr(session, "get_providers", lambda: [CUDA, CPU], raising=False)
-            monkeypatch.setattr(session, "get_provider_options", lambda: {CUDA: held, CPU: {}}, raising=False)
+            if providers[0][0] == CUDA:
+                self.asked.append(providers[0][1])
+                held = providers[0][1] if takes_option else {}
+                monkeypatch.setattr(session, "get_providers", lambda: [CUDA, CPU], raising=False)
+                monkeypatch.setattr(session, "get_provider_options", lambda: {CUDA: held, CPU: {}}, raising=False)
             return session
 
         monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
@@ -198,21 +194,39 @@ class FakeGpu:
         monkeypatch.setattr(SessionMaker, "memory", "cpu")
 
 
-def test_launches_are_recorded_and_only_where_asked(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu = FakeGpu(monkeypatch, takes_option=True)
-    for device, recorded in (("cuda", [None]), ("cuda-graph", [None, "1"])):  # the first one is asked what it is like
+def test_launches_are_recorded_where_that_is_asked_for(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = FakeGpu(monkeypatch)
+    for device, recorded in (("cuda", [None]), ("cuda-graph", ["1"])):
         gpu.asked.clear()
         frame = open_backend("onnxruntime", graphs / "frame.onnx", device=device)
         assert np.allclose(frame.run(picture(51))["fpn"], 0.2)
         assert [options.get("enable_cuda_graph") for options in gpu.asked] == recorded
-        assert ("CUDA graphs" in frame.device) == (device == "cuda-graph") and "CUDA" in frame.device
+        assert "CUDA" in frame.device and ("CUDA graphs" in frame.device) == (device == "cuda-graph")
 
 
-def test_a_library_that_records_nothing_is_told(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_records_nothing_is_told_at_once(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     FakeGpu(monkeypatch, takes_option=False)
-    frame = open_backend("onnxruntime", graphs / "frame.onnx", device="cuda-graph")
     with pytest.raises(DeviceError, match="device cuda-graph was asked for but .* records nothing; use device cuda$"):
-        frame.run(picture(1))
+        open_backend("onnxruntime", graphs / "frame.onnx", device="cuda-graph")
+
+
+@pytest.mark.parametrize("role", ["frame", "temporal"])
+def test_a_recording_that_fails_is_told_at_once(recorded: None, watched: list[Watched], graphs: Path, role: str,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Watched, binding: Any) -> None:
+        raise RuntimeError("CUDA failure 900: operation not permitted when stream is capturing\nsomewhere")
+
+    monkeypatch.setattr(Watched, "run_with_iobinding", fail)
+    told = rf"{role}.onnx: device cuda-graph cannot record it \(CUDA failure 900.*\); use device cuda$"
+    with pytest.raises(DeviceError, match=told) as raised:
+        open_recorded(graphs / f"{role}.onnx")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_graph_of_open_sizes_is_refused(recorded: None, graphs: Path) -> None:
+    maker = SessionMaker(onnxruntime, graphs / "temporal.onnx", CPU, "f32", 1, None, is_recorded=True)
+    with pytest.raises(DeviceError, match="size of boxes is not fixed.*use device cuda"):
+        RecordedSession(maker, ("box_deltas",), {})
 
 
 def test_a_refusal_names_the_device_and_the_next_best(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,6 +242,42 @@ def test_a_refusal_names_the_device_and_the_next_best(graphs: Path, monkeypatch:
     with pytest.raises(DeviceError, match="device cuda-graph cannot run it .*capture feature.* or use device cuda$"):
         maker.open()
     assert maker.memory == "cuda"
+
+
+def test_sessions_end_on_the_thread_that_made_them(recorded: None, watched: list[Watched], graphs: Path) -> None:
+    frame = open_recorded(graphs / "frame.onnx")
+    frame.run(picture(1))
+    ended: list[threading.Thread] = []
+    gone = threading.Event()
+
+    def note() -> None:
+        ended.append(threading.current_thread())
+        gone.set()
+
+    [session] = [session for session in watched if session.runs]
+    weakref.finalize(session, note)
+    watched.clear()
+    del session, frame
+    gc.collect()
+    assert gone.wait(5)
+    assert ended == [recording_thread()]
+
+
+def test_garbage_of_another_video_does_not_stop_the_thread(recorded: None) -> None:
+    model = stmask_deploy.load(device="cuda-graph", threads=1)
+
+    def abandon() -> None:
+        cycle: list[Any] = [model.track(demo_clip(), mode="throughput")]
+        cycle.append(cycle)
+        next(cycle[0])
+
+    gc.disable()  # so that it is collected there, where its own threads wait
+    try:
+        abandon()
+        assert recording_thread().post(gc.collect).result(30) > 0
+    finally:
+        gc.enable()
+    assert len(next(model.fork().track(demo_clip())).ids)
 
 
 def tracks(device: str) -> list[list[int]]:
