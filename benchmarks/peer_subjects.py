@@ -35,7 +35,7 @@ class PeerJob:
 
     name: str
     kind: str  # bundle | torch | file | rtmdet
-    backend: str  # of bundle and file; eager | compile of torch and rtmdet
+    backend: str  # of bundle and file; of torch and rtmdet: eager | compile | reduce-overhead, which has CUDA graphs
     precision: str
     bundle: Path  # sizes come from it
     checkpoint: Path  # PyTorch reads it
@@ -177,10 +177,13 @@ def _torch_run(job: PeerJob, module: Any, names: tuple[str, ...], staying: Colle
 
     halves = {"bf16": torch.bfloat16, "f16": torch.float16}
     torch.set_num_threads(job.threads)
+    # As the bundle on a GPU: f32 is f32, and the fastest convolutions are searched for.
+    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = False, True
     module = module.eval().to(job.device)
     if job.channels_last:
         module = module.to(memory_format=torch.channels_last)
-    called = torch.compile(module) if job.backend == "compile" else module
+    modes = {"compile": None, "reduce-overhead": "reduce-overhead"}
+    called = torch.compile(module, mode=modes[job.backend]) if job.backend in modes else module
 
     def run(feeds: Feeds) -> list[Any]:
         given = [torch.as_tensor(feeds[name], device=job.device) for name in names]

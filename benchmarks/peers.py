@@ -2,8 +2,8 @@
 
     python benchmarks/peers.py model.pth --bundle model_stmask --json peers.json
 
-Only graphs are measured, arrays in and out: what surrounds them differs from peer to peer. Every row has a process of
-its own, and the rows take turns.
+Only graphs are measured, arrays in and out: what surrounds them differs from peer to peer. On a GPU the maps that only
+other graphs read stay there. Every row has a process of its own, and the rows take turns.
 """
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ REFERENCE = "PyTorch eager, f32"  # what the others are compared with
 
 @click.command(cls=Command, context_settings={"show_default": True})
 @click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
-@click.option("--bundle", type=click.Path(path_type=Path), help="Exported from CHECKPOINT, with IR.  [default: made]")
+@click.option("--bundle", type=click.Path(path_type=Path), help="Exported from CHECKPOINT, with IR, for cuda "
+              "with --half.  [default: made]")
 @click.option("--only", multiple=True, metavar="TEXT", help="Rows whose name holds this; may be repeated.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu")
 @click.option("--threads", type=click.IntRange(min=1), default=2, help="CPU threads.")
@@ -113,17 +114,19 @@ def all_jobs(checkpoint: Path, bundle: Path, scratch: Path, device: str, threads
     torch_rows = [job(f"PyTorch {backend}, {precision}{', channels last' if last else ''}", "torch", backend, precision,
                       channels_last=last)
                   for backend in ("eager", "compile") for precision in ("f32", half) for last in (False, True)]
+    others = [job(f"RTMDet-Ins-{SIZE}, PyTorch eager f32", "rtmdet", "eager", "f32")]
+    if device == "cuda":
+        # Files would be run from the host and back with all their maps, which says more of the bus than of them.
+        torch_rows += [job(f"PyTorch compile, {precision}, CUDA graphs", "torch", "reduce-overhead", precision)
+                       for precision in ("f32", half)]
+        return torch_rows + ours + others
     naive = [job("naive: all anchors to the host, ONNX Runtime f32", "file", "onnxruntime", "f32", raw)]
     if description.model.temporal is not None:
         naive.append(job("naive: sliced correlation, ONNX Runtime f32", "file", "onnxruntime", "f32", None, sliced))
-    if device == "cpu":
-        ir = description.graph_path(bundle, "frame", "openvino")
-        naive.append(job("naive: native deformable convolution, OpenVINO bf16", "file", "openvino", "bf16", ir))
-    # With ONNX Runtime on a GPU it would copy all its maps to the host, which says nothing about the network.
-    backends = [("onnxruntime", "f32"), ("openvino", "f32"), ("openvino", "bf16")] if device == "cpu" else []
-    others = [job(f"RTMDet-Ins-{SIZE}, PyTorch eager f32", "rtmdet", "eager", "f32"),
-              *(job(f"RTMDet-Ins-{SIZE}, {backend} {precision}", "rtmdet", backend, precision, rtmdet)
-                for backend, precision in backends)]
+    ir = description.graph_path(bundle, "frame", "openvino")
+    naive.append(job("naive: native deformable convolution, OpenVINO bf16", "file", "openvino", "bf16", ir))
+    others += [job(f"RTMDet-Ins-{SIZE}, {backend} {precision}", "rtmdet", backend, precision, rtmdet)
+               for backend, precision in (("onnxruntime", "f32"), ("openvino", "f32"), ("openvino", "bf16"))]
     return torch_rows + ours + naive + others
 
 

@@ -53,6 +53,7 @@ def test_rows_of_a_gpu(tmp_path: Path) -> None:
     places = {job.name: (job.precision, job.device) for job in jobs}
     assert places["bundle, ONNX Runtime f16, CUDA graphs"] == ("f16", "cuda-graph")
     assert places["bundle, ONNX Runtime f16"] == places["PyTorch compile, f16"] == ("f16", "cuda")
+    assert places["PyTorch compile, f16, CUDA graphs"] == ("f16", "cuda")
     assert not [name for name in places if "OpenVINO" in name or "bf16" in name]
 
 
