@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ class RecordingBackend:
     def __init__(self, graph: Backend, size: int) -> None:
         self._graph = graph
         self.sample = EvenSample(size)
-        self.metadata, self.device = graph.metadata, graph.device
+        self.metadata, self.device, self.is_on_host = graph.metadata, graph.device, graph.is_on_host
         self.inputs, self.outputs = graph.inputs, graph.outputs
         self.input_names, self.output_names = graph.input_names, graph.output_names
 
@@ -79,9 +79,8 @@ def record(folder: Path, video: Path, num_frames: int) -> Calibration:
         InputError: the video cannot be read, has fewer than `MIN_FRAMES` frames, or shows nothing to track.
     """
     bundle = open_bundle(folder, device="cpu")
-    recorders = {role: RecordingBackend(getattr(bundle, role), num_frames) for role in bundle.description.roles}
-    run = track_clip(Bundle(bundle.description, recorders["frame"], recorders.get("instances"),
-                            recorders.get("temporal")), video)
+    recorders = {role: RecordingBackend(getattr(bundle, role), num_frames) for role in bundle.roles}
+    run = track_clip(replace(bundle, **recorders), video)
     if len(run.frames) < MIN_FRAMES:
         raise InputError(f"calibration: {video} has {len(run.frames)} frame, at least {MIN_FRAMES} are needed")
     for role, recorder in recorders.items():

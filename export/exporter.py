@@ -20,6 +20,7 @@ import torch
 import stmask_deploy
 from stmask_deploy.bundle import (
     DESCRIPTION_FILE,
+    FLOAT_GRAPHS,
     METADATA_KEY,
     OPENVINO_FOLDER,
     OWN_GRAPHS,
@@ -38,6 +39,7 @@ from .int8 import PRECISION, Int8Options, add_int8, check_int8
 from .lowering import Dcn
 from .onnx_model import OPSETS, export_module, require_onnxruntime
 from .openvino_ir import require_openvino, save_ir, to_openvino
+from .prototype_graph import PrototypeGraph, prototype_inputs
 from .temporal_graph import TemporalGraph, example_inputs
 from .verification import Verification
 from .verify import ROW_OUTPUTS, TOLERANCES, verify_bundle
@@ -105,7 +107,8 @@ def export_checkpoint(checkpoint: Checkpoint, folder: Path, options: ExportOptio
         graphs = {role: export_graph(model, description, role, options) for role in description.roles}
         say(f"traced {', '.join(graphs)} graph, opset {options.opset}, deformable convolution {options.dcn.value}")
         irs = {role: to_openvino(graph) for role, graph in graphs.items()} if options.openvino_weights else {}
-        halves = {role: to_half(graph) for role, graph in graphs.items()} if options.half else {}
+        halves = {role: to_half(graph) for role, graph in graphs.items()
+                  if options.half and role not in FLOAT_GRAPHS["f16"]}
         extra = {(role, "f16"): graph for role, (graph, _) in halves.items()}
         _write(build, description, graphs, irs, extra)
         verification = verify_bundle(build, model, TOLERANCES if options.tolerance is None
@@ -139,6 +142,9 @@ def export_graph(model: STMask, description: BundleDescription, role: str, optio
         if role == "temporal":
             return export_module(TemporalGraph(model).eval(), example_inputs(config), inputs, outputs,
                                  dynamic={"boxes": {0: "N"}}, **settings)
+        if role == "prototypes":
+            return export_module(PrototypeGraph(model).eval(), prototype_inputs(config), inputs, outputs,
+                                 dynamic={"p3": {2: "H", 3: "W"}}, **settings)
         if role == "instances":
             return export_module(InstanceGraph(model, config).eval(), instance_inputs(config), inputs, outputs,
                                  dynamic={"anchor_index": {0: "N"}}, **settings)

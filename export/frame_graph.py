@@ -64,6 +64,7 @@ class FrameGraph(nn.Module):
             index,
             passed.sum(),
             prediction.prototypes[0],
+            prediction.p3,
             *shared,
             *maps,
         )

@@ -74,22 +74,25 @@ def graph_shapes(description: BundleDescription) -> dict[str, dict[str, str]]:
              "class_scores": f"({rows}, {config.num_classes - 1})", "centerness": f"({rows},)",
              "mask_coeffs": f"({rows}, {config.num_prototypes})", "embeddings": f"({rows}, {config.embedding_dim})",
              "anchor_index": f"int64 ({rows},)", "num_candidates": "int64 ()",
-             "prototypes": f"({2 * levels[0][0]}, {2 * levels[0][1]}, {config.num_prototypes})", "shared": shared}
+             "prototypes": f"({2 * levels[0][0]}, {2 * levels[0][1]}, {config.num_prototypes})",
+             "p3": f"(1, {config.fpn_width}, {levels[0][0]}, {levels[0][1]})", "shared": shared}
+    prototypes = {"p3": f"(1, {config.fpn_width}, H, W)", "prototypes": f"(2H, 2W, {config.num_prototypes})"}
     instances = {"shared": shared, "anchor_index": "int64 (N,)", "mask_coeffs": f"(N, {config.num_prototypes})",
                  "embeddings": f"(N, {config.embedding_dim})"}
+    small = {"prototypes": prototypes, "instances": instances}
     if config.temporal is None:
-        return {"frame": frame, "instances": instances}
+        return {"frame": frame, **small}
     h, w = levels[config.temporal.level]
     maps = {"fpn": f"(1, {config.fpn_width}, {h}, {w})", "temporal": f"(1, {config.head_width}, {h}, {w})"}
     temporal = {**maps, **{f"prev_{name}": shape for name, shape in maps.items()}, "boxes": "(N, 4)",
                 "box_deltas": "(N, 4)", "coeff_deltas": f"(N, {config.num_prototypes})"}
-    return {"frame": {**frame, **maps}, "instances": instances, "temporal": temporal}
+    return {"frame": {**frame, **maps}, **small, "temporal": temporal}
 
 
 def _operators(config: ModelConfig, dcn: Dcn, role: str) -> list[str]:
     if role == "temporal":
         return ["1 stmask::Correlation (function)", "1 RoiAlign"]
-    if role == "instances":
+    if role in ("prototypes", "instances"):
         return ["standard ONNX only"]
     calibrated = sum(kind is not Calibration.NONE for kind in
                      (config.class_calibration, config.mask_calibration, config.track_calibration))
@@ -112,6 +115,8 @@ def _readers(parameter: str) -> tuple[str, ...]:
     """The graphs that hold a parameter."""
     if parameter.startswith("TemporalNet."):
         return ("temporal",)
+    if parameter.startswith("proto_net."):
+        return ("frame", "prototypes")
     branches = tuple(f"prediction_layers.0.{name}_" for name in ("mask", "track"))
     return ("frame", "instances") if parameter.startswith(branches) else ("frame",)
 

@@ -16,6 +16,7 @@ from stmask_deploy.models.boxes import decode_boxes
 from stmask_deploy.models.frames import prepare_frames
 from stmask_deploy.models.stmask import STMask
 from stmask_deploy.runtime.loading import Bundle, open_bundle
+from stmask_deploy.runtime.prototypes import covered_cells, prototypes_within
 from stmask_deploy.scenes import render_clip
 
 from .frame_graph import FrameGraph, shared_rows
@@ -31,9 +32,10 @@ TOLERANCES = {"onnxruntime": 1e-4, "onnxruntime f16": 5e-2, "openvino": 1e-4, "o
 NUM_FRAMES = 3
 NUM_ROWS = 40  # given to the instance graph
 NUM_BOXES = (0, 1, 8)  # objects given to the temporal graph
+WINDOWS = np.array([[0, 0, 1, 1], [0, 0, 0.1, 0.2], [0.9, 0.7, 1, 1], [0.4, 0.45, 0.5, 0.6]], np.float32)  # boxes
 SMALLEST_DELTA_RANGE = 1e-3
 ROW_OUTPUTS = ("boxes", "class_scores", "centerness", "mask_coeffs", "embeddings")
-MAP_OUTPUTS = ("prototypes", "shared", "fpn", "temporal")
+MAP_OUTPUTS = ("prototypes", "p3", "shared", "fpn", "temporal")
 
 
 def exported_backends(description: BundleDescription) -> list[str]:
@@ -77,6 +79,7 @@ def verify_bundle(folder: Path, model: STMask, tolerances: Mapping[str, float] =
         name = backend if precision == "f32" else key
         bundle = open_bundle(folder, backend, device="cpu", precision=precision)
         checks += _merge(_frame_checks(bundle, resized, references, name, tolerances[key]))
+        checks += _merge(_prototype_checks(bundle, references, name, tolerances[key]))
         checks += _merge(_instance_checks(bundle, references, name, tolerances[key]))
         checks += _merge(_temporal_checks(bundle, steps, name, tolerances[key]))
     return Verification(tuple(checks))
@@ -115,9 +118,22 @@ def frame_reference(model: STMask, description: BundleDescription, frame: Image)
         values = {"boxes": decode_boxes(anchors.box_deltas[0], graph.anchors),
                   "class_scores": anchors.class_probs[0, :, 1:], "centerness": anchors.centerness[0],
                   "mask_coeffs": anchors.mask_coeffs[0], "embeddings": anchors.embeddings[0],
-                  "prototypes": prediction.prototypes[0], "shared": shared_rows(prediction), "fpn": prediction.fpn,
-                  "temporal": prediction.temporal}
+                  "prototypes": prediction.prototypes[0], "p3": prediction.p3, "shared": shared_rows(prediction),
+                  "fpn": prediction.fpn, "temporal": prediction.temporal}
     return {name: value.numpy() for name, value in values.items()}
+
+
+def _prototype_checks(bundle: Bundle, references: Sequence[Arrays], backend: str, tolerance: float) -> Iterator[Check]:
+    """The prototypes of a few windows against those of the whole frame: all of it, two corners and the middle."""
+    if bundle.prototypes is None:
+        return
+    for reference in references:
+        expected = reference["prototypes"]
+        for box in WINDOWS[:, None]:
+            found = prototypes_within(box, reference["p3"], bundle.prototypes)
+            read = covered_cells(box, expected.shape[:2])
+            yield _compare(backend, "prototypes/prototypes", expected[read], found[read], tolerance,
+                           span=float(np.ptp(expected)))
 
 
 def _instance_checks(bundle: Bundle, references: Sequence[Arrays], backend: str, tolerance: float) -> Iterator[Check]:

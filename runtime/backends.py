@@ -29,6 +29,7 @@ class Backend(Protocol):
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
     device: str  # what is really used, in words: library and version, device, precision, threads
+    is_on_host: bool  # it computes in the host's memory, and takes inputs of any size without preparing for each
 
     @property
     def input_names(self) -> tuple[str, ...]: ...

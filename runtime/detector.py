@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stmask_deploy.bundle import INSTANCE_MAPS, INSTANCE_OUTPUTS, TEMPORAL_MAPS
+from stmask_deploy.bundle import INSTANCE_MAPS, INSTANCE_OUTPUTS, PROTOTYPE_INPUTS, PROTOTYPE_OUTPUTS, TEMPORAL_MAPS
 from stmask_deploy.errors import StmaskError
 from stmask_deploy.geometry import FrameGeometry
 from stmask_deploy.types import Array, Candidates, FrameFeatures, IntArray
@@ -51,6 +51,8 @@ class Detector:
     def __init__(self, bundle: Bundle, options: RunOptions, timer: Timer) -> None:
         self._graph, self._instances = bundle.frame, bundle.instances
         self._outputs = run_outputs(bundle.description, bundle.roles)
+        masks = PROTOTYPE_OUTPUTS if bundle.prototypes is None else PROTOTYPE_INPUTS
+        self._outputs_between = masks + TEMPORAL_MAPS  # on frames that are no key frames
         self._model = bundle.description.model
         self._options = options
         self._timer = timer
@@ -71,7 +73,7 @@ class Detector:
         with stage("preprocess"):
             prepared, geometry = preprocess(check_image(image), self._model)
         with stage("frame_graph"):
-            outputs = self._graph.run({"frame": prepared}, self._outputs if is_key else ("prototypes", *TEMPORAL_MAPS),
+            outputs = self._graph.run({"frame": prepared}, self._outputs if is_key else self._outputs_between,
                                       keep=INSTANCE_MAPS + TEMPORAL_MAPS)
         features = _features(outputs)
         if not is_key:
@@ -149,4 +151,5 @@ def check_finite(graph: str, *columns: NDArray[Any]) -> None:
 def _features(outputs: dict[str, Any]) -> FrameFeatures:
     """The frame's maps; a model without temporal fusion has none for the temporal graph."""
     nothing = np.zeros((1, 0, 0, 0), np.float32)
-    return FrameFeatures(outputs["prototypes"], outputs.get("fpn", nothing), outputs.get("temporal", nothing))
+    return FrameFeatures(outputs.get("prototypes"), outputs.get("p3"), outputs.get("fpn", nothing),
+                         outputs.get("temporal", nothing))

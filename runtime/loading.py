@@ -9,6 +9,8 @@ from stmask_deploy.bundle import (
     INSTANCE_MAPS,
     INSTANCE_OUTPUTS,
     OWN_GRAPHS,
+    PROTOTYPE_INPUTS,
+    PROTOTYPE_OUTPUTS,
     ROLES,
     TEMPORAL_MAPS,
     BundleDescription,
@@ -20,6 +22,7 @@ from stmask_deploy.geometry import level_sizes
 from .backends import Backend, TensorSpec, check_request, open_backend
 
 MAX_GRAPH_BYTES = 2**31  # an ONNX file cannot be larger
+_HOSTS = ("auto", "cpu")  # devices on which a graph may turn out to compute in the host's memory
 # Of stmask-export, by the precision whose graphs they write.
 _EXPORT_OPTIONS = {"f16": "--half", "int8": "--int8 --calibration VIDEO"}
 
@@ -30,14 +33,14 @@ class Bundle:
 
     description: BundleDescription
     frame: Backend
+    prototypes: Backend | None  # None: the frame graph's own prototypes are read
     instances: Backend | None  # None: the frame graph's own mask coefficients and embeddings are read
     temporal: Backend | None  # None for models or runs without temporal fusion
 
     @property
     def roles(self) -> tuple[str, ...]:
         """The graphs that are there."""
-        has = {"frame": True, "instances": self.instances is not None, "temporal": self.temporal is not None}
-        return tuple(role for role in ROLES if has[role])
+        return tuple(role for role in ROLES if getattr(self, role) is not None)
 
 
 def open_bundle(folder: str | Path, backend: str = "onnxruntime", *, device: str = "auto", precision: str = "f32",
@@ -59,26 +62,34 @@ def open_bundle(folder: str | Path, backend: str = "onnxruntime", *, device: str
     check_request(backend, device, precision, threads)
     folder = Path(folder)
     description = read_description(folder)
-    roles = tuple(role for role in description.roles if with_temporal or role != "temporal")
-    for role in roles:
-        _check_file(description.graph_path(folder, role, backend, precision), backend, precision)
-    graphs = {}
-    kept = None if is_whole else run_outputs(description, roles)
-    for role in roles:
-        path = description.graph_path(folder, role, backend, precision)
-        graph = open_backend(backend, path, device=device, precision=precision, threads=threads, cache=cache,
-                             outputs=kept if role == "frame" else None)
+    roles = {role: description.graph_path(folder, role, backend, precision) for role in description.roles
+             if (with_temporal or role != "temporal") and (device in _HOSTS or role != "prototypes")}
+    for path in roles.values():
+        _check_file(path, backend, precision)
+
+    def opened(role: str, outputs: Collection[str] | None = None) -> Backend:
+        graph = open_backend(backend, roles[role], device=device, precision=precision, threads=threads, cache=cache,
+                             outputs=outputs)
         if graph.metadata.export_id != description.export_id:
-            raise InputError(f"{path} is of export {graph.metadata.export_id} but the bundle is of export "
+            raise InputError(f"{roles[role]} is of export {graph.metadata.export_id} but the bundle is of export "
                              f"{description.export_id}: files of two exports are mixed; export the checkpoint again")
-        _check_tensors(path, graph, *_expected(role, description, kept))
-        graphs[role] = graph
-    return Bundle(description, graphs["frame"], graphs.get("instances"), graphs.get("temporal"))
+        _check_tensors(roles[role], graph, *_expected(role, description, outputs))
+        return graph
+
+    graphs: dict[str, Backend] = {}
+    if "prototypes" in roles and not (windows := opened("prototypes")).is_on_host:
+        del roles["prototypes"]  # a GPU would prepare for every size of a window: it computes the whole frame's
+    elif "prototypes" in roles:
+        graphs["prototypes"] = windows
+    graphs["frame"] = opened("frame", None if is_whole else run_outputs(description, roles))
+    graphs |= {role: opened(role) for role in roles if role not in graphs}
+    return Bundle(description, **{role: graphs.get(role) for role in ROLES})
 
 
 def run_outputs(description: BundleDescription, roles: Collection[str]) -> tuple[str, ...]:
     """The outputs of the frame graph that a run on the graphs of `roles` reads."""
-    unread = ((INSTANCE_OUTPUTS if "instances" in roles else INSTANCE_MAPS)
+    unread = ((PROTOTYPE_OUTPUTS if "prototypes" in roles else PROTOTYPE_INPUTS)
+              + (INSTANCE_OUTPUTS if "instances" in roles else INSTANCE_MAPS)
               + (() if "temporal" in roles else TEMPORAL_MAPS))
     _, outputs = description.tensor_names("frame")
     return tuple(name for name in outputs if name not in unread)
@@ -109,8 +120,11 @@ def _expected(role: str, description: BundleDescription, kept: Collection[str] |
                 "temporal": (1, model.head_width, *levels[model.temporal.level])}
     cells = sum(height * width for height, width in levels)
     shared = (cells, model.head_width)
-    if role == "instances":
+    if role == "prototypes":
         shapes: dict[str, tuple[int | None, ...]] = {
+            "p3": (1, model.fpn_width, None, None), "prototypes": (None, None, model.num_prototypes)}
+    elif role == "instances":
+        shapes = {
             "shared": shared, "anchor_index": (None,), "mask_coeffs": (None, model.num_prototypes),
             "embeddings": (None, model.embedding_dim)}
     elif role == "frame":
@@ -118,7 +132,8 @@ def _expected(role: str, description: BundleDescription, kept: Collection[str] |
             "frame": (1, *model.input_size, 3), "boxes": (rows, 4), "class_scores": (rows, model.num_classes - 1),
             "centerness": (rows,), "mask_coeffs": (rows, model.num_prototypes),
             "embeddings": (rows, model.embedding_dim), "anchor_index": (rows,), "num_candidates": (),
-            "prototypes": (2 * levels[0][0], 2 * levels[0][1], model.num_prototypes), "shared": shared, **maps}
+            "prototypes": (2 * levels[0][0], 2 * levels[0][1], model.num_prototypes),
+            "p3": (1, model.fpn_width, *levels[0]), "shared": shared, **maps}
     else:
         shapes = {**maps, **{f"prev_{name}": shape for name, shape in maps.items()}, "boxes": (None, 4),
                   "box_deltas": (None, 4), "coeff_deltas": (None, model.num_prototypes)}

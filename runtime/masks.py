@@ -37,8 +37,8 @@ def assemble_masks(prototypes: Array, mask_coeffs: Array, boxes: Array, *, tanh_
     height, width, _ = prototypes.shape
     for _ in range(tanh_passes):
         mask_coeffs = np.tanh(mask_coeffs)
-    left, right = _cells(boxes[:, 0], boxes[:, 2], width)
-    top, bottom = _cells(boxes[:, 1], boxes[:, 3], height)
+    left, right = box_cells(boxes[:, 0], boxes[:, 2], width)
+    top, bottom = box_cells(boxes[:, 1], boxes[:, 3], height)
     masks = np.zeros((len(boxes), height, width), np.float32)
     with np.errstate(over="ignore"):  # exp of a very negative logit is inf, its sigmoid 0, as it should be
         for mask, coeffs, y1, y2, x1, x2 in zip(masks, mask_coeffs, top, bottom, left, right, strict=True):
@@ -50,8 +50,8 @@ def assemble_masks(prototypes: Array, mask_coeffs: Array, boxes: Array, *, tanh_
     return masks
 
 
-def _cells(start: Array, end: Array, size: int) -> tuple[list[int], list[int]]:
-    """Half-open ranges of the cells kept along one axis; (n,) ends as fractions. Boxes of NaN keep none."""
+def box_cells(start: Array, end: Array, size: int) -> tuple[list[int], list[int]]:
+    """Half-open ranges of the cells a mask keeps along one axis; (n,) ends as fractions. Boxes of NaN keep none."""
     low = np.minimum(start, end) * np.float32(size) - 1
     high = np.maximum(start, end) * np.float32(size) + 1
     low, high = (np.nan_to_num(np.clip(side, 0, size), nan=0.0) for side in (low, high))

@@ -45,11 +45,12 @@ class OnnxRuntimeBackend:
             raise InputError(f"{graph} was not exported by this tool (it carries no description); use stmask-export")
         self.metadata = BundleDescription.from_json(text, f"the description in {graph}")
         self.inputs, self.outputs = specs(session.get_inputs()), specs(session.get_outputs())
+        self.is_on_host = self._maker.is_on_host
         words = WORDS.get(self._maker.provider, f"CPU, {_threads_in_words(threads)}")
         graphs = " graphs" if self._maker.is_recorded else ""
         self.device = f"ONNX Runtime {ort.__version__}, {precision}, {words}{graphs}{note}"
         # The input with any number of rows, and what the graph calls that number: on a host nothing is rounded up.
-        self._open_rows = {} if self._maker.is_on_host else {
+        self._open_rows = {} if self.is_on_host else {
             entry.name: entry.shape[0] for entry in session.get_inputs() if isinstance(entry.shape[0], str)}
         # What runs a session, by outputs and sizes.
         self._runners: dict[Any, Callable[..., dict[str, Value]]] = {}

@@ -59,6 +59,7 @@ class OpenVinoBackend:
                 note = f" ({error})"
         self.inputs: Mapping[str, TensorSpec] = {_name(port): _spec(port) for port in compiled.inputs}
         self.outputs: Mapping[str, TensorSpec] = {_name(port): _spec(port) for port in compiled.outputs}
+        self.is_on_host = plugin == "CPU"
         self._model = part
         self._parts = {frozenset(self.outputs): _Requests(compiled)}
         self._lock = Lock()

@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from stmask_deploy.types import FrameFeatures, Instances, TrackedInstances
+from stmask_deploy.types import Array, FrameFeatures, Instances, TrackedInstances
 
 from .detector import DetectedFrame, Detector, check_finite
 from .frame_tracker import FrameTracker
@@ -12,7 +12,8 @@ from .loading import Bundle
 from .masks import assemble_masks
 from .options import RunOptions
 from .paper_tracker import PaperTracker
-from .propagate import propagate
+from .propagate import Moved, move, propagate
+from .prototypes import prototypes_within
 from .released_tracker import ReleasedTracker
 from .result import FrameResult
 from .timing import Timer
@@ -37,7 +38,7 @@ class Pipeline:
 
     def __init__(self, bundle: Bundle, options: RunOptions, timer: Timer) -> None:
         self.detect = Detector(bundle, options, timer).detect
-        self._temporal = bundle.temporal
+        self._windows, self._temporal = bundle.prototypes, bundle.temporal
         self._class_names = bundle.description.model.class_names
         self._score_decay = options.score_decay
         self._timer = timer
@@ -52,9 +53,11 @@ class Pipeline:
 
     def track(self, detected: DetectedFrame, index: int, time_s: float) -> FrameResult:
         """Take in what was detected in the next frame; `index` and `time_s` are passed on to the result."""
+        moved = self._move(detected)
+        prototypes = self._prototypes(detected, moved)
         with self._timer.stage("masks"):
-            detections = self._assemble(detected)
-        propagated = self._propagate(detected)
+            detections = self._assemble(detected, prototypes)
+            propagated = self._propagate(detected, moved, prototypes)
         with self._timer.stage("tracker"):
             tracked = self._tracker.update(detections, propagated)
         self._previous = detected.features
@@ -62,28 +65,42 @@ class Pipeline:
         self.lost_candidates += detected.lost_candidates
         return FrameResult.from_tracked(index, time_s, tracked, detected.geometry, self._class_names)
 
-    def _assemble(self, detected: DetectedFrame) -> Instances:
+    def _prototypes(self, detected: DetectedFrame, moved: Moved | None) -> Array:
+        """Of the frame, at least inside the boxes of what is detected and of what is known."""
+        features, boxes = detected.features, detected.rows.boxes
+        if features.prototypes is not None:
+            return features.prototypes
+        assert self._windows is not None and features.p3 is not None
+        with self._timer.stage("prototype_graph"):
+            return prototypes_within(boxes if moved is None else np.concatenate([boxes, moved.boxes]), features.p3,
+                                     self._windows)
+
+    def _assemble(self, detected: DetectedFrame, prototypes: Array) -> Instances:
         rows = detected.rows
-        masks = assemble_masks(detected.features.prototypes, rows.mask_coeffs, rows.boxes,
-                               tanh_passes=self._tracker.tanh_passes)
+        masks = assemble_masks(prototypes, rows.mask_coeffs, rows.boxes, tanh_passes=self._tracker.tanh_passes)
         return Instances(rows.boxes, detected.scores, detected.class_ids, rows.centerness, rows.mask_coeffs,
                          rows.embeddings, masks)
 
-    def _propagate(self, detected: DetectedFrame) -> TrackedInstances:
-        """Every object known, moved from the previous frame to this one; also where nothing is detected."""
+    def _move(self, detected: DetectedFrame) -> Moved | None:
+        """Where every object known is in this frame, also where nothing is detected; None where nothing moves."""
         tracks = self._tracker.tracks
         features, previous = detected.features, self._previous
         if self._temporal is None or previous is None or not self._tracker.uses_propagation or not len(tracks):
-            return tracks
+            return None
         with self._timer.stage("temporal_graph"):
             deltas = self._temporal.run({"prev_fpn": previous.fpn, "fpn": features.fpn,
                                          "prev_temporal": previous.temporal, "temporal": features.temporal,
                                          "boxes": tracks.instances.boxes})
         check_finite("temporal", *deltas.values())
+        return move(tracks, deltas["box_deltas"], deltas["coeff_deltas"])
+
+    def _propagate(self, detected: DetectedFrame, moved: Moved | None, prototypes: Array) -> TrackedInstances:
+        """Every object known, in this frame."""
+        tracks = self._tracker.tracks
+        if moved is None:
+            return tracks
         # Where nobody looked, that an object was not detected says nothing against it.
-        decay = self._score_decay if detected.is_key else 1.0
-        with self._timer.stage("masks"):
-            return propagate(tracks, deltas["box_deltas"], deltas["coeff_deltas"], features.prototypes, decay)
+        return propagate(tracks, moved, prototypes, self._score_decay if detected.is_key else 1.0)
 
 
 def make_tracker(options: RunOptions) -> Tracker:

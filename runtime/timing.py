@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
-STAGES = ("decode", "preprocess", "frame_graph", "nms", "instance_graph", "temporal_graph", "tracker", "masks", "draw",
-          "encode")
+STAGES = ("decode", "preprocess", "frame_graph", "nms", "instance_graph", "temporal_graph", "prototype_graph", "masks",
+          "tracker", "draw", "encode")
 
 _NOTHING = nullcontext()
 

@@ -1,8 +1,9 @@
 """The description of an exported bundle: what `stmask.json`, the graphs' metadata and the IR's `rt_info` all carry.
 
-A bundle is a folder: `frame.onnx`, `instances.onnx` (absent where mask or track branch are calibrated to the boxes),
-`temporal.onnx` (absent for models without temporal fusion), `stmask.json`, `export_report.json` and, when asked for,
-the same graphs as `openvino/frame.xml|bin`, and graphs of other precisions beside those of f32 (`frame_f16.onnx`).
+A bundle is a folder: `frame.onnx`, `prototypes.onnx`, `instances.onnx` (absent where mask or track branch are calibrated
+to the boxes), `temporal.onnx` (absent for models without temporal fusion), `stmask.json`, `export_report.json` and, when
+asked for, the same graphs as `openvino/frame.xml|bin`, and graphs of other precisions beside those of f32
+(`frame_f16.onnx`).
 """
 from __future__ import annotations
 
@@ -16,21 +17,22 @@ from typing import Any
 from .config import ModelConfig
 from .errors import InputError
 
-SCHEMA = "stmask-bundle/2"
+SCHEMA = "stmask-bundle/3"
 DESCRIPTION_FILE = "stmask.json"
 REPORT_FILE = "export_report.json"
 METADATA_KEY = "stmask"  # the description as JSON, in metadata_props and rt_info
 OPENVINO_FOLDER = "openvino"
-ROLES = ("frame", "instances", "temporal")
+ROLES = ("frame", "prototypes", "instances", "temporal")
 # The precisions whose graphs are files of their own, by backend; all others run the file of f32.
 OWN_GRAPHS: Mapping[str, tuple[str, ...]] = {"onnxruntime": ("f16", "int8"), "openvino": ("int8",)}
 # The graphs that have none even so, by precision: they run the file of f32.
-FLOAT_GRAPHS: Mapping[str, tuple[str, ...]] = {"int8": ("instances",)}
+FLOAT_GRAPHS: Mapping[str, tuple[str, ...]] = {"f16": ("prototypes",), "int8": ("instances",)}
 
 # Names of the graphs' inputs and outputs: exporter, verifier and runtime all read these.
 FRAME_INPUTS = ("frame",)
 FRAME_OUTPUTS = ("boxes", "class_scores", "centerness", "mask_coeffs", "embeddings", "anchor_index", "num_candidates",
-                 "prototypes", "shared", "fpn", "temporal")
+                 "prototypes", "p3", "shared", "fpn", "temporal")
+PROTOTYPE_INPUTS, PROTOTYPE_OUTPUTS = ("p3",), ("prototypes",)  # of a window; the frame graph's are of the whole frame
 # Only where there is a graph that reads them.
 INSTANCE_MAPS, TEMPORAL_MAPS = ("shared",), ("fpn", "temporal")
 INSTANCE_INPUTS = ("shared", "anchor_index")
@@ -59,8 +61,8 @@ class BundleDescription:
     @property
     def roles(self) -> tuple[str, ...]:
         """The graphs this bundle has."""
-        has = {"frame": True, "instances": self.model.has_local_branches, "temporal": self.model.temporal is not None}
-        return tuple(role for role in ROLES if has[role])
+        absent = {"instances": not self.model.has_local_branches, "temporal": self.model.temporal is None}
+        return tuple(role for role in ROLES if not absent.get(role))
 
     def tensor_names(self, role: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names of the inputs and outputs of the graph of `role`, in order."""
@@ -68,6 +70,8 @@ class BundleDescription:
             return TEMPORAL_INPUTS, TEMPORAL_OUTPUTS
         if role == "instances":
             return INSTANCE_INPUTS, INSTANCE_OUTPUTS
+        if role == "prototypes":
+            return PROTOTYPE_INPUTS, PROTOTYPE_OUTPUTS
         unread = ((() if self.model.has_local_branches else INSTANCE_MAPS)
                   + (() if self.model.temporal is not None else TEMPORAL_MAPS))
         return FRAME_INPUTS, tuple(name for name in FRAME_OUTPUTS if name not in unread)

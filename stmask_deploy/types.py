@@ -55,7 +55,8 @@ class Rows:
 class FrameFeatures:
     """Maps of one frame. The temporal network reads those of two consecutive frames."""
 
-    prototypes: Array  # (Hm, Wm, P) after ReLU
+    prototypes: Array | None  # (Hm, Wm, P) after ReLU; None where they are computed from `p3`, inside boxes only
+    p3: Array | None  # (1, F, Hm / 2, Wm / 2) the level that they are computed from; None where nothing is
     fpn: Array  # (1, F, h, w) the pyramid level the temporal network reads
     temporal: Array  # (1, T, h, w) the shared head map of that level
 

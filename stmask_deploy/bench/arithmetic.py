@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 
-from stmask_deploy.bundle import BundleDescription
+from stmask_deploy.bundle import PROTOTYPE_INPUTS, PROTOTYPE_OUTPUTS, BundleDescription
 from stmask_deploy.errors import InputError
+from stmask_deploy.geometry import level_sizes
 from stmask_deploy.protobuf import Field, read_fields, read_varint
 from stmask_deploy.runtime.onnx_subgraph import keep_outputs
 
@@ -152,6 +153,10 @@ class BundleArithmetic:
         return sum(count * self._flops(call) for call, count in calls.items())
 
     def _flops(self, call: Call) -> int:
+        if call.role == "prototypes":  # what the frame graph has after P3, in proportion to the window
+            size = level_sizes(self._description.model.padded_size, self._description.model.num_levels)[0]
+            whole, before = (self._flops(Call("frame", names, 0)) for names in (PROTOTYPE_OUTPUTS, PROTOTYPE_INPUTS))
+            return (whole - before) * call.rows // prod(size)
         if call not in self._known:
             path = self._description.graph_path(self._folder, call.role, "onnxruntime")
             try:

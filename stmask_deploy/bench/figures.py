@@ -18,7 +18,7 @@ from .ceiling import CeilingJob
 from .rounds import CeilingSamples, RowSamples
 from .statistics import percentiles
 
-GRAPHS = ("frame_graph", "instance_graph", "temporal_graph")
+GRAPHS = ("frame_graph", "instance_graph", "temporal_graph", "prototype_graph")
 CODECS = ("decode", "encode")  # depend on the codec and the disk, not on what is found
 FRAME, OUTSIDE = "frame", "outside_graphs"  # a whole frame; the same less its graphs, decode and encode
 DIGITS = 7  # of seconds: less than a microsecond

@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
+
 from stmask_deploy.runtime.backends import Backend, Value
 from stmask_deploy.runtime.loading import Bundle
 
@@ -17,14 +19,14 @@ class Call(NamedTuple):
 
     role: str
     outputs: tuple[str, ...]
-    rows: int  # objects; 0 for the frame graph
+    rows: int  # objects, or cells of the prototype graph's window; 0 for the frame graph
 
 
 class WatchedGraph:
     """A `Backend` that counts the calls of another one in `calls`."""
 
     def __init__(self, graph: Backend, role: str, calls: Counter[Call]) -> None:
-        self.metadata, self.device = graph.metadata, graph.device
+        self.metadata, self.device, self.is_on_host = graph.metadata, graph.device, graph.is_on_host
         self.inputs, self.outputs = graph.inputs, graph.outputs
         self.input_names, self.output_names = graph.input_names, graph.output_names
         self._graph, self._role, self._calls = graph, role, calls
@@ -33,15 +35,16 @@ class WatchedGraph:
             keep: Collection[str] = ()) -> dict[str, Value]:
         """See `Backend.run`."""
         names = tuple(self.output_names if outputs is None else outputs)
-        rows = len(inputs[_ROWS[self._role]]) if self._role in _ROWS else 0
-        self._calls[Call(self._role, names, rows)] += 1
+        self._calls[Call(self._role, names, _rows(self._role, inputs))] += 1
         return self._graph.run(inputs, outputs, keep)
+
+
+def _rows(role: str, inputs: Mapping[str, Value]) -> int:
+    if role == "prototypes":
+        return int(np.prod(inputs["p3"].shape[2:]))
+    return len(inputs[_ROWS[role]]) if role in _ROWS else 0
 
 
 def watch(bundle: Bundle, calls: Counter[Call]) -> Bundle:
     """The same bundle, whose graphs count their calls in `calls`."""
-    def watched(graph: Backend | None, role: str) -> Backend | None:
-        return None if graph is None else WatchedGraph(graph, role, calls)
-
-    return replace(bundle, frame=WatchedGraph(bundle.frame, "frame", calls),
-                   instances=watched(bundle.instances, "instances"), temporal=watched(bundle.temporal, "temporal"))
+    return replace(bundle, **{role: WatchedGraph(getattr(bundle, role), role, calls) for role in bundle.roles})

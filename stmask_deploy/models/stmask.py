@@ -21,6 +21,7 @@ class FramePrediction:
 
     anchors: AnchorPredictions
     prototypes: Tensor  # (B, Hm, Wm, P)
+    p3: Tensor  # (B, F, Hm / 2, Wm / 2) the level that the prototypes are computed from
     fpn: Tensor  # (B, F, h, w) the level the temporal network reads
     temporal: Tensor  # (B, T, h, w) the shared head map of that level
     shared: tuple[Tensor, ...]  # (B, T, h, w) the shared head maps of all levels
@@ -50,8 +51,8 @@ class STMask(nn.Module):
         """(B, 3, H, W) normalised RGB, sides multiples of 32."""
         levels = self.fpn(self.backbone(frames)[-3:])
         predictions, shared = zip(*[self.prediction_layers[0](level) for level in levels], strict=True)
-        return FramePrediction(concat_levels(predictions), self.proto_net(levels[0]), levels[self.temporal_level],
-                               shared[self.temporal_level], shared)
+        return FramePrediction(concat_levels(predictions), self.proto_net(levels[0]), levels[0],
+                               levels[self.temporal_level], shared[self.temporal_level], shared)
 
 
 def concat_levels(levels: Sequence[AnchorPredictions]) -> AnchorPredictions:

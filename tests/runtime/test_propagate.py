@@ -4,8 +4,7 @@ import numpy as np
 from tracking import random_instances
 
 from stmask_deploy.runtime.masks import assemble_masks
-from stmask_deploy.runtime.propagate import propagate
-from stmask_deploy.runtime.tracker import no_tracks
+from stmask_deploy.runtime.propagate import move, propagate
 from stmask_deploy.types import TrackedInstances
 
 
@@ -24,7 +23,7 @@ def test_worked_example() -> None:
     box_deltas[0] = [2, -1, 5 * np.log(2), 0]  # a fifth of the width right, a tenth of the height up, twice as wide
     coeff_deltas = rng.normal(size=(3, 4)).astype(np.float32)
     prototypes = rng.normal(size=(8, 8, 4)).astype(np.float32)
-    moved = propagate(tracks, box_deltas, coeff_deltas, prototypes, score_decay=0.5)
+    moved = propagate(tracks, move(tracks, box_deltas, coeff_deltas), prototypes, score_decay=0.5)
     np.testing.assert_allclose(moved.instances.boxes[0], [0.48 - 0.4, 0.08, 0.48 + 0.4, 0.28], atol=1e-6)
     np.testing.assert_allclose(moved.instances.boxes[1:], before["boxes"][1:], atol=1e-6)
     np.testing.assert_allclose(moved.instances.mask_coeffs, before["coeffs"] + coeff_deltas)
@@ -42,22 +41,20 @@ def test_worked_example() -> None:
 def test_default_decay_is_the_released_one() -> None:
     tracks = some_tracks(1)
     still = np.zeros((1, 4), np.float32)
-    moved = propagate(tracks, still, still, np.zeros((8, 8, 4), np.float32))
+    moved = propagate(tracks, move(tracks, still, still), np.zeros((8, 8, 4), np.float32))
     np.testing.assert_allclose(moved.instances.scores, tracks.instances.scores * 0.95)
     assert moved.instances.scores.dtype == np.float32
 
 
 def test_no_tracks() -> None:
-    prototypes = np.zeros((8, 8, 4), np.float32)
-    deltas = np.zeros((0, 4), np.float32)
-    assert len(propagate(no_tracks(), deltas, deltas, prototypes)) == 0
-    assert len(propagate(some_tracks(3)[:0], deltas, deltas, prototypes)) == 0
+    nobody, deltas = some_tracks(3)[:0], np.zeros((0, 4), np.float32)
+    assert len(propagate(nobody, move(nobody, deltas, deltas), np.zeros((8, 8, 4), np.float32))) == 0
 
 
 def test_boxes_that_grow_for_ever_stay_numbers() -> None:
     tracks = some_tracks(3)
     grow = np.array([[9, -9, 5, 5], [-9, 9, -5, 5], [0, 0, 1, 1]], np.float32)
     for _ in range(1000):
-        tracks = propagate(tracks, grow, np.ones((3, 4), np.float32), np.ones((8, 8, 4), np.float32))
+        tracks = propagate(tracks, move(tracks, grow, np.ones((3, 4), np.float32)), np.ones((8, 8, 4), np.float32))
     assert np.isfinite(tracks.instances.boxes).all()
     assert np.isfinite(tracks.instances.masks).all()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from stmask_deploy.runtime.masks import assemble_masks
-from stmask_deploy.runtime.propagate import propagate
+from stmask_deploy.runtime.propagate import move, propagate
 from stmask_deploy.runtime.tracker import Tracker
 from stmask_deploy.types import Array, Instances, TrackedInstances
 
@@ -74,7 +74,8 @@ def replay(tracker: Tracker, name: str, mode: str) -> Iterator[tuple[TrackedInst
         tracks = tracker.tracks
         if tracker.uses_propagation:
             rows = tracks.ids  # recorded by row of the state, where nothing is ever deleted
-            tracks = propagate(tracks, data["box_deltas"][t, rows], data["coeff_deltas"][t, rows], prototypes)
+            moved = move(tracks, data["box_deltas"][t, rows], data["coeff_deltas"][t, rows])
+            tracks = propagate(tracks, moved, prototypes)
         shown = tracker.update(detections, tracks)
         answer = slice(ends[t], ends[t + 1])
         yield shown, Recorded(*(data[f"{mode}_{key}"][answer] for key in ("ids", "boxes", "scores", "classes", "area")))

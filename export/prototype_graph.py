@@ -1,0 +1,35 @@
+"""The prototype graph: the prototypes of a part of the frame, instead of all of it."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from stmask_deploy.config import ModelConfig
+from stmask_deploy.models.stmask import STMask
+
+
+class PrototypeGraph(nn.Module):
+    """ProtoNet on a window of P3.
+
+    ProtoNet is a quarter of the frame network's arithmetic, and prototypes are read inside the boxes of objects only. What
+    lies at least four cells of P3 inside the window, or at an edge that is the frame's own, is what the whole
+    map gives: three convolutions reach three cells, and the upsampling with the convolution after it one more.
+
+    Args:
+        model: the network.
+    """
+
+    def __init__(self, model: STMask) -> None:
+        super().__init__()
+        self.proto_net = model.proto_net
+
+    def forward(self, p3: Tensor) -> Tensor:
+        """(1, F, h, w) -> (2h, 2w, P), not negative."""
+        prototypes: Tensor = self.proto_net(p3)
+        return prototypes[0]
+
+
+def prototype_inputs(config: ModelConfig, size: tuple[int, int] = (8, 12)) -> list[Tensor]:
+    """Seeded inputs of the prototype graph: a window of `size` cells."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.rand((1, config.fpn_width, *size), generator=generator)]

@@ -1,0 +1,58 @@
+"""Prototypes where they are read: inside the boxes of a frame's objects."""
+from __future__ import annotations
+
+import numpy as np
+
+from stmask_deploy.types import Array
+
+from .backends import Backend
+from .masks import box_cells
+
+# Cells of P3 around a window that its prototypes depend on: three 3x3 convolutions reach one each, the upsampling with the
+# 3x3 convolution after it one more. Beyond the frame's own edge there is nothing to depend on.
+REACH = 4
+STEP = 8  # cells: windows begin and end at multiples of it, because a library prepares for every size that occurs
+
+
+def prototypes_within(boxes: Array, p3: Array, graph: Backend) -> Array:
+    """Prototypes as far as masks inside `boxes` read them.
+
+    Args:
+        boxes: (n, 4) xyxy, fractions of the padded frame; corners may be swapped or outside the frame.
+        p3: (1, F, h, w) the level that prototypes are computed from.
+        graph: the prototype graph. It runs once, on the smallest window around all boxes, or not at all.
+
+    Returns:
+        (2h, 2w, P) float32: those of the whole frame in every cell that `masks.assemble_masks` reads for these boxes; zero
+        outside the smallest rectangle around them.
+
+    Raises:
+        StmaskError: the graph fails.
+    """
+    height, width = p3.shape[2:]
+    prototypes = np.zeros((2 * height, 2 * width, graph.outputs["prototypes"].shape[2] or 0), np.float32)
+    rows, columns = covered_cells(boxes, prototypes.shape[:2])
+    if rows.start < rows.stop and columns.start < columns.stop:
+        y, x = _window(rows, height), _window(columns, width)
+        found = graph.run({"p3": np.ascontiguousarray(p3[:, :, y, x])})["prototypes"]
+        prototypes[rows, columns] = found[rows.start - 2 * y.start:rows.stop - 2 * y.start,
+                                          columns.start - 2 * x.start:columns.stop - 2 * x.start]
+    return prototypes
+
+
+def covered_cells(boxes: Array, size: tuple[int, ...]) -> tuple[slice, slice]:
+    """The smallest rectangle of prototype cells that masks inside `boxes` read; both empty (0:0) where they read none."""
+    top, bottom = box_cells(boxes[:, 1], boxes[:, 3], size[0])
+    left, right = box_cells(boxes[:, 0], boxes[:, 2], size[1])
+    read = [cells for cells in zip(top, bottom, left, right, strict=True) if cells[0] < cells[1] and cells[2] < cells[3]]
+    if not read:
+        return slice(0, 0), slice(0, 0)
+    top, bottom, left, right = map(list, zip(*read, strict=True))
+    return slice(min(top), max(bottom)), slice(min(left), max(right))
+
+
+def _window(cells: slice, size: int) -> slice:
+    """The part of an axis of P3, `size` cells long, that prototype cells depend on; `STEP` makes it larger."""
+    start = cells.start // 2 - REACH
+    stop = -(-cells.stop // 2) + REACH
+    return slice(max(start // STEP * STEP, 0), min(-(-stop // STEP) * STEP, size))
