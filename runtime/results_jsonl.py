@@ -126,12 +126,13 @@ def frame_record(result: FrameResult) -> dict[str, Any]:
     return {"type": "frame", "index": result.index, "time_s": round(result.time_s, 6), "instances": instances}
 
 
-def read_results(path: Path) -> Results:
+def read_results(path: str | Path) -> Results:
     """Read a results file, finished or not; a last line that was cut off is left out.
 
     Raises:
         InputError: the file cannot be read, or is not a results file of this schema.
     """
+    path = Path(path)
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:

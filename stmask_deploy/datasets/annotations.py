@@ -74,7 +74,7 @@ class Annotations:
         return {video_id: tuple(tracks) for video_id, tracks in grouped.items()}
 
 
-def read_annotations(path: Path) -> Annotations:
+def read_annotations(path: str | Path) -> Annotations:
     """Read an annotation file of YouTube-VIS 2019, 2021, OVIS, or one made like them.
 
     Masks may be RLE or polygons and become compressed RLE. `areas` and `bboxes` are not read: the masks say both.
@@ -83,6 +83,7 @@ def read_annotations(path: Path) -> Annotations:
         InputError: the file cannot be read, something in it is missing, of the wrong kind or size, or names an id that
             does not exist or exists twice; the message names the entry.
     """
+    path = Path(path)
     root = Record(read_json(path), str(path))
     categories = [_category(record) for record in root.records("categories")]
     videos = [_video(record) for record in root.records("videos")]

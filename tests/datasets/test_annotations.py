@@ -59,6 +59,11 @@ def test_everything_is_read(write: Callable[[Any], Path]) -> None:
     assert len(masks) == 3
 
 
+def test_a_path_may_be_a_string(write: Callable[[Any], Path]) -> None:
+    path = write(DATASET)
+    assert read_annotations(str(path)) == read_annotations(path)
+
+
 def test_tracks_of_a_video(write: Callable[[Any], Path]) -> None:
     annotations = read_annotations(write(DATASET))
     assert [track.id for track in annotations.tracks_of(5)] == [7, 1]

@@ -52,6 +52,13 @@ def test_the_lines_are_those_of_the_format(tmp_path: Path) -> None:
     assert end == {"type": "end", "frames": 2, "interrupted": False, "damage": Damage(2).to_dict()}
 
 
+def test_a_path_may_be_a_string(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.jsonl")
+    assert read_results(str(path)) == read_results(path)
+    with pytest.raises(InputError, match="missing.jsonl cannot be read"):
+        read_results(str(tmp_path / "missing.jsonl"))
+
+
 def test_reads_back_what_was_written(tmp_path: Path) -> None:
     results = read_results(write(tmp_path / "r.jsonl"))
     assert results.header == HEADER
