@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
+_MAX_VARINT_BYTES = 10  # of a number of 64 bits
 
 
 class Field(NamedTuple):
@@ -50,17 +51,15 @@ def read_varint(message: memoryview, at: int) -> tuple[int, int]:
     """The number at `at`, 7 bits a byte with the lowest first, and where it ends.
 
     Raises:
-        ValueError: the message ends within the number.
+        ValueError: the message ends within the number, or the number is too long.
     """
-    value = shift = 0
-    while True:
-        if at >= len(message):
-            raise ValueError("no protobuf message: it ends within a number")
-        byte = message[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
+    value = 0
+    for place, byte in enumerate(message[at:at + _MAX_VARINT_BYTES]):
+        value |= (byte & 0x7F) << 7 * place
         if byte < 0x80:
-            return value, at
+            return value, at + place + 1
+    what = "it ends within a number" if len(message) - at < _MAX_VARINT_BYTES else "a number of more than 64 bits"
+    raise ValueError(f"no protobuf message: {what}")
 
 
 def write_varint(value: int) -> bytes:

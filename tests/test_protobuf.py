@@ -34,5 +34,12 @@ def test_no_messages(message: bytes) -> None:
         list(read_fields(message))
 
 
+def test_numbers_have_at_most_64_bits() -> None:
+    largest = TensorProto(dims=[-1]).SerializeToString()  # all 64 bits are set, in ten bytes
+    assert [field.integer for field in read_fields(largest)] == [2**64 - 1]
+    with pytest.raises(ValueError, match="a number of more than 64 bits"):
+        read_varint(memoryview(b"\xff" * 10 + b"\x00"), 0)
+
+
 def test_a_key_precedes_its_value() -> None:
     assert bytes_key(7, 3) + b"abc" == write_field(7, b"abc")
