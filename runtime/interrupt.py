@@ -10,7 +10,8 @@ from typing import Any
 class InterruptFlag:
     """Context manager that takes the first Ctrl-C as a wish to stop; a second one interrupts at once, as usual.
 
-    Only the main thread of a program receives Ctrl-C: in any other this does nothing.
+    Only the main thread of a program receives Ctrl-C: in any other this does nothing. Nor does it where Ctrl-C is
+    ignored: that of a script's terminal is not meant for the jobs in its background.
 
     Attributes:
         is_set: Ctrl-C was pressed.
@@ -21,7 +22,8 @@ class InterruptFlag:
         self._before: Any = None
 
     def __enter__(self) -> InterruptFlag:
-        if threading.current_thread() is threading.main_thread():
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
             self._before = signal.signal(signal.SIGINT, self._note)
         return self
 
@@ -37,3 +39,12 @@ class InterruptFlag:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         self._restore()
+
+
+def raise_interrupt(error: BaseException) -> None:
+    """Raise the Ctrl-C that led to `error`, if one did: compiled modules make an ImportError of it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt):
+            raise cause
+        cause = cause.__cause__ or cause.__context__

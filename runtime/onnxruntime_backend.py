@@ -14,6 +14,7 @@ from stmask_deploy.bundle import METADATA_KEY, BundleDescription
 from stmask_deploy.errors import DeviceError, InputError, StmaskError
 
 from .backends import CUDA_GRAPH, Value, chosen_outputs, one_line
+from .interrupt import raise_interrupt
 from .onnxruntime_providers import CPU, WORDS, choose_provider
 from .onnxruntime_recording import RecordedSession
 from .onnxruntime_session import SessionMaker, bucket, run_on_device, run_on_host, specs
@@ -113,6 +114,7 @@ def _import_library() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
+        raise_interrupt(error)
         raise DeviceError(f"backend onnxruntime is not installed ({one_line(error)}); "
                           "install stmask-deploy[cpu], or stmask-deploy[gpu] for NVIDIA GPUs") from error
     return onnxruntime

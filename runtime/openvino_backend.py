@@ -21,6 +21,7 @@ from stmask_deploy.bundle import (
 from stmask_deploy.errors import DeviceError, InputError, StmaskError
 
 from .backends import TensorSpec, Value, chosen_outputs, one_line
+from .interrupt import raise_interrupt
 from .model_cache import make_cache
 from .openvino_sampling import expand_deformable
 
@@ -133,6 +134,7 @@ def _import_library() -> Any:
     try:
         import openvino
     except ImportError as error:
+        raise_interrupt(error)
         raise DeviceError(f"backend openvino is not installed ({one_line(error)}); "
                           "install stmask-deploy[openvino]") from error
     return openvino

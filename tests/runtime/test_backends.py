@@ -163,6 +163,18 @@ def test_a_missing_library_is_told_with_the_cure(bundle: Path, name: str, monkey
 
 
 @pytest.mark.parametrize("name", BACKENDS)
+def test_ctrl_c_during_the_import_is_no_missing_library(bundle: Path, tmp_path: Path, name: str,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / f"{name}.py").write_text("try:\n    raise KeyboardInterrupt\n"
+                                         "except KeyboardInterrupt as error:\n"
+                                         "    raise ImportError('initialization failed') from error\n")  # as pybind11
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        open_backend(name, graph_path(bundle, "frame", name))
+
+
+@pytest.mark.parametrize("name", BACKENDS)
 def test_foreign_graphs_are_refused(tmp_path: Path, name: str) -> None:
     save_graph(temporal_graph(), tmp_path / "frame.onnx", None)
     save_ir(tmp_path / "frame.onnx", graph_path(tmp_path, "frame", "openvino"), None)

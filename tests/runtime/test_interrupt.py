@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from stmask_deploy.runtime.interrupt import InterruptFlag
+from stmask_deploy.runtime.interrupt import InterruptFlag, raise_interrupt
 
 
 @pytest.fixture(autouse=True)
@@ -48,3 +48,27 @@ def test_other_threads_are_left_alone() -> None:
     thread.start()
     thread.join()
     assert noted == [False]
+
+
+def test_where_ctrl_c_is_ignored_it_stays_so() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with InterruptFlag() as interrupt:
+        press()
+        assert not interrupt.is_set
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+
+
+@pytest.mark.parametrize("link", ["__cause__", "__context__"])
+def test_what_ctrl_c_was_turned_into_is_ctrl_c_again(link: str) -> None:
+    inner, outer, pressed = ImportError("initialization failed"), ImportError("no backend"), KeyboardInterrupt()
+    setattr(inner, link, pressed)
+    outer.__cause__ = inner
+    with pytest.raises(KeyboardInterrupt) as caught:
+        raise_interrupt(outer)
+    assert caught.value is pressed
+
+
+def test_other_failures_are_no_ctrl_c() -> None:
+    error = ImportError("no such module")
+    error.__context__ = KeyError("module")
+    raise_interrupt(error)
