@@ -1,9 +1,9 @@
 # make demo   build .venv, install, run the whole path on generated material
 # make test   build .venv, install, lint, check types, run the tests (what .ci/run calls)
 # make check  the same three checks in the environment that is there
-# make demo-model   train the demo model anew (three and a half hours on 2 cores with bf16) and put it into the package
+# make demo-model   train the demo model anew (about two and a half hours on 2 cores with bf16) and put it into the package
 # make clean  remove what was built
-PYTHON ?= $(shell for p in python3.11 python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+PYTHON ?= $(shell for p in python3.11 python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
             2>/dev/null && { echo $$p; break; }; done)
 VENV := .venv
 BIN ?= $(VENV)/bin/
@@ -54,7 +54,7 @@ unit:
 	$(BIN)python -m pytest --numprocesses auto --maxprocesses 4
 
 $(STAMP): setup.cfg pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "Python 3.10 or newer is needed: make PYTHON=/path/to/python" >&2; exit 2; }
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)python -m pip install --quiet -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $(STAMP)
