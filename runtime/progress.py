@@ -21,8 +21,8 @@ class Progress:
 
     def __init__(self, total: int | None, stream: TextIO | None = None) -> None:
         self._total = total
-        self._stream = sys.stderr if stream is None else stream
-        self._is_shown = self._stream.isatty()
+        chosen: TextIO | None = sys.stderr if stream is None else stream  # None where it was closed before the start
+        self._terminal = chosen if chosen is not None and chosen.isatty() else None
         self._done = 0
         self._times: deque[float] = deque([time.perf_counter()], maxlen=WINDOW + 1)
         self._drawn_at = float("-inf")
@@ -31,13 +31,13 @@ class Progress:
     def advance(self, note: str = "") -> None:
         """One more step is done; `note` is shown at the end of the line."""
         self._done += 1
-        if not self._is_shown:
+        if self._terminal is None:
             return
         now = time.perf_counter()
         self._times.append(now)
         if now - self._drawn_at >= REDRAW_S or self._done == self._total:
             self._drawn_at = now
-            self._draw(self.line(note))
+            self._draw(self._terminal, self.line(note))
 
     @property
     def rate(self) -> float:
@@ -57,17 +57,17 @@ class Progress:
             parts.append(f"{_clock((total - self._done) / rate)} left")
         return "  ".join([*parts, note]).rstrip()
 
-    def _draw(self, text: str) -> None:
-        self._stream.write("\r" + text.ljust(self._drawn_width))
-        self._stream.flush()
+    def _draw(self, terminal: TextIO, text: str) -> None:
+        terminal.write("\r" + text.ljust(self._drawn_width))
+        terminal.flush()
         self._drawn_width = len(text)
 
     def close(self) -> None:
         """End the line, so that what is printed next starts on a fresh one."""
-        if self._drawn_width:
+        if self._terminal is not None and self._drawn_width:
             self._drawn_width = 0
-            self._stream.write("\n")
-            self._stream.flush()
+            self._terminal.write("\n")
+            self._terminal.flush()
 
     def __enter__(self) -> Progress:
         return self

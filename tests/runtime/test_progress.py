@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import time
 
 import pytest
@@ -76,6 +77,13 @@ def test_quiet_on_a_pipe(clock: list[float]) -> None:
             clock[0] += 1
             progress.advance()
     assert pipe.getvalue() == ""
+
+
+def test_quiet_where_standard_error_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    with Progress(10) as progress:
+        progress.advance()
+        assert progress.line() == "frame 1/10  10%  0.0 fps"
 
 
 def test_no_time_has_passed(clock: list[float]) -> None:
