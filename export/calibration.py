@@ -79,7 +79,7 @@ def record(folder: Path, video: Path, num_frames: int) -> Calibration:
         InputError: the video cannot be read, has fewer than `MIN_FRAMES` frames, or shows nothing to track.
     """
     bundle = open_bundle(folder, device="cpu")
-    recorders = {role: RecordingBackend(getattr(bundle, role), num_frames) for role in bundle.roles}
+    recorders: dict[str, Any] = {role: RecordingBackend(getattr(bundle, role), num_frames) for role in bundle.roles}
     run = track_clip(replace(bundle, **recorders), video)
     if len(run.frames) < MIN_FRAMES:
         raise InputError(f"calibration: {video} has {len(run.frames)} frame, at least {MIN_FRAMES} are needed")

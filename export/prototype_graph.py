@@ -11,8 +11,8 @@ from stmask_deploy.models.stmask import STMask
 class PrototypeGraph(nn.Module):
     """ProtoNet on a window of P3.
 
-    ProtoNet is a quarter of the frame network's arithmetic, and prototypes are read inside the boxes of objects only. What
-    lies at least four cells of P3 inside the window, or at an edge that is the frame's own, is what the whole
+    ProtoNet is a fifth of the frame network's arithmetic, and prototypes are read inside the boxes of objects only.
+    What lies at least four cells of P3 inside the window, or at an edge that is the frame's own, is what the whole
     map gives: three convolutions reach three cells, and the upsampling with the convolution after it one more.
 
     Args:

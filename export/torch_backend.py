@@ -21,6 +21,7 @@ class TorchBackend:
         self.metadata = description
         where = f"CPU, f32, {torch.get_num_threads()} threads" if device == "cpu" else f"{device}, f32"
         self.device = f"PyTorch {torch.__version__} on {where}"
+        self.is_on_host = device == "cpu"
         self.inputs: Mapping[str, TensorSpec] = {}  # not checked: the module is the definition
         self.outputs: Mapping[str, TensorSpec] = {}
         self._module, self._device = module.eval().to(device), device
@@ -39,9 +40,11 @@ class TorchBackend:
 def torch_bundle(model: STMask, description: BundleDescription, device: str = "cpu") -> Bundle:
     """`model` as an opened bundle, for the runtime's pipeline; it is moved to `device` (cpu | cuda:N).
 
-    It has no instance graph: mask coefficients and embeddings are those of the dense branches, the reference.
+    It has no prototype and no instance graph: prototypes, mask coefficients and embeddings are those of the whole
+    frame, the reference.
     """
     frame = FrameGraph(model, description.model, description.max_candidates, description.candidate_threshold)
     temporal = (TorchBackend(TemporalGraph(model), description, "temporal", device) if description.model.temporal
                 else None)
-    return Bundle(description, TorchBackend(frame, description, "frame", device), None, temporal)
+    return Bundle(description, TorchBackend(frame, description, "frame", device), prototypes=None, instances=None,
+                  temporal=temporal)

@@ -5,8 +5,11 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from stmask_deploy.bundle import OWN_GRAPHS, BundleDescription
-from stmask_deploy.errors import InputError
+from stmask_deploy.errors import InputError, StmaskError
 
 BACKENDS = ("onnxruntime", "openvino")
 PRECISIONS = ("f32", "bf16", "f16", "int8")
@@ -122,6 +125,16 @@ def check_request(name: str, device: str, precision: str, threads: int | None) -
         raise InputError(f"int8 graphs of onnxruntime are for the CPU; for device {device} use precision f16")
     if threads is not None and threads < 1:
         raise InputError(f"threads must be at least 1, got {threads}")
+
+
+def check_finite(graph: str, *columns: NDArray[Any]) -> None:
+    """Raise StmaskError for what is not a number, which would not stop the trackers.
+
+    It matches nothing, and every object would be a new one in every frame.
+    """
+    if not all(np.isfinite(column).all() for column in columns):
+        raise StmaskError(f"the {graph} graph returned values that are not numbers; try precision f32, "
+                          "or verify the bundle with stmask-verify")
 
 
 def one_line(error: BaseException) -> str:

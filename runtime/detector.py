@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stmask_deploy.bundle import INSTANCE_MAPS, INSTANCE_OUTPUTS, PROTOTYPE_INPUTS, PROTOTYPE_OUTPUTS, TEMPORAL_MAPS
-from stmask_deploy.errors import StmaskError
 from stmask_deploy.geometry import FrameGeometry
 from stmask_deploy.types import Array, Candidates, FrameFeatures, IntArray
 
+from .backends import check_finite
 from .loading import Bundle, run_outputs
 from .nms import Detections, cross_class_fast_nms, per_class_fast_nms
 from .options import RunOptions
@@ -76,6 +76,8 @@ class Detector:
             outputs = self._graph.run({"frame": prepared}, self._outputs if is_key else self._outputs_between,
                                       keep=INSTANCE_MAPS + TEMPORAL_MAPS)
         features = _features(outputs)
+        if features.prototypes is not None:
+            check_finite("frame", features.prototypes)
         if not is_key:
             return DetectedFrame(is_key, geometry, features, self._no_rows(), np.zeros(0, np.float32),
                                  np.zeros(0, np.int64), 0)
@@ -136,16 +138,6 @@ class Detector:
             return per_class_fast_nms(candidates, iou_threshold=options.nms_iou, top_k=options.top_k,
                                       score_threshold=options.score_threshold, max_detections=options.max_detections)
         return cross_class_fast_nms(candidates, iou_threshold=options.nms_iou, top_k=options.top_k)
-
-
-def check_finite(graph: str, *columns: NDArray[Any]) -> None:
-    """Raise StmaskError for what is not a number, which would not stop the trackers.
-
-    It matches nothing, and every object would be a new one in every frame.
-    """
-    if not all(np.isfinite(column).all() for column in columns):
-        raise StmaskError(f"the {graph} graph returned values that are not numbers; try precision f32, "
-                          "or verify the bundle with stmask-verify")
 
 
 def _features(outputs: dict[str, Any]) -> FrameFeatures:

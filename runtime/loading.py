@@ -83,7 +83,8 @@ def open_bundle(folder: str | Path, backend: str = "onnxruntime", *, device: str
         graphs["prototypes"] = windows
     graphs["frame"] = opened("frame", None if is_whole else run_outputs(description, roles))
     graphs |= {role: opened(role) for role in roles if role not in graphs}
-    return Bundle(description, **{role: graphs.get(role) for role in ROLES})
+    return Bundle(description, graphs["frame"], graphs.get("prototypes"), graphs.get("instances"),
+                  graphs.get("temporal"))
 
 
 def run_outputs(description: BundleDescription, roles: Collection[str]) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 
 from stmask_deploy.types import Array, FrameFeatures, Instances, TrackedInstances
 
-from .detector import DetectedFrame, Detector, check_finite
+from .backends import check_finite
+from .detector import DetectedFrame, Detector
 from .frame_tracker import FrameTracker
 from .loading import Bundle
 from .masks import assemble_masks

@@ -5,11 +5,11 @@ import numpy as np
 
 from stmask_deploy.types import Array
 
-from .backends import Backend
+from .backends import Backend, check_finite
 from .masks import box_cells
 
-# Cells of P3 around a window that its prototypes depend on: three 3x3 convolutions reach one each, the upsampling with the
-# 3x3 convolution after it one more. Beyond the frame's own edge there is nothing to depend on.
+# Cells of P3 around what is read that its prototypes depend on: three 3x3 convolutions reach one each, the upsampling
+# with the 3x3 convolution after it one more. Beyond the frame's own edge there is nothing to depend on.
 REACH = 4
 STEP = 8  # cells: windows begin and end at multiples of it, because a library prepares for every size that occurs
 
@@ -23,11 +23,11 @@ def prototypes_within(boxes: Array, p3: Array, graph: Backend) -> Array:
         graph: the prototype graph. It runs once, on the smallest window around all boxes, or not at all.
 
     Returns:
-        (2h, 2w, P) float32: those of the whole frame in every cell that `masks.assemble_masks` reads for these boxes; zero
-        outside the smallest rectangle around them.
+        (2h, 2w, P) float32: those of the whole frame in every cell that `masks.assemble_masks` reads for these boxes;
+        zero outside the smallest rectangle around them.
 
     Raises:
-        StmaskError: the graph fails.
+        StmaskError: the graph fails, or returns values that are not numbers.
     """
     height, width = p3.shape[2:]
     prototypes = np.zeros((2 * height, 2 * width, graph.outputs["prototypes"].shape[2] or 0), np.float32)
@@ -35,20 +35,21 @@ def prototypes_within(boxes: Array, p3: Array, graph: Backend) -> Array:
     if rows.start < rows.stop and columns.start < columns.stop:
         y, x = _window(rows, height), _window(columns, width)
         found = graph.run({"p3": np.ascontiguousarray(p3[:, :, y, x])})["prototypes"]
+        check_finite("prototype", found)
         prototypes[rows, columns] = found[rows.start - 2 * y.start:rows.stop - 2 * y.start,
                                           columns.start - 2 * x.start:columns.stop - 2 * x.start]
     return prototypes
 
 
 def covered_cells(boxes: Array, size: tuple[int, ...]) -> tuple[slice, slice]:
-    """The smallest rectangle of prototype cells that masks inside `boxes` read; both empty (0:0) where they read none."""
+    """The smallest rectangle of prototype cells that masks inside `boxes` read: rows and columns, 0:0 where none."""
     top, bottom = box_cells(boxes[:, 1], boxes[:, 3], size[0])
     left, right = box_cells(boxes[:, 0], boxes[:, 2], size[1])
-    read = [cells for cells in zip(top, bottom, left, right, strict=True) if cells[0] < cells[1] and cells[2] < cells[3]]
+    read = [(y1, y2, x1, x2) for y1, y2, x1, x2 in zip(top, bottom, left, right, strict=True) if y1 < y2 and x1 < x2]
     if not read:
         return slice(0, 0), slice(0, 0)
-    top, bottom, left, right = map(list, zip(*read, strict=True))
-    return slice(min(top), max(bottom)), slice(min(left), max(right))
+    tops, bottoms, lefts, rights = zip(*read, strict=True)
+    return slice(min(tops), max(bottoms)), slice(min(lefts), max(rights))
 
 
 def _window(cells: slice, size: int) -> slice:

@@ -1,9 +1,9 @@
 """The description of an exported bundle: what `stmask.json`, the graphs' metadata and the IR's `rt_info` all carry.
 
-A bundle is a folder: `frame.onnx`, `prototypes.onnx`, `instances.onnx` (absent where mask or track branch are calibrated
-to the boxes), `temporal.onnx` (absent for models without temporal fusion), `stmask.json`, `export_report.json` and, when
-asked for, the same graphs as `openvino/frame.xml|bin`, and graphs of other precisions beside those of f32
-(`frame_f16.onnx`).
+A bundle is a folder: `frame.onnx`, `prototypes.onnx`, `instances.onnx` (absent where mask or track branch are
+calibrated to the boxes), `temporal.onnx` (absent for models without temporal fusion), `stmask.json`,
+`export_report.json` and, when asked for, the same graphs as `openvino/frame.xml|bin`, and graphs of other precisions
+beside those of f32 (`frame_f16.onnx`).
 """
 from __future__ import annotations
 

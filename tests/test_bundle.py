@@ -28,7 +28,7 @@ def test_round_trip(description: BundleDescription, tmp_path: Path) -> None:
 
 def test_what_other_programs_read() -> None:
     values = json.loads(DESCRIPTION.to_json())
-    assert values["schema"] == SCHEMA == "stmask-bundle/2"
+    assert values["schema"] == SCHEMA == "stmask-bundle/3"
     assert values["variant"] == "STMask R50 FCA FCB(ali: mask) TF"
     assert values["model"]["class_names"] == ["cat", "dog"] and values["tolerances"] == {"onnxruntime": 1e-6}
 
@@ -39,12 +39,15 @@ def test_keys_of_later_versions_are_ignored() -> None:
 
 
 def test_graphs() -> None:
-    assert DESCRIPTION.roles == ("frame", "temporal") and WITHOUT_TEMPORAL.roles == ("frame",)
-    assert LOCAL.roles == ("frame", "instances", "temporal")
+    assert DESCRIPTION.roles == ("frame", "prototypes", "temporal")
+    assert WITHOUT_TEMPORAL.roles == ("frame", "prototypes")
+    assert LOCAL.roles == ("frame", "prototypes", "instances", "temporal")
     folder = Path("bundle")
     assert DESCRIPTION.graph_path(folder, "frame", "onnxruntime") == folder / "frame.onnx"
     assert DESCRIPTION.graph_path(folder, "temporal", "openvino") == folder / "openvino" / "temporal.xml"
     assert DESCRIPTION.graph_path(folder, "frame", "onnxruntime", "f16") == folder / "frame_f16.onnx"
+    assert DESCRIPTION.graph_path(folder, "prototypes", "onnxruntime", "f16") == folder / "prototypes.onnx"
+    assert DESCRIPTION.graph_path(folder, "prototypes", "onnxruntime", "int8") == folder / "prototypes_int8.onnx"
     # OpenVINO rounds the graph of f32 itself.
     assert DESCRIPTION.graph_path(folder, "frame", "openvino", "bf16") == folder / "openvino" / "frame.xml"
 
@@ -59,10 +62,11 @@ def test_precisions_survive_the_file() -> None:
 
 def test_tensor_names() -> None:
     inputs, outputs = DESCRIPTION.tensor_names("frame")
-    assert inputs == ("frame",) and outputs[-3:] == ("prototypes", "fpn", "temporal")
+    assert inputs == ("frame",) and outputs[-4:] == ("prototypes", "p3", "fpn", "temporal")
     # Branches that are calibrated to the boxes have no instance graph, which alone reads the shared map.
     assert LOCAL.tensor_names("frame")[1] == (*outputs[:-2], "shared", *outputs[-2:])
     assert LOCAL.tensor_names("instances") == (("shared", "anchor_index"), ("mask_coeffs", "embeddings"))
+    assert LOCAL.tensor_names("prototypes") == (("p3",), ("prototypes",))
     # Without a temporal graph nobody reads the maps.
     assert WITHOUT_TEMPORAL.tensor_names("frame")[1] == outputs[:-2]
     inputs, outputs = DESCRIPTION.tensor_names("temporal")

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -47,4 +47,5 @@ def _rows(role: str, inputs: Mapping[str, Value]) -> int:
 
 def watch(bundle: Bundle, calls: Counter[Call]) -> Bundle:
     """The same bundle, whose graphs count their calls in `calls`."""
-    return replace(bundle, **{role: WatchedGraph(getattr(bundle, role), role, calls) for role in bundle.roles})
+    graphs: dict[str, Any] = {role: WatchedGraph(getattr(bundle, role), role, calls) for role in bundle.roles}
+    return replace(bundle, **graphs)

@@ -104,6 +104,15 @@ def test_calls_add_up() -> None:
     assert arithmetic.flops(Counter({one: 2, more: 1})) == 2 * arithmetic.flops({one: 1}) + arithmetic.flops({more: 1})
 
 
+def test_a_window_of_prototypes_has_the_arithmetic_of_its_cells() -> None:
+    description = read_description(demo_bundle())
+    width, num_prototypes = description.model.proto_width, description.model.num_prototypes
+    cell = 2 * (9 * width * (description.model.fpn_width + 2 * width) + 4 * width * (9 * width + num_prototypes))
+    arithmetic = BundleArithmetic(demo_bundle(), description)
+    for cells in (0, 8 * 8, 24 * 40):
+        assert arithmetic.flops({Call("prototypes", ("prototypes",), cells): 1}) == cell * cells
+
+
 @pytest.mark.parametrize("precision", ["f32", "f16", "int8"])
 def test_the_chain_has_the_arithmetic_that_it_says(precision: str) -> None:
     chain = ConvolutionChain(3, precision)

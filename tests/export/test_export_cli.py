@@ -54,16 +54,16 @@ def test_the_plan_names_the_files_of_other_precisions(tiny_checkpoint: Path, gri
                if path.suffix in (".onnx", ".xml")}
     assert planned("--openvino", "--half") == written
     clip = str(demo_clip())
-    int8 = {f"{role}_int8.onnx" for role in ("frame", "temporal")}
+    int8 = {f"{role}_int8.onnx" for role in ("frame", "prototypes", "temporal")}
     assert planned("--int8", "--calibration", clip) - planned() == int8
     assert planned("--openvino", "--int8", "--calibration", clip) - planned("--openvino") == int8 | {
-        f"openvino/{role}_int8.xml" for role in ("frame", "temporal")}
+        f"openvino/{role}_int8.xml" for role in ("frame", "prototypes", "temporal")}
 
 
 def test_the_plan_names_no_int8_file_of_a_graph_that_stays_in_float() -> None:
     _, output = export(demo_checkpoint(), "--dry-run", "--int8", "--calibration", demo_clip())
     told = [line for line in output.splitlines() if "computes in int8" in line]
-    assert [line.split()[0] for line in told] == ["frame_int8.onnx", "temporal_int8.onnx"]
+    assert [line.split()[0] for line in told] == ["frame_int8.onnx", "prototypes_int8.onnx", "temporal_int8.onnx"]
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

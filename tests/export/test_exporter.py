@@ -29,8 +29,9 @@ def test_a_run_takes_the_tracking_that_was_exported(gridsample_bundle: Path) -> 
 
 def test_the_bundle_holds_everything_and_opens_on_both_backends(native_bundle: Path) -> None:
     names = {path.relative_to(native_bundle).as_posix() for path in native_bundle.rglob("*") if path.is_file()}
-    assert names == {"frame.onnx", "temporal.onnx", "stmask.json", "export_report.json", "openvino/frame.xml",
-                     "openvino/frame.bin", "openvino/temporal.xml", "openvino/temporal.bin"}
+    assert names == {"stmask.json", "export_report.json", *(
+        form.format(role) for role in ("frame", "prototypes", "temporal")
+        for form in ("{}.onnx", "openvino/{}.xml", "openvino/{}.bin"))}
     for backend in ("onnxruntime", "openvino"):
         assert open_bundle(native_bundle, backend, device="cpu").temporal is not None
 
@@ -40,7 +41,7 @@ def test_every_graph_carries_the_same_description(native_bundle: Path) -> None:
     assert description.model == TINY
     assert set(description.tolerances) == {"onnxruntime", "openvino"}
     core = openvino.Core()
-    for role in ("frame", "temporal"):
+    for role in ("frame", "prototypes", "temporal"):
         props = {prop.key: prop.value for prop in onnx.load(native_bundle / f"{role}.onnx").metadata_props}
         info = core.read_model(native_bundle / f"openvino/{role}.xml").get_rt_info(METADATA_KEY).astype(str)
         for text in (props[METADATA_KEY], info):

@@ -14,6 +14,7 @@ from stmask_deploy.models.checkpoint import Checkpoint
 @pytest.mark.parametrize(("role", "weight", "output"), [
     ("frame", "proto_net.10.weight", "frame/prototypes"),
     ("frame", "bbox_layer.0.bias", "frame/boxes"),
+    ("prototypes", "proto_net.0.weight", "prototypes/prototypes"),
     ("temporal", "fc.weight", "temporal/box_deltas"),
 ])
 def test_a_wrong_weight_is_found_and_named(native_bundle: Path, tiny: Checkpoint, tmp_path: Path, role: str,

@@ -4,14 +4,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
 from tiny_bundles import CONFIG, describe, frame_graph, save_graph, save_ir, temporal_graph
 
-from stmask_deploy.errors import InputError
+from stmask_deploy.bundle import ROLES
+from stmask_deploy.errors import DeviceError, InputError
 from stmask_deploy.runtime import loading
-from stmask_deploy.runtime.backends import BACKENDS
+from stmask_deploy.runtime.backends import BACKENDS, Backend, open_backend
 from stmask_deploy.runtime.loading import open_bundle
 
 MakeBundle = Callable[..., Path]
@@ -89,13 +91,13 @@ def test_a_missing_weights_file_is_told(make_bundle: MakeBundle) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_all_differences_to_the_description_are_told_together(make_bundle: MakeBundle, backend: str) -> None:
-    folder = make_bundle(openvino=True, model=dataclasses.replace(CONFIG, class_names=("cat",), num_prototypes=9))
+    folder = make_bundle(openvino=True, model=dataclasses.replace(CONFIG, class_names=("cat",), embedding_dim=9))
     with pytest.raises(InputError) as caught:
         open_bundle(folder, backend)
     told = str(caught.value)
     assert "class_scores: expected float32 (6, 1), found float32 (6, 2)" in told
-    assert "prototypes: expected float32 (16, 16, 9), found float32 (16, 16, 4)" in told
-    assert "mask_coeffs" in told and "boxes" not in told
+    assert "embeddings: expected float32 (6, 9), found float32 (6, 8)" in told
+    assert "boxes" not in told
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -103,7 +105,7 @@ def test_a_graph_in_the_other_ones_place_is_refused(make_bundle: MakeBundle, bac
     folder = make_bundle()
     save_graph(temporal_graph(), folder / "frame.onnx", describe())
     save_graph(frame_graph(1), folder / "temporal.onnx", describe())
-    for role in ("frame", "instances", "temporal"):
+    for role in ROLES:
         save_ir(folder / f"{role}.onnx", folder / "openvino" / f"{role}.xml", describe())
     with pytest.raises(InputError, match="input frame is missing"):
         open_bundle(folder, backend)
@@ -128,8 +130,42 @@ def test_wrong_requests_are_told_before_anything_is_read(tmp_path: Path) -> None
 def test_what_a_run_does_not_read_is_not_there(make_bundle: MakeBundle, backend: str) -> None:
     folder = make_bundle(openvino=True)
     whole, part = open_bundle(folder, backend), open_bundle(folder, backend, is_whole=False)
-    assert whole.roles == part.roles == ("frame", "instances", "temporal")
-    assert set(whole.frame.output_names) - set(part.frame.output_names) == {"mask_coeffs", "embeddings"}
+    assert whole.roles == part.roles == ROLES
+    assert set(whole.frame.output_names) - set(part.frame.output_names) == {"mask_coeffs", "embeddings", "prototypes"}
     frames = open_bundle(folder, backend, is_whole=False, with_temporal=False)
     assert set(part.frame.output_names) - set(frames.frame.output_names) == {"fpn", "temporal"}
-    assert "shared" in frames.frame.output_names and frames.temporal is None
+    assert {"shared", "p3"} < set(frames.frame.output_names) and frames.temporal is None
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_where_sizes_cost_preparation_the_frame_graph_gives_all_prototypes(
+        make_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    folder = make_bundle(openvino=True)
+    opened: list[str] = []
+
+    def open_elsewhere(name: str, graph: Path, **options: Any) -> Backend:
+        opened.append(graph.stem)
+        backend = open_backend(name, graph, **options)
+        backend.is_on_host = False
+        return backend
+
+    monkeypatch.setattr(loading, "open_backend", open_elsewhere)
+    bundle = open_bundle(folder, backend, is_whole=False)
+    assert bundle.prototypes is None and "prototypes" not in bundle.roles
+    assert "prototypes" in bundle.frame.output_names and "p3" not in bundle.frame.output_names
+    assert opened == ["prototypes", "frame", "instances", "temporal"]
+
+
+def test_a_device_that_is_no_host_opens_no_windows(make_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def refuse(name: str, graph: Path, **options: Any) -> Backend:
+        opened.append(graph.stem)
+        raise DeviceError("no device")
+
+    monkeypatch.setattr(loading, "open_backend", refuse)
+    folder = make_bundle()
+    (folder / "prototypes.onnx").unlink()
+    with pytest.raises(DeviceError):
+        open_bundle(folder, device="cuda")
+    assert opened == ["frame"]

@@ -218,7 +218,7 @@ def test_stages_are_timed(bundle: Path, tmp_path: Path) -> None:
     timer = StageTimer()
     list(load(bundle, timer=timer).track(save_pictures(tmp_path / "clip", [100, 100])))
     assert len(timer.frames) == 2
-    expected = {"decode", "preprocess", "frame_graph", "nms", "instance_graph", "tracker", "masks"}
+    expected = {"decode", "preprocess", "frame_graph", "nms", "instance_graph", "prototype_graph", "tracker", "masks"}
     assert set(timer.frames[0]) == expected
     assert set(timer.frames[1]) == expected | {"temporal_graph"}
     assert expected < set(STAGES)

@@ -20,7 +20,7 @@ from stmask_deploy.runtime.result import FrameResult
 from stmask_deploy.runtime.timing import NoTimer
 
 SCORE = np.float32(0.9) * np.float32(0.95)  # of the first object, where it is detected
-MAPS = ("prototypes", "fpn", "temporal")
+MAPS = ("p3", "fpn", "temporal")
 
 
 class WatchedGraph:

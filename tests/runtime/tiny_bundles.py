@@ -36,7 +36,7 @@ SCORES = np.array([[0.9, 0.05], [0.1, 0.8], [0.7, 0.2], [0.6, 0.1], [0.5, 0.1], 
 SHAPES: dict[str, list[int | str]] = {
     "boxes": [ROWS, 4], "class_scores": [ROWS, 2], "centerness": [ROWS], "mask_coeffs": [ROWS, 4],
     "embeddings": [ROWS, 8], "anchor_index": [ROWS], "num_candidates": [], "prototypes": [16, 16, 4],
-    "shared": [86, 5], "fpn": [1, 4, 4, 4], "temporal": [1, 5, 4, 4]}
+    "p3": [1, 4, 8, 8], "shared": [86, 5], "fpn": [1, 4, 4, 4], "temporal": [1, 5, 4, 4]}
 # By row of the frame graph; the instance graph has the same by anchor.
 ROW_CONSTANTS = {"mask_coeffs_": np.full((ROWS, 4), 2, np.float32), "embeddings_": np.eye(ROWS, 8, dtype=np.float32),
                  "anchor_index_": np.arange(ROWS)[::-1].copy()}
@@ -55,7 +55,8 @@ def frame_graph(count: int, **changes: Any) -> onnx.ModelProto:
         "base_boxes": BOXES, "scale": np.float32(1 / 255), "dark": np.float32(0.01), "shift": np.float32(0.2),
         "axes": np.array([1, 0, 1, 0], np.float32), "count": np.int64(count),
         "class_scores_": SCORES, "centerness_": np.full(ROWS, 0.95, np.float32),
-        **ROW_CONSTANTS, "prototypes_": np.ones((16, 16, 4), np.float32), "shared_": np.ones((86, 5), np.float32),
+        **ROW_CONSTANTS, "prototypes_": np.ones((16, 16, 4), np.float32),
+        "p3_": np.ones((1, 4, 8, 8), np.float32), "shared_": np.ones((86, 5), np.float32),
         "fpn_": np.ones((1, 4, 4, 4), np.float32), "temporal_": np.ones((1, 5, 4, 4), np.float32), **changes}
     node = helper.make_node
     nodes = [
@@ -70,13 +71,24 @@ def frame_graph(count: int, **changes: Any) -> onnx.ModelProto:
         node("Mul", ["lit_int", "count"], ["num_candidates"]),
         *(node("Mul", [f"{name}_", "level"], [name]) for name in ("shared", "fpn", "temporal")),
         *(node("Identity", [f"{name}_"], [name]) for name in
-          ("class_scores", "centerness", "mask_coeffs", "embeddings", "anchor_index", "prototypes")),
+          ("class_scores", "centerness", "mask_coeffs", "embeddings", "anchor_index", "prototypes", "p3")),
     ]
     integers = ("anchor_index", "num_candidates")
     outputs = [helper.make_tensor_value_info(name, TensorProto.INT64 if name in integers else TensorProto.FLOAT,
                                              SHAPES[name]) for name in FRAME_OUTPUTS]
     frame = helper.make_tensor_value_info("frame", TensorProto.UINT8, [1, 40, 64, 3])
     return _model("frame", nodes, [frame], outputs, constants)
+
+
+def prototype_graph() -> onnx.ModelProto:
+    """Every cell of P3 four times."""
+    nodes = [helper.make_node("Resize", ["p3", "", "twice"], ["large"], mode="nearest"),
+             helper.make_node("Transpose", ["large"], ["last"], perm=[0, 2, 3, 1]),
+             helper.make_node("Squeeze", ["last", "first_axis"], ["prototypes"])]
+    p3 = helper.make_tensor_value_info("p3", TensorProto.FLOAT, [1, 4, "h", "w"])
+    prototypes = helper.make_tensor_value_info("prototypes", TensorProto.FLOAT, ["2h", "2w", 4])
+    return _model("prototypes", nodes, [p3], [prototypes], {"twice": np.array([1, 1, 2, 2], np.float32),
+                                                            "first_axis": np.array([0])})
 
 
 def instance_graph(**changes: Any) -> onnx.ModelProto:
@@ -147,8 +159,8 @@ def write_bundle(folder: Path, *, count: int = 3, has_temporal: bool = True, ope
     description = describe(**changes)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / DESCRIPTION_FILE).write_text(description.to_json())
-    graphs = {"frame": frame_graph(count, **(constants or {})), "instances": instance_graph(**(constants or {})),
-              "temporal": temporal_graph()}
+    graphs = {"frame": frame_graph(count, **(constants or {})), "prototypes": prototype_graph(),
+              "instances": instance_graph(**(constants or {})), "temporal": temporal_graph()}
     for role in description.roles:
         path = description.graph_path(folder, role, "onnxruntime")
         save_graph(graphs[role], path, description)

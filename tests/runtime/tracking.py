@@ -72,7 +72,7 @@ def replay(tracker: Tracker, name: str, mode: str) -> Iterator[tuple[TrackedInst
                                data["track"][now],
                                assemble_masks(prototypes, coeffs, boxes, tanh_passes=tracker.tanh_passes))
         tracks = tracker.tracks
-        if tracker.uses_propagation:
+        if tracker.uses_propagation and len(tracks):
             rows = tracks.ids  # recorded by row of the state, where nothing is ever deleted
             moved = move(tracks, data["box_deltas"][t, rows], data["coeff_deltas"][t, rows])
             tracks = propagate(tracks, moved, prototypes)
