@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,13 @@ from .frame_source import Frame, FrameSource, Image
 MAX_PIXELS = 8192 * 8192  # larger frames are refused before they are decoded: a broken header can claim anything
 MAX_FAILED_READS = 100  # in a row; then the rest of the file counts as unreadable
 SHORTFALL_S = 1.0  # a video without an index that ends earlier than announced by more than this lacks its end
-HOLE_FRAMES = 2.5  # a longer step of a transport stream's clock is a hole: it loses packets without an error
+# A transport stream loses packets without an error. Its clock tells, where frames come at a constant rate:
+HOLE_FRAMES = 1.5  # a gap longer than the usual one by more than this is a hole
+JITTER_FRAMES = 0.25  # gaps that differ from the usual one by more than this are odd
+ODD_SHARE = 0.05  # of all gaps, holes included; with more of them the rate is not constant
+# Their duration is the time at which the last frame ends, wherever the first one starts. mkvmerge writes a length: a cut
+# as short as such a start goes unnoticed then.
+END_TIME_FORMATS = ("matroska", "flv", "asf", "nut")
 # Containers and raw streams only: playlists and scripts, which make FFmpeg open other files, stay out.
 FORMATS = ("mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,apng,h264,hevc,av1,obu,ivf,m4v,mjpeg,mpjpeg,"
            "mxf,nut,dv,rm,wtv,yuv4mpegpipe")
@@ -46,11 +53,15 @@ class VideoSource(FrameSource):
             self._num_packets = 0
             self._time_s = -math.inf  # of the latest frame
             self._end_s = 0.0  # when the latest frame ends
+            self._gaps_ms: Counter[int] = Counter()  # between the end of a frame and the next one
+            self._num_holes = 0
             self._decoded = self._decode()
             self._first = next(self._decoded, None)
             if self._first is None:
                 raise InputError(f"{path} holds no frame that can be decoded ({self.damage}); "
                                  "check that it plays elsewhere, or convert it again")
+            self._duration_s = _duration_s(self._container, self._stream, self._start_s or 0.0)
+            self.num_frames = self._num_announced()
         except BaseException:
             self.close()
             raise
@@ -72,12 +83,14 @@ class VideoSource(FrameSource):
         self._start_s = float(stream.start_time * stream.time_base) if is_stamped else None
         rate = stream.average_rate or stream.guessed_rate
         self.fps = float(rate) if rate and 0 < rate <= 1000 else None
-        self._duration_s = _duration_s(self._container, stream)
-        if self.fps and self._duration_s:
-            self.num_frames = round(self._duration_s * self.fps)
-        else:
-            self.num_frames = stream.frames or None
         return stream
+
+    def _num_announced(self) -> int | None:
+        if self._is_avi:
+            return _num_avi_packets(self._stream) or None
+        if self.fps and self._duration_s:
+            return round(self._duration_s * self.fps)
+        return self._stream.frames or None
 
     def _frames(self) -> Iterator[Frame]:
         assert self._first is not None
@@ -124,20 +137,30 @@ class VideoSource(FrameSource):
             yield packet
 
     def _advance(self, frame: av.VideoFrame) -> None:
-        """Move the clock to a frame's time, and count a hole before it."""
+        """Move the clock to a frame's time."""
         stamp = frame.dts if self._is_avi else frame.pts  # AVI has no presentation times; its decoding times are even
-        time_s = self._end_s
+        frame_s = 1 / self.fps if self.fps else 0.0
+        is_first = math.isinf(self._time_s)
+        time_s = 0.0 if is_first else self._time_s + frame_s
         if stamp is not None and frame.time_base is not None:
             stamped_s = float(stamp * frame.time_base)
             if self._start_s is None:
                 self._start_s = stamped_s
             if stamped_s - self._start_s > self._time_s:
                 time_s = stamped_s - self._start_s
-        step = (time_s - self._end_s) * (self.fps or 0.0)
-        if self._end_s and "mpeg" in self._container.format.name and step > HOLE_FRAMES - 1:
-            self._count(packet_errors=1)
+        if self.fps and not is_first and "mpeg" in self._container.format.name:
+            self._note_gap(time_s - self._end_s)
         self._time_s = time_s
-        self._end_s = time_s + (1 / self.fps if self.fps else 0.0)
+        lasts_s = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else frame_s
+        self._end_s = time_s + lasts_s
+
+    def _note_gap(self, gap_s: float) -> None:
+        """Count a hole; what was counted is taken back where the rate turns out not to be constant."""
+        assert self.fps
+        self._gaps_ms[round(gap_s * 1000)] += 1
+        num_holes = _num_holes(self._gaps_ms, 1000 / self.fps)
+        self._count(packet_errors=num_holes - self._num_holes)
+        self._num_holes = num_holes
 
     def _missing_frames(self) -> int:
         """Frames announced but not there: a cut file often ends without any error from the demuxer."""
@@ -145,7 +168,8 @@ class VideoSource(FrameSource):
         if "mp4" in self._container.format.name:
             # Its `frames` counts samples that an edit list hides as well; the index leaves those out.
             return max(0, indexed - self._num_packets)
-        missing = max(0, max(indexed, int(self._stream.frames)) - self._num_packets)
+        announced = _num_avi_packets(self._stream) if self._is_avi else max(indexed, int(self._stream.frames))
+        missing = max(0, announced - self._num_packets)
         shortfall = (self._duration_s or 0.0) - self._end_s
         if not missing and shortfall > SHORTFALL_S:
             missing = round(shortfall * (self.fps or 1.0))
@@ -170,8 +194,36 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
-def _duration_s(container: Any, stream: Any) -> float | None:
+def _num_avi_packets(stream: Any) -> int:
+    """By the index where there is a whole one: the header counts dropped frames as well, which have no packet."""
+    entries = stream.index_entries
+    is_whole = len(entries) > 0 and entries[len(entries) - 1].timestamp + 1 >= stream.frames
+    return len(entries) if is_whole else max(len(entries), int(stream.frames))
+
+
+def _num_holes(gaps_ms: Mapping[int, int], frame_ms: float) -> int:
+    """Long gaps among others that are alike; none where frames come at a changing rate: there a long one is no damage.
+
+    Args:
+        gaps_ms: how often there was a gap of so many ms between the end of a frame and the next one.
+        frame_ms: how long a frame lasts.
+    """
+    usual = max(gaps_ms, key=lambda gap: gaps_ms[gap])
+    odd = [gap for gap in gaps_ms if abs(gap - usual) > JITTER_FRAMES * frame_ms]
+    if sum(gaps_ms[gap] for gap in odd) > ODD_SHARE * sum(gaps_ms.values()):
+        return 0
+    return sum(gaps_ms[gap] for gap in odd if gap - usual > HOLE_FRAMES * frame_ms)
+
+
+def _duration_s(container: Any, stream: Any, start_s: float) -> float | None:
     """Length of the video stream, as far as the container tells it apart from sound."""
+    announced_s = _announced_s(container, stream)
+    if announced_s and container.format.name.startswith(END_TIME_FORMATS) and announced_s > start_s:
+        return announced_s - start_s
+    return announced_s
+
+
+def _announced_s(container: Any, stream: Any) -> float | None:
     if stream.duration:
         return float(stream.duration * stream.time_base)
     tag = stream.metadata.get("DURATION", "")  # Matroska: hours:minutes:seconds

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from media import NUM_FRAMES, SIZE, cut, pictures, shown_index, write_video, zeroed
+from media import NUM_FRAMES, SIZE, cut, picture, pictures, shown_index, write_video, zeroed
 
 from stmask_deploy.errors import InputError
 from stmask_deploy.runtime import video_source
@@ -58,6 +60,70 @@ def test_rotation_metadata_is_applied(tmp_path: Path, rotation: int, quarter_tur
     assert (source.height, source.width) == expected.shape[:2]
     assert images[1].shape == expected.shape
     assert np.abs(images[1].astype(int) - expected).mean() < 6
+
+
+def write_coded(path: Path, stamps: Sequence[int], codec: str, rate: int, pixels: str = "yuv420p",
+                **options: str) -> Path:
+    """Pictures at `stamps` / rate seconds."""
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream(codec, rate=rate)
+        (stream.height, stream.width), stream.pix_fmt = SIZE, pixels
+        for index, stamp in enumerate(stamps):
+            frame = av.VideoFrame.from_ndarray(picture(index), format="bgr24").reformat(format=pixels)
+            frame.pts, frame.time_base = stamp, Fraction(1, rate)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "asf", "nut"])
+def test_a_late_start_is_no_damage(tmp_path: Path, suffix: str) -> None:
+    path = write_video(tmp_path / f"late.{suffix}", pictures(60), times=[10 + index / 30 for index in range(60)])
+    with VideoSource(path) as source:
+        assert [shown_index(frame.image) for frame in source] == list(range(60))
+    assert source.damage == Damage(frames=60)
+    assert source.num_frames == pytest.approx(60, abs=1)  # nut announces when the last frame starts
+
+
+def test_a_late_start_does_not_hide_a_cut(tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "late.mkv", pictures(), times=[10 + index / 30 for index in range(NUM_FRAMES)])
+    shown, damage = read(cut(tmp_path / "cut.mkv", whole, 0.5))
+    assert 10 < len(shown) < 60
+    assert len(shown) + damage.missing_frames == pytest.approx(NUM_FRAMES, abs=2)
+
+
+def test_a_last_picture_that_is_held_is_no_damage(tmp_path: Path) -> None:
+    path = write_coded(tmp_path / "held.gif", range(10), "gif", 10, "rgb8", final_delay="500")  # hundredths of a second
+    with VideoSource(path) as source:
+        assert [frame.time_s for frame in source] == pytest.approx([index / 10 for index in range(10)])
+    assert source.damage == Damage(frames=10)
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
+def test_dropped_frames_of_avi_are_no_damage(tmp_path: Path, codec: str) -> None:
+    stamps = [2 * index + index // 7 for index in range(50)]  # the frames between them are chunks without a byte
+    whole = write_coded(tmp_path / "dropped.avi", stamps, codec, 30)
+    with VideoSource(whole) as source:
+        assert len(list(source)) == source.num_frames == 50
+    assert source.damage == Damage(frames=50)
+    shown, damage = read(zeroed(tmp_path / "zeroed.avi", whole, 0.5))
+    assert damage.is_damaged and len(shown) < 50
+    assert len(shown) + damage.missing_frames == pytest.approx(50, abs=damage.packet_errors)
+    for share in (0.6, 0.75):
+        shown, damage = read(cut(tmp_path / "cut.avi", whole, share))
+        assert damage.missing_frames >= 50 - len(shown) - damage.packet_errors > 0
+
+
+@pytest.mark.parametrize("steps_ms", [
+    [40, 270, 40, 850, 40],
+    [33, 33, 33, 200, 33, 50, 17, 33, 33, 33, 120, 33] * 6,
+    [33] * 30 + [150] + [33, 66, 100] * 10,  # looks even at first
+], ids=["few frames", "a phone", "a screen"])
+def test_a_changing_rate_is_no_hole(tmp_path: Path, steps_ms: list[int]) -> None:
+    times = [sum(steps_ms[:index]) / 1000 for index in range(len(steps_ms) + 1)]
+    shown, damage = read(write_video(tmp_path / "v.ts", pictures(len(times)), times=times))
+    assert damage == Damage(frames=len(times))
+    assert shown == list(range(len(times)))
 
 
 def test_variable_frame_times_are_kept(tmp_path: Path) -> None:
