@@ -22,6 +22,7 @@ from stmask_deploy.bench.ceiling import CeilingJob, open_ceiling
 from stmask_deploy.bench.machine import describe_machine, library_versions
 from stmask_deploy.bundle import BundleDescription, read_description
 from stmask_deploy.console import Command
+from stmask_deploy.geometry import level_sizes
 from stmask_deploy.runtime.loading import run_outputs
 from stmask_deploy.runtime.openvino_backend import shared_core
 from stmask_deploy.runtime.openvino_sampling import KIND, expand_deformable
@@ -78,7 +79,7 @@ class Forms:
             yield f"{role} graph", self._run(model, precision, feeds)
 
     def _part(self, model: Any, description: BundleDescription) -> Any:
-        names = set(run_outputs(description, description.roles))
+        names = set(run_outputs(description, [role for role in description.roles if role != "prototypes"]))
         return self._openvino.Model([port.node for port in model.outputs if names & port.names],
                                     model.get_parameters())
 
@@ -92,6 +93,9 @@ class Forms:
                 if port.any_name == "boxes":
                     corners = rng.uniform(0, 0.7, (10, 2))
                     feeds["boxes"] = np.concatenate([corners, corners + 0.25], axis=1).astype(np.float32)
+                elif port.any_name == "p3":
+                    size = level_sizes(description.model.padded_size, description.model.num_levels)[0]
+                    feeds["p3"] = rng.random((1, description.model.fpn_width, *size), dtype=np.float32)
                 elif port.any_name == "anchor_index":
                     feeds["anchor_index"] = rng.integers(0, 1000, NUM_ROWS)
                 else:

@@ -13,17 +13,19 @@ import numpy as np
 from stmask_deploy.bench.ceiling import CeilingJob, PlainRunner
 from stmask_deploy.bundle import (
     INSTANCE_MAPS,
-    INSTANCE_OUTPUTS,
+    PROTOTYPE_INPUTS,
     TEMPORAL_INPUTS,
     TEMPORAL_MAPS,
     BundleDescription,
     read_description,
 )
 from stmask_deploy.geometry import level_sizes
-from stmask_deploy.runtime.loading import open_bundle
+from stmask_deploy.runtime.loading import open_bundle, run_outputs
 
 NUM_BOXES = 10  # objects given to the temporal graph
-MAPS = INSTANCE_MAPS + TEMPORAL_MAPS  # of the frame graph's outputs; on a GPU they stay there, as in a run
+NUM_ROWS = 20  # given to the instance graph: what NMS keeps of a full frame
+# Of the frame graph's outputs; on a GPU they stay there, as in a run.
+MAPS = PROTOTYPE_INPUTS + INSTANCE_MAPS + TEMPORAL_MAPS
 
 Feeds = dict[str, Any]
 Run = Callable[[Feeds], Any]
@@ -109,9 +111,8 @@ def example_feeds(description: BundleDescription) -> dict[str, Feeds]:
 
 
 def pipeline_outputs(description: BundleDescription) -> tuple[str, ...]:
-    """What the runtime asks the frame graph for."""
-    unread = INSTANCE_OUTPUTS if "instances" in description.roles else INSTANCE_MAPS
-    return tuple(name for name in description.tensor_names("frame")[1] if name not in unread)
+    """What a run asks the frame graph for where objects fill the frame, so that all prototypes are computed."""
+    return run_outputs(description, [role for role in description.roles if role != "prototypes"])
 
 
 def _open_bundle(job: PeerJob) -> tuple[dict[str, tuple[Run, Feeds]], str]:
@@ -119,7 +120,11 @@ def _open_bundle(job: PeerJob) -> tuple[dict[str, tuple[Run, Feeds]], str]:
     outputs, feeds = pipeline_outputs(bundle.description), example_feeds(bundle.description)
 
     def run(given: Feeds) -> Mapping[str, Any]:
-        return bundle.frame.run(given, outputs, keep=MAPS)
+        found = bundle.frame.run(given, outputs, keep=MAPS)
+        if bundle.instances is not None:
+            rows = np.sort(found["anchor_index"][:NUM_ROWS])
+            found |= bundle.instances.run({"shared": found["shared"], "anchor_index": rows})
+        return found
 
     graphs: dict[str, tuple[Run, Feeds]] = {"frame": (run, feeds["frame"])}
     if bundle.temporal is not None:

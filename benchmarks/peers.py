@@ -17,16 +17,17 @@ from typing import Any
 
 import click
 from naive_graphs import export_raw_heads, export_sliced_correlation
-from peer_subjects import PeerJob, PeerTurn, open_peer, pipeline_outputs
+from peer_subjects import NUM_ROWS, PeerJob, PeerTurn, open_peer, pipeline_outputs
 from rtmdet_peer import SIZE, export_rtmdet
 
 from stmask_deploy.atomic import atomic_file, check_writable
-from stmask_deploy.bench.arithmetic import count_flops
+from stmask_deploy.bench.arithmetic import BundleArithmetic, count_flops
 from stmask_deploy.bench.machine import describe_machine, library_versions
 from stmask_deploy.bench.statistics import percentiles
 from stmask_deploy.bench.tables import format_table
+from stmask_deploy.bench.watched_graph import Call
 from stmask_deploy.bench.worker import Worker
-from stmask_deploy.bundle import read_description
+from stmask_deploy.bundle import INSTANCE_OUTPUTS, read_description
 from stmask_deploy.console import Command
 from stmask_deploy.errors import InputError
 from stmask_deploy.export.exporter import ExportOptions, export_checkpoint
@@ -154,8 +155,10 @@ def _arithmetic(jobs: Sequence[PeerJob], raw: Path, rtmdet: Path, bundle: Path) 
         model = onnx.load(path)
         return count_flops(model.SerializeToString(), [output.name for output in model.graph.output]) / 1e9
 
-    frame = description.graph_path(bundle, "frame", "onnxruntime").read_bytes()
-    known = {"bundle": count_flops(frame, pipeline_outputs(description)) / 1e9,
+    calls = {Call("frame", pipeline_outputs(description), 0): 1}
+    if "instances" in description.roles:
+        calls[Call("instances", INSTANCE_OUTPUTS, NUM_ROWS)] = 1
+    known = {"bundle": BundleArithmetic(bundle, description).flops(calls) / 1e9,
              **{kind: of_file(path) for kind, path in (("torch", raw), ("rtmdet", rtmdet)) if path.exists()}}
     return {job.name: known[kind] for job in jobs
             if (kind := "torch" if job.kind == "file" and job.frame is not None else job.kind) in known}

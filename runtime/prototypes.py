@@ -11,7 +11,7 @@ from .masks import box_cells
 # Cells of P3 around what is read that its prototypes depend on: three 3x3 convolutions reach one each, the upsampling
 # with the 3x3 convolution after it one more. Beyond the frame's own edge there is nothing to depend on.
 REACH = 4
-STEP = 8  # cells: windows begin and end at multiples of it, because a library prepares for every size that occurs
+STEP = 4  # cells: windows begin and end at multiples of it, because a library prepares for every size that occurs
 
 
 def prototypes_within(boxes: Array, p3: Array, graph: Backend) -> Array:
@@ -23,8 +23,8 @@ def prototypes_within(boxes: Array, p3: Array, graph: Backend) -> Array:
         graph: the prototype graph. It runs once, on the smallest window around all boxes, or not at all.
 
     Returns:
-        (2h, 2w, P) float32: those of the whole frame in every cell that `masks.assemble_masks` reads for these boxes;
-        zero outside the smallest rectangle around them.
+        (2h, 2w, P) float32: those of the whole frame in every cell that `masks.assemble_masks` reads for these boxes,
+        and in others either the same or zero.
 
     Raises:
         StmaskError: the graph fails, or returns values that are not numbers.
@@ -32,12 +32,15 @@ def prototypes_within(boxes: Array, p3: Array, graph: Backend) -> Array:
     height, width = p3.shape[2:]
     prototypes = np.zeros((2 * height, 2 * width, graph.outputs["prototypes"].shape[2] or 0), np.float32)
     rows, columns = covered_cells(boxes, prototypes.shape[:2])
-    if rows.start < rows.stop and columns.start < columns.stop:
-        y, x = _window(rows, height), _window(columns, width)
-        found = graph.run({"p3": np.ascontiguousarray(p3[:, :, y, x])})["prototypes"]
-        check_finite("prototype", found)
-        prototypes[rows, columns] = found[rows.start - 2 * y.start:rows.stop - 2 * y.start,
-                                          columns.start - 2 * x.start:columns.stop - 2 * x.start]
+    if rows.start == rows.stop:
+        return prototypes
+    y, x = _window(rows, height), _window(columns, width)
+    found = graph.run({"p3": np.ascontiguousarray(p3[:, :, y, x])})["prototypes"]
+    check_finite("prototype", found)
+    if found.shape == prototypes.shape:
+        return found
+    prototypes[rows, columns] = found[rows.start - 2 * y.start:rows.stop - 2 * y.start,
+                                      columns.start - 2 * x.start:columns.stop - 2 * x.start]
     return prototypes
 
 

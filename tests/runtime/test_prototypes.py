@@ -113,7 +113,7 @@ def test_the_window_is_small_and_of_few_sizes() -> None:
     p3 = np.random.default_rng(2).random((1, 3, 48, 80), dtype=np.float32)
     box = np.array([[0.5, 0.5, 0.55, 0.6]], np.float32)  # cells 79 to 89 and 47 to 59 of 160 and 96
     found = prototypes_within(box, p3, graph)  # type: ignore[arg-type]
-    assert graph.sizes == [(24, 24)]  # from 16 to 40 and from 32 to 56
+    assert graph.sizes == [(20, 20)]  # from 16 to 36 and from 32 to 52
     assert np.argwhere(found.any(axis=2)).min(axis=0).tolist() == [47, 79]
     assert np.argwhere(found.any(axis=2)).max(axis=0).tolist() == [58, 88]
     np.testing.assert_array_equal(found[50, 80], p3[0, :, 25, 40])

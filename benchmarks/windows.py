@@ -1,0 +1,86 @@
+"""What it saves to compute prototypes inside the boxes of objects only: time against the share of the frame.
+
+    python benchmarks/windows.py model_stmask --json windows.json
+
+The frame graph that gives all prototypes, and the one that gives P3 with the prototype graph on windows of several
+sizes after it, take turns in one process.
+"""
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from lowerings import turns
+
+from stmask_deploy.bench.machine import describe_machine, library_versions
+from stmask_deploy.bundle import read_description
+from stmask_deploy.console import Command
+from stmask_deploy.runtime.backends import open_backend
+from stmask_deploy.runtime.loading import run_outputs
+from stmask_deploy.runtime.prototypes import prototypes_within
+from stmask_deploy.scenes import render_clip
+
+SCHEMA = "stmask-windows/1"
+SHARES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0)  # of the frame's area inside the box around all objects
+BASE = "whole frame"
+
+
+def middle_box(share: float) -> Any:
+    """(1, 4), or (0, 4) for a share of 0: a box in the middle with this share of the frame's area."""
+    if not share:
+        return np.zeros((0, 4), np.float32)
+    half = sqrt(share) / 2
+    return np.array([[0.5 - half, 0.5 - half, 0.5 + half, 0.5 + half]], np.float32)
+
+
+def runs_of(folder: Path, backend: str, precision: str, threads: int) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """(name, function that computes one frame) of the whole frame and of every share."""
+    description = read_description(folder)
+    picture = next(iter(render_clip(1, description.model.input_size, seed=7)))[None]
+    windowed = run_outputs(description, description.roles)
+    whole = run_outputs(description, [role for role in description.roles if role != "prototypes"])
+
+    def opened(role: str, outputs: tuple[str, ...] | None = None) -> Any:
+        return open_backend(backend, description.graph_path(folder, role, backend, precision), device="cpu",
+                            precision=precision, threads=threads, outputs=outputs)
+
+    dense, frame, prototypes = opened("frame", whole), opened("frame", windowed), opened("prototypes")
+    yield BASE, lambda: dense.run({"frame": picture})
+    for share in SHARES:
+        box = middle_box(share)
+        yield f"{share:.0%}", lambda box=box: prototypes_within(box, frame.run({"frame": picture})["p3"], prototypes)
+
+
+@click.command(cls=Command)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--rows", default="onnxruntime:f32,openvino:f32,openvino:bf16", show_default=True,
+              help="BACKEND:PRECISION, separated by commas.")
+@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option("--rounds", type=click.IntRange(min=1), default=15, show_default=True)
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all figures.")
+def main(bundle: Path, rows: str, threads: int, rounds: int, json_path: Path | None) -> None:
+    """Measure frame and prototype graph of BUNDLE for windows of several sizes."""
+    report: dict[str, Any] = {"schema": SCHEMA, "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                              "machine": describe_machine(), "versions": library_versions(), "threads": threads,
+                              "variant": read_description(bundle).model.variant, "rows": {}}
+    for row in rows.split(","):
+        backend, _, precision = row.partition(":")
+        samples = turns(dict(runs_of(bundle, backend, precision, threads)), rounds)
+        medians = {name: round(float(np.median(values)), 2) for name, values in samples.items()}
+        click.echo(f"{row}, {threads} threads; by the share of the frame that is around objects:")
+        for name, value in medians.items():
+            click.echo(f"  {name:12s} {value:8.1f} ms  {value / medians[BASE]:5.2f}x")
+        report["rows"][row] = {"milliseconds": medians, "samples": {name: [round(one, 2) for one in values]
+                                                                    for name, values in samples.items()}}
+    if json_path is not None:
+        json_path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
