@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -84,6 +85,8 @@ class FrameSource(ABC):
 
     @property
     def is_live(self) -> bool:
+        self._is_left = False
+        self._reading = threading.Lock()  # held while a frame is read
         """True for endless sources, whose frames are lost when nobody takes them."""
         return self.kind == "camera"
 
@@ -96,7 +99,12 @@ class FrameSource(ABC):
         if self._started:
             raise InputError(f"{self.name} has been read already; open it again to read it again")
         self._started = True
-        for frame in self._frames():
+        frames = self._frames()
+        while True:
+            with self._reading:
+                frame = None if self._is_left else next(frames, None)
+            if frame is None:
+                return
             self._count(frames=1)
             yield frame
 
@@ -124,4 +132,10 @@ class FrameSource(ABC):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        self.close()
+        """Close the source, but not under a thread that Ctrl-C left behind in the middle of reading."""
+        self._is_left = True
+        if self._reading.acquire(blocking=False):
+            try:
+                self.close()
+            finally:
+                self._reading.release()

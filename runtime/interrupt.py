@@ -41,10 +41,15 @@ class InterruptFlag:
         self._restore()
 
 
+def find_interrupt(error: BaseException | None) -> KeyboardInterrupt | None:
+    """The Ctrl-C that is `error`, or led to it."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 def raise_interrupt(error: BaseException) -> None:
     """Raise the Ctrl-C that led to `error`, if one did: compiled modules make an ImportError of it."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, KeyboardInterrupt):
-            raise cause
-        cause = cause.__cause__ or cause.__context__
+    interrupt = find_interrupt(error)
+    if interrupt is not None:
+        raise interrupt

@@ -1,21 +1,24 @@
 """Stages side by side: each works in threads of its own, a bounded number of items ahead of the next one."""
 from __future__ import annotations
 
-import signal
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from queue import SimpleQueue
 from types import TracebackType
 from typing import TypeVar
 
+from stmask_deploy.console import WORKER_NAME
+
 from .daemon_thread import DaemonThread
-from .interrupt import InterruptFlag
+from .interrupt import find_interrupt
 
 T = TypeVar("T")
 U = TypeVar("U")
+GRACE_S = 0.3  # for which even Ctrl-C waits: most threads have done by then what they have in hand
 
 
 class _End:
@@ -29,7 +32,8 @@ class Overlap:
     """Context manager over the threads of a chain of stages; leaving it ends them all, wherever they are.
 
     Items keep their order. An exception of a stage travels down the chain behind the items before it and is raised
-    where the chain is read. Leaving waits for what each thread has in hand, at most one item.
+    where the chain is read. Leaving waits for what each thread has in hand, at most one item. Ctrl-C that leads to it,
+    or comes meanwhile, ends the waiting: threads are left behind with a name that tells so, `console.WORKER_NAME`.
 
     Args:
         depth: finished items that wait between two stages at most.
@@ -40,15 +44,18 @@ class Overlap:
         self._is_left = threading.Event()
         self._threads: list[threading.Thread] = []
         self._slots: list[threading.Semaphore] = []
+        self._ended: list[threading.Event] = []  # of the stages; a stage ends after the workers that it has
 
     def ahead(self, items: Generator[T, None, None]) -> Generator[T, None, None]:
         """The same items, made by a thread of their own that starts now; it closes `items` in the end."""
         queue: SimpleQueue[T | _End] = SimpleQueue()
         slots = threading.Semaphore(self._depth)
         # A generator that is kept but not read to its end must not keep the program from ending: hence a daemon.
-        thread = threading.Thread(target=self._work, args=(items, queue, slots), daemon=True)
+        ended = threading.Event()
+        thread = threading.Thread(target=self._work, args=(items, queue, slots, ended), daemon=True)
         self._threads.append(thread)
         self._slots.append(slots)
+        self._ended.append(ended)
         thread.start()
         return _taken(queue, slots)
 
@@ -80,7 +87,8 @@ class Overlap:
     def _add_worker(self) -> None:
         self._threads.append(threading.current_thread())
 
-    def _work(self, items: Generator[T, None, None], queue: SimpleQueue[T | _End], slots: threading.Semaphore) -> None:
+    def _work(self, items: Generator[T, None, None], queue: SimpleQueue[T | _End], slots: threading.Semaphore,
+              ended: threading.Event) -> None:
         failure: BaseException | None = None
         try:
             with closing(items):
@@ -92,6 +100,7 @@ class Overlap:
         except BaseException as error:
             failure = error
         queue.put(_End(failure))
+        ended.set()
 
     def __enter__(self) -> Overlap:
         return self
@@ -103,17 +112,27 @@ class Overlap:
             slots.release()
         # An abandoned chain is closed by whichever thread collects it: one of its own perhaps, or one they wait for.
         thread = threading.current_thread()
-        if thread not in self._threads and not isinstance(thread, DaemonThread):
-            _join(self._threads)
+        if thread in self._threads or isinstance(thread, DaemonThread):
+            return
+        is_urgent = find_interrupt(error) is not None  # in the reader's body it comes as a GeneratorExit
+        try:
+            self._join(GRACE_S if is_urgent else None)
+        except KeyboardInterrupt:
+            self._join(GRACE_S)
+            raise
+        finally:
+            for thread in self._threads:
+                if thread.is_alive():
+                    thread.name = WORKER_NAME
 
-
-def _join(threads: Iterable[threading.Thread]) -> None:
-    """Ctrl-C meanwhile takes effect afterwards: the caller closes what the threads still read."""
-    with InterruptFlag() as interrupt:
-        for thread in tuple(threads):
+    def _join(self, timeout_s: float | None) -> None:
+        start = time.monotonic()
+        for ended in self._ended:
+            # Ctrl-C in the middle of `Thread.join` makes Python, up to 3.12, take the thread for one that has ended.
+            if not ended.wait(None if timeout_s is None else max(0.0, start + timeout_s - time.monotonic())):
+                return
+        for thread in tuple(self._threads):
             thread.join()
-    if interrupt.is_set:
-        signal.raise_signal(signal.SIGINT)
 
 
 def _taken(queue: SimpleQueue[T | _End], slots: threading.Semaphore) -> Generator[T, None, None]:

@@ -23,8 +23,8 @@ SHORTFALL_S = 1.0  # a video without an index that ends earlier than announced b
 HOLE_FRAMES = 1.5  # a gap longer than the usual one by more than this is a hole
 JITTER_FRAMES = 0.25  # gaps that differ from the usual one by more than this are odd
 ODD_SHARE = 0.05  # of all gaps, holes included; with more of them the rate is not constant
-# Their duration is the time at which the last frame ends, wherever the first one starts. mkvmerge writes a length: a cut
-# as short as such a start goes unnoticed then.
+# Their duration is the time at which the last frame ends, wherever the first one starts. mkvmerge writes a length:
+# there a cut that is as short as the start is late goes unnoticed.
 END_TIME_FORMATS = ("matroska", "flv", "asf", "nut")
 # Containers and raw streams only: playlists and scripts, which make FFmpeg open other files, stay out.
 FORMATS = ("mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,apng,h264,hevc,av1,obu,ivf,m4v,mjpeg,mpjpeg,"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -45,6 +46,42 @@ def test_is_read_once() -> None:
     list(source)
     with pytest.raises(InputError, match="open it again"):
         list(source)
+
+
+class HeldPictures(ThreePictures):
+    """The second one takes until `end` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_reading, self.end = threading.Event(), threading.Event()
+
+    def _frames(self) -> Iterator[Frame]:
+        for frame in super()._frames():
+            if frame.index == 1:
+                self.is_reading.set()
+                assert self.end.wait(10)
+            yield frame
+
+
+def test_is_not_closed_while_a_thread_reads_it() -> None:
+    """As one that Ctrl-C left behind: libraries that are freed while they work end the process."""
+    source, read = HeldPictures(), list[int]()
+    reader = threading.Thread(target=lambda: read.extend(frame.index for frame in source))
+    with source:
+        reader.start()
+        assert source.is_reading.wait(10)
+    assert not source.is_closed
+    source.end.set()
+    reader.join(10)
+    assert read == [0, 1]  # what was in hand, and nothing more
+
+
+def test_is_closed_between_two_frames() -> None:
+    with ThreePictures() as source:
+        frames = iter(source)
+        assert next(frames).index == 0
+    assert source.is_closed
+    assert list(frames) == []
 
 
 @pytest.mark.parametrize(("damage", "is_damaged", "text"), [

@@ -3,13 +3,17 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
 
 from stmask_deploy.runtime.interrupt import InterruptFlag, raise_interrupt
+from media import pictures, write_video
 
 
+from stmask_deploy.runtime.results_jsonl import read_results
 @pytest.fixture(autouse=True)
 def usual_handler(interrupts_as_before: None) -> None:
     """A background job starts with Ctrl-C ignored; here it shall mean what it means at a terminal."""
@@ -39,6 +43,42 @@ def test_the_handler_is_put_back() -> None:
 
 def test_other_threads_are_left_alone() -> None:
     noted: list[bool] = []
+HANGING = """
+import os, signal, sys, time
+from stmask_deploy.runtime.cli import main
+from stmask_deploy.runtime.interrupt import InterruptFlag
+from stmask_deploy.runtime.video_source import VideoSource
+frames, note = VideoSource._frames, InterruptFlag._note
+def tell(word):
+    os.write(1, word.encode() + bytes([10]))
+def hang(source):
+    yield next(frames(source))
+    tell("hanging")
+    time.sleep(60)
+def tell_note(*args):
+    note(*args)
+    tell("noted")
+VideoSource._frames, InterruptFlag._note = hang, tell_note
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main()
+"""
+
+
+def test_the_second_ends_a_run_whose_source_hangs(bundle: Path, tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "clip.mp4", pictures(5))
+    command = [sys.executable, "-c", HANGING, clip, "-m", bundle, "-o", tmp_path / "out", "--mode", "throughput"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for stage in ("hanging", "noted"):
+            assert stage in (line.strip() for line in process.stdout)
+            time.sleep(0.2)  # until the main thread waits
+            process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert told.splitlines()[1:] == ["interrupted"]
+    assert read_results(tmp_path / "out" / "results.jsonl").end is None  # cut short, and readable
+
+
 
     def work() -> None:
         with InterruptFlag() as interrupt:

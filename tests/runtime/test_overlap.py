@@ -6,13 +6,17 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 
 import pytest
 from threads import no_thread_left
 
-from stmask_deploy.runtime.overlap import Overlap
+from stmask_deploy.console import WORKER_NAME
+from stmask_deploy.runtime.interrupt import InterruptFlag
+from stmask_deploy.runtime.overlap import GRACE_S, Overlap
 
 DEPTH = 2
+TIMEOUT = 10
 
 
 class Numbers:
@@ -145,20 +149,76 @@ def test_one_of_its_own_threads_may_leave_it(workers: int | None) -> None:
         overlap.__exit__(None, None, None)
 
 
-def test_ctrl_c_while_the_threads_are_joined_comes_behind_them() -> None:
-    is_done = threading.Event()
+class Held:
+    """One item, and then a read that takes until `let_go`."""
 
-    def held() -> Generator[int, None, None]:
+    def __init__(self, event: Callable[[], None] = lambda: None) -> None:
+        self.end = threading.Event()
+        self._event = event
+        self._before = set(threading.enumerate())
+
+    def items(self) -> Generator[int, None, None]:
         yield 0
-        assert overlap._is_left.wait(10)
-        time.sleep(0.2)  # the main thread waits for this one by now
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.2)
-        is_done.set()
+        self._event()
+        assert self.end.wait(TIMEOUT)
         yield 1
 
+    def let_go(self) -> list[tuple[str, bool]]:
+        """Names of the threads that were left behind, and whether they are daemons; afterwards they are gone."""
+        left = [thread for thread in threading.enumerate() if thread not in self._before]
+        told = [(thread.name, thread.daemon) for thread in left]
+        self.end.set()
+        for thread in left:
+            thread.join(TIMEOUT)
+        return told
+
+
+def press_later() -> None:
+    """Ctrl-C when the main thread waits for the others."""
+    time.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_waits_for_no_thread() -> None:
+    held = Held()
+    with no_thread_left():
+        with pytest.raises(KeyboardInterrupt), Overlap(1) as overlap:
+            assert next(overlap.ahead(held.items())) == 0
+            raise KeyboardInterrupt
+        assert held.let_go() == [(WORKER_NAME, True)]
+
+
+def test_ctrl_c_of_the_reader_waits_for_no_thread() -> None:
+    """It closes the chain by an exception of another kind."""
+    def stages() -> Generator[int, None, None]:
+        with Overlap(1) as overlap:
+            yield from overlap.ahead(held.items())
+
+    held = Held()
+    with no_thread_left():
+        with pytest.raises(KeyboardInterrupt), closing(stages()) as items:
+            assert next(items) == 0
+            raise KeyboardInterrupt
+        assert held.let_go() == [(WORKER_NAME, True)]
+
+
+def test_ctrl_c_while_the_threads_are_joined_ends_the_waiting() -> None:
+    held = Held(press_later)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with no_thread_left():
         with pytest.raises(KeyboardInterrupt), Overlap(1) as overlap:
-            assert next(overlap.ahead(held())) == 0
-        assert is_done.is_set()
+            assert next(overlap.ahead(held.items())) == 0
+        assert held.let_go() == [(WORKER_NAME, True)]
+
+
+def test_ctrl_c_that_is_noted_waits_for_all_threads() -> None:
+    def press_and_end() -> None:
+        press_later()
+        time.sleep(2 * GRACE_S)
+        held.end.set()
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    held = Held(press_and_end)
+    with no_thread_left(), InterruptFlag() as interrupt, Overlap(1) as overlap:
+        assert next(overlap.ahead(held.items())) == 0
+    assert interrupt.is_set
