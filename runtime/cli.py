@@ -77,10 +77,11 @@ counts.
               help="Released and frame tracker: score a known object has to exceed.  [default: the bundle's, or 1.4]")
 @click.option("--detect-every", type=int, default=1, metavar="K",
               help="Detect on every K-th frame only, the key frames; in between the temporal graph moves the objects.")
-@click.option("--score-decay", type=float, default=0.95,
-              help="Factor on the score for each key frame without detection.")
-@click.option("--max-age", "max_age_shown", type=int, default=10,
-              help="Key frames an object is shown without being detected.")
+@click.option("--score-decay", type=float,
+              help="Released and paper tracker: factor on the score for each key frame without detection.  "
+                   "[default: 0.95]")
+@click.option("--max-age", "max_age_shown", type=int,
+              help="Released and paper tracker: key frames an object is shown without being detected.  [default: 10]")
 @click.option("--conf", "score_threshold", type=float, default=0.05,
               help="Score above which objects are detected and in the results.")
 @click.option("--nms", type=click.Choice(["cross-class", "per-class"]), default="cross-class",
@@ -117,6 +118,7 @@ def main(ctx: click.Context, /, sources: Sequence[str], bundle: Path | None, out
     others their results.
     """
     from .model import load
+    from .output_folder import folder_name
     from .run import run_video
 
     _apply_no_temporal(options)
@@ -129,7 +131,7 @@ def main(ctx: click.Context, /, sources: Sequence[str], bundle: Path | None, out
     if len(sources) > 1:
         _check_cameras(sources, parallel, max_frames)
         _exit(ctx, _run_several(ctx, sources, parallel, open_model(), output or Path("runs"), opened, run))
-    with opened(sources[0], lambda name: output or Path("runs") / name) as (source, folder):
+    with opened(sources[0], output or Path("runs") / folder_name(sources[0])) as (source, folder):
         model = open_model()  # last: it may take a while
         model.reset(source.is_live)
         tell_setup(model, source.is_live)
@@ -139,15 +141,13 @@ def main(ctx: click.Context, /, sources: Sequence[str], bundle: Path | None, out
 
 
 @contextmanager
-def _opened(name: str, folder_for: Callable[[str], Path], *, image_fps: float,
-            overwrite: bool) -> Iterator[tuple[FrameSource, Path]]:
+def _opened(name: str, folder: Path, *, image_fps: float, overwrite: bool) -> Iterator[tuple[FrameSource, Path]]:
     """A source, and the folder for its results, which may be used."""
-    from .output_folder import OutputFolder, folder_name
+    from .output_folder import OutputFolder
     from .sources import open_source
 
     with open_source(name, image_fps=image_fps) as source:
-        folder = folder_for(folder_name(source))
-        OutputFolder(folder).check(overwrite)
+        OutputFolder(folder).check(overwrite, source.files)
         yield source, folder
 
 
@@ -155,14 +155,14 @@ def _run_several(ctx: click.Context, sources: Sequence[str], parallel: int, mode
                  opened: Callable[..., AbstractContextManager[tuple[FrameSource, Path]]],
                  run: Callable[..., RunSummary]) -> int:
     """Run sources on one model, past those that fail; gives the exit code of the first that did."""
-    from .output_folder import untaken
+    from .output_folder import folder_names
     from .several import Job, run_several
 
-    taken: set[str] = set()
+    folders = iter(folder_names(sources))
 
     def prepare(name: str) -> Job:
         with ExitStack() as stack:
-            source, folder = stack.enter_context(opened(name, lambda stem: output / untaken(stem, taken)))
+            source, folder = stack.enter_context(opened(name, output / next(folders)))
             kept = stack.pop_all()
         fork = model.fork()
         if source.is_live:

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from stmask_deploy.bundle import METADATA_KEY, BundleDescription
+from stmask_deploy.bundle import BundleDescription
 from stmask_deploy.errors import DeviceError, InputError, StmaskError
 
 from .backends import CUDA_GRAPH, Value, chosen_outputs, one_line
 from .interrupt import raise_interrupt
 from .onnxruntime_providers import CPU, WORDS, choose_provider
 from .onnxruntime_recording import RecordedSession
-from .onnxruntime_session import SessionMaker, bucket, run_on_device, run_on_host, specs
+from .onnxruntime_session import SessionMaker, bucket, describe, run_on_device, run_on_host, specs
 
 
 class OnnxRuntimeBackend:
@@ -41,9 +41,10 @@ class OnnxRuntimeBackend:
                 raise
             self._maker, note = replace(self._maker, provider=CPU), f" ({error})"
             session = self._maker.open(outputs)
-        text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        text = describe(session)
         if text is None:
             raise InputError(f"{graph} was not exported by this tool (it carries no description); use stmask-export")
+        self._maker = replace(self._maker, description=text)
         self.metadata = BundleDescription.from_json(text, f"the description in {graph}")
         self.inputs, self.outputs = specs(session.get_inputs()), specs(session.get_outputs())
         self.is_on_host = self._maker.is_on_host

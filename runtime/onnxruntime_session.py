@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from stmask_deploy.bundle import METADATA_KEY
 from stmask_deploy.errors import DeviceError, InputError
 
 from .backends import CUDA_GRAPH, TensorSpec, Value, one_line
@@ -28,12 +29,13 @@ class SessionMaker:
     threads: int | None
     cache: Path | None
     is_recorded: bool = False  # as a CUDA graph, see `onnxruntime_recording`
+    description: str | None = None  # that the file had when it was checked; sessions may be opened much later
 
     def open(self, outputs: Collection[str] | None = None, sizes: Mapping[str, int] | None = None) -> Any:
         """A session that computes `outputs`, None for all, with its open dimensions fixed to `sizes`.
 
         Raises:
-            InputError: the file is not a graph that this ONNX Runtime loads.
+            InputError: the file is not a graph that this ONNX Runtime loads, or another one than was checked.
             DeviceError: the provider fails with it, or ONNX Runtime would use another one.
         """
         options = self.ort.SessionOptions()
@@ -65,6 +67,8 @@ class SessionMaker:
         if self.is_recorded and not records(session):
             raise DeviceError(f"device {self.device} was asked for but this ONNX Runtime {self.ort.__version__} "
                               f"records nothing; use device {self._other_device}")
+        if self.description not in (None, describe(session)):
+            raise InputError(f"{self.graph} was replaced while it was in use; run again")
         # Kept by ONNX Runtime for that fallback alone: the whole file, for as long as the session lives.
         session._model_bytes = None
         return session
@@ -92,6 +96,12 @@ class SessionMaker:
     def memory(self) -> str:
         """ONNX Runtime's name of the memory that the provider computes in."""
         return "cpu" if self.provider == CPU else "cuda"
+
+
+def describe(session: Any) -> str | None:
+    """The bundle's description in a session's graph; None where it was not exported by this tool."""
+    text: str | None = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    return text
 
 
 def records(session: Any) -> bool:

@@ -10,9 +10,15 @@ from stmask_deploy.bundle import BundleDescription
 from stmask_deploy.errors import InputError
 from stmask_deploy.tracking_config import SETTING_RANGES, TRACKERS, TrackingConfig
 
+from .propagate import SCORE_DECAY
+from .tracker import MAX_AGE_SHOWN
+
 NMS_KINDS = ("cross-class", "per-class")
 MEMORY_KINDS = ("exact", "bounded")
 RETIRE_AFTER = 30  # frames; three times the age after which an object is no longer shown
+# Of the trackers that propagate, with their defaults.
+_PROPAGATION = {"score_decay": SCORE_DECAY, "max_age_shown": MAX_AGE_SHOWN}
+_WHOLE = ("top_k", "max_detections", "max_age_shown", "retire_after", "detect_every")
 
 
 @dataclass(frozen=True)
@@ -37,8 +43,8 @@ class RunOptions:
     embedding_momentum: float | None = None  # paper tracker: share kept of a known embedding, times 1 - score
     max_cover: float | None = None  # paper tracker: share of a new object's mask that a better detection may cover
     new_object_score: float | None = None  # released and frame tracker: what an object has to beat to be matched
-    score_decay: float = 0.95  # for each key frame in which an object is not detected
-    max_age_shown: int = 10  # key frames an object is shown without being detected
+    score_decay: float | None = None  # 0.95; for each key frame in which an object is not detected
+    max_age_shown: int | None = None  # 10; key frames an object is shown without being detected
     memory: str | None = None  # exact | bounded; None: bounded for live sources, exact otherwise
     retire_after: int | None = None  # bounded memory: objects not detected in more key frames are forgotten
     detect_every: int = 1  # 1: every frame is a key frame; more: between two of them objects are only propagated
@@ -66,11 +72,10 @@ class RunOptions:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and low <= value <= high):
                 raise InputError(f"{name} must be in {low}..{high}, got {value}")
-        if self.detect_every != int(self.detect_every):
-            raise InputError(f"detect_every must be a whole number of frames, got {self.detect_every}")
-        if self.retire_after is not None and self.retire_after < self.max_age_shown:
-            raise InputError(f"retire_after ({self.retire_after}) must not be smaller than max_age_shown "
-                             f"({self.max_age_shown}): an object would be forgotten while it is shown")
+        for name in _WHOLE:
+            value = getattr(self, name)
+            if value is not None and value != int(value):
+                raise InputError(f"{name} must be a whole number, got {value}")
 
     def _given_settings(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in SETTING_RANGES if getattr(self, name) is not None}
@@ -82,6 +87,20 @@ class RunOptions:
             return dataclasses.replace(suited, **self._given_settings())
         except InputError as error:  # of a setting beside a tracker that nobody named
             raise InputError(f"{error}; {own.tracker} is this bundle's own tracker: name the other one too") from error
+
+    def _resolve_propagation(self, tracker: str) -> dict[str, Any]:
+        """Settings of trackers that propagate; the others have none."""
+        if tracker == "frame":
+            given = [name for name in _PROPAGATION if getattr(self, name) is not None]
+            if given:
+                raise InputError(f"{given[0]} is not read by the frame tracker, which propagates nothing")
+            return {}
+        found = {name: default if getattr(self, name) is None else getattr(self, name)
+                 for name, default in _PROPAGATION.items()}
+        if self.retire_after is not None and self.retire_after < found["max_age_shown"]:
+            raise InputError(f"retire_after ({self.retire_after}) must not be smaller than max_age_shown "
+                             f"({found['max_age_shown']}): an object would be forgotten while it is shown")
+        return found
 
     @property
     def tracking(self) -> TrackingConfig:
@@ -108,11 +127,12 @@ class RunOptions:
             reason = "the frame tracker" if has_temporal else "this bundle, which has no temporal graph,"
             raise InputError(f"detect_every {self.detect_every} needs objects to be propagated between detections, "
                              f"which {reason} cannot do: leave it at 1")
+        propagation = self._resolve_propagation(tracking.tracker)
         bounded = self.memory == "bounded" or self.retire_after is not None or (self.memory is None and is_live)
-        chosen: dict[str, Any] = {"tracker": tracking.tracker, **tracking.settings,
+        chosen: dict[str, Any] = {"tracker": tracking.tracker, **tracking.settings, **propagation,
                                   "memory": "bounded" if bounded else "exact"}
         if bounded and self.retire_after is None:
-            chosen["retire_after"] = max(RETIRE_AFTER, self.max_age_shown)
+            chosen["retire_after"] = max(RETIRE_AFTER, propagation.get("max_age_shown", 0))
         return dataclasses.replace(self, **chosen)
 
     def tracker_settings(self) -> dict[str, Any]:
@@ -120,7 +140,7 @@ class RunOptions:
         settings: dict[str, Any] = dict(self.tracking.settings)
         settings["score_threshold"] = self.score_threshold
         settings["retire_after"] = None if self.retire_after is None else self._last_age(self.retire_after)
-        if self.tracker != "frame":
+        if self.max_age_shown is not None:
             settings["max_age_shown"] = self._last_age(self.max_age_shown)
         return settings
 

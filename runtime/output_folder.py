@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from stmask_deploy.atomic import cannot_write
-from stmask_deploy.errors import OutputError
+from stmask_deploy.errors import InputError, OutputError
 
-from .frame_source import FrameSource
+from .sources import is_camera
 
 
 class OutputFolder:
@@ -34,13 +35,21 @@ class OutputFolder:
         files = (self.results, self.sequences, self.video, self.unfinished_video, self.picture)
         return tuple(path for path in files if path.exists())
 
-    def check(self, overwrite: bool) -> None:
+    def check(self, overwrite: bool, inputs: Sequence[Path] = ()) -> None:
         """Refuse early what could not be written later; changes nothing.
 
+        Args:
+            overwrite: results of an earlier run may be replaced.
+            inputs: files that the run reads, which must stay.
+
         Raises:
+            InputError: the run would replace one of its inputs.
             OutputError: the folder holds results already and `overwrite` is False, or nothing can be written there.
         """
         there = self.existing()
+        for path in there:
+            if any(path.samefile(one) for one in inputs):
+                raise InputError(f"{path} is what the run reads and would be replaced; use another folder with -o")
         if there and not overwrite:
             raise OutputError(f"{self.path} holds results already ({', '.join(path.name for path in there)}); "
                               "use --overwrite or another folder with -o")
@@ -52,13 +61,9 @@ class OutputFolder:
         if not os.access(nearest, os.W_OK | os.X_OK):
             raise OutputError(f"folder {nearest} is not writable; choose another with -o")
 
-    def prepare(self, overwrite: bool) -> None:
-        """Make the folder, and clear it of an earlier run, so that the files in it belong together.
-
-        Raises:
-            OutputError: as for `check`.
-        """
-        self.check(overwrite)
+    def prepare(self, overwrite: bool, inputs: Sequence[Path] = ()) -> None:
+        """Make the folder, and clear it of an earlier run, so that the files in it belong together; see `check`."""
+        self.check(overwrite, inputs)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             for path in self.existing():
@@ -67,17 +72,26 @@ class OutputFolder:
             raise cannot_write(self.path, error) from error
 
 
-def folder_name(source: FrameSource) -> str:
-    """The name of the source, without suffix and spaces."""
-    name = Path(source.name).stem if source.kind in ("video", "image") else source.name
+def folder_name(source: str) -> str:
+    """For the results of a source as `sources.open_source` takes it: its name, without suffix and spaces."""
+    path = Path(source)
+    if is_camera(source):
+        name = f"camera {int(source)}"
+    else:
+        name = path.resolve().name if path.is_dir() else path.stem
     return name.replace(" ", "-")
 
 
-def untaken(name: str, taken: set[str]) -> str:
-    """`name`, or where another source has it name-2, name-3 and so on; it is taken then."""
-    chosen, number = name, 1
-    while chosen in taken:
-        number += 1
-        chosen = f"{name}-{number}"
-    taken.add(chosen)
-    return chosen
+def folder_names(sources: Sequence[str]) -> list[str]:
+    """For each of several sources; those of one name are name, name-2, name-3 and so on in the order given.
+
+    They do not depend on which of the sources can be opened, so that the next run of the same sources uses the same.
+    """
+    taken: dict[str, None] = {}
+    for name in map(folder_name, sources):
+        chosen, number = name, 1
+        while chosen in taken:
+            number += 1
+            chosen = f"{name}-{number}"
+        taken[chosen] = None
+    return list(taken)

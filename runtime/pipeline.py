@@ -41,7 +41,7 @@ class Pipeline:
         self.detect = Detector(bundle, options, timer).detect
         self._windows, self._temporal = bundle.prototypes, bundle.temporal
         self._class_names = bundle.description.model.class_names
-        self._score_decay = options.score_decay
+        self._score_decay = 1.0 if options.score_decay is None else options.score_decay  # None: nothing is propagated
         self._timer = timer
         self._tracker = make_tracker(options)
         self._previous: FrameFeatures | None = None

@@ -54,11 +54,11 @@ def run_video(model: Model, source: FrameSource, folder: Path, *, draw: bool = T
         interrupt: ends the run after the frame in hand once it is set; by default Ctrl-C does.
 
     Raises:
-        InputError: the source turns out to be unreadable, or `mode` is not known.
+        InputError: the source turns out to be unreadable or would be replaced, or `mode` is not known.
         OutputError: `folder` holds results already, or something cannot be written.
     """
     output = OutputFolder(folder)
-    output.prepare(overwrite)
+    output.prepare(overwrite, source.files)
     start = time.perf_counter()
     model.reset(source.is_live)  # decides the options that the results' header tells
     total = min((count for count in (source.num_frames, max_frames) if count is not None), default=None)

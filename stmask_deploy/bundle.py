@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .config import ModelConfig
+from .config import ModelConfig, check_forms
 from .errors import InputError
 
 SCHEMA = "stmask-bundle/3"
@@ -57,6 +57,11 @@ class BundleDescription:
     openvino_weights: str | None = None  # f32 | f16, None without IR
     precisions: tuple[str, ...] = ()  # of the graphs that are there beside those of f32, see `OWN_GRAPHS`
     tolerances: Mapping[str, float] = field(default_factory=dict)  # backend -> largest error, as share of range
+
+    def __post_init__(self) -> None:
+        if self.max_candidates < 1 or not 0 <= self.candidate_threshold < 1:
+            raise InputError(f"max_candidates must be at least 1 and candidate_threshold in [0, 1), got "
+                             f"{self.max_candidates} and {self.candidate_threshold}")
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -101,7 +106,7 @@ class BundleDescription:
         """
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise InputError(f"{where} is not valid JSON ({error}); export the checkpoint again") from error
         if not isinstance(values, dict) or values.get("schema") != SCHEMA:
             found = values.get("schema") if isinstance(values, dict) else type(values).__name__
@@ -109,9 +114,11 @@ class BundleDescription:
                              "export the checkpoint again with this version")
         names = {entry.name for entry in dataclasses.fields(cls)}
         try:
-            values = {key: value for key, value in values.items() if key in names}
-            return cls(**{**values, "model": ModelConfig.from_dict(values["model"]),
-                          "precisions": tuple(values.get("precisions", ()))})
+            values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+                      if key in names}
+            values["model"] = ModelConfig.from_dict(values["model"])
+            check_forms(cls, values)
+            return cls(**values)
         except (KeyError, TypeError, InputError) as error:
             raise InputError(f"{where} is incomplete or damaged ({error}); export the checkpoint again") from error
 

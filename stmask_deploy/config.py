@@ -192,11 +192,11 @@ class ModelConfig:
             if "centerness_order" in converted:
                 converted["centerness_order"] = CenternessOrder(converted["centerness_order"])
             if converted.get("temporal") is not None:
-                _check_forms(TemporalConfig, converted["temporal"])
+                check_forms(TemporalConfig, converted["temporal"])
                 converted["temporal"] = TemporalConfig(**converted["temporal"])
             if "tracking" in converted:
                 converted["tracking"] = _tracking(converted["tracking"])
-            _check_forms(cls, converted)
+            check_forms(cls, converted)
             return cls(**converted)
         except InputError:
             raise
@@ -207,7 +207,7 @@ class ModelConfig:
 def _tracking(values: Any) -> TrackingConfig:
     if not isinstance(values, Mapping):
         raise TypeError(f"tracking: expected a mapping, found {values!r:.80}")
-    _check_forms(TrackingConfig, values)
+    check_forms(TrackingConfig, values)
     try:
         return TrackingConfig(**values)
     except InputError as error:
@@ -223,7 +223,7 @@ def _tuples(value: Any) -> Any:
     return value
 
 
-def _check_forms(cls: type, values: Mapping[str, Any]) -> None:
+def check_forms(cls: type, values: Mapping[str, Any]) -> None:
     """Raises TypeError where a value has not the type that the dataclass `cls` gives its field."""
     for name, kind in get_type_hints(cls).items():
         if name in values and not _fits(values[name], kind):
@@ -235,6 +235,9 @@ def _fits(value: Any, kind: Any) -> bool:
     if get_origin(kind) is tuple:
         kinds = parts[:1] * len(value) if isinstance(value, tuple) and parts[-1] is ... else parts
         return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_fits, value, kinds))
+    if get_origin(kind) is Mapping:
+        return isinstance(value, Mapping) and all(_fits(key, parts[0]) and _fits(one, parts[1])
+                                                  for key, one in value.items())
     if parts:  # a union
         return any(_fits(value, part) for part in parts)
     if kind is float:

@@ -87,6 +87,11 @@ def without(key: str) -> str:
     ("{}", "found None"), (changed(schema="stmask-bundle/1"), "found 'stmask-bundle/1'"),
     (without("export_id"), "export_id"), (without("model"), "model"), (changed(model={}), "class_names"),
     (changed(model=[1]), "expected a mapping"), (changed(model={"class_names": ["a"], "depths": "deep"}), "depths"),
+    (changed(candidate_threshold="x"), "candidate_threshold has the wrong form"), (changed(opset=None), "opset"),
+    (changed(candidate_threshold=float("nan")), "candidate_threshold"),
+    (changed(max_candidates="512"), "max_candidates"),
+    (changed(precisions="int8"), "precisions"), (changed(tolerances={"openvino": "x"}), "tolerances"),
+    (changed(candidate_threshold=1.5), "in .0, 1."), ("[" * 100_000, "not valid JSON"),
 ])
 def test_damaged(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:

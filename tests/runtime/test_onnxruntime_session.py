@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from tiny_bundles import SHAPES, describe, frame_graph, save_graph, temporal_graph
+from tiny_bundles import SHAPES, describe, frame_graph, save_graph, temporal_graph, write_bundle
 
 from stmask_deploy.errors import DeviceError, InputError
 from stmask_deploy.pretrained import demo_bundle
@@ -118,3 +118,15 @@ def test_a_session_does_not_keep_the_file() -> None:
     session = SessionMaker(onnxruntime, GRAPH, "CPUExecutionProvider", "f32", 1, None).open(["box_deltas"])
     large = [name for name, value in vars(session).items() if isinstance(value, bytes) and len(value) > 1000]
     assert large == []
+
+
+def test_another_file_in_its_place_is_told(tmp_path: Path) -> None:
+    """A choice of outputs is loaded when it is first asked for, which may be hours after the check."""
+    folder = write_bundle(tmp_path / "bundle")
+    backend = open_backend("onnxruntime", folder / "frame.onnx", device="cpu")
+    feeds = {"frame": np.zeros((1, 40, 64, 3), np.uint8)}
+    assert set(backend.run(feeds, ("boxes",))) == {"boxes"}
+    save_graph(frame_graph(2), folder / "frame.onnx", describe(export_id="another"))
+    assert set(backend.run(feeds, ("boxes",))) == {"boxes"}
+    with pytest.raises(InputError, match=r"frame\.onnx was replaced while it was in use"):
+        backend.run(feeds, ("centerness",))

@@ -31,7 +31,10 @@ def test_defaults_are_the_released_codes() -> None:
     ({"memory": "bounded", "max_age_shown": 50}, False, {"retire_after": 50}),
     ({"tracker": "paper"}, False, {"alpha": 1.0, "beta": 1.0, "epsilon": 0.7, "new_object_score": None}),
     ({"tracker": "paper", "alpha": 0.0}, False, {"alpha": 0.0, "beta": 1.0}),
-    ({"tracker": "frame"}, False, {"tracker": "frame", "new_object_score": 1.4}),
+    ({"tracker": "frame"}, False, {"tracker": "frame", "new_object_score": 1.4, "score_decay": None,
+                                   "max_age_shown": None}),
+    ({"tracker": "frame", "retire_after": 5}, False, {"retire_after": 5}),
+    ({"max_age_shown": 4, "retire_after": 4}, False, {"retire_after": 4, "score_decay": 0.95}),
 ])
 def test_open_choices_are_decided(given: dict[str, Any], is_live: bool, decided: dict[str, Any]) -> None:
     options = RunOptions(**given).resolve(describe(), is_live)
@@ -83,6 +86,16 @@ def test_tracker_settings_are_those_the_tracker_reads() -> None:
     assert names(tracker="frame") == {"new_object_score", "score_threshold", "retire_after"}
 
 
+@pytest.mark.parametrize(("given", "told"), [
+    ({"retire_after": 5}, r"retire_after \(5\) must not be smaller than max_age_shown \(10\)"),
+    ({"tracker": "frame", "score_decay": 0.5}, "score_decay is not read by the frame tracker"),
+    ({"tracker": "frame", "max_age_shown": 3}, "max_age_shown is not read by the frame tracker"),
+])
+def test_settings_that_do_not_go_with_the_tracker(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        RunOptions(**given).resolve(describe(), is_live=False)
+
+
 @pytest.mark.parametrize("every", [1, 3])
 def test_limits_count_key_frames(every: int) -> None:
     """Found in a key frame, an object of age a has missed as many as lie in the a frames since."""
@@ -110,9 +123,9 @@ def test_only_bounded_memory_has_something_to_say() -> None:
     ({"nms_iou": -0.1}, "nms_iou"),
     ({"top_k": 0}, "top_k"),
     ({"retire_after": 0}, "retire_after"),
-    ({"retire_after": 5}, "forgotten while it is shown"),
     ({"detect_every": 0}, "detect_every must be in 1"),
-    ({"detect_every": 1.5}, "whole number"),
+    *(({name: 1.5}, f"{name} must be a whole number") for name in
+      ("top_k", "max_detections", "max_age_shown", "retire_after", "detect_every")),
     ({"retire_after": 30, "memory": "exact"}, "give only one"),
     ({"tracker": "released", "alpha": 1.0}, "alpha is not read by the released tracker, only by: paper"),
     ({"tracker": "paper", "new_object_score": 1.0}, "only by: released, frame"),

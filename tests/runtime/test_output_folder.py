@@ -3,12 +3,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from stmask_deploy.errors import OutputError
-from stmask_deploy.runtime.output_folder import OutputFolder, folder_name
+from stmask_deploy.errors import InputError, OutputError
+from stmask_deploy.runtime.output_folder import OutputFolder, folder_name, folder_names
 
 
 def test_a_new_folder_is_made_only_when_it_is_needed(tmp_path: Path) -> None:
@@ -55,9 +54,37 @@ def test_a_system_that_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         OutputFolder(tmp_path / "new").prepare(overwrite=False)
 
 
-@pytest.mark.parametrize(("kind", "name", "folder"), [
-    ("video", "street.v2.mp4", "street.v2"), ("image", "cat.png", "cat"), ("folder", "clip.v2", "clip.v2"),
-    ("camera", "camera 0", "camera-0"),
+@pytest.mark.parametrize("name", ["results.jsonl", "video.mp4", "frame.png"])
+def test_what_a_run_reads_is_never_replaced(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("precious")
+    (tmp_path / "other.mp4").write_text("mine")
+    (tmp_path / "elsewhere").symlink_to(tmp_path, target_is_directory=True)
+    output = OutputFolder(tmp_path / "elsewhere")
+    for step in (output.check, output.prepare):
+        with pytest.raises(InputError, match=f"{name} is what the run reads and would be replaced"):
+            step(overwrite=True, inputs=(tmp_path / "other.mp4", tmp_path / name))
+    assert (tmp_path / name).read_text() == "precious"
+    output.prepare(overwrite=True, inputs=(tmp_path / "other.mp4",))
+    assert (tmp_path / "other.mp4").exists() and not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize(("source", "folder"), [
+    ("a/street.v2.mp4", "street.v2"), ("my cat.png", "my-cat"), ("clip.v2", "clip.v2"), (".", "here"),
+    ("07", "camera-7"), ("8", "8"),
 ])
-def test_folder_name(kind: str, name: str, folder: str) -> None:
-    assert folder_name(SimpleNamespace(kind=kind, name=name)) == folder  # type: ignore[arg-type]
+def test_folder_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, folder: str) -> None:
+    here = tmp_path / "here"
+    (here / "clip.v2").mkdir(parents=True)
+    (here / "8").mkdir()
+    monkeypatch.chdir(here)
+    assert folder_name(source) == folder
+
+
+def test_names_of_several_do_not_depend_on_what_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sources = ["a/clip.mp4", "b/clip.mp4", "0", "clip-2.avi", "c/clip.mkv"]
+    expected = ["clip", "clip-2", "camera-0", "clip-2-2", "clip-3"]
+    assert folder_names(sources) == expected
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "clip.mp4").touch()
+    assert folder_names(sources) == expected

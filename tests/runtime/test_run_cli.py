@@ -255,6 +255,17 @@ def test_several_sources_have_the_results_of_single_runs(bundle: Path, clip: Pat
             assert (tmp_path / "out" / name / file).read_bytes() == (tmp_path / "alone" / name / file).read_bytes()
 
 
+def test_a_source_is_never_replaced_by_its_results(bundle: Path, tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "video.mp4", 3)
+    pictures = save_pictures(tmp_path / "pictures", [100, 110])
+    (pictures / "1.png").rename(pictures / "frame.png")
+    for source, folder in ((clip, tmp_path), (pictures, pictures), (pictures / "frame.png", pictures)):
+        before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+        result = call(source, "-m", bundle, "-o", folder, "--overwrite")
+        assert result.exit_code == 2 and "is what the run reads and would be replaced; use another" in result.stderr
+        assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
 def test_sources_of_one_name_have_folders_of_their_own(bundle: Path, clip: Path, tmp_path: Path) -> None:
     assert call(clip, clip, clip, "-m", bundle, "-o", tmp_path, "--no-video", "--max-frames", 1).exit_code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["street", "street-2", "street-3"]
