@@ -6,14 +6,16 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
-
-from stmask_deploy.runtime.interrupt import InterruptFlag, raise_interrupt
 from media import pictures, write_video
 
-
+from stmask_deploy.runtime.interrupt import InterruptFlag, raise_interrupt
 from stmask_deploy.runtime.results_jsonl import read_results
+
+
 @pytest.fixture(autouse=True)
 def usual_handler(interrupts_as_before: None) -> None:
     """A background job starts with Ctrl-C ignored; here it shall mean what it means at a terminal."""
@@ -41,8 +43,6 @@ def test_the_handler_is_put_back() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_other_threads_are_left_alone() -> None:
-    noted: list[bool] = []
 HANGING = """
 import os, signal, sys, time
 from stmask_deploy.runtime.cli import main
@@ -79,6 +79,8 @@ def test_the_second_ends_a_run_whose_source_hangs(bundle: Path, tmp_path: Path) 
     assert read_results(tmp_path / "out" / "results.jsonl").end is None  # cut short, and readable
 
 
+def test_other_threads_are_left_alone() -> None:
+    noted: list[bool] = []
 
     def work() -> None:
         with InterruptFlag() as interrupt:
