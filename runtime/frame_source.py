@@ -82,11 +82,11 @@ class FrameSource(ABC):
     def __init__(self) -> None:
         self.damage = Damage()
         self._started = False
+        self._is_left = False
+        self._reading = threading.Lock()  # held while a frame is read
 
     @property
     def is_live(self) -> bool:
-        self._is_left = False
-        self._reading = threading.Lock()  # held while a frame is read
         """True for endless sources, whose frames are lost when nobody takes them."""
         return self.kind == "camera"
 
