@@ -8,12 +8,13 @@ from stmask_deploy.errors import InputError
 from .backends import one_line
 
 
-def make_cache(folder: Path) -> Path:
+def make_cache(folder: str | Path) -> Path:
     """The folder for what libraries compiled, made if it is not there.
 
     Raises:
         InputError: it cannot be made.
     """
+    folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ from tiny_bundles import describe
 
 from stmask_deploy.errors import InputError
 from stmask_deploy.runtime.backends import open_backend
+from stmask_deploy.runtime.model import load
+from stmask_deploy.runtime.model_cache import make_cache
 
 
 def test_compiled_models_are_kept_and_compute_the_same(bundle: Path, tmp_path: Path) -> None:
@@ -23,6 +26,18 @@ def test_compiled_models_are_kept_and_compute_the_same(bundle: Path, tmp_path: P
     for name, values in plain.items():
         assert np.array_equal(first[name], values) and np.array_equal(found[name], values)
     assert np.array_equal(second.run(feeds, ["boxes"])["boxes"], plain["boxes"])
+
+
+def test_a_folder_may_be_a_string(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "cache"
+    assert make_cache(str(path)) == path and path.is_dir()
+    assert make_cache(path) == path
+
+
+def test_the_api_takes_a_string(bundle: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"cache": str(tmp_path / "cache")}
+    load(bundle, "openvino", **options)
+    assert any((tmp_path / "cache").iterdir())
 
 
 def test_a_folder_that_cannot_be_made(bundle: Path, tmp_path: Path) -> None:
