@@ -1,6 +1,7 @@
 """`results.jsonl` of stmask-run, checked, as rows of its frames or as entries of a result list."""
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,6 +60,26 @@ class RunFile:
         return [{**entry, "category_id": category_ids[entry["category_id"] - 1]} for entry in collector.entries()]
 
 
+    def check_labels(self, names: Sequence[str], dataset: Path) -> None:
+        """The classes are those of a dataset; case, underscores and hyphens of their names may differ.
+
+        A bundle without class names has class_1, class_2, ... in their place, which says nothing about them.
+
+        Args:
+            names: entry i is that of class id i + 1.
+            dataset: its annotation file, for messages.
+
+        Raises:
+            InputError: a class has another name.
+        """
+        labels = {(row.class_id, row.label) for rows in self.frames for row in rows if row.class_id <= len(names)}
+        for class_id, label in sorted(labels):
+            name = names[class_id - 1]
+            if label != f"class_{class_id}" and _plain(label) != _plain(name):
+                raise InputError(f"{self.path} has {label!r} for class {class_id}, which is {name!r} in {dataset}; "
+                                 "take a model of these classes, or give it their names: stmask-export --classes")
+
+
 def read_run_file(path: Path) -> RunFile:
     """Read `results.jsonl`, or the one in the folder `path`.
 
@@ -80,6 +101,10 @@ def read_run_file(path: Path) -> RunFile:
         if len({row.identity for row in frames[-1]}) != len(frames[-1]):
             raise record.error("an id occurs twice")
     return RunFile(path, Path(header.text("source")).name, height, width, tuple(frames))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
 
 
 def _read_row(record: Record, height: int, width: int) -> Row:

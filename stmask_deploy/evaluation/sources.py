@@ -80,11 +80,21 @@ def _read_folder(path: Path, annotations: Annotations, videos: Sequence[Video]) 
     if not files:
         raise InputError(f"{path} holds no folders with {RESULTS_NAME}; they are named as the videos of "
                          f"{annotations.path}")
+    _check_folder_names([file.parent.name for file in files], path, annotations)
     by_id = {find_video(annotations, file.parent.name).id: file for file in files}
     entries = [entry for video in videos if video.id in by_id
                for entry in _entries(read_run_file(by_id[video.id]), video, annotations)]
     missing = tuple(video.name for video in videos if video.id not in by_id)
     return ResultList(entries, tuple(video.id for video in videos), missing)
+
+
+def _check_folder_names(names: Sequence[str], path: Path, annotations: Annotations) -> None:
+    """All are names of videos, or none is: a number may be the name of one video and the id of another."""
+    named = [name for name in names if _named(annotations, name)]
+    others = [name for name in names if name not in named]
+    if named and others:
+        raise InputError(f"{path}: {named[0]!r} is the name of a video of {annotations.path}, {others[0]!r} is not; "
+                         "name every folder as its video, or every one by its id")
 
 
 def _entries(run: RunFile, video: Video, annotations: Annotations) -> list[dict[str, Any]]:
@@ -94,6 +104,7 @@ def _entries(run: RunFile, video: Video, annotations: Annotations) -> list[dict[
     if len(run.frames) != video.length:
         raise InputError(f"{run.path} has {len(run.frames)} frames, video {video.name} has {video.length}; run "
                          "stmask-run over all pictures of the video")
+    run.check_labels([category.name for category in annotations.categories], annotations.path)
     return run.entries(video.id, [category.id for category in annotations.categories])
 
 
@@ -113,14 +124,18 @@ def _video_of(run: RunFile, annotations: Annotations) -> Video:
 
 
 def find_video(annotations: Annotations, name: str) -> Video:
-    """The video of this name or id.
+    """The video of this name; where there is none, the one of this id.
 
     Raises:
         InputError: there is none, or more than one.
     """
     videos = annotations.videos
-    found = [video for video in videos if name in (video.name, str(video.id))]
+    found = _named(annotations, name) or [video for video in videos if name == str(video.id)]
     if len(found) != 1:
         raise InputError(f"{name!r} is the name or id of {len(found) or 'none'} of the {len(videos)} videos of "
                          f"{annotations.path}; the first is named {videos[0].name!r} and has id {videos[0].id}")
     return found[0]
+
+
+def _named(annotations: Annotations, name: str) -> list[Video]:
+    return [video for video in annotations.videos if video.name == name]

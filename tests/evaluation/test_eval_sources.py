@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,10 +92,40 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     refuse(tmp_path / "missing.jsonl", "cannot be read")
 
 
+def labelled(path: Path, label: str) -> Path:
+    """A run whose class 2, the dataset's dog, has this label."""
+    lines = records(FRAMES, "video4")
+    lines[1]["instances"][0]["label"] = label
+    return write_lines(path / "results.jsonl", lines)
+
+
+@pytest.mark.parametrize("in_folder", [False, True])
+def test_labels_of_other_classes_are_refused(tmp_path: Path, in_folder: bool) -> None:
+    labelled(tmp_path / "video4", "horse")
+    refuse(tmp_path if in_folder else tmp_path / "video4",
+           "results.jsonl has 'horse' for class 2, which is 'dog' in tiny.json; .* stmask-export --classes")
+
+
+@pytest.mark.parametrize(("label", "name"), [
+    ("dog", "dog"), ("Dog", "dog"), ("giant_panda", "Giant panda"), ("flying-disc", "flying_disc"),
+    ("class_2", "dog"),  # of a bundle that does not know its classes
+])
+def test_labels_that_are_no_others(tmp_path: Path, label: str, name: str) -> None:
+    first, second = DATASET.categories
+    annotations = replace(DATASET, categories=(first, replace(second, name=name)))
+    assert read_result_list(labelled(tmp_path, label), annotations).entries[0]["category_id"] == 8
+
+
+def test_the_placeholder_of_another_class_is_refused(tmp_path: Path) -> None:
+    refuse(labelled(tmp_path, "class_1"), "has 'class_1' for class 2, which is 'dog'")
+
+
 def test_folders_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     refuse(tmp_path, "holds no folders with results.jsonl")
     write_run(tmp_path / "video5")
     refuse(tmp_path, "'video5' is the name or id of none of the 2 videos of tiny.json")
+    write_run(tmp_path / "video4")
+    refuse(tmp_path, "'video4' is the name of a video of tiny.json, 'video5' is not")
 
 
 @pytest.mark.parametrize("content", ["{}", "3", "null"])
@@ -104,10 +135,37 @@ def test_a_file_that_is_no_list(tmp_path: Path, content: str) -> None:
     refuse(path, "is not a result list")
 
 
-def test_an_ambiguous_name_is_refused(tmp_path: Path) -> None:
-    # The name of one video is the id of another.
-    odd = dataset((1, 3, [A, A]), videos=(1, 4))
-    first, second = odd.videos
-    names = tuple(name.replace("video1", "4") for name in first.file_names)
-    annotations = Annotations(odd.path, odd.categories, (type(first)(1, 20, 40, 2, names), second), odd.tracks)
-    refuse(write_run(tmp_path), "'4' is the name or id of 2 of the 2 videos", "4", annotations=annotations)
+def renamed(*names: str, ids: tuple[int, ...]) -> Annotations:
+    """The dataset with videos of these names and ids."""
+    found = dataset((ids[0], 3, [A, A]), videos=ids)
+    videos = tuple(replace(video, file_names=tuple(f"{name}/{frame}.png" for frame in range(2)))
+                   for video, name in zip(found.videos, names, strict=True))
+    return replace(found, videos=videos)
+
+
+def test_a_name_goes_before_an_id(tmp_path: Path) -> None:
+    # As in datasets whose folders are numbered from 1 and whose ids are from 0 on.
+    numbered = renamed("1", "2", "3", ids=(0, 1, 2))
+    assert read_result_list(write_run(tmp_path), numbered, ["2"]).video_ids == (1,)
+    assert read_result_list(write_run(tmp_path), numbered, ["0"]).video_ids == (0,)
+    for name, score in (("1", 0.1), ("2", 0.2), ("3", 0.3)):
+        write_run(tmp_path / "runs" / name, frames=[[(5, 2, score, A)], []])
+    found = read_result_list(tmp_path / "runs", numbered)
+    assert [(one["video_id"], one["score"]) for one in found.entries] == [(0, 0.1), (1, 0.2), (2, 0.3)]
+
+
+def test_folders_may_all_be_named_by_ids(tmp_path: Path) -> None:
+    write_run(tmp_path / "4")
+    assert [one["video_id"] for one in read_result_list(tmp_path, DATASET).entries] == [4]
+
+
+def test_two_folders_of_one_video_are_refused(tmp_path: Path) -> None:
+    for name in ("five", "5"):
+        write_run(tmp_path / name)
+    refuse(tmp_path, "'five' is the name of a video of tiny.json, '5' is not; name every folder",
+           annotations=renamed("five", "six", ids=(5, 6)))
+
+
+def test_a_name_of_two_videos_is_refused(tmp_path: Path) -> None:
+    refuse(write_run(tmp_path), "'one' is the name or id of 2 of the 2 videos", "one",
+           annotations=renamed("one", "one", ids=(5, 6)))
