@@ -69,9 +69,11 @@ class FrameSource(ABC):
         width, height: pixels, the same for all frames.
         fps: frames a second, None where unknown.
         num_frames: how many frames to expect, None where unknown; an announcement, not a promise.
+        files: what is read, in the order of the frames; none of a camera.
         damage: counts so far; final once iteration has ended.
     """
 
+    files: tuple[Path, ...] = ()
     kind: SourceKind
     name: str
     width: int

@@ -33,7 +33,7 @@ class ImageSource(FrameSource):
     def __init__(self, paths: Sequence[Path], kind: SourceKind, name: str, fps: float | None) -> None:
         super().__init__()
         self.kind = kind
-        self.name = name
+        self.name, self.files = name, tuple(paths)
         self.fps = fps
         self.num_frames = len(paths)
         self._decoded = self._decode(paths)

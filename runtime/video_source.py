@@ -46,7 +46,7 @@ class VideoSource(FrameSource):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self.name = path.name
+        self.name, self.files = path.name, (path,)
         self._container = _open_container(path)
         try:
             self._stream = self._video_stream()
