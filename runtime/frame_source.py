@@ -5,7 +5,8 @@ import dataclasses
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
@@ -16,6 +17,7 @@ from stmask_deploy.errors import InputError
 
 Image = NDArray[np.uint8]
 SourceKind = Literal["video", "folder", "image", "camera"]
+MAX_NAMES = 3  # of unreadable files
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Damage:
     corrupt_frames: int = 0  # delivered, but marked as damaged by the decoder
     missing_frames: int = 0  # announced by the container but never found in it; an estimate where it has no index
     unreadable_files: int = 0  # images of a folder that could not be read
+    unreadable_names: tuple[str, ...] = field(default=(), compare=False)  # the first of them
 
     @property
     def is_damaged(self) -> bool:
@@ -44,15 +47,19 @@ class Damage:
 
     def faults(self) -> dict[str, int]:
         """Every count but `frames`."""
-        return {name: count for name, count in dataclasses.asdict(self).items() if name != "frames"}
+        return {name: count for name, count in self.to_dict().items() if name != "frames"}
 
     def to_dict(self) -> dict[str, int]:
-        """Plain JSON values."""
-        return dataclasses.asdict(self)
+        """The counts."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "unreadable_names"}
 
     def __str__(self) -> str:
         counts = {"frames read": self.frames, **{name: count for name, count in self.faults().items() if count}}
-        return ", ".join(f"{count} {_counted(name, count)}" for name, count in counts.items())
+        text = ", ".join(f"{count} {_counted(name, count)}" for name, count in counts.items())
+        if not self.unreadable_names:
+            return text
+        others = ["..."] if self.unreadable_files > len(self.unreadable_names) else []
+        return f"{text} ({', '.join([*self.unreadable_names, *others])})"
 
 
 def _counted(name: str, count: int) -> str:
@@ -122,6 +129,12 @@ class FrameSource(ABC):
         """Add to the damage counts."""
         self.damage = dataclasses.replace(
             self.damage, **{name: getattr(self.damage, name) + count for name, count in counts.items()})
+
+    def _count_unreadable(self, name: str) -> None:
+        """Add a file to the damage."""
+        self._count(unreadable_files=1)
+        names = (*self.damage.unreadable_names, name)[:MAX_NAMES]
+        self.damage = dataclasses.replace(self.damage, unreadable_names=names)
 
     def _check_size(self, image: Image, where: str) -> None:
         height, width = image.shape[:2]

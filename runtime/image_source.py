@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,9 +11,35 @@ import numpy as np
 
 from stmask_deploy.errors import InputError
 
+from .camera_source import SILENT, opencv_logging
 from .frame_source import Frame, FrameSource, Image, SourceKind
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+
+
+class _Quiet:
+    """Context manager in which OpenCV prints nothing; several threads may be inside. Its log level is the process's."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._num_inside = 0
+        self._level = SILENT
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._num_inside:
+                self._level = opencv_logging().getLogLevel()
+                opencv_logging().setLogLevel(SILENT)
+            self._num_inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._num_inside -= 1
+            if not self._num_inside:
+                opencv_logging().setLogLevel(self._level)
+
+
+_QUIET = _Quiet()
 
 
 class ImageSource(FrameSource):
@@ -47,7 +74,7 @@ class ImageSource(FrameSource):
         for index, path in enumerate(paths):
             image = read_image(path)
             if image is None:
-                self._count(unreadable_files=1)
+                self._count_unreadable(path.name)
                 continue
             yield path, Frame(index, index / self.fps if self.fps else 0.0, image)
 
@@ -90,13 +117,21 @@ def read_image(path: Path) -> Image | None:
     """(H, W, 3) uint8 BGR, or None when the file is unreadable or cut off."""
     try:
         data = path.read_bytes()
-        # OpenCV 4 fills up a cut JPEG with grey and says nothing.
-        if not data or data.startswith(b"\xff\xd8") and not _has_jpeg_end(data):
+        if not data or _is_cut(data):
             return None
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        with _QUIET:
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except (OSError, cv2.error):
         return None
     return None if image is None else np.asarray(image, np.uint8)
+
+
+def _is_cut(data: bytes) -> bool:
+    """True for JPEG and PNG without their end: OpenCV 4 fills up the one with grey, libpng writes to standard error."""
+    if data.startswith(b"\xff\xd8"):
+        return not _has_jpeg_end(data)
+    end = data.rfind(b"IEND")  # four bytes of checksum follow
+    return data.startswith(b"\x89PNG") and not 0 <= end <= len(data) - 8
 
 
 def _has_jpeg_end(data: bytes) -> bool:

@@ -121,6 +121,7 @@ class RunWriter:
         """
         self._results.finish(damage, interrupted=is_interrupted)
         if self._sequences is not None:
+            self._sequences.span(damage.frames + damage.unreadable_files)
             self._sequences.write(self._output.sequences)
         if self._video is not None:
             self._video.close()

@@ -50,6 +50,10 @@ class YtvisCollector:
             sequence.class_counts[class_id] += 1
             sequence.segmentations[index] = segmentation
 
+    def span(self, num_frames: int) -> None:
+        """The source has this many frames at least: in those after the last one taken in nothing is shown."""
+        self._num_frames = max(self._num_frames, num_frames)
+
     def __len__(self) -> int:
         """Number of identities so far."""
         return len(self._sequences)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from media import cut, picture, write_image
 
 from stmask_deploy.errors import InputError
+from stmask_deploy.runtime.camera_source import opencv_logging
 from stmask_deploy.runtime.frame_source import Damage
 from stmask_deploy.runtime.image_source import ImageSource, list_images, natural_key, read_image
 
@@ -108,6 +110,35 @@ def test_unreadable_images_are_counted_and_leave_their_place(tmp_path: Path) -> 
     assert [frame.index for frame in frames] == [1, 2, 4]
     assert source.damage == Damage(frames=3, unreadable_files=2)
     assert source.num_frames == 5
+
+
+def test_the_first_unreadable_images_are_named(tmp_path: Path) -> None:
+    for number in range(12):
+        write_image(tmp_path / f"{number}.png", picture(number))
+    for number in (1, 2, 3, 10):
+        (tmp_path / f"{number}.png").write_bytes(b"")
+    with folder_source(tmp_path) as source:
+        assert len(list(source)) == 8
+    assert str(source.damage) == "8 frames read, 4 unreadable files (1.png, 2.png, 3.png, ...)"
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.9999])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_an_unreadable_image_is_told_by_nobody_else(tmp_path: Path, suffix: str, share: float,
+                                                    capfd: pytest.CaptureFixture[str]) -> None:
+    level = opencv_logging().getLogLevel()
+    whole = write_image(tmp_path / f"whole.{suffix}", picture(size=(200, 300)))
+    read_image(cut(tmp_path / f"cut.{suffix}", whole, share))
+    assert capfd.readouterr() == ("", "")
+    assert opencv_logging().getLogLevel() == level
+
+
+def test_threads_that_read_leave_the_log_level_as_it_was(tmp_path: Path) -> None:
+    level = opencv_logging().getLogLevel()
+    paths = [write_image(tmp_path / f"{number}.png") for number in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        assert all(image is not None for image in pool.map(read_image, paths * 50))
+    assert opencv_logging().getLogLevel() == level
 
 
 def test_another_size_names_the_file(tmp_path: Path) -> None:

@@ -132,6 +132,21 @@ def test_damage_of_the_input_is_reported(bundle: Path, clip: Path, tmp_path: Pat
     assert len(json.loads((tmp_path / "out" / "results.json").read_text())[0]["segmentations"]) == 5
 
 
+def test_unreadable_pictures_at_the_ends_have_their_place_in_the_list(bundle: Path, clip: Path, tmp_path: Path) -> None:
+    for name in ("0.png", "4.png"):
+        (clip / name).write_bytes(b"")
+
+    def gaps(max_frames: int | None) -> list[bool]:
+        summary = run(bundle, clip, tmp_path / "out", max_frames=max_frames, overwrite=True)
+        assert summary.damage.unreadable_names == (("0.png", "4.png") if max_frames is None else ("0.png",))
+        entries = json.loads((tmp_path / "out" / "results.json").read_text())
+        return [rle is None for rle in entries[0]["segmentations"]]
+
+    assert gaps(None) == [True, False, False, False, True]
+    assert gaps(3) == [True, False, False, False]  # nobody asked for the last one
+    assert gaps(1) == [True, False]
+
+
 class Pictures(FrameSource):
     """A source made in the test; `event` happens before frame 3 is delivered."""
 

@@ -69,6 +69,13 @@ def test_score_class_and_gaps() -> None:
     assert [rle is None for rle in second["segmentations"]] == [True, True, False, True, True]
 
 
+def test_frames_after_the_last_one_are_gaps_too() -> None:
+    collector = collect([disc(1, [5], [2], [0.2])])
+    collector.span(4)
+    collector.span(3)
+    assert [rle is None for rle in collector.entries()[0]["segmentations"]] == [True, False, True, True]
+
+
 def test_the_first_class_wins_a_tie() -> None:
     frames = [disc(index, [0], [class_id], [0.5]) for index, class_id in enumerate([3, 1, 1, 3])]
     assert collect(frames).entries()[0]["category_id"] == 3
