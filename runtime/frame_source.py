@@ -6,6 +6,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -74,6 +75,7 @@ class FrameSource(ABC):
     Attributes:
         name: short name for people and for result files, no folder.
         width, height: pixels, the same for all frames.
+        pixel_aspect: width of a pixel by its height, as players show it.
         fps: frames a second, None where unknown.
         num_frames: how many frames to expect, None where unknown; an announcement, not a promise.
         files: what is read, in the order of the frames; none of a camera.
@@ -85,6 +87,7 @@ class FrameSource(ABC):
     name: str
     width: int
     height: int
+    pixel_aspect: Fraction = Fraction(1)
     fps: float | None
     num_frames: int | None
 

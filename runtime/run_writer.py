@@ -51,7 +51,8 @@ class RunWriter:
             self._sequences = None if self._source.is_live else YtvisCollector()
             self._video: VideoWriter | None = None
             if self._draw and self._source.kind != "image":
-                self._video = stack.enter_context(VideoWriter(self._output.unfinished_video, self._source.fps))
+                self._video = stack.enter_context(
+                    VideoWriter(self._output.unfinished_video, self._source.fps, self._source.pixel_aspect))
             self._stack = stack.pop_all()
         return self
 

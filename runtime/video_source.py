@@ -5,6 +5,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ class VideoSource(FrameSource):
             self._end_s = 0.0  # when the latest frame ends
             self._gaps_ms: Counter[int] = Counter()  # between the end of a frame and the next one
             self._num_holes = 0
+            self._num_turns = 0  # quarters, of the latest frame
             self._decoded = self._decode()
             self._first = next(self._decoded, None)
             if self._first is None:
@@ -62,6 +64,8 @@ class VideoSource(FrameSource):
                                  "check that it plays elsewhere, or convert it again")
             self._duration_s = _duration_s(self._container, self._stream, self._start_s or 0.0)
             self.num_frames = self._num_announced()
+            aspect = self._stream.sample_aspect_ratio or Fraction(1)
+            self.pixel_aspect = 1 / aspect if self._num_turns % 2 else aspect
         except BaseException:
             self.close()
             raise
@@ -116,7 +120,8 @@ class VideoSource(FrameSource):
                 if frame.is_corrupt:
                     self._count(corrupt_frames=1)
                 self._advance(frame)
-                yield Frame(next(counter), self._time_s, _upright(frame))
+                self._num_turns = round(frame.rotation / 90) % 4
+                yield Frame(next(counter), self._time_s, _upright(frame, self._num_turns))
 
     def _packets(self) -> Iterator[Any]:
         """Every packet of the stream, the empty one that flushes the decoder included, over unreadable places."""
@@ -237,8 +242,8 @@ def _announced_s(container: Any, stream: Any) -> float | None:
     return None
 
 
-def _upright(frame: av.VideoFrame) -> Image:
+def _upright(frame: av.VideoFrame, num_turns: int) -> Image:
     """(H, W, 3) uint8 BGR, turned as the display matrix says (whole quarter turns)."""
     image = np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
-    turn = ROTATIONS.get(round(frame.rotation / 90) % 4)
+    turn = ROTATIONS.get(num_turns)
     return np.ascontiguousarray(image) if turn is None else np.asarray(cv2.rotate(image, turn), np.uint8)

@@ -20,6 +20,7 @@ from .frame_source import Image
 
 TIME_BASE = Fraction(1, 90000)  # divides the usual frame rates evenly, 30000/1001 included
 DEFAULT_FPS = 30.0
+SQUARE = Fraction(1)
 KEYFRAME_INTERVAL_S = 1.0  # also what a killed run can lose at most, with the encoder's look-ahead
 BT709 = 1  # colour primaries and transfer in FFmpeg's numbering; PyAV names only the matrix
 
@@ -38,16 +39,19 @@ class VideoWriter:
     Args:
         path: the mp4 file.
         fps: the rate of frames written without a time, and the encoder's guide for all; None is 30.
+        pixel_aspect: width of a pixel by its height, which players stretch the picture by.
         overwrite: replace an existing file.
 
     Raises:
         OutputError: the file exists and `overwrite` is False, or it cannot be written.
     """
 
-    def __init__(self, path: Path, fps: float | None = None, *, overwrite: bool = False) -> None:
+    def __init__(self, path: Path, fps: float | None = None, pixel_aspect: Fraction = SQUARE, *,
+                 overwrite: bool = False) -> None:
         check_writable(path, overwrite=overwrite)
         self._path = path
         self._fps = fps or DEFAULT_FPS
+        self._pixel_aspect = pixel_aspect
         self._frame_ticks = max(1, round(1 / (self._fps * TIME_BASE)))
         self._container: Any = None
         self._stream: Any = None
@@ -87,6 +91,8 @@ class VideoWriter:
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
         context = self._stream.codec_context
         context.time_base = TIME_BASE
+        if self._pixel_aspect != SQUARE:
+            context.sample_aspect_ratio = self._pixel_aspect
         context.color_primaries = context.color_trc = BT709
         context.colorspace = Colorspace.ITU709
         context.color_range = ColorRange.MPEG

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,14 @@ def test_drawing_is_told_how_often_the_detector_looks(bundle: Path, clip: Path, 
     with open_source(clip) as opened:
         run_video(load(bundle, detect_every=2), opened, tmp_path / "out")
     assert told == [2] * len(BRIGHTNESSES)
+
+
+def test_the_video_is_as_wide_as_the_source_is_shown(bundle: Path, tmp_path: Path) -> None:
+    source = Pictures("video", lambda: None)
+    source.pixel_aspect = Fraction(3, 2)
+    run_video(load(bundle), source, tmp_path)
+    with av.open(str(tmp_path / "video.mp4")) as video:
+        assert video.streams.video[0].display_aspect_ratio == Fraction(128, 80) * Fraction(3, 2)
 
 
 def test_no_video(bundle: Path, clip: Path, tmp_path: Path) -> None:

@@ -63,17 +63,30 @@ def test_rotation_metadata_is_applied(tmp_path: Path, rotation: int, quarter_tur
 
 
 def write_coded(path: Path, stamps: Sequence[int], codec: str, rate: int, pixels: str = "yuv420p",
-                **options: str) -> Path:
+                aspect: Fraction | None = None, rotation: int = 0, **options: str) -> Path:
     """Pictures at `stamps` / rate seconds."""
     with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream(codec, rate=rate)
         (stream.height, stream.width), stream.pix_fmt = SIZE, pixels
+        stream.codec_context.sample_aspect_ratio = aspect or Fraction(0)  # 0: unknown
+        if rotation:
+            stream.set_display_rotation(rotation)
         for index, stamp in enumerate(stamps):
             frame = av.VideoFrame.from_ndarray(picture(index), format="bgr24").reformat(format=pixels)
             frame.pts, frame.time_base = stamp, Fraction(1, rate)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+@pytest.mark.parametrize(("aspect", "rotation", "expected"), [
+    (None, 0, Fraction(1)), (Fraction(3, 2), 0, Fraction(3, 2)), (Fraction(3, 2), 90, Fraction(2, 3)),
+    (Fraction(3, 2), 180, Fraction(3, 2)), (Fraction(16, 11), -90, Fraction(11, 16)),
+])
+def test_the_aspect_of_pixels(tmp_path: Path, aspect: Fraction | None, rotation: int, expected: Fraction) -> None:
+    path = write_coded(tmp_path / "v.mp4", range(2), "libx264", 30, aspect=aspect, rotation=rotation)
+    with VideoSource(path) as source:
+        assert source.pixel_aspect == expected
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "asf", "nut"])

@@ -104,6 +104,17 @@ def test_odd_sizes_are_padded_by_one(tmp_path: Path, size: tuple[int, int]) -> N
         assert np.abs(image.astype(int) - written[0, 0]).max() <= 8  # the padding as well
 
 
+@pytest.mark.parametrize("aspect", [Fraction(3, 2), Fraction(11, 16), Fraction(1)])
+def test_pixels_keep_their_aspect(tmp_path: Path, aspect: Fraction) -> None:
+    with VideoWriter(tmp_path / "v.mp4", 30, aspect) as writer:
+        for image in pictures(3):
+            writer.write(image)
+    with av.open(str(tmp_path / "v.mp4")) as container:
+        stream = container.streams.video[0]
+        assert (stream.sample_aspect_ratio or 1) == aspect
+        assert (stream.width, stream.height) == (SIZE[1], SIZE[0])
+
+
 @pytest.mark.parametrize("color", [(255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 255, 255), (200, 80, 120)])
 def test_colours_come_back(tmp_path: Path, color: tuple[int, int, int]) -> None:
     with VideoSource(write(tmp_path / "v.mp4", [np.full((48, 64, 3), color, np.uint8)] * 3)) as source:
