@@ -61,15 +61,24 @@ class Worker:
         """What the subject measured; None once it cannot go on, and `reason` says why."""
         if self.reason:
             return None
-        self._connection.send(_TURN)
-        return self._receive()
+        self._send(_TURN)
+        return None if self.reason else self._receive()
+
+    def _send(self, word: str) -> None:
+        try:
+            self._connection.send(word)
+        except OSError:  # it ended while others had their turn
+            self.reason = self._ending()
+
+    def _ending(self) -> str:
+        self._process.join(_PATIENCE)
+        return f"its process ended with exit code {self._process.exitcode}"
 
     def _receive(self) -> Any:
         try:
             answer = self._connection.recv()
-        except (EOFError, ConnectionError):
-            self._process.join(_PATIENCE)
-            answer = StmaskError(f"its process ended with exit code {self._process.exitcode}")
+        except (EOFError, OSError):  # in the middle of an answer too
+            answer = StmaskError(self._ending())
         if isinstance(answer, Exception):
             self.reason = one_line(answer)
             return None
@@ -84,7 +93,7 @@ class Worker:
         if kind is not None:  # it may be in the middle of a turn
             self._process.terminate()
         elif not self.reason:
-            self._connection.send(_STOP)
+            self._send(_STOP)
         self._process.join(_PATIENCE)
         if self._process.is_alive():
             self._process.kill()

@@ -55,6 +55,29 @@ def test_a_row_that_fails_says_why_and_stops(job: str, turns: list[int | None], 
     assert multiprocessing.active_children() == []
 
 
+def kill_the_process() -> None:
+    """As the kernel does where memory is short."""
+    (process,) = multiprocessing.active_children()
+    process.kill()
+    process.join()
+
+
+def test_a_row_whose_process_dies_while_others_have_their_turn_says_so_and_stops() -> None:
+    with Worker(open_counting, "counts") as worker:
+        assert worker.turn() == 1
+        kill_the_process()
+        assert [worker.turn(), worker.turn()] == [None, None]
+        assert worker.reason.startswith("its process ended with exit code ")
+    assert multiprocessing.active_children() == []
+
+
+def test_a_process_that_dies_after_its_last_turn_takes_nothing_along() -> None:
+    with Worker(open_counting, "counts") as worker:
+        assert worker.turn() == 1
+        kill_the_process()
+        assert worker.reason == ""
+
+
 def test_no_process_outlives_an_exception() -> None:
     with pytest.raises(KeyboardInterrupt), Worker(open_counting, "counts"):
         raise KeyboardInterrupt
