@@ -1,9 +1,10 @@
 """A bundle on a video, as `stmask-run` runs it: decoded, tracked, written."""
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from stmask_deploy.bundle import read_description
 from stmask_deploy.errors import InputError, StmaskError
+from stmask_deploy.runtime.image_source import list_images
 from stmask_deploy.runtime.loading import open_bundle
 from stmask_deploy.runtime.model import Model
 from stmask_deploy.runtime.options import RunOptions
@@ -117,14 +119,29 @@ def open_run(job: Job) -> Iterator[BundleRun]:
     yield BundleRun(job)
 
 
-def describe_video(path: Path, num_frames: int) -> dict[str, Any]:
-    """Name and size of a video.
+def describe_video(job: Job) -> dict[str, Any]:
+    """Name and size of the job's video, and the digest of its file; of a folder, of as many images as a turn takes.
 
     Raises:
-        InputError: it cannot be read, or says that it has fewer than `num_frames` frames.
+        InputError: it cannot be read, or says that it has fewer frames than are needed.
     """
+    path, needed = job.video, max(job.frames, job.warmup)
     with open_source(path) as source:
-        if source.num_frames is not None and source.num_frames < num_frames:
-            raise InputError(f"{path} has {source.num_frames} frames and {num_frames} are needed; give a longer video, "
+        if source.num_frames is not None and source.num_frames < needed:
+            raise InputError(f"{path} has {source.num_frames} frames and {needed} are needed; give a longer video, "
                              "or smaller --frames or --warmup")
-        return {"name": source.name, "width": source.width, "height": source.height}
+        files = list_images(path)[:job.frames] if source.kind == "folder" else [path]
+        return {"name": source.name, "width": source.width, "height": source.height, "sha256": _digest(files)}
+
+
+def _digest(paths: Sequence[Path]) -> str:
+    """Of all that is in the files, one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror or error})") from error
+    return digest.hexdigest()

@@ -12,6 +12,7 @@ import click
 from stmask_deploy import __version__
 from stmask_deploy.atomic import atomic_file, check_writable
 from stmask_deploy.console import Command
+from stmask_deploy.errors import InputError
 
 if TYPE_CHECKING:
     from .report import Report
@@ -75,6 +76,8 @@ def main(bundle: Path | None, video: Path | None, row_texts: Sequence[str], thre
         # Given as absolute paths: every row's process has them.
         folders = [(bundle or demo_bundle()).absolute()]
         if compare is not None and compare.is_dir():
+            if compare.absolute() in folders:
+                raise InputError(f"--compare {compare} is the bundle that is measured; give another one")
             folders.append(compare.absolute())
         jobs = [Job(row, folder, (video or demo_clip()).absolute(), Path(scratch) / f"{i}-{j}", threads, warmup, frames,
                     draw) for i, row in enumerate(rows) for j, folder in enumerate(folders)]
@@ -98,7 +101,7 @@ def _measure(jobs: Sequence[Job], rounds: int, compare: Path | None, markdown: b
     first = jobs[0]
     if old is not None:
         settings = {"threads": first.threads, "frames": first.frames, "draw": first.draw}
-        check_comparable(old, settings, describe_video(first.video, first.frames), str(compare))
+        check_comparable(old, settings, describe_video(first), str(compare))
     report = make_report(jobs, rounds, lambda line: click.echo(line, err=True))
     if compare is None:
         return report, ""

@@ -1,16 +1,27 @@
 """Two measurements of the same rows: what became faster, what slower, and what is noise."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from stmask_deploy.errors import InputError
 
 from .report import Report
-from .statistics import MIN_ROUNDS, SAME, Interval, speedup, verdict
+from .statistics import MIN_ROUNDS, Interval, Rounds, in_units_of, speedup, verdict
 
 _MUST_AGREE = ("threads", "frames", "draw")  # of the settings: they decide what is done
+_NO_CEILING = ", no ceiling"  # behind a verdict that does not know what the machine changed
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How one speed of a row changed."""
+
+    change: Interval | None  # None: not measured in both
+    relative: Interval | None  # the same in units of plain convolutions, between runs that both have them: it is judged
+    verdict: str  # faster | slower | within noise, or why there is none
 
 
 @dataclass(frozen=True)
@@ -18,10 +29,8 @@ class Change:
     """How one row changed."""
 
     row: str
-    run: Interval | None  # end to end; None: not measured in both
-    graphs: Interval | None
-    run_verdict: str  # faster | slower | within noise, or why there is none
-    graphs_verdict: str
+    run: Speed  # end to end
+    graphs: Speed
 
 
 @dataclass(frozen=True)
@@ -32,29 +41,36 @@ class Comparison:
     changes: tuple[Change, ...]
     machine: Mapping[str, Interval]  # name of a ceiling -> how many times as fast plain convolutions are now
     notes: tuple[str, ...]  # what else differs
+    unknown: tuple[str, ...]  # what would have to be known for the verdicts to be sure
+
+
+Judge = Callable[[Rounds, Rounds], Speed]  # of the seconds before and now
 
 
 def compare_bundles(report: Report) -> Comparison:
     """The first bundle of a report against its second, which took turns with it."""
     old = {row["row"]: row for row in report["rows"] if row["bundle"] == 1}
-    changes = tuple(_change(row, old.get(row["row"]), SAME, paired=True)
+    changes = tuple(_change(row, old.get(row["row"]), _judge_in_turns)
                     for row in report["rows"] if row["bundle"] == 0)
     names = [f"{bundle['name']} (export {bundle['export_id'][:8]})" for bundle in report["bundles"]]
-    return Comparison(f"{names[1]}, in the same run", changes, {}, ())
+    return Comparison(f"{names[1]}, in the same run", changes, {}, (), ())
 
 
 def compare_reports(new: Report, old: Report) -> Comparison:
     """A report against an earlier one; only the first bundle of each counts.
 
-    What plain convolutions changed between the two is the machine's: a row has changed only as far as it changed more.
+    What plain convolutions changed between the two is the machine's: a row is judged by what it changed beyond that.
     """
-    before = {entry["name"]: entry["turns"] for entry in old["ceilings"] if entry.get("turns")}
-    machine = {entry["name"]: speedup(before[entry["name"]], entry["turns"], paired=False)
-               for entry in new["ceilings"] if entry["turns"] and entry["name"] in before}
+    before, now = _ceilings(old), _ceilings(new)
+    machine = {name: speedup(before[name], turns, paired=False) for name, turns in now.items() if name in before}
     old_rows = {row["row"]: row for row in old["rows"] if row["bundle"] == 0}
-    changes = tuple(_change(row, old_rows.get(row["row"]), machine.get(_ceiling_name(row["row"]), SAME), paired=False)
-                    for row in new["rows"] if row["bundle"] == 0)
-    return Comparison(f"the run of {old.get('date', 'an unknown day')}", changes, machine, tuple(_notes(new, old)))
+    changes = []
+    for row in (row for row in new["rows"] if row["bundle"] == 0):
+        name = _ceiling_name(row["row"])
+        judge = partial(_judge_apart, before.get(name, ()), now.get(name, ()))
+        changes.append(_change(row, old_rows.get(row["row"]), judge))
+    return Comparison(f"the run of {old.get('date', 'an unknown day')}", tuple(changes), machine,
+                      tuple(_notes(new, old)), tuple(_unknown(changes, old)))
 
 
 def check_comparable(old: Report, settings: Mapping[str, Any], video: Mapping[str, Any], where: str) -> None:
@@ -63,33 +79,71 @@ def check_comparable(old: Report, settings: Mapping[str, Any], video: Mapping[st
     Raises:
         InputError: it was measured on another video or with settings that decide what is done.
     """
-    if old["video"] != dict(video):
-        raise InputError(f"{where} was measured on the video {old['video'].get('name')}, not on {video['name']}; "
-                         "measure on the same one")
+    before = old["video"]
+    if any(before.get(name) != video[name] for name in ("name", "width", "height")):
+        raise InputError(f"{where} was measured on the video {before.get('name')} ({_size(before)}), not on "
+                         f"{video['name']} ({_size(video)}); measure on the same one")
     for name in _MUST_AGREE:
         if old["settings"].get(name) != settings[name]:
             raise InputError(f"{where} was measured with {name} {old['settings'].get(name)}, not {settings[name]}; "
                              f"give the same --{name}")
+    if before.get("sha256", video["sha256"]) != video["sha256"]:
+        raise InputError(f"{where} was measured on another video of the name {video['name']}; measure on the same one")
 
 
-def _change(new: Mapping[str, Any], old: Mapping[str, Any] | None, machine: Interval, *, paired: bool) -> Change:
+def _size(video: Mapping[str, Any]) -> str:
+    return f"{video.get('width')}x{video.get('height')}"
+
+
+def _change(new: Mapping[str, Any], old: Mapping[str, Any] | None, judge: Judge) -> Change:
     if "not_available" in new:
-        return Change(new["row"], None, None, "not available", "not available")
+        return _unjudged(new["row"], "not available")
     if old is None or "not_available" in old:
-        return Change(new["row"], None, None, "not in the old one", "not in the old one")
-    intervals, verdicts = [], []
-    for what in ("run", "graphs"):
-        before, now = old["turns"][what], new["turns"][what]
-        interval = speedup(before, now, paired=paired and len(before) == len(now))
-        enough = min(len(before), len(now)) >= MIN_ROUNDS
-        intervals.append(interval)
-        verdicts.append(verdict(interval, machine) if enough else f"fewer than {MIN_ROUNDS} rounds")
-    return Change(new["row"], intervals[0], intervals[1], verdicts[0], verdicts[1])
+        return _unjudged(new["row"], "not in the old one")
+    run, graphs = (judge(old["turns"][what], new["turns"][what]) for what in ("run", "graphs"))
+    return Change(new["row"], run, graphs)
+
+
+def _unjudged(row: str, reason: str) -> Change:
+    return Change(row, Speed(None, None, reason), Speed(None, None, reason))
+
+
+def _judge_in_turns(before: Rounds, now: Rounds) -> Speed:
+    """Of rows that took turns."""
+    change = speedup(before, now, paired=len(before) == len(now))
+    return Speed(change, None, _verdict(change, before, now))
+
+
+def _judge_apart(old_unit: Rounds, new_unit: Rounds, before: Rounds, now: Rounds) -> Speed:
+    """Of a row in two runs, each of which has plain convolutions beside every round of it, or has not."""
+    change = speedup(before, now, paired=False)
+    if len(old_unit) != len(before) or len(new_unit) != len(now):
+        return Speed(change, None, f"{_verdict(change, before, now)}{_NO_CEILING}")
+    relative = speedup(in_units_of(old_unit, before), in_units_of(new_unit, now), paired=False)
+    return Speed(change, relative, _verdict(relative, before, now))
+
+
+def _verdict(change: Interval, before: Rounds, now: Rounds) -> str:
+    return verdict(change) if min(len(before), len(now)) >= MIN_ROUNDS else f"fewer than {MIN_ROUNDS} rounds"
+
+
+def _ceilings(report: Report) -> dict[str, Rounds]:
+    """The seconds of those that could be measured, by name."""
+    return {entry["name"]: entry["turns"] for entry in report["ceilings"]
+            if entry.get("turns") and "not_available" not in entry}
 
 
 def _ceiling_name(row: str) -> str:
     """The ceiling's name is where a row runs, its options left out."""
     return row.split(",")[0]
+
+
+def _unknown(changes: Sequence[Change], old: Report) -> Iterator[str]:
+    names = [_ceiling_name(change.row) for change in changes if change.run.change and not change.run.relative]
+    for name in dict.fromkeys(names):
+        yield f"what the machine changed for {name}: plain convolutions were not measured in both runs"
+    if "sha256" not in old["video"]:
+        yield "whether it was the same video: the old run kept its name and size alone"
 
 
 def _notes(new: Report, old: Report) -> Sequence[str]:

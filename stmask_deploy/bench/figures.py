@@ -66,18 +66,29 @@ def ceiling_figures(samples: CeilingSamples) -> dict[str, Any]:
 
 
 def agreements(samples: Sequence[RowSamples]) -> dict[int, dict[str, Any]]:
-    """Agreement of every measured row with the first one in f32, by position; nothing where there is none.
+    """Agreement of every measured row with the first one in f32, by position, as plain JSON.
 
-    The numbers are those of `stmask-eval --agreement`.
+    Returns:
+        `agreement`: the numbers of `stmask-eval --agreement`; None without a row in f32, or where `no_agreement` says
+        why not.
     """
     measured = {i: row for i, row in enumerate(samples) if not row.reason}
     reference = next((row for row in measured.values() if row.job.row.precision == "f32"), None)
     if reference is None:
-        return {}
-    truth = read_run_file(reference.job.folder / RESULTS_FOLDER)
-    return {i: {"reference": str(reference.job.row),
-                **compare_runs(truth, read_run_file(row.job.folder / RESULTS_FOLDER)).to_dict()}
-            for i, row in measured.items()}
+        return {i: {"agreement": None} for i in measured}
+    truth, names = read_run_file(reference.job.folder / RESULTS_FOLDER), _class_names(reference)
+    found: dict[int, dict[str, Any]] = {}
+    for i, row in measured.items():
+        if _class_names(row) != names:
+            found[i] = {"agreement": None, "no_agreement": "the two bundles have other names for their classes"}
+            continue
+        agreement = compare_runs(truth, read_run_file(row.job.folder / RESULTS_FOLDER))
+        found[i] = {"agreement": {"reference": str(reference.job.row), **agreement.to_dict()}}
+    return found
+
+
+def _class_names(samples: RowSamples) -> tuple[str, ...]:
+    return read_description(samples.job.bundle).model.class_names
 
 
 def describe_bundle(folder: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def make_report(jobs: Sequence[Job], rounds: int, say: Say) -> Report:
         "machine": describe_machine(), "versions": library_versions(),
         "settings": {"threads": first.threads, "warmup": first.warmup, "frames": first.frames, "rounds": rounds,
                      "draw": first.draw},
-        "video": describe_video(first.video, max(first.frames, first.warmup)),
+        "video": describe_video(first),
         "bundles": [describe_bundle(folder) for folder in bundles]}
     rows, ceilings = measure(jobs, rounds, say)
     report["ceilings"] = [ceiling_figures(samples) for samples in ceilings]
@@ -56,7 +56,7 @@ def _rows(samples: Sequence[RowSamples], ceilings: Sequence[Mapping[str, Any]], 
     found = []
     for i, one in enumerate(samples):
         row: dict[str, Any] = {"row": str(one.job.row), "bundle": bundles.index(one.job.bundle)}
-        row |= {"not_available": one.reason} if one.reason else {**row_figures(one, rates), "agreement": agreed.get(i)}
+        row |= {"not_available": one.reason} if one.reason else {**row_figures(one, rates), **agreed[i]}
         found.append(row)
     return found
 
@@ -77,17 +77,32 @@ def read_report(path: Path) -> Report:
         found = report.get("schema") if isinstance(report, dict) else type(report).__name__
         raise InputError(f"{path}: expected schema {SCHEMA!r}, found {found!r}; give what stmask-bench --json wrote")
     wrong = [name for name, kind in _PARTS.items() if not isinstance(report.get(name), kind)]
-    if wrong or not all(_is_whole(row) for row in report["rows"]):
-        raise InputError(f"{path} is damaged ({', '.join(wrong) or 'a row is incomplete'}); measure again")
+    wrong = wrong or [name for name, is_whole in _ENTRIES.items() if not all(map(is_whole, report[name]))]
+    if wrong or not report["bundles"]:
+        raise InputError(f"{path} is damaged ({', '.join(wrong) or 'no bundle'}); measure again")
     return report
 
 
-def _is_whole(row: Any) -> bool:
-    if not isinstance(row, dict) or not {"row", "bundle"} <= row.keys():
+def _is_whole_row(row: Any) -> bool:
+    if not isinstance(row, dict) or not isinstance(row.get("row"), str) or "bundle" not in row:
         return False
-    if "not_available" in row:
-        return True
     turns = row.get("turns")
-    return isinstance(turns, dict) and all(
-        isinstance(rounds, list) and rounds and all(isinstance(turn, list) and turn for turn in rounds)
-        for rounds in (turns.get("run"), turns.get("graphs")))
+    return "not_available" in row or isinstance(turns, dict) and all(_are_seconds(turns.get(what))
+                                                                     for what in ("run", "graphs"))
+
+
+def _is_whole_ceiling(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+        return False
+    return "not_available" in entry or _are_seconds(entry.get("turns"))
+
+
+def _are_seconds(rounds: Any) -> bool:
+    """Whether there is a round, and each has taken time."""
+    return isinstance(rounds, list) and bool(rounds) and all(
+        isinstance(turn, list) and all(isinstance(value, (int, float)) for value in turn) and sum(turn) > 0
+        for turn in rounds)
+
+
+_ENTRIES: Mapping[str, Callable[[Any], bool]] = {
+    "bundles": lambda entry: isinstance(entry, dict), "ceilings": _is_whole_ceiling, "rows": _is_whole_row}

@@ -1,6 +1,7 @@
-"""Is a difference more than noise? Answered by drawing samples again from what was measured."""
+"""Is a difference more than noise? Answered by how much rounds differ among themselves."""
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -8,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 PERCENTILES = {"p50": 50, "p90": 90, "p99": 99}
-MIN_ROUNDS = 3  # fewer do not show how much rounds differ
-DRAWS = 2000
-CONFIDENCE = 99.0  # percent; few rounds make intervals too narrow, so a wide one is taken
+MIN_ROUNDS = 2  # one does not show how much rounds differ
+CONFIDENCE = 0.99  # of an interval
+_STEPS = 10_000  # of the integral in `t_quantile`
 
 Floats = NDArray[np.float64]
 Rounds = Sequence[Sequence[float]]  # seconds: round by round, frame by frame
@@ -24,9 +25,6 @@ class Interval(NamedTuple):
     high: float
 
 
-SAME = Interval(1.0, 1.0, 1.0)
-
-
 def percentiles(values: Sequence[float]) -> dict[str, float]:
     """p50, p90 and p99, interpolated between neighbours; at least one value."""
     return {name: float(value) for name, value in
@@ -34,50 +32,61 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
 
 
 def speedup(old: Rounds, new: Rounds, *, paired: bool) -> Interval:
-    """How many times as fast `new` is, by mean seconds a frame, with its bootstrap interval.
+    """How many times as fast `new` is, by the geometric mean of its rounds, with Student's interval.
 
-    A shared machine drifts, so the frames of a round are no independent samples. Rounds are therefore drawn again
-    first, then the frames of each round drawn.
-
-    Args:
-        old, new: samples, no round empty.
-        paired: both were measured in the same rounds, so that drift goes out of their ratio: a round that is drawn is
-            drawn for both.
-    """
-    rng = np.random.default_rng(0)
-    old_picks = rng.integers(len(old), size=(DRAWS, len(old)))
-    new_picks = old_picks if paired else rng.integers(len(new), size=(DRAWS, len(new)))
-    ratios = _drawn_means(old, old_picks, rng) / _drawn_means(new, new_picks, rng)
-    tail = (100 - CONFIDENCE) / 2
-    low, high = np.percentile(ratios, [tail, 100 - tail])
-    return Interval(_mean(old) / _mean(new), float(low), float(high))
-
-
-def _mean(rounds: Rounds) -> float:
-    """Rounds count alike, however many frames they have."""
-    return float(np.mean([np.mean(frames) for frames in rounds]))
-
-
-def _drawn_means(rounds: Rounds, picks: NDArray[np.int64], rng: np.random.Generator) -> Floats:
-    """(draws,) means over the rounds picked in each draw; the frames of a round are drawn anew for every pick."""
-    means = np.empty(picks.shape)
-    for i, frames in enumerate(rounds):
-        is_picked = picks == i
-        values = np.asarray(frames, np.float64)
-        drawn = rng.integers(len(values), size=(int(is_picked.sum()), len(values)))
-        means[is_picked] = values[drawn].mean(axis=1)
-    return np.asarray(means.mean(axis=1))
-
-
-def verdict(change: Interval, machine: Interval = SAME) -> str:
-    """`faster`, `slower` or `within noise`.
+    A round is one sample, its mean: a shared machine drifts, so the frames of a round are alike, and frames that
+    overlap finish in bursts. Logarithms are taken since what disturbs a round multiplies its time.
 
     Args:
-        change: of a row.
-        machine: of plain convolutions between the same two runs; a row has changed only as far as it changed more.
+        old, new: samples, no round empty, all of them more than 0 in sum.
+        paired: both were measured in the same rounds, so that drift goes out of their ratio.
+
+    Returns:
+        The bounds are 0 and infinity where there is one round only.
     """
-    if change.low > max(1.0, machine.high):
+    before, after = _log_means(old), _log_means(new)
+    parts = [before - after] if paired else [before, -after]
+    center, reach = sum(float(part.mean()) for part in parts), _reach(parts)
+    return Interval(math.exp(center), float(np.exp(center - reach)), float(np.exp(center + reach)))
+
+
+def in_units_of(unit: Rounds, rounds: Rounds) -> list[list[float]]:
+    """The mean of every round, in means of `unit` in the same round."""
+    return [[float(np.mean(frames) / np.mean(others))] for frames, others in zip(rounds, unit, strict=True)]
+
+
+def _log_means(rounds: Rounds) -> Floats:
+    """(rounds,) logarithms of the mean seconds of each."""
+    return np.log([np.mean(frames) for frames in rounds])
+
+
+def _reach(parts: Sequence[Floats]) -> float:
+    """Half the width of the interval of a sum of means, each of independent samples."""
+    if min(map(len, parts)) < MIN_ROUNDS:
+        return math.inf
+    errors = [float(part.var(ddof=1)) / len(part) for part in parts]
+    if sum(errors) == 0:
+        return 0.0
+    # Of Welch and Satterthwaite; with one part it is its length less one.
+    freedom = sum(errors) ** 2 / sum(error ** 2 / (len(part) - 1) for error, part in zip(errors, parts, strict=True))
+    return t_quantile(freedom) * math.sqrt(sum(errors))
+
+
+def t_quantile(freedom: float) -> float:
+    """What Student's t stays within, on either side of 0, with a probability of `CONFIDENCE`.
+
+    Args:
+        freedom: degrees of freedom, 1 to some thousand; not always a whole number.
+    """
+    # With t = sqrt(freedom) * tan(angle) the density of the angle is that power of its cosine, up to a factor.
+    angles = np.linspace(0, np.pi / 2, _STEPS + 1)
+    density = np.cos(angles) ** (freedom - 1)
+    shares = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
+    return math.sqrt(freedom) * math.tan(float(np.interp(CONFIDENCE, shares / shares[-1], angles)))
+
+
+def verdict(change: Interval) -> str:
+    """`faster`, `slower` or `within noise`."""
+    if change.low > 1:
         return "faster"
-    if change.high < min(1.0, machine.low):
-        return "slower"
-    return "within noise"
+    return "slower" if change.high < 1 else "within noise"

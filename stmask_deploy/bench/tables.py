@@ -1,12 +1,13 @@
 """Figures as text: aligned for a terminal, or as Markdown."""
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from stmask_deploy.runtime.timing import STAGES
 
-from .comparison import Comparison
+from .comparison import Comparison, Speed
 from .figures import FRAME, OUTSIDE
 from .report import Report
 from .statistics import Interval
@@ -40,15 +41,18 @@ def report_text(report: Report, *, markdown: bool) -> str:
 
 def comparison_text(comparison: Comparison, *, markdown: bool) -> str:
     """The verdict on every row, and what it rests on."""
-    cells = [("row", "end to end", "", "graphs", ""), *(
-        (change.row, _times(change.run), change.run_verdict, _times(change.graphs), change.graphs_verdict)
-        for change in comparison.changes)]
+    cells: list[tuple[str, ...]] = [("row", "end to end", "of convolutions", "", "graphs", "of convolutions", ""), *(
+        (change.row, *_speed(change.run), *_speed(change.graphs)) for change in comparison.changes)]
+    if not comparison.machine:
+        cells = [(row, run, told, graphs, also) for row, run, _, told, graphs, _, also in cells]
     parts = [f"Speed against {comparison.old} (99 % interval):", format_table(cells, markdown=markdown)]
     if comparison.machine:
         parts.append("The machine: " + ", ".join(f"plain convolutions {name} {_times(interval)}"
                                                  for name, interval in comparison.machine.items()))
     if comparison.notes:
         parts.append("Else different: " + "; ".join(comparison.notes))
+    if comparison.unknown:
+        parts.append("Not known: " + "; ".join(comparison.unknown))
     return "\n\n".join(parts)
 
 
@@ -96,6 +100,8 @@ def _remarks(report: Report) -> Iterator[str]:
     for row in report["rows"]:
         if "not_available" in row:
             yield f"{_name(row, report)}: not available: {row['not_available']}"
+        elif "no_agreement" in row:
+            yield f"{_name(row, report)}: no agreement: {row['no_agreement']}"
     references = {row["agreement"]["reference"] for row in report["rows"] if row.get("agreement")}
     for reference in references:
         yield f"agreement: with {reference}, AP and mean mask IoU in percent"
@@ -105,8 +111,15 @@ def _spread(spread: Mapping[str, float]) -> str:
     return " / ".join(f"{value:.1f}" for value in spread.values())
 
 
+def _speed(speed: Speed) -> tuple[str, str, str]:
+    return _times(speed.change), _times(speed.relative), speed.verdict
+
+
 def _times(interval: Interval | None) -> str:
-    return "-" if interval is None else f"{interval.ratio:.3f}x ({interval.low:.3f} to {interval.high:.3f})"
+    if interval is None:
+        return "-"
+    bounds = "" if math.isinf(interval.high) else f" ({interval.low:.3f} to {interval.high:.3f})"
+    return f"{interval.ratio:.3f}x{bounds}"
 
 
 def _number(value: float | None, form: str) -> str:

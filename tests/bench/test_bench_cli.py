@@ -1,16 +1,22 @@
 """The command: one real short run on the demo bundle, hand-built bundles for the rest, bad input."""
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from tiny_bundles import write_bundle
+from tiny_bundles import CONFIG, write_bundle
 
 from stmask_deploy.bench.cli import main
-from stmask_deploy.bench.report import SCHEMA, read_report
+from stmask_deploy.bench.report import SCHEMA, make_report, read_report
+from stmask_deploy.bench.row import Job, Row
+from stmask_deploy.bench.tables import report_text
+from stmask_deploy.pretrained import demo_clip
 from stmask_deploy.runtime.timing import STAGES
 
 QUICK = ["--threads", "1", "--warmup", "1", "--frames", "3"]
@@ -26,7 +32,8 @@ def test_the_demo_model(tmp_path: Path) -> None:
                  "--rounds", 1, "--json", out)
     assert result.exit_code == 0, result.output
     report = read_report(out)
-    assert report["video"] == {"name": "clip.mp4", "width": 640, "height": 360}
+    assert report["video"] == {"name": "clip.mp4", "width": 640, "height": 360,
+                               "sha256": hashlib.sha256(demo_clip().read_bytes()).hexdigest()}
     first, second = report["rows"]
     assert set(first["stages_ms"]) >= {*STAGES, "frame", "outside_graphs"} - {"draw", "instance_graph"}
     assert [len(turn) for turn in first["turns"]["run"]] == [len(turn) for turn in first["turns"]["graphs"]] == [3]
@@ -54,23 +61,71 @@ def test_two_bundles_take_turns_and_rows_that_cannot_run_are_told(tmp_path: Path
     assert "| draw |" in result.stdout
 
 
+def test_bundles_with_other_classes_are_compared_in_speed_alone(tmp_path: Path, clip: Path) -> None:
+    bundles = [write_bundle(tmp_path / name, model=dataclasses.replace(CONFIG, class_names=names))
+               for name, names in (("new", ("cat", "dog")), ("old", ("dog", "cat")))]
+    out = tmp_path / "out.json"
+    result = run(bundles[0], clip, "--row", "onnxruntime:f32,mode=latency", *QUICK, "--rounds", 1,
+                 "--compare", bundles[1], "--json", out)
+    assert result.exit_code == 0, result.output
+    new, old = read_report(out)["rows"]
+    assert new["agreement"]["mean_iou"] == 100 and old["agreement"] is None
+    assert ("old onnxruntime:f32,mode=latency: no agreement: the two bundles have other names for their classes"
+            in result.stdout)
+    assert "Speed against old" in result.stdout and "fewer than 2 rounds" in result.stdout
+
+
+def test_a_row_whose_process_dies_is_listed_and_the_others_are_kept(tmp_path: Path, clip: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle")
+    jobs = [Job(Row.parse(f"onnxruntime:f32,top_k={i}"), bundle, clip, tmp_path / str(i), 1, 1, 3, False)
+            for i in (5, 6)]
+    first: list[multiprocessing.process.BaseProcess] = []
+
+    def say(line: str) -> None:
+        if line == f"opening {jobs[1].row}":
+            first.extend(multiprocessing.active_children())
+        if line == "round 2 of 2":
+            first[0].kill()
+            first[0].join()
+
+    report = make_report(jobs, 2, say)
+    dead, alive = report["rows"]
+    assert dead["not_available"].startswith("its process ended with exit code ")
+    assert len(alive["turns"]["run"]) == 2
+    assert f"{jobs[0].row}: not available: its process ended" in report_text(report, markdown=False)
+
+
 def test_against_an_earlier_run(tmp_path: Path, clip: Path) -> None:
     bundle, out = write_bundle(tmp_path / "bundle", count=3), tmp_path / "old.json"
     arguments = (bundle, clip, "--row", "onnxruntime:f32,mode=latency", *QUICK)
     assert run(*arguments, "--rounds", 1, "--json", out).exit_code == 0
     slowed = json.loads(out.read_text())
-    turns = slowed["rows"][0]["turns"]
-    slowed["rows"][0]["turns"] = {name: [[1000 * value for value in turn] for turn in turns[name]] * 3
-                                  for name in turns}
+    for entry, factor in ((slowed["rows"][0]["turns"], 1000), (slowed["ceilings"][0], 1)):
+        for name, rounds in entry.items():
+            if isinstance(rounds, list):
+                entry[name] = [[factor * value for value in turn] for turn in rounds] * 3
     out.write_text(json.dumps(slowed))
     result = run(*arguments, "--rounds", 3, "--compare", out)
     assert result.exit_code == 0, result.output
     assert "faster" in result.stdout and "The machine: plain convolutions onnxruntime:f32" in result.stdout
+    assert "Not known" not in result.stdout
+    # The same name and size, and other pictures.
+    del slowed["video"]["sha256"]
+    out.write_text(json.dumps(slowed))
+    other = tmp_path / "clip.mp4"
+    other.write_bytes(clip.read_bytes() + b"more")
+    result = run(bundle, other, *arguments[2:], "--rounds", 1, "--compare", out)
+    assert result.exit_code == 0, result.output
+    assert "Not known: whether it was the same video" in result.stdout
+    slowed["video"]["sha256"] = hashlib.sha256(clip.read_bytes()).hexdigest()
+    out.write_text(json.dumps(slowed))
+    result = run(bundle, other, *arguments[2:], "--rounds", 1, "--compare", out)
+    assert result.exit_code == 2 and "was measured on another video of the name clip.mp4" in result.output
 
 
 def report_with(**changes: Any) -> str:
     parts: dict[str, Any] = {"schema": SCHEMA, "machine": {}, "versions": {}, "settings": {}, "video": {},
-                             "bundles": [], "ceilings": [], "rows": []}
+                             "bundles": [{}], "ceilings": [], "rows": []}
     return json.dumps({**parts, **changes})
 
 
@@ -79,7 +134,10 @@ def report_with(**changes: Any) -> str:
     ("[]", "expected schema 'stmask-bench/1', found 'list'"),
     (report_with(schema="stmask-latency/1"), "found 'stmask-latency/1'"),
     (report_with(rows={}), "is damaged (rows)"),
-    (report_with(rows=[{"row": "a:f32", "bundle": 0, "turns": {"run": [[]]}}]), "a row is incomplete"),
+    (report_with(rows=[{"row": "a:f32", "bundle": 0, "turns": {"run": [[]]}}]), "is damaged (rows)"),
+    (report_with(rows=[{"row": "a:f32", "bundle": 0, "turns": {"run": [[1]], "graphs": [[0, 0]]}}]), "damaged (rows)"),
+    (report_with(ceilings=[{"turns": [[1]]}]), "is damaged (ceilings)"),
+    (report_with(bundles=[]), "is damaged (no bundle)"),
     (report_with(video={"name": "other.mp4"}), "measured on the video other.mp4"),
 ])
 def test_an_old_report_that_cannot_be_used(text: str, told: str, tmp_path: Path, clip: Path) -> None:
@@ -96,6 +154,7 @@ def test_an_old_report_that_cannot_be_used(text: str, told: str, tmp_path: Path,
     (["{bundle}", "{clip}", "--frames", "50"], "has 7 frames and 50 are needed", 2),
     (["{bundle}", "{clip}", "--row", "onnxruntime"], "give BACKEND:PRECISION", 2),
     (["{bundle}", "{clip}", "--compare", "nowhere.json"], "nowhere.json cannot be read", 2),
+    (["{bundle}", "{clip}", "--compare", "{bundle}"], "is the bundle that is measured; give another one", 2),
     (["{bundle}", "{clip}", "--json", "{clip}"], "exists already", 4),
     (["{bundle}", "{clip}", "--frames", "3", "--row", "openvino:f32"], "no row can be measured: openvino:f32: ", 1),
 ])
