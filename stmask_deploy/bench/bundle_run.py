@@ -12,7 +12,6 @@ from typing import Any
 
 from stmask_deploy.bundle import read_description
 from stmask_deploy.errors import InputError, StmaskError
-from stmask_deploy.runtime.image_source import list_images
 from stmask_deploy.runtime.loading import open_bundle
 from stmask_deploy.runtime.model import Model
 from stmask_deploy.runtime.options import RunOptions
@@ -130,8 +129,8 @@ def describe_video(job: Job) -> dict[str, Any]:
         if source.num_frames is not None and source.num_frames < needed:
             raise InputError(f"{path} has {source.num_frames} frames and {needed} are needed; give a longer video, "
                              "or smaller --frames or --warmup")
-        files = list_images(path)[:job.frames] if source.kind == "folder" else [path]
-        return {"name": source.name, "width": source.width, "height": source.height, "sha256": _digest(files)}
+        return {"name": source.name, "width": source.width, "height": source.height,
+                "sha256": _digest(source.files[:job.frames])}
 
 
 def _digest(paths: Sequence[Path]) -> str:
