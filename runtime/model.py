@@ -24,7 +24,7 @@ STEP_FPS = 30.0  # frames a second assumed for frames that come without a time
 
 
 def load(bundle: str | Path | None = None, backend: str = "onnxruntime", device: str = "auto", precision: str = "f32",
-         threads: int | None = None, timer: Timer | None = None, cache: Path | None = None,
+         threads: int | None = None, timer: Timer | None = None, cache: str | Path | None = None,
          **options: Any) -> Model:
     """Open an exported bundle.
 
@@ -46,7 +46,8 @@ def load(bundle: str | Path | None = None, backend: str = "onnxruntime", device:
     chosen = RunOptions(**options)
     folder = demo_bundle() if bundle is None else Path(bundle)
     resolved = chosen.resolve(read_description(folder), is_live=False)
-    opened = open_bundle(folder, backend, device=device, precision=precision, threads=threads, cache=cache,
+    opened = open_bundle(folder, backend, device=device, precision=precision, threads=threads,
+                         cache=None if cache is None else Path(cache),
                          with_temporal=resolved.tracker != "frame", is_whole=False)
     return Model(opened, chosen, timer or NoTimer())
 

@@ -28,6 +28,10 @@ class Command(click.Command):
         self.params.append(click.Option(["-v", "--verbose"], is_flag=True, expose_value=False, callback=_keep_verbose,
                                         help="Print the traceback of an error."))
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        _occupy_closed_streams()
+        return super().main(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -57,9 +61,22 @@ def ignore_interrupts() -> None:
 def _leave_workers(code: int) -> None:
     """End the process now where threads are in the middle of something: libraries are not unloaded under their feet."""
     if any(thread.name == WORKER_NAME for thread in threading.enumerate()):
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
         os._exit(code)
+
+
+def _occupy_closed_streams() -> None:
+    """Open those of the three standard descriptors that are closed, on nothing.
+
+    Else the next file takes the number, and results would receive what some library prints on standard error.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
 
 
 def is_verbose(ctx: click.Context) -> bool:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -72,3 +73,23 @@ main()
         process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == b""
+
+
+def test_what_a_command_opens_takes_no_number_of_a_closed_stream(tmp_path: Path) -> None:
+    program = """if True:
+        import os, sys, click
+        from stmask_deploy.console import Command
+        @click.command(cls=Command)
+        @click.argument("path")
+        def command(path):
+            with open(path, "w") as file:
+                os.write(2, b"a library's words")
+                click.echo("said")
+                file.write(str(file.fileno() > 2))
+        command()
+    """
+    path = tmp_path / "results"
+    for closed in ("2>&-", ">&- 2>&-", "<&- >&- 2>&-"):
+        shell = ["sh", "-c", f'"$0" -c "$1" "$2" {closed}', sys.executable, program, str(path)]
+        done = subprocess.run(shell, timeout=60)
+        assert (done.returncode, path.read_text()) == (0, "True")
