@@ -35,7 +35,7 @@ def prototypes_within(boxes: Array, p3: Array, graph: Backend) -> Array:
     if rows.start == rows.stop:
         return prototypes
     y, x = _window(rows, height), _window(columns, width)
-    found = graph.run({"p3": np.ascontiguousarray(p3[:, :, y, x])})["prototypes"]
+    found: Array = graph.run({"p3": np.ascontiguousarray(p3[:, :, y, x])})["prototypes"]
     check_finite("prototype", found)
     if found.shape == prototypes.shape:
         return found
