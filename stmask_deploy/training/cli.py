@@ -39,7 +39,7 @@ def _size(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -
 @click.option("--frames", type=click.Path(path_type=Path), metavar="DIR",
               help="What the file names in ANNOTATIONS are relative to.  [default: JPEGImages beside it]")
 @click.option("--val", "val_annotations", type=click.Path(path_type=Path), metavar="ANNOTATIONS",
-              help="Evaluate on these in between and at the end.")
+              help="Evaluate on these in between and at the end.  [default with --resume: as before]")
 @click.option("--val-frames", type=click.Path(path_type=Path), metavar="DIR",
               help="Frames of --val.  [default: JPEGImages beside it]")
 @click.option("--recipe", metavar="NAME|FILE", help="Network and schedule; shipped: demo-small, demo, r50-dcn-ada, "
@@ -78,7 +78,7 @@ def main(annotations: Path, folder: Path, frames: Path | None, val_annotations: 
 
     from ..config import CenternessOrder
     from .processes import join_processes
-    from .run import Data, prepare_folder, resume_run, start_run, train
+    from .run import Data, open_validation, prepare_folder, resume_run, start_run, train
 
     overrides = {name: value for name, value in overrides.items() if value is not None}
     given = _given({"recipe": recipe, "overwrite": overwrite or None, "from": checkpoint,
@@ -88,16 +88,19 @@ def main(annotations: Path, folder: Path, frames: Path | None, val_annotations: 
     if threads is not None:
         torch.set_num_threads(threads)
     data = Data.open(annotations, frames)
-    validation = None if val_annotations is None else Data.open(val_annotations, val_frames)
+    resumed = resume_run(folder, data.class_names) if resume else None
+    validation = open_validation(val_annotations, val_frames, resumed)
     if validation is not None:
         validation.check_classes(data)
-    if resume:
-        start = resume_run(folder, data.class_names)
+    if resumed is not None:
+        start = resumed
     else:
         order = None if centerness_order is None else CenternessOrder(centerness_order)
         recipe = recipe or ("demo" if checkpoint is None else "fine-tune")
         start = start_run(_recipe(recipe, overrides), data.class_names, checkpoint, order, input_size)
     with join_processes(device) as process:
+        if process.is_first and validation is not None:
+            validation.read_all()
         if process.is_first:  # last, so that a mistake in the rest never costs an earlier run
             prepare_folder(folder, overwrite=overwrite, resume=resume)
         path = train(start, data, validation, folder, process, num_workers=workers, say=click.echo)

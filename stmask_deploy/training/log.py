@@ -35,27 +35,41 @@ class TrainingLog:
     def losses(self, iteration: int, rate: float, losses: Mapping[str, float], pairs_per_s: float) -> None:
         """Mean losses since the last such record."""
         rounded = {name: round(value, 5) for name, value in losses.items()}
-        self._write({"iteration": iteration, "seconds": self._seconds, "rate": rate,
+        self._write({"iteration": iteration, "seconds": round(self.seconds, 1), "rate": rate,
                      "pairs_per_s": round(pairs_per_s, 2), "losses": rounded})
         shown = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
         self._tell(f"{iteration:6d}  {shown}  rate {rate:.2e}  {pairs_per_s:.1f} pairs/s")
 
     def validation(self, iteration: int, scores: Mapping[str, Any], summary: str) -> None:
         """What an evaluation found."""
-        self._write({"iteration": iteration, "seconds": self._seconds, "validation": dict(scores)})
+        self._write({"iteration": iteration, "seconds": round(self.seconds, 1), "validation": dict(scores)})
         self._tell(f"{iteration:6d}  {summary}")
 
-    def cut(self, iteration: int) -> None:
-        """Drop what was recorded after `iteration`: a run that is resumed there goes through it again."""
-        if self._path is None or not self._path.is_file():
+    def has_validation(self, iteration: int) -> bool:
+        """Whether what an evaluation found after `iteration` was recorded."""
+        return any(_iteration(line) == iteration and "validation" in json.loads(line) for line in self._lines())
+
+    def resume(self, iteration: int, seconds: float) -> None:
+        """Go on after `iteration`, up to which the run took `seconds`.
+
+        What was recorded later is dropped: a run that is resumed goes through it again.
+        """
+        self._start = time.monotonic() - seconds
+        lines = self._lines()
+        if self._path is None or not lines:
             return
-        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
         with atomic_file(self._path, overwrite=True) as file:
             file.write("".join(line for line in lines if _iteration(line) <= iteration).encode())
 
     @property
-    def _seconds(self) -> float:
-        return round(time.monotonic() - self._start, 1)
+    def seconds(self) -> float:
+        """Since the run began, without the time between an interruption and the run's resumption."""
+        return time.monotonic() - self._start
+
+    def _lines(self) -> list[str]:
+        if self._path is None or not self._path.is_file():
+            return []
+        return self._path.read_text(encoding="utf-8").splitlines(keepends=True)
 
     def _tell(self, line: str) -> None:
         if self._path is not None:

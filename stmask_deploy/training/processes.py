@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -22,15 +23,23 @@ class Process:
     rank: int
     count: int
     device: str  # cpu | cuda:N
+    group: Any = None  # of PyTorch, for numbers in main memory; None is the default one
 
     @property
     def is_first(self) -> bool:
         return self.rank == 0
 
+    def any(self, wish: bool) -> bool:
+        """Whether a process wishes it; all ask at the same place, and the answer is the same for all."""
+        if self.count == 1:
+            return wish
+        wishes = torch.tensor(int(wish))
+        dist.all_reduce(wishes, dist.ReduceOp.MAX, group=self.group)
+        return bool(wishes)
+
     def wait(self) -> None:
         """Until all processes are here."""
-        if self.count > 1:
-            dist.barrier()
+        self.any(False)
 
 
 @contextmanager
@@ -53,12 +62,13 @@ def join_processes(device: str = "auto") -> Iterator[Process]:
     use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     if use_cuda:
         torch.cuda.set_device(local)
-    process = Process(rank, count, f"cuda:{local}" if use_cuda else "cpu")
+    name = f"cuda:{local}" if use_cuda else "cpu"
     if count == 1:
-        yield process
+        yield Process(rank, count, name)
         return
     dist.init_process_group("nccl" if use_cuda else "gloo", timeout=PATIENCE)
     try:
-        yield process
+        # A question among processes is no matter for their GPUs, which would have to finish their work first.
+        yield Process(rank, count, name, dist.new_group(backend="gloo", timeout=PATIENCE) if use_cuda else None)
     finally:
         dist.destroy_process_group()

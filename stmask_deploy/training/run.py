@@ -10,7 +10,7 @@ import torch
 
 from ..config import CenternessOrder, ModelConfig
 from ..datasets.annotations import Annotations, read_annotations
-from ..datasets.frames import FRAMES_FOLDER, check_frames
+from ..datasets.frames import FRAMES_FOLDER, check_frames, read_frame
 from ..errors import InputError, OutputError
 from ..models.stmask import STMask
 from .log import LOG_FILE, TrainingLog
@@ -59,6 +59,16 @@ class Data:
         if self.class_names != other.class_names:
             raise InputError(f"the classes of {self.annotations.path} ({', '.join(self.class_names[:5])}) are not "
                              f"those of {other.annotations.path} ({', '.join(other.class_names[:5])})")
+
+    def read_all(self) -> None:
+        """Read every frame once, so that one that cannot be read is told now and not after hours of training.
+
+        Raises:
+            InputError: there is one.
+        """
+        for video in self.annotations.videos:
+            for index in range(video.length):
+                read_frame(self.frames, video, index)
 
 
 @dataclass(frozen=True)
@@ -109,6 +119,23 @@ def resume_run(folder: Path, class_names: tuple[str, ...]) -> Start:
                          f"dataset has {', '.join(class_names[:5])}; resume with the dataset it was started with")
     return Start(from_scratch(snapshot.config), snapshot.config, snapshot.options, snapshot.is_trained,
                  (f"resumed after iteration {snapshot.iteration}",), snapshot)
+
+
+def open_validation(annotations: Path | None, frames: Path | None, resumed: Start | None) -> Data | None:
+    """What to evaluate on: `annotations`, or without them what a resumed run was evaluated on.
+
+    Raises:
+        InputError: see `Data.open`.
+    """
+    if annotations is not None:
+        return Data.open(annotations, frames)
+    if resumed is None or resumed.snapshot is None or resumed.snapshot.validation is None:
+        return None
+    before = [Path(path) for path in resumed.snapshot.validation]
+    try:
+        return Data.open(before[0], frames or before[1])
+    except InputError as error:
+        raise InputError(f"{error}; the run was evaluated on it: say with --val where it lies now") from error
 
 
 def prepare_folder(folder: Path, *, overwrite: bool, resume: bool) -> None:
@@ -163,10 +190,11 @@ def train(start: Start, data: Data, validation: Data | None, folder: Path, proce
     log = TrainingLog(folder if process.is_first else None, say)
     freeze = start.is_trained if options.freeze_norms is None else options.freeze_norms
     trainer = Trainer(start.model, config, options, folder, process, log, freeze_norms=freeze,
-                      is_trained=start.is_trained, validate=_validator(validation, process), num_workers=num_workers)
+                      is_trained=start.is_trained, validate=_validator(validation, process),
+                      validation=_noted(validation, start.snapshot), num_workers=num_workers)
     if start.snapshot is not None:
         trainer.resume(start.snapshot)
-        log.cut(start.snapshot.iteration)
+        log.resume(start.snapshot.iteration, start.snapshot.seconds)
     parameters = sum(parameter.numel() for parameter in start.model.parameters())
     log.note(f"{config.variant}, {parameters / 1e6:.2f} million parameters, {len(config.class_names)} classes; "
              f"{dataset.num_keys} annotated frames in {len(data.annotations.videos)} videos; {process.count} x "
@@ -175,6 +203,13 @@ def train(start: Start, data: Data, validation: Data | None, folder: Path, proce
         log.note(note)
     trainer.run(dataset)
     return folder / MODEL_FILE
+
+
+def _noted(validation: Data | None, snapshot: Snapshot | None) -> tuple[str, str] | None:
+    """What the next snapshot says the run is evaluated on."""
+    if validation is not None:
+        return str(validation.annotations.path.absolute()), str(validation.frames.absolute())
+    return None if snapshot is None else snapshot.validation
 
 
 def _about_speed(precision: str, device: str) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from .options import TrainingOptions
 
 MODEL_FILE = "model.pth"  # averaged weights, which stmask-export takes
 STATE_FILE = "state.pth"  # what --resume reads
+_LATER = ("validation", "seconds", "losses")  # fields that snapshots of earlier versions lack
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ class Snapshot:
     optimizer: Mapping[str, Any]
     is_trained: bool  # the run started from a checkpoint
     num_processes: int  # that share the batches
+    validation: tuple[str, str] | None = None  # annotation file and folder of the frames that it is evaluated on
+    seconds: float = 0.0  # that the run took
+    losses: Mapping[str, Any] = field(default_factory=dict)  # since the last record: the state of `LossMeans`
 
     def write(self, folder: Path) -> None:
         """Replace the snapshot in `folder`; a failure leaves the earlier one.
@@ -42,7 +46,8 @@ class Snapshot:
         values = {"iteration": self.iteration, "config": self.config.to_dict(), "options": self.options.to_dict(),
                   "weights": dict(self.weights), "average": dict(self.average), "num_updates": self.num_updates,
                   "optimizer": dict(self.optimizer), "is_trained": self.is_trained,
-                  "num_processes": self.num_processes}
+                  "num_processes": self.num_processes, "validation": self.validation, "seconds": self.seconds,
+                  "losses": dict(self.losses)}
         with atomic_file(folder / STATE_FILE, overwrite=True) as file:
             torch.save(values, file)
 
@@ -61,7 +66,8 @@ class Snapshot:
             return cls(values["iteration"], ModelConfig.from_dict(values["config"]),
                        TrainingOptions.from_dict(values["options"]), values["weights"], values["average"],
                        values["num_updates"], values["optimizer"], values["is_trained"],
-                       values["num_processes"])
+                       values["num_processes"],
+                       **{name: values[name] for name in _LATER if name in values})
         except InputError:
             raise
         except Exception as error:  # torch reports damaged files with whatever its parsers raise

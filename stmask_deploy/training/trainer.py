@@ -1,7 +1,7 @@
 """The training loop."""
 from __future__ import annotations
 
-import time
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from stmask_deploy.runtime.interrupt import InterruptFlag
-
 from ..config import ModelConfig
 from ..errors import InputError, StmaskError
 from ..models.stmask import STMask
 from .average import WeightAverage
+from .interrupts import Interrupts
 from .learner import PairLearner
 from .log import TrainingLog
+from .loss_means import LossMeans
 from .options import TrainingOptions
 from .pairs import PairDataset, collate
 from .processes import Process
@@ -81,16 +81,18 @@ class Trainer:
         freeze_norms: batch norms keep their statistics and factors.
         is_trained: the network comes from a checkpoint; noted in snapshots.
         validate: evaluates a network; None never does.
+        validation: annotation file and frames of `validate`; noted in snapshots.
         num_workers: processes that read frames; 0 reads in between.
     """
 
     def __init__(self, model: STMask, config: ModelConfig, options: TrainingOptions, folder: Path, process: Process,
                  log: TrainingLog, *, freeze_norms: bool, is_trained: bool = False,
-                 validate: Validate | None = None, num_workers: int = 0) -> None:
+                 validate: Validate | None = None, validation: tuple[str, str] | None = None,
+                 num_workers: int = 0) -> None:
         self._model = model.to(process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._config, self._options, self._folder = config, options, folder
         self._process, self._log, self._validate, self._num_workers = process, log, validate, num_workers
-        self._is_trained = is_trained
+        self._is_trained, self._validation = is_trained, validation
         self._average = WeightAverage(self._model, options.ema_decay)
         norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
         self._frozen = norms if freeze_norms else []
@@ -104,6 +106,9 @@ class Trainer:
         self._optimizer = make_optimizer(self._model, options)
         self.iteration = 0  # iterations done
         self._in_step = False
+        self._saved: int | None = None  # iterations done when the last snapshot was taken
+        self._losses = LossMeans(process.device)
+        self._interrupts = Interrupts(is_only=process.count == 1)
 
     def resume(self, snapshot: Snapshot) -> None:
         """Go on where a snapshot of the same network and options was taken.
@@ -118,10 +123,11 @@ class Trainer:
         self._average.model.load_state_dict(dict(snapshot.average))
         self._average.num_updates = snapshot.num_updates
         self._optimizer.load_state_dict(dict(snapshot.optimizer))
+        self._losses.resume(snapshot.losses)
         self.iteration = snapshot.iteration
 
     def run(self, dataset: PairDataset) -> None:
-        """Train to the end of the schedule. Ctrl-C leaves a snapshot and is passed on.
+        """Train to the end of the schedule. Ctrl-C leaves a snapshot and is passed on, in all processes at once.
 
         Raises:
             InputError: a frame cannot be read.
@@ -131,31 +137,36 @@ class Trainer:
         batches = Batches(self.iteration, self._options.iterations, self._options.pairs_per_batch, self._process)
         loader: DataLoader[PairBatch | InputError] = DataLoader(
             Samples(dataset), batch_sampler=batches, collate_fn=Samples.collate, num_workers=self._num_workers,
-            worker_init_fn=_one_thread, persistent_workers=False,
+            worker_init_fn=_start_worker, persistent_workers=False,
             prefetch_factor=4 if self._num_workers else None)
-        means = _Means()
-        try:
-            for batch in _start_reading(loader):
-                if isinstance(batch, InputError):
-                    raise batch
-                means.add(self._whole_step(batch))
-                self._after_step(means)
-        except KeyboardInterrupt:
-            if not self._in_step:  # a second Ctrl-C can end a step halfway; the last snapshot is whole
-                self._save()
-            raise
-        self._save()
+        with self._interrupts:
+            try:
+                self._train(loader)
+            except KeyboardInterrupt:
+                if not self._in_step:  # a second Ctrl-C can end a step halfway; the last snapshot is whole
+                    self._save()
+                raise
 
-    def _whole_step(self, batch: PairBatch) -> dict[str, Tensor]:
-        """One iteration. Ctrl-C waits for its end: half a step is nothing that could be resumed."""
+    def _train(self, loader: DataLoader[PairBatch | InputError]) -> None:
+        if self.iteration > 0:  # what was due there may have been interrupted
+            self._after_step()
+        for batch in _start_reading(loader):
+            if isinstance(batch, InputError):
+                self._leave_if_asked(batch)
+            else:
+                self._leave_if_asked()
+                self._whole_step(batch)
+                self._after_step()
+
+    def _whole_step(self, batch: PairBatch) -> None:
+        """One iteration and its record. Ctrl-C waits for its end: half a step is nothing that could be resumed."""
         self._in_step = True
-        with InterruptFlag() as interrupt:
-            losses = self._step(batch)
+        with self._interrupts.held():
+            self._losses.add(self._step(batch))
             self.iteration += 1
+            if self.iteration % LOG_EVERY == 0 or self.iteration == self._options.iterations:
+                self._log_losses()
             self._in_step = False
-        if interrupt.is_set:
-            raise KeyboardInterrupt
-        return losses
 
     def _step(self, batch: PairBatch) -> dict[str, Tensor]:
         options, device = self._options, torch.device(self._process.device)
@@ -186,51 +197,49 @@ class Trainer:
         return StmaskError(f"iteration {self.iteration}: a loss is not finite ({found}); start again with a lower "
                            "--rate")
 
-    def _after_step(self, means: _Means) -> None:
-        options, last = self._options, self.iteration == self._options.iterations
-        if self.iteration % LOG_EVERY == 0 or last:
-            rate = options.learning_rate * options.rate(self.iteration - 1)
-            pairs = means.count * options.pairs_per_batch * self._process.count
-            losses, seconds = means.take()
-            self._log.losses(self.iteration, rate, losses, pairs / seconds)
-        if self.iteration % options.save_every == 0:
+    def _log_losses(self) -> None:
+        options = self._options
+        rate = options.learning_rate * options.rate(self.iteration - 1)
+        pairs = self._losses.count * options.pairs_per_batch * self._process.count
+        losses, seconds = self._losses.take()
+        self._log.losses(self.iteration, rate, losses, pairs / seconds)
+
+    def _after_step(self) -> None:
+        options = self._options
+        is_validation_due = self.iteration % options.validate_every == 0 or self.iteration == options.iterations
+        if is_validation_due or self.iteration % options.save_every == 0:
             self._save()
-        if self.iteration % options.validate_every == 0 or last:
-            if self._process.is_first and self._validate is not None:
-                self._log.validation(self.iteration, *self._validate(self._average.model, self._config))
-                means.restart_clock()
+        if is_validation_due:  # what it meets costs no step
+            self._evaluate()
+            self._leave_if_asked()
+
+    def _evaluate(self) -> None:
+        """The first process evaluates, unless the log says that it has."""
+        if not self._process.is_first or self._validate is None or self._interrupts.is_set:
+            return
+        if self._log.has_validation(self.iteration):
+            return
+        with self._losses.left_out(), self._interrupts.alone():
+            self._log.validation(self.iteration, *self._validate(self._average.model, self._config))
+
+    def _leave_if_asked(self, error: InputError | None = None) -> None:
+        """Raise `error`, or Ctrl-C if it was pressed; in one of several processes, so that all leave.
+
+        None leaves before the first has saved: the launcher ends all when one has.
+        """
+        if self._process.any(self._interrupts.is_set or error is not None):
+            self._save()
             self._process.wait()
+            raise error or KeyboardInterrupt
 
     def _save(self) -> None:
-        if self._process.is_first:
+        if self._process.is_first and self._saved != self.iteration:
             write_model(self._folder, self._average.model, self._config)
             Snapshot(self.iteration, self._config, self._options, self._model.state_dict(),
                      self._average.model.state_dict(), self._average.num_updates,
-                     self._optimizer.state_dict(), self._is_trained, self._process.count).write(self._folder)
-
-
-class _Means:
-    """Mean losses since they were last taken, and the time that took."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self.count = 0
-        self._start = time.monotonic()
-
-    def add(self, losses: dict[str, Tensor]) -> None:
-        for name, value in losses.items():
-            self._sums[name] = self._sums.get(name, 0) + value
-        self.count += 1
-
-    def restart_clock(self) -> None:
-        self._start = time.monotonic()
-
-    def take(self) -> tuple[dict[str, float], float]:
-        """(means, seconds), and start anew."""
-        means = {name: float(value) / self.count for name, value in self._sums.items()}
-        seconds = max(time.monotonic() - self._start, 1e-9)
-        self._sums, self.count, self._start = {}, 0, time.monotonic()
-        return means, seconds
+                     self._optimizer.state_dict(), self._is_trained, self._process.count,
+                     self._validation, self._log.seconds, self._losses.state()).write(self._folder)
+            self._saved = self.iteration
 
 
 def make_optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
@@ -252,5 +261,6 @@ def _start_reading(loader: DataLoader[PairBatch | InputError]) -> Iterator[PairB
     return batches
 
 
-def _one_thread(_worker: int) -> None:
+def _start_worker(_worker: int) -> None:
     cv2.setNumThreads(1)  # the workers are the parallelism
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's, which may need a batch to end its step

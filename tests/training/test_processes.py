@@ -39,17 +39,20 @@ def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch, device: str) 
         pass
 
 
+def start_two(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+               str(Path(__file__).with_name(script)), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=500,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
 @pytest.mark.slow
 def test_two_processes_end_with_one_network(tmp_path: Path) -> None:
     lonely = [Thing("box", (30, 40), (0, 0), 30, frames=(0,))]  # in no second frame: nothing for TemporalNet
     annotations = write_clips(tmp_path / "clips", [CLIPS[0], lonely], frames=2)
     options = replace(OPTIONS, iterations=3, pairs_per_batch=1, validate_every=2)
     recipe = write_recipe(tmp_path / "recipe.json", options)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-               str(Path(__file__).with_name("train_in_processes.py")), str(annotations), str(recipe),
-               str(tmp_path / "run"), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = start_two("train_in_processes.py", annotations, recipe, tmp_path / "run", tmp_path)
     assert done.returncode == 0, done.stderr
     first, second = (torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in range(2))
     start = from_scratch(CONFIG).state_dict()
@@ -61,3 +64,18 @@ def test_two_processes_end_with_one_network(tmp_path: Path) -> None:
     assert [record["iteration"] for record in log if "losses" in record] == [3]
     assert [record["iteration"] for record in log if "validation" in record] == [2, 3]
     assert "2 x cpu" in log[0]["note"] and sum("note" in record for record in log) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("case", "message"), [
+    ("ctrl-c", "interrupted"), ("validation", "interrupted"), ("frame", "error: no picture"),
+])
+def test_all_processes_leave_after_the_same_step(tmp_path: Path, case: str, message: str) -> None:
+    annotations = write_clips(tmp_path / "clips", frames=2)
+    every = 2 if case == "validation" else 1000
+    recipe = write_recipe(tmp_path / "recipe.json", replace(OPTIONS, pairs_per_batch=1, validate_every=every))
+    done = start_two("stop_in_processes.py", case, annotations, "-o", tmp_path / "run", "--recipe", recipe, "--val",
+                     annotations, "--device", "cpu", "--workers", "0")
+    assert done.returncode != 0 and message in done.stderr.splitlines()
+    assert "error: RuntimeError" not in done.stderr  # nobody lost the others
+    assert torch.load(tmp_path / "run" / "state.pth", weights_only=True)["iteration"] == 2

@@ -22,14 +22,16 @@ def snapshot() -> Snapshot:
         value.grad = torch.ones_like(value)
     optimizer.step()
     return Snapshot(12, CALIBRATED, OPTIONS, model.state_dict(), average.state_dict(), 11, optimizer.state_dict(), True,
-                    num_processes=1)
+                    num_processes=1, validation=("val.json", "frames"), seconds=12.5,
+                    losses={"sums": {"total": torch.tensor(3.0)}, "count": 2, "seconds": 1.5})
 
 
 def test_written_and_read(tmp_path: Path) -> None:
     before = snapshot()
     before.write(tmp_path)
     after = Snapshot.read(tmp_path)
-    for name in ("iteration", "config", "options", "num_updates", "is_trained", "num_processes"):
+    for name in ("iteration", "config", "options", "num_updates", "is_trained", "num_processes", "validation",
+                 "seconds", "losses"):
         assert getattr(after, name) == getattr(before, name)
     for name in ("weights", "average"):
         found, expected = getattr(after, name), getattr(before, name)
@@ -40,6 +42,15 @@ def test_written_and_read(tmp_path: Path) -> None:
     optimizer.load_state_dict(dict(after.optimizer))
     moments = optimizer.state[next(model.parameters())]
     assert float(moments["step"]) == 1 and bool((moments["exp_avg"] != 0).all())
+
+
+def test_one_of_an_earlier_version(tmp_path: Path) -> None:
+    snapshot().write(tmp_path)
+    values = torch.load(tmp_path / "state.pth", weights_only=True)
+    torch.save({key: value for key, value in values.items() if key not in ("validation", "seconds", "losses")},
+               tmp_path / "state.pth")
+    after = Snapshot.read(tmp_path)
+    assert (after.iteration, after.validation, after.seconds, after.losses) == (12, None, 0.0, {})
 
 
 def test_a_later_one_takes_its_place(tmp_path: Path) -> None:

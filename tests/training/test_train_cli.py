@@ -97,6 +97,31 @@ def test_ctrl_c_and_resume(clips: Path, recipe: Path, tmp_path: Path, usual_inte
     assert code == 2 and "resume with the dataset it was started with" in output
 
 
+def test_a_resumed_run_is_evaluated_as_before(clips: Path, recipe: Path, tmp_path: Path, usual_interrupt: None) -> None:
+    val, run = write_clips(tmp_path / "val", frames=2), tmp_path / "run"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("stmask_deploy.training.run.evaluate_model", lambda *_: signal.raise_signal(signal.SIGINT))
+        code, _ = command(clips, "-o", run, "--recipe", recipe, "--val", val)
+    assert code == 130 and Snapshot.read(run).iteration == 2
+    frames, moved = val.parent / "JPEGImages", tmp_path / "moved"
+    frames.rename(moved)
+    code, output = command(clips, "-o", run, "--resume")
+    assert code == 2 and "the run was evaluated on it: say with --val where it lies now" in output
+    code, output = command(clips, "-o", run, "--resume", "--val-frames", moved)
+    assert code == 0 and "     2  AP 0.0" in output
+    assert Snapshot.read(run).validation == (str(val), str(moved))
+
+
+def test_a_broken_frame_of_the_validation_is_told_before_training(clips: Path, recipe: Path, tmp_path: Path) -> None:
+    val = write_clips(tmp_path / "val", frames=2)
+    frame = tmp_path / "val" / "JPEGImages" / "clip2" / "00001.png"
+    frame.write_bytes(frame.read_bytes()[:100])
+    earlier = put_run(tmp_path / "run")
+    code, output = command(clips, "-o", tmp_path / "run", "--recipe", recipe, "--val", val, "--overwrite")
+    assert (code, output) == (2, f"error: {frame} cannot be read as a picture\n")
+    assert contents(tmp_path / "run") == earlier
+
+
 @pytest.mark.parametrize(("arguments", "code", "message"), [
     (["none.json"], 2, "none.json cannot be read"),
     (["{clips}", "--frames", "{folder}"], 2, "8 of the 8 frames that"),

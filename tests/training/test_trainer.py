@@ -177,6 +177,124 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(
         assert_same_tensors(tmp_path / name, uninterrupted / name)
 
 
+class Validation:
+    """Stands for an evaluation that ends with `error` the first time."""
+
+    def __init__(self, error: type[BaseException] | None = None) -> None:
+        self._error, self.calls = error, 0
+
+    def __call__(self, *_arguments: Any) -> Any:
+        self.calls += 1
+        if self._error is not None and self.calls == 1:
+            raise self._error("no picture")
+        return Scores()
+
+
+class Scores:
+    def to_dict(self) -> dict[str, Any]:
+        return {"ap": 1.0}
+
+    def summary(self) -> str:
+        return "AP 1.0"
+
+
+def put_validation(monkeypatch: pytest.MonkeyPatch, error: type[BaseException] | None = None) -> Validation:
+    validation = Validation(error)
+    monkeypatch.setattr("stmask_deploy.training.run.evaluate_model", validation)
+    return validation
+
+
+def validated(folder: Path) -> list[int]:
+    return [record["iteration"] for record in records(folder, "validation")]
+
+
+@pytest.mark.parametrize("every", [4, 1000])  # in between and at the end; at the end alone
+@pytest.mark.parametrize("error", [InputError, RuntimeError, KeyboardInterrupt])
+def test_a_validation_that_fails_costs_no_step_and_is_made_up_for(
+    data: Data, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException],
+    every: int
+) -> None:
+    validation = put_validation(monkeypatch, error)
+    options = replace(OPTIONS, validate_every=every)
+    with pytest.raises(error):
+        run_in(tmp_path, data, new_run(options, CALIBRATED), validation=data)
+    due = min(every, 6)
+    assert Snapshot.read(tmp_path).iteration == due and validated(tmp_path) == []
+    assert load_checkpoint(tmp_path / "model.pth").config == CALIBRATED
+    run_in(tmp_path, data, resume_run(tmp_path, data.class_names), validation=data)
+    assert validated(tmp_path) == sorted({due, 6}) and validation.calls == 1 + len({due, 6})
+    assert_same_tensors(tmp_path / "model.pth", uninterrupted / "model.pth")
+    run_in(tmp_path, data, resume_run(tmp_path, data.class_names), validation=data)  # done already
+    assert validated(tmp_path) == sorted({due, 6})
+
+
+def test_what_was_learned_before_a_frame_that_cannot_be_read_is_kept(data: Data, tmp_path: Path,
+                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    read = PairDataset.__getitem__
+
+    def broken(self: PairDataset, asked: int) -> Any:
+        if asked == 5:
+            raise InputError("no picture")
+        return read(self, asked)
+
+    monkeypatch.setattr(PairDataset, "__getitem__", broken)
+    with pytest.raises(InputError, match="no picture"):
+        run_in(tmp_path, data, new_run())
+    assert Snapshot.read(tmp_path).iteration == 2
+
+
+def test_a_resumed_run_logs_what_an_uninterrupted_one_does(data: Data, tmp_path: Path, usual_interrupt: None,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer_module, "LOG_EVERY", 4)
+    run_in(tmp_path / "whole", data, new_run())
+    with pytest.MonkeyPatch.context() as pressed, pytest.raises(KeyboardInterrupt):
+        press_in_step(pressed, 3, times=1)
+        run_in(tmp_path / "parts", data, new_run())
+    path = tmp_path / "parts" / "state.pth"
+    state = torch.load(path, weights_only=True)
+    assert 0 < state["losses"]["seconds"] <= state["seconds"] < 100
+    torch.save({**state, "seconds": 1000.0}, path)
+    run_in(tmp_path / "parts", data, resume_run(tmp_path / "parts", data.class_names))
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    assert [iteration for iteration, _ in losses(tmp_path / "parts")] == [4, 6]
+    assert all(1000 <= record["seconds"] < 1100 for record in records(tmp_path / "parts", "losses"))
+
+
+def test_the_step_in_which_ctrl_c_was_pressed_is_logged(data: Data, tmp_path: Path, log_every_step: None,
+                                                        usual_interrupt: None) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch, pytest.raises(KeyboardInterrupt):
+        press_in_step(monkeypatch, 3, times=1)
+        run_in(tmp_path, data, new_run())
+    assert [iteration for iteration, _ in losses(tmp_path)] == [1, 2, 3]
+
+
+def test_a_validation_is_no_part_of_the_pairs_a_second(data: Data, tmp_path: Path, log_every_step: None,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock:
+        now = 0.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+    clock, step = Clock(), Trainer._step
+
+    def timed(self: Trainer, batch: Any) -> Any:
+        clock.now += 4
+        return step(self, batch)
+
+    def slow(*_arguments: Any) -> Scores:
+        clock.now += 1000
+        return Scores()
+
+    monkeypatch.setattr(trainer_module, "LOG_EVERY", 2)
+    monkeypatch.setattr("stmask_deploy.training.loss_means.time", clock)
+    monkeypatch.setattr(Trainer, "_step", timed)
+    monkeypatch.setattr("stmask_deploy.training.run.evaluate_model", slow)
+    run_in(tmp_path, data, new_run(replace(OPTIONS, validate_every=3)), validation=data)
+    assert validated(tmp_path) == [3, 6]  # the first within the second record
+    assert [record["pairs_per_s"] for record in records(tmp_path, "losses")] == [0.5] * 3
+
+
 def test_a_finished_run_resumes_to_itself(data: Data, uninterrupted: Path, tmp_path: Path) -> None:
     (tmp_path / "state.pth").write_bytes((uninterrupted / "state.pth").read_bytes())
     run_in(tmp_path, data, resume_run(tmp_path, data.class_names))

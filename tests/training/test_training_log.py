@@ -54,8 +54,20 @@ def test_a_log_is_cut_where_a_run_is_resumed(tmp_path: Path) -> None:
         log.losses(iteration, 1e-3, {"total": 1.0}, 2.0)
     with open(tmp_path / LOG_FILE, "a") as file:
         file.write('{"iteration": 30, "los')  # what a crash leaves
-    log.cut(45)
+    log.resume(45, 7.0)
     records = [json.loads(line) for line in (tmp_path / LOG_FILE).read_text().splitlines()]
     assert [record.get("iteration") for record in records] == [None, 20, 40]
-    TrainingLog(tmp_path / "none", print).cut(3)  # nothing was written yet
+    assert 7.0 <= log.seconds < 100
+    TrainingLog(tmp_path / "none", print).resume(3, 1.0)  # nothing was written yet
     assert not (tmp_path / "none").exists()
+
+
+def test_which_validations_were_recorded(tmp_path: Path) -> None:
+    log = TrainingLog(tmp_path, lambda _line: None)
+    assert not log.has_validation(20)
+    log.losses(20, 1e-3, {"total": 1.0}, 2.0)
+    log.validation(40, {"ap": 1.0}, "AP 1.0")
+    with open(tmp_path / LOG_FILE, "a") as file:
+        file.write('{"iteration": 60, "validation": {"a')
+    assert [log.has_validation(iteration) for iteration in (20, 40, 60)] == [False, True, False]
+    assert not TrainingLog(None, lambda _line: None).has_validation(40)
