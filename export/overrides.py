@@ -36,8 +36,6 @@ class Overrides:
         if self.input_size is not None:
             config = replace(config, input_size=self.input_size)
         if self.anchor_ratios is not None:
-            if len(set(config.kernel_shapes)) > 1:
-                raise InputError("--anchor-ratios is for networks without FCA; here each kernel shape fixes its anchor")
             config = replace(config, anchor_shapes=anchor_shapes(config.kernel_shapes, self.anchor_ratios))
         if self.anchor_scales is not None:
             if len(self.anchor_scales) != len(config.anchor_scales):

@@ -4,6 +4,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import re
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -22,9 +23,12 @@ from .stmask import STMask, build_stmask
 
 CONFIG_KEY = "stmask_config"  # beside the state dict (or in safetensors metadata): a checkpoint's own ModelConfig
 STATE_KEYS = ("state_dict", "model")
+ZIP_START, PICKLE_START = b"PK\x03\x04", b"\x80"  # of files that torch writes: today, and before 1.6
 # torch < 2.10 executes or corrupts memory on crafted files even with weights_only (CVE-2025-32434, CVE-2026-24747).
 TORCH_FLOOR = (2, 10)
 MAX_BYTES = 4 << 30  # of tensors; the largest released variant holds 0.3 GB
+RESNETS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # layers -> blocks of each stage
+RESNET_WIDTHS = (64, 128, 256, 512)
 TRAINING_ONLY = ("semantic_seg_conv.", "maskiou_net.", "class_existence_fc.")  # heads used by training losses alone
 
 
@@ -45,7 +49,8 @@ class Checkpoint:
         return model
 
 
-def load_checkpoint(path: Path, sha256: str | None = None) -> Checkpoint:
+def load_checkpoint(path: Path, sha256: str | None = None, anchor_ratios: tuple[float, ...] | None = None
+                    ) -> Checkpoint:
     """Read a `.pth` (pickle, tensors only) or `.safetensors` checkpoint and find its variant.
 
     A configuration that the checkpoint carries wins over what its tensors show, and must fit them.
@@ -53,10 +58,12 @@ def load_checkpoint(path: Path, sha256: str | None = None) -> Checkpoint:
     Args:
         path: the file.
         sha256: hexadecimal digest the file must have, or None.
+        anchor_ratios: where the checkpoint carries no configuration, see `inference.anchor_shapes`.
 
     Raises:
         InputError: the file is not a checkpoint of a complete STMask network; the message lists every parameter that
-            is missing, unexpected, misshapen, of a wrong type or not finite.
+            is missing, unexpected, misshapen, of a wrong type or not finite. Of parameters that tell the variant it
+            lists the missing ones alone: without them it is not known what else is expected.
     """
     path = Path(path)
     digest = _digest(path)
@@ -71,7 +78,8 @@ def load_checkpoint(path: Path, sha256: str | None = None) -> Checkpoint:
             config = ModelConfig.from_dict(carried)
             notes.append("configuration: the checkpoint's own")
         else:
-            config = infer_config(shapes)
+            config = infer_config(shapes, anchor_ratios)
+            notes += _depth_notes(config)
             names, reason = guess_class_names(path.name, config.num_classes - 1)
             config = replace(config, class_names=names)
             notes.append(f"class names: {reason}")
@@ -79,6 +87,22 @@ def load_checkpoint(path: Path, sha256: str | None = None) -> Checkpoint:
         raise InputError(f"{path}: {error}") from error
     state, dropped = _fit(state, config, path)
     return Checkpoint(path.name, digest, config, state, (*notes, *dropped))
+
+
+def _depth_notes(config: ModelConfig) -> list[str]:
+    """Doubts about a backbone whose depth was read off its parameters: where whole blocks are missing it is no misfit.
+
+    Raises:
+        InputError: it has the widths of a ResNet and the depths of none.
+    """
+    if config.depths in RESNETS.values():
+        return []
+    known = ", ".join(f"{'-'.join(map(str, blocks))} (R{layers})" for layers, blocks in RESNETS.items())
+    found = f"the backbone has {'-'.join(map(str, config.depths))} blocks in its stages, ResNets have {known}"
+    if config.widths == RESNET_WIDTHS:
+        raise InputError(f"{found}: whole blocks are missing. A network that is made so needs its configuration in the "
+                         f"checkpoint, as {CONFIG_KEY!r}")
+    return [f"WARNING: {found}; nothing shows whether whole blocks are missing"]
 
 
 def _digest(path: Path) -> str:
@@ -101,8 +125,7 @@ def _read_pickle(path: Path) -> tuple[Any, Any]:
     version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
     if version < TORCH_FLOOR:
         raise InputError(f"torch {torch.__version__} cannot load checkpoints safely; install torch >= 2.10")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty")
+    _check_form(path)
     try:
         _check_unpacked_size(path)
         with warnings.catch_warnings():
@@ -110,21 +133,40 @@ def _read_pickle(path: Path) -> tuple[Any, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
         raise
-    except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()
-        detail = next((line for line in reason if "GLOBAL" in line or "global" in line), reason[0] if reason else "")
-        raise InputError(f"{path} is not a plain checkpoint: it holds code or objects other than tensors, which are "
-                         f"never run, or it is damaged ({detail.strip()[:160]})") from error
     except Exception as error:  # torch reports damaged files with whatever its parsers raise
-        raise InputError(f"{path} is not a checkpoint or is damaged "
-                         f"({type(error).__name__}: {str(error).strip().splitlines()[0][:160] if str(error) else ''}); "
-                         "download it again") from error
+        raise InputError(f"{path} {_torch_reason(error)}") from error
     return content, content.get(CONFIG_KEY) if isinstance(content, Mapping) else None
+
+
+def _check_form(path: Path) -> None:
+    """Refuse what is no pickle by its first bytes; torch takes it for one, and says so at length."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        start = file.read(9)
+    if not start:
+        raise InputError(f"{path} is empty")
+    if start[8:] == b"{" and int.from_bytes(start[:8], "little") < size:
+        raise InputError(f"{path} is a safetensors file; rename it to {path.with_suffix('.safetensors').name}")
+    if not start.startswith((ZIP_START, PICKLE_START)):
+        what = " but a web page" if start.lstrip().startswith(b"<") else ""
+        raise InputError(f"{path} is not a checkpoint{what}; download it again")
+
+
+def _torch_reason(error: Exception) -> str:
+    """Why torch did not load a file. Its own words are a paragraph that advises to switch its safety off."""
+    text = str(error)
+    never_run = "code or objects other than tensors, which are never run"
+    if found := re.search(r"GLOBAL ([\w.]+)", text):
+        return f"is not a plain checkpoint: it holds {never_run} ({found[1]})"
+    if "TorchScript" in text:
+        return "is a TorchScript archive; give the checkpoint that it was made from"
+    what = f"holds {never_run}" if isinstance(error, pickle.UnpicklingError) else "is not a checkpoint"
+    return f"is damaged or {what}; download it again"
 
 
 def _check_unpacked_size(path: Path) -> None:
     with open(path, "rb") as file:
-        is_zip = file.read(4) == b"PK\x03\x04"  # what torch goes by
+        is_zip = file.read(4) == ZIP_START  # what torch goes by
     if is_zip:
         with zipfile.ZipFile(path) as archive:
             size = sum(entry.file_size for entry in archive.infolist())

@@ -11,11 +11,13 @@ from ..errors import InputError
 Shapes = Mapping[str, tuple[int, ...]]
 
 HEAD = "prediction_layers.0."
+BRANCHES = ("conf_layer", "mask_layer", "track_layer")
 INDEX = r"(\d{1,3})"  # of a layer; no network has a thousand, and no name may ask for a billion
+MOST_NAMED = 20  # missing parameters
 ASPECT_RATIOS = (1.0, 1 / 2, 2.0)  # height / width of the anchors without FCA (paper section 4.1)
 
 
-def infer_config(shapes: Shapes) -> ModelConfig:
+def infer_config(shapes: Shapes, anchor_ratios: tuple[float, ...] | None = None) -> ModelConfig:
     """The configuration of the network that these parameters belong to.
 
     Everything that shapes show is read from them: backbone depth, widths and deformable blocks, pyramid, prototypes,
@@ -23,25 +25,30 @@ def infer_config(shapes: Shapes) -> ModelConfig:
     cannot show takes the released values: input size, normalisation, anchor shapes and scales, the level and RoI size
     of the temporal network, the order of the centerness map. Class names are numbered (`class_1`, ...).
 
+    Args:
+        shapes: of the parameters, by name.
+        anchor_ratios: see `anchor_shapes`.
+
     Raises:
-        InputError: a parameter that every STMask network has is missing or has an impossible shape.
+        InputError: parameters that every STMask network has are missing, all of which are named, or one has an
+            impossible shape.
     """
-    widths, depths, deformable = [], [], []
-    for stage in range(_count(shapes, rf"backbone\.layers\.{INDEX}\.")):
-        prefix = f"backbone.layers.{stage}"
-        depths.append(_count(shapes, rf"backbone\.layers\.{stage}\.{INDEX}\."))
-        widths.append(_shape(shapes, f"{prefix}.0.conv1.weight", 4)[0])
-        deformable += [(stage, block) for block in range(depths[-1])
-                       if f"{prefix}.{block}.conv2.conv_offset_mask.weight" in shapes]
-    head_width = _shape(shapes, HEAD + "upfeature.0.weight", 4)[0]
+    depths = tuple(_count(shapes, rf"backbone\.layers\.{stage}\.{INDEX}\.")
+                   for stage in range(_count(shapes, rf"backbone\.layers\.{INDEX}\.")))
     num_kernels = _count(shapes, rf"prediction_layers\.0\.bbox_layer\.{INDEX}\.")
+    absent = [name for name, count in (("backbone.layers.*", len(depths)), (f"{HEAD}bbox_layer.*", num_kernels))
+              if not count]
+    if absent:
+        raise InputError(f"no parameters named {' and '.join(absent)}: this is not an STMask checkpoint")
+    _check_complete(shapes, len(depths), num_kernels)
+    widths = tuple(_shape(shapes, f"backbone.layers.{stage}.0.conv1.weight", 4)[0] for stage in range(len(depths)))
+    deformable = tuple((stage, block) for stage, depth in enumerate(depths) for block in range(depth)
+                       if f"backbone.layers.{stage}.{block}.conv2.conv_offset_mask.weight" in shapes)
+    head_width = _shape(shapes, HEAD + "upfeature.0.weight", 4)[0]
     boxes = [_shape(shapes, f"{HEAD}bbox_layer.{k}.weight", 4) for k in range(num_kernels)]
-    if not depths or not boxes:
-        raise InputError("no parameters named backbone.layers.* and prediction_layers.0.bbox_layer.*: "
-                         "this is not an STMask checkpoint")
     kernels = tuple((shape[2], shape[3]) for shape in boxes)
     num_scales = max(boxes[0][0] // 4, 1)
-    sizes = {branch: _branch(shapes, branch, num_scales) for branch in ("conf_layer", "mask_layer", "track_layer")}
+    sizes = {branch: _branch(shapes, branch, num_scales) for branch in BRANCHES}
     num_classes = sizes["conf_layer"][0]
     if not 2 <= num_classes <= MAX_CLASSES + 1:
         raise InputError(f"the class layer has {num_classes} outputs; "
@@ -49,10 +56,10 @@ def infer_config(shapes: Shapes) -> ModelConfig:
     return ModelConfig(
         class_names=tuple(f"class_{i}" for i in range(1, num_classes)),
         stem_width=_shape(shapes, "backbone.conv1.weight", 4)[0],
-        depths=tuple(depths),
-        widths=tuple(widths),
+        depths=depths,
+        widths=widths,
         expansion=max(_shape(shapes, "backbone.layers.0.0.conv3.weight", 4)[0] // widths[0], 1),
-        deformable_blocks=tuple(deformable),
+        deformable_blocks=deformable,
         fpn_width=_shape(shapes, "fpn.lat_layers.0.weight", 4)[0],
         num_downsamples=_count(shapes, rf"fpn\.downsample_layers\.{INDEX}\."),
         proto_width=_shape(shapes, "proto_net.0.weight", 4)[0],
@@ -61,7 +68,7 @@ def infer_config(shapes: Shapes) -> ModelConfig:
         tower_depth=sum(bool(re.fullmatch(rf"prediction_layers\.0\.bbox_extra\.{INDEX}\.weight", name))
                         for name in shapes),
         kernel_shapes=kernels,
-        anchor_shapes=anchor_shapes(kernels),
+        anchor_shapes=anchor_shapes(kernels, anchor_ratios),
         anchor_scales=anchor_scales(num_scales),
         class_calibration=sizes["conf_layer"][1],
         mask_calibration=sizes["mask_layer"][1],
@@ -71,21 +78,30 @@ def infer_config(shapes: Shapes) -> ModelConfig:
     )
 
 
-def anchor_shapes(kernels: tuple[tuple[int, int], ...], ratios: tuple[float, ...] = ASPECT_RATIOS
+def anchor_shapes(kernels: tuple[tuple[int, int], ...], ratios: tuple[float, ...] | None = None
                   ) -> tuple[tuple[float, float], ...]:
     """(height, width) in cells of each kernel's anchor.
 
-    With feature calibration for anchors (FCA) an anchor is its kernel's field. Kernels of one shape tell nothing:
-    their anchors keep its area and take the aspect `ratios` (height / width), one a kernel.
+    With feature calibration for anchors (FCA) an anchor is its kernel's field, as is that of a single kernel. Several
+    kernels of one shape tell nothing: their anchors keep its area and take an aspect each.
+
+    Args:
+        kernels: (height, width) of each.
+        ratios: height / width, one a kernel; None is `ASPECT_RATIOS` where kernels of one shape need them.
 
     Raises:
-        InputError: as many ratios as kernels are needed.
+        InputError: there are not as many ratios as kernels, or the kernels differ.
     """
-    if len(set(kernels)) > 1 or len(kernels) == 1:
+    is_calibrated = len(set(kernels)) > 1
+    if ratios is not None and is_calibrated:
+        raise InputError("--anchor-ratios is for networks without FCA; here each kernel shape fixes its anchor")
+    if is_calibrated or (ratios is None and len(kernels) == 1):
         return tuple((float(height), float(width)) for height, width in kernels)
+    ratios = ASPECT_RATIOS if ratios is None else ratios
     if len(ratios) != len(kernels):
-        raise InputError(f"{len(kernels)} kernels of one shape need as many anchor ratios, got {len(ratios)}; "
-                         "give them with --anchor-ratios")
+        what = "1 kernel needs one anchor ratio" if len(kernels) == 1 else (
+            f"{len(kernels)} kernels of one shape need as many anchor ratios")
+        raise InputError(f"{what}, got {len(ratios)}; give them with --anchor-ratios")
     return tuple((height * math.sqrt(ratio), width / math.sqrt(ratio))
                  for (height, width), ratio in zip(kernels, ratios, strict=True))
 
@@ -93,6 +109,24 @@ def anchor_shapes(kernels: tuple[tuple[int, int], ...], ratios: tuple[float, ...
 def anchor_scales(count: int) -> tuple[float, ...]:
     """Scales of the anchors of one kernel: 2^(i / count), as RetinaNet and YOLACT++ spread them."""
     return tuple(2 ** (i / count) for i in range(count))
+
+
+def _check_complete(shapes: Shapes, num_stages: int, num_kernels: int) -> None:
+    """Raises InputError with every parameter that the variant is read from and that is not there."""
+    names = ["backbone.conv1.weight", *(f"backbone.layers.{stage}.0.conv1.weight" for stage in range(num_stages)),
+             "backbone.layers.0.0.conv3.weight", "fpn.lat_layers.0.weight", "proto_net.0.weight", "proto_net.10.weight",
+             f"{HEAD}upfeature.0.weight", *(f"{HEAD}bbox_layer.{k}.weight" for k in range(num_kernels))]
+    for branch in BRANCHES:
+        last = "conv.weight" if f"{HEAD}{branch}.0.conv_adaption.weight" in shapes else "weight"
+        names.append(f"{HEAD}{branch}.0.{last}")
+    if any(name.startswith("TemporalNet.") for name in shapes):
+        names += [f"TemporalNet.conv{number}.weight" for number in (1, 2, 3)]
+    missing = [name for name in names if name not in shapes]
+    if missing:
+        lines = [f"  missing     {name}" for name in missing[:MOST_NAMED]]
+        lines += [f"  ... and {len(missing) - MOST_NAMED} more"] if len(missing) > MOST_NAMED else []
+        raise InputError(f"this is not an STMask checkpoint, or it is incomplete: it lacks {len(missing)} of the "
+                         "parameters that tell its variant\n" + "\n".join(lines))
 
 
 def _branch(shapes: Shapes, layer: str, num_scales: int) -> tuple[int, Calibration]:
@@ -118,8 +152,6 @@ def _temporal(shapes: Shapes, head_width: int) -> TemporalConfig | None:
 
 
 def _shape(shapes: Shapes, name: str, rank: int) -> tuple[int, ...]:
-    if name not in shapes:
-        raise InputError(f"parameter {name} is missing: this is not an STMask checkpoint, or it is incomplete")
     if len(shapes[name]) != rank or 0 in shapes[name]:
         raise InputError(f"parameter {name} has shape {list(shapes[name])}, expected {rank} dimensions, none of them 0")
     return shapes[name]

@@ -43,6 +43,13 @@ def test_values_that_do_not_fit(overrides: Overrides, message: str) -> None:
         overrides.apply(TINY)
 
 
+def test_ratios_of_a_single_kernel() -> None:
+    one = replace(TINY, kernel_shapes=((3, 3),), anchor_shapes=((3, 3),))
+    assert Overrides(anchor_ratios=(4,)).apply(one).anchor_shapes == ((6, 1.5),)
+    with pytest.raises(InputError, match="1 kernel needs one anchor ratio, got 3"):
+        Overrides(anchor_ratios=(1, 2, 7)).apply(one)
+
+
 def test_temporal_values_need_a_temporal_network() -> None:
     with pytest.raises(InputError, match="no temporal network"):
         Overrides(roi_size=3).apply(replace(TINY, temporal=None))

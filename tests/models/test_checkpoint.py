@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save as safetensors_bytes
 from safetensors.torch import save_file
 from tiny_models import CONFIG, random_model, state_of
 from torch import Tensor
@@ -231,7 +232,33 @@ def test_odd_tensors(save: Callable[..., Path], value: Callable[[Tensor], Tensor
 
 def test_missing_parts(save: Callable[..., Path]) -> None:
     backbone = {name: value for name, value in STATE.items() if name.startswith("backbone.")}
-    assert "upfeature.0.weight is missing: this is not an STMask checkpoint" in refuse(save(backbone))
+    assert "named prediction_layers.0.bbox_layer.*: this is not an STMask checkpoint" in refuse(save(backbone))
+
+
+def test_missing_parameters_that_tell_the_variant_are_all_named(save: Callable[..., Path]) -> None:
+    absent = ("fpn.lat_layers.0.weight", "proto_net.0.weight", "proto_net.0.bias")
+    message = refuse(save({name: value for name, value in STATE.items() if name not in absent}))
+    assert message.splitlines()[1:] == ["  missing     fpn.lat_layers.0.weight", "  missing     proto_net.0.weight"]
+
+
+def test_missing_blocks(save: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    r50 = replace(CONFIG, depths=(3, 4, 6, 3))
+    whole = state_of(r50)
+    rest = {name: value for name, value in whole.items() if not name.startswith("backbone.layers.2.5.")}
+    path = save(rest, "cut.pth")
+    notes = load_checkpoint(path).notes  # of no ResNet's widths: a doubt
+    assert notes[0].startswith("WARNING: the backbone has 3-4-5-3 blocks in its stages") and "3-4-6-3 (R50)" in notes[0]
+    monkeypatch.setattr(module, "RESNET_WIDTHS", CONFIG.widths)
+    assert "3-4-5-3 blocks in its stages" in refuse(path)
+    assert not any("blocks" in note for note in load_checkpoint(save(whole)).notes)
+    own = {CONFIG_KEY: replace(r50, depths=(3, 4, 5, 3)).to_dict()}
+    assert not any("blocks" in note for note in load_checkpoint(save({"state_dict": rest, **own})).notes)
+
+
+def test_anchor_ratios_where_tensors_cannot_show_them(save: Callable[..., Path]) -> None:
+    path = save(state_of(replace(CONFIG, kernel_shapes=((3, 3),) * 2, anchor_shapes=((3, 3),) * 2)))
+    assert "2 kernels of one shape need as many anchor ratios, got 3; give them with --anchor-ratios" in refuse(path)
+    assert load_checkpoint(path, anchor_ratios=(1.0, 4.0)).config.anchor_shapes == ((3, 3), (6, 1.5))
 
 
 def test_shapes_beyond_all_memory(save: Callable[..., Path]) -> None:
@@ -258,6 +285,26 @@ def test_not_a_checkpoint(tmp_path: Path, content: bytes, name: str) -> None:
     assert len(refuse(tmp_path / name).splitlines()) == 1
 
 
+@pytest.mark.parametrize("content, message", [
+    (b"<!DOCTYPE html><html>Quota exceeded</html>", "is not a checkpoint but a web page; download it again"),
+    (b"\x89PNG\r\n\x1a\n", "is not a checkpoint; download it again"),
+    (b"PK\x03\x04" + bytes(100), "is damaged or"),
+    (pickle.dumps({"a": b"x" * 99})[:40], "is damaged or"),
+    (safetensors_bytes(STATE), "is a safetensors file; rename it to model.safetensors"),
+])
+def test_what_it_is_instead_and_not_how_to_switch_safety_off(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "model.pth").write_bytes(content)
+    said = refuse(tmp_path / "model.pth")
+    assert message in said and "weights_only" not in said and "torch.load" not in said
+
+
+def test_torch_scripts(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated
+        torch.jit.script(torch.nn.ReLU()).save(tmp_path / "model.pth")
+    assert "is a TorchScript archive" in refuse(tmp_path / "model.pth")
+
+
 def test_zip_of_something_else(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "model.pth", "w") as archive:
         archive.writestr("readme.txt", "hello")
@@ -280,7 +327,8 @@ def test_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("content, message", [
     ({}, "holds no parameters"), ([STATE[BIAS]], "found list"), (STATE[BIAS], "found Tensor"), (7, "found int"),
     ({"state_dict": {}}, "holds no parameters"), ({**STATE, "epoch": 3}, "entries that are not tensors: epoch"),
-    ({"optimizer": {"lr": 0.1}, "epoch": 3, "a": 1, "b": 2, "c": 3, "d": 4}, "..."), ({1: STATE[BIAS]}, "is missing"),
+    ({"optimizer": {"lr": 0.1}, "epoch": 3, "a": 1, "b": 2, "c": 3, "d": 4}, "..."),
+    ({1: STATE[BIAS]}, "no parameters named"),
 ])
 def test_pickles_of_something_else(save: Callable[..., Path], content: Any, message: str) -> None:
     assert message in refuse(save(content))

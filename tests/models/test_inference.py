@@ -151,19 +151,34 @@ def test_anchors_without_fca() -> None:
         anchor_shapes(((3, 3),) * 4)
 
 
+def test_the_anchor_of_a_single_kernel() -> None:
+    assert anchor_shapes(((3, 3),)) == ((3, 3),) and anchor_shapes(((3, 3),), (4.0,)) == ((6, 1.5),)
+    with pytest.raises(InputError, match="1 kernel needs one anchor ratio, got 3"):
+        anchor_shapes(((3, 3),), (1.0, 2.0, 7.0))
+
+
+def test_anchors_with_fca_are_their_kernels() -> None:
+    assert anchor_shapes(((3, 3), (3, 5))) == ((3, 3), (3, 5))
+    with pytest.raises(InputError, match="without FCA"):
+        anchor_shapes(((3, 3), (3, 5)), (1.0, 2.0))
+
+
 HEAD = "prediction_layers.0."
 BAD = {
-    "nothing": ({name: None for name in shapes_of(CONFIG)}, "is missing: this is not an STMask checkpoint"),
-    "no backbone": ({name: None for name in shapes_of(CONFIG) if name.startswith("backbone")}, "no parameters named"),
-    "no head": ({name: None for name in shapes_of(CONFIG) if name.startswith(HEAD)}, "upfeature.0.weight is missing"),
-    "no box layers": ({name: None for name in shapes_of(CONFIG) if "bbox_layer" in name}, "no parameters named"),
+    "nothing": ({name: None for name in shapes_of(CONFIG)}, "backbone.layers.* and prediction_layers.0.bbox_layer.*"),
+    "no backbone": ({name: None for name in shapes_of(CONFIG) if name.startswith("backbone")},
+                    r"no parameters named backbone.layers.\*: this is not"),
+    "no head": ({name: None for name in shapes_of(CONFIG) if name.startswith(HEAD)}, "named prediction_layers"),
+    "no box layers": ({name: None for name in shapes_of(CONFIG) if "bbox_layer" in name}, "named prediction_layers"),
     "no classes": ({f"{HEAD}conf_layer.0.weight": (1, 7, 3, 3)}, "the class layer has 1 outputs"),
     "a billion classes": ({f"{HEAD}conf_layer.0.weight": (10**9, 1, 1, 1)}, "the class layer has 1000000000 outputs"),
     "empty width": ({"backbone.layers.0.0.conv1.weight": (0, 4, 1, 1)}, "none of them 0"),
     "wrong rank": ({"fpn.lat_layers.0.weight": (6, 10)}, r"has shape \[6, 10\], expected 4 dimensions"),
     "three stages": ({name: None for name in shapes_of(CONFIG) if re.match(r"backbone\.layers\.3", name)},
                      "four stages C2 to C5, got 3 and 3"),
-    "gap in the box layers": ({f"{HEAD}bbox_layer.1.weight": None}, r"bbox_layer.1.weight is missing"),
+    "gap in the box layers": ({f"{HEAD}bbox_layer.1.weight": None}, r"missing +prediction_layers.0.bbox_layer.1"),
+    "gaps in many layers": ({f"{HEAD}bbox_layer.99.weight": (12, 7, 3, 3), "TemporalNet.conv2.weight": None},
+                            r"it lacks 97 (.*\n)+  \.\.\. and 77 more$"),
     "even window": ({"TemporalNet.conv1.weight": (5, 14 + 4, 3, 3)}, "not an odd square"),
     "no square window": ({"TemporalNet.conv1.weight": (5, 14 + 8, 3, 3)}, "not an odd square"),
     "no window": ({"TemporalNet.conv1.weight": (5, 14, 3, 3)}, "not an odd square"),
