@@ -149,9 +149,8 @@ class ModelConfig:
     @property
     def variant(self) -> str:
         """A readable name, as the paper writes it: `STMask R50-DCN FCA FCB(ada) TF`."""
-        blocks = sum(self.depths)
-        names = {16: "R50", 33: "R101", 50: "R152"}
-        backbone = names.get(blocks, f"R{3 * blocks + 2}") + ("-DCN" if self.deformable_blocks else "")
+        layers = 3 * sum(self.depths) + 2  # three a block, the first convolution and the classifier it was made with
+        backbone = f"R{layers}" + ("-DCN" if self.deformable_blocks else "")
         parts = ["STMask", backbone]
         if len(set(self.kernel_shapes)) > 1:
             parts.append("FCA")

@@ -29,6 +29,7 @@ def test_padded_size(size: tuple[int, int], padded: tuple[int, int]) -> None:
     ({}, "STMask R50 FCA TF"),
     ({"temporal": None}, "STMask R50 FCA"),
     ({"depths": (3, 4, 23, 3), "deformable_blocks": ((1, 0),)}, "STMask R101-DCN FCA TF"),
+    ({"depths": (3, 8, 36, 3)}, "STMask R152 FCA TF"),
     ({"depths": (1, 1, 1, 1)}, "STMask R14 FCA TF"),
     ({"deformable_blocks": R50_DCN, "class_calibration": Calibration.ADAPTIVE},
      "STMask R50-DCN FCA FCB(ada: class) TF"),
