@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 HEAVY = ("Conv", "DeformConv", "Gemm")  # nearly all of the arithmetic
 # What moves or joins feature maps without changing the size of their numbers: in f16 where what it reads is.
 FOLLOWING = ("Add", "Concat", "LeakyRelu", "MaxPool", "Relu", "Reshape", "Resize", "Slice", "Split", "Transpose")
+DELTA_READER = ".conv_offset.weight"  # of the convolution that computes offsets of boxes (FCB adaptive), not of a map
 MAP_RANK = 4  # of feature maps; anything else is rows, boxes and coordinates
 _LARGEST = float(np.finfo(np.float16).max)
 _DATA = {"Resize": (0,)}  # the inputs that have the node's type, where not all floating point ones do
@@ -38,9 +39,9 @@ def to_half(model: onnx.ModelProto) -> tuple[onnx.ModelProto, HalfReport]:
 
     Convolutions and fully connected layers become f16, with their weights, and so does what lies between them.
     Everything else stays in f32: softmax, probabilities, ranking and top-k, decoding of boxes, lengths of embeddings,
-    correlation (whose sums leave the range of f16), sampling grids, and RoIs. So does what offsets of a deformable
-    convolution are computed with: they are rounded once, when they enter the operator, which has one type. They are
-    distances of a few pixels from each tap, and the kernel adds them to its positions in f32.
+    correlation (whose sums leave the range of f16), sampling grids, and RoIs. So do the convolutions that give offsets
+    of a deformable one, or boxes that offsets follow: they are rounded once, when they enter the operator, which has
+    one type. They are distances of a few pixels from each tap, and the kernel adds them to its positions in f32.
     """
     inlined = onnx.shape_inference.infer_shapes(onnx.inliner.inline_local_functions(model), strict_mode=True)
     converter = _Converter(inlined)
@@ -133,7 +134,7 @@ class _Converter:
 
 
 def _offset_nodes(graph: onnx.GraphProto) -> set[str]:
-    """Values from which sampling positions are computed, back to the convolutions that they come from."""
+    """Values from which sampling positions are computed, back to the convolutions that give them out of maps."""
     makers = {name: node for node in graph.node for name in node.output}
     open_ones = [node.input[2] for node in graph.node if node.op_type == "DeformConv"]
     open_ones += [node.input[1] for node in graph.node if node.op_type in ("GridSample", "RoiAlign")]
@@ -144,6 +145,8 @@ def _offset_nodes(graph: onnx.GraphProto) -> set[str]:
             found.update(makers[name].output)
             if makers[name].op_type not in HEAVY:
                 open_ones += makers[name].input
+            elif makers[name].input[1].endswith(DELTA_READER):
+                open_ones.append(makers[name].input[0])
     return found
 
 

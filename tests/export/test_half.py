@@ -93,8 +93,10 @@ def test_what_is_delicate_stays_in_f32() -> None:
             cast = makers[node.input[2]]  # offsets: computed in f32, rounded where they enter
             assert cast.op_type == "Cast" and types[cast.input[0]] == F32
     assert {name for name in report.offsets} <= {node.name for node in model.graph.node if node.op_type == "Conv"}
-    num_deformable = sum(node.op_type == "DeformConv" for node in model.graph.node)
-    assert len(report.offsets) == num_deformable > 0 and report.half["DeformConv"] == num_deformable
+    weights = [node.input[1] for node in model.graph.node if node.op_type == "DeformConv"]
+    num_adaptive = sum("conv_adaption" in name for name in weights)  # each after the boxes that its offsets follow
+    assert len(report.offsets) == len(weights) + num_adaptive > num_adaptive > 0
+    assert report.half["DeformConv"] == len(weights)
     assert report.half["Conv"] > len(report.offsets) and report.saturated == 0
     assert report.others["Softmax"] > 0 and "Conv" not in report.others
 
@@ -115,6 +117,24 @@ def tiny_graph(weight: float) -> onnx.ModelProto:
     graph = helper.make_graph(nodes, "g", infos[:1], infos[1:], [numpy_helper.from_array(np.asarray(value), name)
                                                                   for name, value in values.items()])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def test_boxes_that_offsets_follow_are_not_rounded_before() -> None:
+    """Box deltas -> offsets of a deformable convolution (FCB adaptive): both convolutions stay in f32."""
+    weights = {"box.weight": (4, 2, 1, 1), "head.conv_offset.weight": (2, 4, 1, 1), "tower.weight": (2, 2, 1, 1),
+               "conv_adaption.weight": (1, 2, 1, 1)}
+    nodes = [helper.make_node("Conv", ["x", "tower.weight"], ["map"], "tower"),
+             helper.make_node("Conv", ["map", "box.weight"], ["deltas"], "box"),
+             helper.make_node("Conv", ["deltas", "head.conv_offset.weight"], ["offsets"], "offset"),
+             helper.make_node("DeformConv", ["map", "conv_adaption.weight", "offsets"], ["y"], "adaption")]
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, 3, 3])
+             for name, channels in (("x", 2), ("y", 1))]
+    graph = helper.make_graph(nodes, "g", infos[:1], infos[1:], [
+        numpy_helper.from_array(np.ones(shape, np.float32), name) for name, shape in weights.items()])
+    model, report = to_half(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10))
+    assert report.offsets == ("box", "offset") and report.half == {"Conv": 1, "DeformConv": 1}
+    types = types_of(model)
+    assert (types["map"], types["deltas"], types["offsets"]) == (F16, F32, F32)
 
 
 def test_an_output_that_is_read_inside_too() -> None:
