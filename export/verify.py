@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stmask_deploy.bundle import BundleDescription, read_description
+from stmask_deploy.bundle import OWN_GRAPHS, BundleDescription, read_description
+from stmask_deploy.errors import InputError
 from stmask_deploy.geometry import level_sizes
 from stmask_deploy.models.boxes import decode_boxes
 from stmask_deploy.models.frames import prepare_frames
@@ -43,19 +44,21 @@ def exported_backends(description: BundleDescription) -> list[str]:
     return ["onnxruntime"] if description.openvino_weights is None else ["onnxruntime", "openvino"]
 
 
-def _openings(description: BundleDescription) -> Iterator[tuple[str, str, str]]:
-    """Backend, precision and key of `TOLERANCES` of everything that a bundle holds for comparison with PyTorch."""
+def exported_graphs(description: BundleDescription) -> Iterator[tuple[str, str, str]]:
+    """Backend, precision and name of everything that a bundle holds; compared is what has its name in `TOLERANCES`."""
     for backend in exported_backends(description):
         half_weights = backend == "openvino" and description.openvino_weights == "f16"
         yield backend, "f32", f"{backend} f16 weights" if half_weights else backend
         for precision in description.precisions:
-            if f"{backend} {precision}" in TOLERANCES:
+            if precision in OWN_GRAPHS[backend]:
                 yield backend, precision, f"{backend} {precision}"
 
 
 def verify_bundle(folder: Path, model: STMask, tolerances: Mapping[str, float] = TOLERANCES,
                   frames: Sequence[Image] | None = None) -> Verification:
-    """Compare every graph of a bundle, on every backend it was written for, with PyTorch.
+    """Compare the graphs of a bundle, on every backend it was written for, with PyTorch.
+
+    Those of int8 are opened only: they are near PyTorch's values, not the same (`int8_gate` judges them).
 
     Args:
         folder: the bundle.
@@ -64,7 +67,7 @@ def verify_bundle(folder: Path, model: STMask, tolerances: Mapping[str, float] =
         frames: (H, W, 3) uint8 BGR pictures of any size, at least two; by default a generated scene.
 
     Raises:
-        InputError: the bundle cannot be opened.
+        InputError: a graph cannot be opened, or the network gives values that are not numbers.
         DeviceError: a backend's library is missing.
     """
     description = read_description(folder)
@@ -75,9 +78,11 @@ def verify_bundle(folder: Path, model: STMask, tolerances: Mapping[str, float] =
     references = [frame_reference(model, description, frame) for frame in resized]
     steps = list(_temporal_steps(model, description, references)) if description.model.temporal is not None else []
     checks: list[Check] = []
-    for backend, precision, key in _openings(description):
+    for backend, precision, key in exported_graphs(description):
         name = backend if precision == "f32" else key
         bundle = open_bundle(folder, backend, device="cpu", precision=precision)
+        if key not in TOLERANCES:
+            continue
         checks += _merge(_frame_checks(bundle, resized, references, name, tolerances[key]))
         checks += _merge(_prototype_checks(bundle, references, name, tolerances[key]))
         checks += _merge(_instance_checks(bundle, references, name, tolerances[key]))
@@ -110,7 +115,11 @@ def _frame_checks(bundle: Bundle, frames: Sequence[Image], references: Sequence[
 
 
 def frame_reference(model: STMask, description: BundleDescription, frame: Image) -> dict[str, NDArray[Any]]:
-    """PyTorch's predictions for *all* anchors and the frame's maps, named as the frame graph's outputs."""
+    """PyTorch's predictions for *all* anchors and the frame's maps, named as the frame graph's outputs.
+
+    Raises:
+        InputError: a value is not a number, so that there is nothing to compare with.
+    """
     graph = FrameGraph(model, description.model, description.max_candidates, description.candidate_threshold)
     with torch.no_grad():
         prediction = model(prepare_frames(torch.from_numpy(frame), description.model))
@@ -120,6 +129,10 @@ def frame_reference(model: STMask, description: BundleDescription, frame: Image)
                   "mask_coeffs": anchors.mask_coeffs[0], "embeddings": anchors.embeddings[0],
                   "prototypes": prediction.prototypes[0], "p3": prediction.p3, "shared": shared_rows(prediction),
                   "fpn": prediction.fpn, "temporal": prediction.temporal}
+    wrong = [name for name, value in values.items() if not bool(torch.isfinite(value).all())]
+    if wrong:
+        raise InputError(f"checkpoint {description.checkpoint_name}: the network gives values that are not numbers "
+                         f"({', '.join(wrong)}); its training has failed, or the file is damaged")
     return {name: value.numpy() for name, value in values.items()}
 
 

@@ -34,6 +34,24 @@ def test_a_good_bundle_and_whole_tracks(native_bundle: Path, tiny_checkpoint: Pa
     assert rows > 0 and f"{rows} the same" in output
 
 
+def test_a_damaged_video_is_told_apart(native_bundle: Path, tiny_checkpoint: Path, clip: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(clip, damaged)
+    (damaged / "2.png").write_bytes(b"garbage")
+    code, output = verify(native_bundle, tiny_checkpoint, damaged)
+    assert code == 3 and "verified" in output
+    assert "is damaged: 4 frames read, 1 unreadable file" in output
+
+
+def test_tracks_of_f16_are_told_and_not_judged(gridsample_bundle: Path, tiny_checkpoint: Path, clip: Path) -> None:
+    code, output = verify(gridsample_bundle, tiny_checkpoint, clip, "--max-frames", 2)
+    assert code == 0, output
+    tracks = [line for line in output.splitlines() if " tracks  2 frames" in line]
+    assert [line.split(" tracks")[0].strip() for line in tracks] == [
+        "onnxruntime", "onnxruntime f16", "openvino f16 weights"]
+    assert ["(not judged)" in line for line in tracks] == [False, True, True]
+
+
 def test_tensors_that_differ_exit_1_and_are_named(native_bundle: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     folder = changed_copy(native_bundle, tmp_path / "bundle", "frame", 0.5, "bbox_layer.0.bias")
     code, output = verify(folder, tiny_checkpoint)
