@@ -65,7 +65,7 @@ def load_with_overrides(path: Path, values: dict[str, Any]) -> Any:
 
     from .overrides import Overrides
 
-    checkpoint = load_checkpoint(path, values.pop("sha256"))
+    checkpoint = load_checkpoint(path, values.pop("sha256"), values["anchor_ratios"])
     order = values.pop("centerness_order")
     chosen = Overrides(centerness_order=None if order is None else CenternessOrder(order),
                        **{name: values.pop(name) for name in _OVERRIDES})
@@ -111,8 +111,8 @@ def int8_options(values: dict[str, Any]) -> Any:
               help="Deformable convolution as the ONNX operator, or as standard operators for older runtimes.")
 @click.option("--opset", type=int, default=20, show_default=True, help="ONNX operator set, 20 or 21.")
 @click.option("--openvino/--no-openvino", default=False, help="Write OpenVINO IR too.")
-@click.option("--openvino-weights", type=click.Choice(["f32", "f16"]), default="f32", show_default=True,
-              help="Weights of the IR; f16 halves its size.")
+@click.option("--openvino-weights", type=click.Choice(["f32", "f16"]),
+              help="Weights of the IR that --openvino writes; f16 halves its size. [default: f32]")
 @click.option("--half", is_flag=True, help="Write graphs of f16 too, for NVIDIA GPUs (stmask-run --precision f16).")
 @click.option("--int8", "with_int8", is_flag=True,
               help="Write int8 graphs too (stmask-run --precision int8), unless they are too far from f32.")
@@ -133,11 +133,11 @@ def int8_options(values: dict[str, Any]) -> Any:
 @click.option("--simplify/--no-simplify", default=True, show_default=True, help="Simplify with onnxsim, and check it.")
 @click.option("--tolerance", type=click.FloatRange(0, 1),
               help="Largest error, as a share of an output's range. [default: 1e-4; 5e-2 for f16]")
-@click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
+@click.option("--dry-run", is_flag=True, help="Check what is given, print the plan and write nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is there.")
 @variant_options
-def main(checkpoint: Path, output: Path | None, dcn: str, openvino: bool, openvino_weights: str, dry_run: bool,
-         overwrite: bool, **values: Any) -> None:
+def main(checkpoint: Path, output: Path | None, dcn: str, openvino: bool, openvino_weights: str | None,
+         dry_run: bool, overwrite: bool, **values: Any) -> None:
     """Turn a CHECKPOINT (.pth or .safetensors) into a bundle: frame.onnx, temporal.onnx, stmask.json.
 
     The variant is read from the tensors. Every export is compared with PyTorch, output by output, before it is kept.
@@ -150,18 +150,22 @@ def main(checkpoint: Path, output: Path | None, dcn: str, openvino: bool, openvi
       stmask-export model.pth --dry-run
     """
     require_export_packages()
+    if openvino_weights is not None and not openvino:
+        raise click.UsageError("--openvino-weights belongs to --openvino; give that too")
     loaded = load_with_overrides(checkpoint, values)
-    from .exporter import ExportOptions, export_checkpoint
+    from .exporter import ExportOptions, check_export, export_checkpoint
     from .lowering import Dcn
     from .plan import assumptions, plan_lines
 
     int8 = int8_options(values)
-    options = ExportOptions(dcn=Dcn(dcn), int8=int8, openvino_weights=openvino_weights if openvino else None, **values)
+    options = ExportOptions(dcn=Dcn(dcn), int8=int8, openvino_weights=(openvino_weights or "f32") if openvino else None,
+                            **values)
     folder = output or checkpoint.with_name(f"{checkpoint.stem}_stmask")
     click.echo(f"{loaded.config.variant}, {loaded.config.num_classes - 1} classes  (sha256 {loaded.sha256[:16]}...)")
     for line in (*loaded.notes, *assumptions(loaded.config)):
         click.echo(f"  {line}")
     if dry_run:
+        check_export(loaded, folder, options, overwrite=overwrite)
         click.echo("\n".join([*plan_lines(loaded.config, options), f"would write {folder}"]))
         return
     verification = export_checkpoint(loaded, folder, options, overwrite=overwrite,

@@ -3,12 +3,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
-import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,20 +16,13 @@ import onnx
 import torch
 
 import stmask_deploy
-from stmask_deploy.bundle import (
-    DESCRIPTION_FILE,
-    FLOAT_GRAPHS,
-    METADATA_KEY,
-    OPENVINO_FOLDER,
-    OWN_GRAPHS,
-    REPORT_FILE,
-    ROLES,
-    BundleDescription,
-)
-from stmask_deploy.errors import InputError, OutputError, StmaskError
+from stmask_deploy.bundle import DESCRIPTION_FILE, FLOAT_GRAPHS, METADATA_KEY, REPORT_FILE, BundleDescription
+from stmask_deploy.errors import InputError, StmaskError
 from stmask_deploy.models.checkpoint import Checkpoint
 from stmask_deploy.models.stmask import STMask
 
+from .bundle_folder import building, check_target
+from .folding import fold_deformable
 from .frame_graph import FrameGraph, clamp_candidates
 from .half import to_half
 from .instance_graph import InstanceGraph, instance_inputs
@@ -82,28 +73,16 @@ def export_checkpoint(checkpoint: Checkpoint, folder: Path, options: ExportOptio
         say: is told one line a step.
 
     Raises:
-        InputError: the folder exists, onnxruntime (for IR also openvino, for int8 in IR also nncf) is not installed, or
-            the clip that int8 is calibrated with does not fit.
+        InputError, OutputError: see `check_export`; the folder is checked once more before the bundle comes into it.
+        InputError: the checkpoint gives values that are not numbers.
         OutputError: the folder cannot be written.
         StmaskError: the graphs do not compute what PyTorch computes, or int8 is too far from f32; the message lists
             every miss.
     """
-    require_onnxruntime()
-    if options.openvino_weights is not None:
-        require_openvino()
-    _check_target(folder, overwrite)
     started = time.perf_counter()
+    description = check_export(checkpoint, folder, options, overwrite=overwrite)
     model = checkpoint.build()
-    config = checkpoint.config
-    description = BundleDescription(
-        export_id=uuid.uuid4().hex, model=config, checkpoint_name=checkpoint.name,
-        checkpoint_sha256=checkpoint.sha256, max_candidates=clamp_candidates(config, options.max_candidates),
-        candidate_threshold=options.candidate_threshold, opset=options.opset, dcn=options.dcn.value,
-        tool_version=stmask_deploy.__version__, openvino_weights=options.openvino_weights,
-        precisions=("f16",) if options.half else ())
-    if options.int8 is not None:
-        check_int8(options.int8, description)
-    with _building(folder) as build:
+    with building(folder, overwrite) as build:
         graphs = {role: export_graph(model, description, role, options) for role in description.roles}
         say(f"traced {', '.join(graphs)} graph, opset {options.opset}, deformable convolution {options.dcn.value}")
         irs = {role: to_openvino(graph) for role, graph in graphs.items()} if options.openvino_weights else {}
@@ -133,6 +112,34 @@ def export_checkpoint(checkpoint: Checkpoint, folder: Path, options: ExportOptio
     return verification
 
 
+def check_export(checkpoint: Checkpoint, folder: Path, options: ExportOptions, *, overwrite: bool = False
+                 ) -> BundleDescription:
+    """Find what an export would be refused for, before anything is traced; see `export_checkpoint`.
+
+    Returns:
+        The description of the bundle, as far as it is known.
+
+    Raises:
+        InputError: the folder holds something else than a bundle, onnxruntime (for IR also openvino, for int8 in IR
+            also nncf) is not installed, or the clip that int8 is calibrated with does not fit.
+        OutputError: the folder holds a bundle and `overwrite` is False.
+    """
+    require_onnxruntime()
+    if options.openvino_weights is not None:
+        require_openvino()
+    check_target(folder, overwrite)
+    config = checkpoint.config
+    description = BundleDescription(
+        export_id=uuid.uuid4().hex, model=config, checkpoint_name=checkpoint.name,
+        checkpoint_sha256=checkpoint.sha256, max_candidates=clamp_candidates(config, options.max_candidates),
+        candidate_threshold=options.candidate_threshold, opset=options.opset, dcn=options.dcn.value,
+        tool_version=stmask_deploy.__version__, openvino_weights=options.openvino_weights,
+        precisions=("f16",) if options.half else ())
+    if options.int8 is not None:
+        check_int8(options.int8, description)
+    return description
+
+
 def export_graph(model: STMask, description: BundleDescription, role: str, options: ExportOptions) -> onnx.ModelProto:
     """The ONNX model of one role (see `bundle.ROLES`), without metadata."""
     config = description.model
@@ -148,7 +155,8 @@ def export_graph(model: STMask, description: BundleDescription, role: str, optio
         if role == "instances":
             return export_module(InstanceGraph(model, config).eval(), instance_inputs(config), inputs, outputs,
                                  dynamic={"anchor_index": {0: "N"}}, **settings)
-        graph = FrameGraph(model, config, description.max_candidates, description.candidate_threshold).eval()
+        folded = fold_deformable(model)
+        graph = FrameGraph(folded, config, description.max_candidates, description.candidate_threshold).eval()
         generator = torch.Generator().manual_seed(0)
         frame = torch.randint(0, 256, (1, *config.input_size, 3), dtype=torch.uint8, generator=generator)
         return export_module(graph, [frame], inputs, outputs, rows=("anchor_index", *ROW_OUTPUTS), **settings)
@@ -206,48 +214,3 @@ def _write(folder: Path, description: BundleDescription, graphs: Mapping[str, on
 def _sizes(folder: Path) -> dict[str, float]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): round(path.stat().st_size / 1e6, 2) for path in files}
-
-
-def _check_target(folder: Path, overwrite: bool) -> None:
-    if not folder.exists():
-        return
-    if not folder.is_dir() or (any(folder.iterdir()) and not (folder / DESCRIPTION_FILE).is_file()):
-        raise InputError(f"{folder} exists and is not a bundle; choose another folder with -o")
-    known = {DESCRIPTION_FILE, REPORT_FILE, OPENVINO_FOLDER, *(f"{role}.onnx" for role in ROLES),
-             *(f"{role}_{precision}.onnx" for role in ROLES for precision in OWN_GRAPHS["onnxruntime"])}
-    others = sorted(path.name for path in folder.iterdir() if path.name not in known)
-    if others:
-        raise InputError(f"{folder} holds more than a bundle ({', '.join(others[:3])}), which would be lost; "
-                         "choose another folder with -o")
-    if any(folder.iterdir()) and not overwrite:
-        raise InputError(f"bundle {folder} exists; give --overwrite to replace it, or another folder with -o")
-
-
-@contextlib.contextmanager
-def _building(folder: Path) -> Iterator[Path]:
-    """A folder to build in beside `folder`, which takes its place on success and is gone on failure."""
-    build: Path | None = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        build = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        build.chmod(0o755)
-        yield build
-        if folder.exists():
-            retired = build.with_name(f"{build.name}-old")
-            folder.rename(retired)  # the old bundle goes only when the new one is in its place
-            try:
-                build.rename(folder)
-            except OSError:
-                retired.rename(folder)
-                raise
-            build = retired
-        else:
-            build.rename(folder)
-    except StmaskError:
-        raise
-    except OSError as error:
-        raise OutputError(f"bundle {folder} cannot be written ({error.strerror or error}); nothing was written"
-                          ) from error
-    finally:
-        if build is not None:
-            shutil.rmtree(build, ignore_errors=True)

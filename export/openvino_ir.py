@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnx.inliner
 
-from stmask_deploy.errors import InputError
+from stmask_deploy.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     import openvino
@@ -52,11 +52,18 @@ def save_ir(model: openvino.Model, path: Path, half_weights: bool, info: Mapping
         path: the .xml file.
         half_weights: store weights as float16 (computed in float32 all the same, unless the device is told otherwise).
         info: runtime information, readable as `model.get_rt_info(key)`.
+
+    Raises:
+        OutputError: it cannot be written.
     """
     ov = require_openvino()
     for key, value in info.items():
         model.set_rt_info(value, key)
-    ov.save_model(model, path, compress_to_fp16=half_weights)
+    try:
+        ov.save_model(model, path, compress_to_fp16=half_weights)
+    except RuntimeError as error:  # of its streams, which know no reason
+        raise OutputError(f"OpenVINO cannot write {path.name} and its weights; free some space or choose another folder"
+                          ) from error
 
 
 def _convert_deform_conv(node: Any) -> Any:

@@ -5,11 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
+from tiny_networks import TINY
 
 from stmask_deploy.export.cli import main
 from stmask_deploy.export.plan import assumptions
 from stmask_deploy.models.checkpoint import load_checkpoint
+from stmask_deploy.models.stmask import build_stmask
 from stmask_deploy.pretrained import demo_checkpoint, demo_clip
 
 
@@ -60,13 +63,33 @@ def test_the_plan_names_the_files_of_other_precisions(tiny_checkpoint: Path, gri
         f"openvino/{role}_int8.xml" for role in ("frame", "prototypes", "temporal")}
 
 
-def test_the_plan_names_no_int8_file_of_a_graph_that_stays_in_float() -> None:
-    _, output = export(demo_checkpoint(), "--dry-run", "--int8", "--calibration", demo_clip())
+def test_the_plan_names_no_int8_file_of_a_graph_that_stays_in_float(tmp_path: Path) -> None:
+    _, output = export(demo_checkpoint(), "-o", tmp_path, "--dry-run", "--int8", "--calibration", demo_clip())
     told = [line for line in output.splitlines() if "computes in int8" in line]
     assert [line.split()[0] for line in told] == ["frame_int8.onnx", "prototypes_int8.onnx", "temporal_int8.onnx"]
 
 
+def test_a_dry_run_refuses_what_the_export_would_refuse(tiny_checkpoint: Path, native_bundle: Path) -> None:
+    code, output = export(tiny_checkpoint, "--dry-run", "-o", native_bundle)
+    assert code == 4 and "give --overwrite" in output
+    assert export(tiny_checkpoint, "--dry-run", "-o", native_bundle, "--overwrite")[0] == 0
+    code, output = export(tiny_checkpoint, "--dry-run", "-o", tiny_checkpoint.parent, "--overwrite")
+    assert code == 2 and "not a bundle" in output
+    code, output = export(tiny_checkpoint, "--dry-run", "--int8", "--calibration", "nowhere.mp4")
+    assert code == 2 and "nowhere.mp4 does not exist" in output
+
+
+def test_anchor_ratios_of_kernels_that_do_not_show_them(tmp_path: Path) -> None:
+    state = build_stmask(replace(TINY, kernel_shapes=((3, 3),) * 2, anchor_shapes=((3, 3),) * 2)).state_dict()
+    torch.save(state, tmp_path / "two.pth")
+    code, output = export(tmp_path / "two.pth", "--dry-run")
+    assert code == 2 and "give them with --anchor-ratios" in output
+    code, output = export(tmp_path / "two.pth", "--dry-run", "--anchor-ratios", "1,4")
+    assert code == 0 and "3x3, 6x1.5 cells" in output
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
+    (["{checkpoint}", "--openvino-weights", "f16"], "belongs to --openvino"),
     (["nowhere.pth"], "does not exist"),
     (["{checkpoint}", "--sha256", "00"], "expected 00"),
     (["{checkpoint}", "--input-size", "360"], "HEIGHTxWIDTH"),

@@ -9,12 +9,14 @@ from pathlib import Path
 import onnx
 import openvino
 import pytest
+import torch
 from tiny_networks import TINY, write_checkpoint
 
 from stmask_deploy.bundle import METADATA_KEY, BundleDescription, read_description
 from stmask_deploy.config import Calibration, ModelConfig
 from stmask_deploy.errors import InputError, OutputError, StmaskError
 from stmask_deploy.export.exporter import ExportOptions, export_checkpoint
+from stmask_deploy.export.openvino_ir import save_ir
 from stmask_deploy.models.checkpoint import Checkpoint, load_checkpoint
 from stmask_deploy.runtime.loading import open_bundle
 from stmask_deploy.runtime.model import load
@@ -65,6 +67,12 @@ def test_gridsample_bundles_need_no_deform_conv(gridsample_bundle: Path) -> None
     assert read_description(gridsample_bundle).dcn == "gridsample"
 
 
+def test_no_graph_normalises_behind_a_convolution(native_bundle: Path, gridsample_bundle: Path) -> None:
+    for folder in (native_bundle, gridsample_bundle):
+        for path in folder.glob("*.onnx"):
+            assert "BatchNormalization" not in {node.op_type for node in onnx.load(path).graph.node}, path
+
+
 def test_half_weights_are_half_as_large(native_bundle: Path, gridsample_bundle: Path) -> None:
     full, half = ((folder / "openvino/temporal.bin").stat().st_size for folder in (native_bundle, gridsample_bundle))
     assert half < 0.6 * full
@@ -86,7 +94,7 @@ def test_a_network_without_temporal_fusion_has_one_graph(tmp_path: Path) -> None
 
 def test_a_bundle_is_not_replaced_unasked(native_bundle: Path, tiny: Checkpoint) -> None:
     before = (native_bundle / "stmask.json").read_bytes()
-    with pytest.raises(InputError, match="--overwrite"):
+    with pytest.raises(OutputError, match="--overwrite"):
         export_checkpoint(tiny, native_bundle, ExportOptions())
     assert (native_bundle / "stmask.json").read_bytes() == before
 
@@ -106,13 +114,12 @@ def test_a_mismatch_fails_and_leaves_the_old_bundle_and_no_scraps(native_bundle:
     checkpoint = load_checkpoint(write_checkpoint(tmp_path / "elsewhere" / "small.pth", config))
     folder = tmp_path / "here" / "bundle"
     shutil.copytree(native_bundle, folder)
-    before = read_description(folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     with pytest.raises(StmaskError, match="do not match PyTorch") as caught:
         export_checkpoint(checkpoint, folder, ExportOptions(tolerance=0.0, simplify=False), overwrite=True)
     assert "frame/boxes" in str(caught.value) and "temporal/coeff_deltas" in str(caught.value)  # all misses together
     assert caught.value.exit_code == 1
-    assert read_description(folder) == before
-    assert [path.name for path in folder.parent.iterdir()] == ["bundle"]
+    assert {path: path.read_bytes() for path in folder.parent.rglob("*") if path.is_file()} == before
 
 
 def test_an_unwritable_place_is_an_output_error(tiny: Checkpoint, tmp_path: Path) -> None:
@@ -136,10 +143,28 @@ def test_a_missing_library_is_named_before_anything_is_written(
     assert not list(tmp_path.iterdir())
 
 
-def test_files_beside_a_bundle_are_not_lost(native_bundle: Path, tiny: Checkpoint, tmp_path: Path) -> None:
-    folder = tmp_path / "bundle"
-    shutil.copytree(native_bundle, folder)
-    (folder / "results.jsonl").write_text("precious")
-    with pytest.raises(InputError, match="holds more than a bundle"):
-        export_checkpoint(tiny, folder, ExportOptions(), overwrite=True)
-    assert (folder / "results.jsonl").read_text() == "precious"
+def test_values_that_are_not_numbers_are_the_checkpoints_fault(tiny: Checkpoint, tmp_path: Path,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    state = {name: -torch.ones_like(value) if name == "backbone.bn1.running_var" else value
+             for name, value in tiny.state.items()}
+    monkeypatch.setattr("stmask_deploy.export.exporter.export_graph", lambda *_: onnx.ModelProto())  # it is not reached
+    with pytest.raises(InputError, match="tiny.pth: the network gives values that are not numbers"):
+        export_checkpoint(replace(tiny, state=state), tmp_path / "bundle", ExportOptions(max_candidates=60))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_reader_that_goes_away_is_no_error_of_the_disk(tiny: Checkpoint, tmp_path: Path,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(_line: str) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("stmask_deploy.export.exporter.export_graph", lambda *_: onnx.ModelProto())
+    with pytest.raises(BrokenPipeError):
+        export_checkpoint(tiny, tmp_path / "bundle", ExportOptions(), say=gone)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_under_an_ir(native_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "frame.bin").symlink_to("/dev/full")
+    with pytest.raises(OutputError, match="cannot write frame.xml"):
+        save_ir(openvino.Core().read_model(native_bundle / "openvino/frame.xml"), tmp_path / "frame.xml", False, {})

@@ -1,0 +1,146 @@
+"""Where a bundle is written: complete, and in place of nothing but a bundle."""
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import FrameType
+
+from stmask_deploy.bundle import DESCRIPTION_FILE, FLOAT_GRAPHS, OPENVINO_FOLDER, OWN_GRAPHS, REPORT_FILE, ROLES
+from stmask_deploy.errors import InputError, OutputError, StmaskError
+
+PREFIX = ".stmask-export-"  # of folders in which exports build
+
+
+def _bundle_files() -> tuple[str, ...]:
+    """Everything that any bundle may hold, the description first."""
+    names = [DESCRIPTION_FILE, REPORT_FILE]
+    for backend, forms in (("onnxruntime", ("{}.onnx",)),
+                           ("openvino", (f"{OPENVINO_FOLDER}/{{}}.xml", f"{OPENVINO_FOLDER}/{{}}.bin"))):
+        stems = [*ROLES, *(f"{role}_{precision}" for precision in OWN_GRAPHS[backend]
+                           for role in ROLES if role not in FLOAT_GRAPHS.get(precision, ()))]
+        names += [form.format(stem) for stem in stems for form in forms]
+    return tuple(names)
+
+
+BUNDLE_FILES = _bundle_files()
+
+
+def check_target(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder in which something would be lost; changes nothing.
+
+    Raises:
+        InputError: it holds something else than a bundle, or more than one.
+        OutputError: it holds a bundle and `overwrite` is False, or cannot be read.
+    """
+    try:
+        if not folder.exists() or (folder.is_dir() and not _not_ours(os.listdir(folder))):
+            return
+        is_bundle = (folder / DESCRIPTION_FILE).is_file()
+        # Of another folder not everything is listed: it may be large.
+        names = [path.relative_to(folder).as_posix() for path in folder.rglob("*")] if is_bundle else []
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    if not is_bundle:
+        raise InputError(f"{folder} exists and is not a bundle; choose another folder with -o")
+    others = sorted(set(_not_ours(names)) - {*BUNDLE_FILES, OPENVINO_FOLDER})
+    if others:
+        raise InputError(f"{folder} holds more than a bundle ({', '.join(others[:3])}), which would be lost; "
+                         "choose another folder with -o")
+    if not overwrite:
+        raise OutputError(f"bundle {folder} exists; give --overwrite to replace it, or another folder with -o")
+
+
+def _not_ours(names: Iterable[str]) -> list[str]:
+    """Without what exports are building there."""
+    return [name for name in names if not name.startswith(PREFIX)]
+
+
+@contextlib.contextmanager
+def building(folder: Path, overwrite: bool) -> Iterator[Path]:
+    """A folder to build in, whose files become those of `folder` on success; it is gone on failure.
+
+    A `folder` that is there stays the one it is: it may be a mount point, the working directory or the target of a
+    link, and only the files of the bundle in it are replaced. SIGTERM is a failure too.
+
+    Raises:
+        OutputError: something cannot be written, or a bundle has appeared in `folder` and `overwrite` is False.
+        InputError: something else has appeared there.
+    """
+    build: Path | None = None
+    with _ended_by_sigterm():
+        try:
+            place = Path(os.path.realpath(folder))
+            place.parent.mkdir(parents=True, exist_ok=True)
+            build = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place if place.is_dir() else place.parent))
+            build.chmod(0o755)
+            yield build
+            check_target(folder, overwrite)  # a lot may have happened in the meantime
+            if place.exists():
+                _exchange(build, place)
+            else:
+                build.rename(place)
+        except (StmaskError, BrokenPipeError):  # the latter is of whoever reads what is told
+            raise
+        except OSError as error:
+            raise _cannot_write(folder, error) from error
+        finally:
+            if build is not None:
+                shutil.rmtree(build, ignore_errors=True)
+
+
+def _cannot_write(folder: Path, error: OSError) -> OutputError:
+    return OutputError(f"bundle {folder} cannot be written ({error.strerror or error}); nothing was written")
+
+
+def _exchange(build: Path, folder: Path) -> None:
+    """Move the bundle's files out of `folder` and those of `build` into it; all of them, or none.
+
+    The description goes first and comes last: a reader that meets a part of it finds no bundle.
+    """
+    retired = build.with_name(f"{build.name}-old")
+    moved: list[tuple[Path, Path]] = []
+
+    def move(source: Path, target: Path) -> None:
+        if source.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source.rename(target)
+            moved.append((source, target))
+
+    try:
+        for name in BUNDLE_FILES:
+            move(folder / name, retired / name)
+        for name in reversed(BUNDLE_FILES):
+            move(build / name, folder / name)
+    except BaseException:
+        for source, target in reversed(moved):
+            target.rename(source)
+        shutil.rmtree(retired, ignore_errors=True)
+        raise
+    shutil.rmtree(retired, ignore_errors=True)
+    with contextlib.suppress(OSError):  # it is not empty, or not there
+        (folder / OPENVINO_FOLDER).rmdir()
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends the block as an exception does, where nobody else waits for it."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)  # once is enough
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,162 @@
+"""What a bundle's folder may hold, and how the files of a new one come into it."""
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from stmask_deploy.errors import InputError, OutputError
+from stmask_deploy.export.bundle_folder import BUNDLE_FILES, building, check_target
+from stmask_deploy.pretrained import demo_bundle
+
+
+def write(folder: Path, text: str, *names: str) -> None:
+    for name in ("stmask.json", "frame.onnx", *names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def content(folder: Path) -> dict[str, str]:
+    """Every file, hidden ones too."""
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+OLD = {"stmask.json": "old", "frame.onnx": "old", "openvino/frame.xml": "old", "openvino/frame.bin": "old"}
+NEW = {"stmask.json": "new", "frame.onnx": "new"}
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    folder = tmp_path / "bundle"
+    write(folder, "old", "openvino/frame.xml", "openvino/frame.bin")
+    return folder
+
+
+def test_the_names_of_a_bundles_files() -> None:
+    written = {path.relative_to(demo_bundle()).as_posix() for path in demo_bundle().rglob("*") if path.is_file()}
+    assert written <= set(BUNDLE_FILES) and len(written) == 14
+    assert {"frame_f16.onnx", "prototypes_int8.onnx", "openvino/temporal_int8.bin"} <= set(BUNDLE_FILES)
+    assert not {"prototypes_f16.onnx", "instances_int8.onnx", "openvino/frame_f16.xml"} & set(BUNDLE_FILES)
+
+
+@pytest.mark.parametrize("name", ["mine.txt", "openvino/mine.txt", "openvino/cache/blob", ".hidden", "frame.onnx.bak"])
+def test_what_is_beside_a_bundle_is_not_replaced(bundle: Path, name: str) -> None:
+    (bundle / name).parent.mkdir(exist_ok=True)
+    (bundle / name).write_text("keep")
+    with pytest.raises(InputError, match="holds more than a bundle"):
+        check_target(bundle, overwrite=True)
+
+
+def test_a_bundle_is_replaced_if_that_is_asked_for(bundle: Path) -> None:
+    check_target(bundle, overwrite=True)
+    with pytest.raises(OutputError, match="give --overwrite") as caught:
+        check_target(bundle, overwrite=False)
+    assert caught.value.exit_code == 4
+
+
+def test_places_that_hold_nothing(tmp_path: Path) -> None:
+    check_target(tmp_path, overwrite=False)
+    check_target(tmp_path / "new", overwrite=False)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="not a bundle"):
+        check_target(tmp_path / "file", overwrite=True)
+
+
+def test_a_new_folder(tmp_path: Path) -> None:
+    with building(tmp_path / "a" / "bundle", overwrite=False) as build:
+        write(build, "new")
+        assert not (tmp_path / "a" / "bundle").exists()
+    assert content(tmp_path) == {f"a/bundle/{name}": text for name, text in NEW.items()}
+
+
+def test_files_are_replaced_and_the_folder_stays_the_one_it_is(bundle: Path) -> None:
+    before = bundle.stat().st_ino  # a mount point cannot be renamed either
+    with building(bundle, overwrite=True) as build:
+        write(build, "new")
+        assert {name: text for name, text in content(bundle).items() if not name.startswith(".")} == OLD
+    assert content(bundle) == NEW and bundle.stat().st_ino == before
+    assert not (bundle / "openvino").exists() and list(bundle.parent.iterdir()) == [bundle]
+
+
+def test_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with building(Path("."), overwrite=False) as build:
+        write(build, "new", "openvino/frame.xml")
+    assert content(Path(".")) == {**NEW, "openvino/frame.xml": "new"}
+
+
+def test_a_link_stays_a_link(bundle: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to("bundle")
+    with building(link, overwrite=True) as build:
+        write(build, "new")
+    assert link.is_symlink() and content(bundle) == NEW and set(tmp_path.iterdir()) == {bundle, link}
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_what_appears_in_the_meantime_is_not_lost(tmp_path: Path, is_there: bool) -> None:
+    folder = tmp_path / "bundle"
+    if is_there:
+        folder.mkdir()
+    with pytest.raises(InputError, match="not a bundle"), building(folder, overwrite=True) as build:
+        write(build, "new")
+        folder.mkdir(exist_ok=True)
+        (folder / "mine.txt").write_text("keep")
+    assert content(tmp_path) == {"bundle/mine.txt": "keep"}
+
+
+def test_another_bundle_that_appears_in_the_meantime(tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    with pytest.raises(OutputError, match="give --overwrite"), building(folder, overwrite=False) as first:
+        write(first, "new")
+        with building(folder, overwrite=False) as second:
+            write(second, "old")
+    assert content(tmp_path) == {"bundle/stmask.json": "old", "bundle/frame.onnx": "old"}
+
+
+def test_two_exports_into_one_folder_do_not_mix(bundle: Path) -> None:
+    with building(bundle, overwrite=True) as first:
+        write(first, "first", "openvino/temporal.xml")
+        with building(bundle, overwrite=True) as second:
+            write(second, "second", "temporal.onnx")
+        assert content(bundle)["temporal.onnx"] == "second"
+    assert set(content(bundle).values()) == {"first"} and len(content(bundle)) == 3
+
+
+def test_a_failure_in_the_middle_brings_everything_back(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename = Path.rename
+
+    def failing(self: Path, target: Path) -> Path:
+        if target == bundle / "frame.onnx" and self.read_text() == "new":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OutputError, match="No space left on device.*nothing was written"), \
+            building(bundle, overwrite=True) as build:
+        write(build, "new", "temporal.onnx")
+    assert content(bundle) == OLD
+
+
+@pytest.mark.parametrize(("raised", "expected"), [
+    (OSError(errno.ENOSPC, "No space left on device"), OutputError), (BrokenPipeError(), BrokenPipeError),
+    (InputError("no"), InputError), (KeyboardInterrupt(), KeyboardInterrupt)])
+def test_failures_leave_nothing(bundle: Path, raised: BaseException, expected: type[BaseException]) -> None:
+    with pytest.raises(expected) as caught, building(bundle, overwrite=True) as build:
+        write(build, "new")
+        raise raised
+    assert type(caught.value) is expected and content(bundle) == OLD
+
+
+def test_sigterm_leaves_nothing(bundle: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as caught, building(bundle, overwrite=True) as build:
+        write(build, "new")
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)  # ended at once
+    assert caught.value.code == 143 and content(bundle) == OLD
+    assert signal.getsignal(signal.SIGTERM) is before is signal.SIG_DFL
