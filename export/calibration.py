@@ -16,6 +16,7 @@ from stmask_deploy.runtime.loading import Bundle, open_bundle
 from stmask_deploy.runtime.model import Model
 from stmask_deploy.runtime.options import RunOptions
 from stmask_deploy.runtime.result import FrameResult
+from stmask_deploy.runtime.sources import open_source
 from stmask_deploy.runtime.timing import NoTimer
 from stmask_deploy.runtime.tracker import SCORE_THRESHOLD
 
@@ -26,7 +27,7 @@ MIN_FRAMES = 2  # the temporal graph reads two
 
 @dataclass(frozen=True)
 class Calibration:
-    """Inputs of every graph on the clip, and what a run in f32 shows on it."""
+    """Inputs of graphs on the clip, and what a run in f32 shows on it."""
 
     feeds: Mapping[str, tuple[Feed, ...]]  # role -> calls, spread evenly over the clip
     run: RunFile
@@ -67,42 +68,48 @@ class RecordingBackend:
         return self._graph.run(inputs, outputs, keep)
 
 
-def record(folder: Path, video: Path, num_frames: int) -> Calibration:
-    """Track `video` in f32 on ONNX Runtime's CPU and remember what every graph read.
+def record(folder: Path, video: Path, num_frames: int, roles: Collection[str]) -> Calibration:
+    """Track `video` in f32 on ONNX Runtime's CPU and remember what graphs read.
 
     Args:
         folder: the bundle.
         video: file or image folder.
         num_frames: at most so many calls of each graph are kept, at least half as many where the video is long enough.
+        roles: of the graphs.
 
     Raises:
-        InputError: the video cannot be read, has fewer than `MIN_FRAMES` frames, or shows nothing to track.
+        InputError: the video cannot be read, is damaged, has fewer than `MIN_FRAMES` frames, or shows nothing to track.
     """
     bundle = open_bundle(folder, device="cpu")
-    recorders: dict[str, Any] = {role: RecordingBackend(getattr(bundle, role), num_frames) for role in bundle.roles}
+    recorders: dict[str, Any] = {role: RecordingBackend(getattr(bundle, role), num_frames) for role in roles}
     run = track_clip(replace(bundle, **recorders), video)
-    if len(run.frames) < MIN_FRAMES:
-        raise InputError(f"calibration: {video} has {len(run.frames)} frame, at least {MIN_FRAMES} are needed")
-    for role, recorder in recorders.items():
-        if not recorder.sample.kept:
-            raise InputError(f"calibration: no object is tracked on {video}, so the {role} graph has no inputs; "
-                             "take a video on which the model finds objects")
+    check_length(video, len(run.frames))
+    if not any(run.frames) or not all(recorder.sample.kept for recorder in recorders.values()):
+        raise InputError(f"calibration: nothing is tracked on {video}; take a video on which the model finds objects")
     return Calibration({role: tuple(recorder.sample.kept) for role, recorder in recorders.items()}, run)
+
+
+def check_length(video: Path, num_frames: int) -> None:
+    """Raises InputError where `video` has too few frames."""
+    if num_frames < MIN_FRAMES:
+        raise InputError(f"calibration: {video} has {num_frames} frame, at least {MIN_FRAMES} are needed")
 
 
 def track_clip(bundle: Bundle, video: Path) -> RunFile:
     """Everything that is shown on a video.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: it cannot be read as a whole.
     """
     # A bundle may hold fewer candidates than the released threshold lets through.
     threshold = max(SCORE_THRESHOLD, bundle.description.candidate_threshold)
     model = Model(bundle, RunOptions(memory="exact", score_threshold=threshold), NoTimer())
-    # In turn: recorded inputs are to be in the order of the frames.
-    results = [(result.geometry.original_hw, tuple(_rows(result))) for result in model.track(video, mode="latency")]
-    (height, width), _ = results[0]
-    return RunFile(video, video.name, height, width, tuple(rows for _, rows in results))
+    with open_source(video) as source:
+        # In turn: recorded inputs are to be in the order of the frames.
+        rows = [tuple(_rows(tracked.result)) for tracked in model.track_frames(source, mode="latency")]
+        if source.damage.is_damaged:
+            raise InputError(f"calibration: {video} is damaged ({source.damage}); take one that can be read as a whole")
+        return RunFile(video, video.name, source.height, source.width, tuple(rows))
 
 
 def _rows(result: FrameResult) -> Iterable[Row]:

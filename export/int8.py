@@ -4,17 +4,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from stmask_deploy.bundle import BundleDescription
+from stmask_deploy.bundle import FLOAT_GRAPHS, BundleDescription
 from stmask_deploy.errors import InputError, StmaskError
 from stmask_deploy.runtime.loading import open_bundle
 
-from .calibration import Calibration, record, track_clip
-from .int8_gate import Judgement, Limits, judge, read_clip_annotations
+from .calibration import MIN_FRAMES, Calibration, check_length, record, track_clip
+from .int8_gate import Judgement, Limits, clip_video, judge, read_clip_annotations
 from .int8_layers import OTHERS, Layer, layer_lines
 from .int8_onnx import quantize_onnx
 from .openvino_ir import save_ir
@@ -52,16 +53,18 @@ def check_int8(options: Int8Options, description: BundleDescription) -> None:
     """Find what is missing before anything is traced.
 
     Raises:
-        InputError: the calibration clip or its annotations cannot be read or do not fit, or nncf is not installed but
-            OpenVINO graphs are to be written.
+        InputError: the calibration clip or its annotations cannot be read, are too short or do not fit, or nncf is not
+            installed but OpenVINO graphs are to be written.
     """
     from stmask_deploy.runtime.sources import open_source
 
-    with open_source(options.calibration) as source:
-        if source.is_live:
-            raise InputError("calibration: give a video file or a folder of images, not a camera")
-    if options.annotations is not None:
-        read_clip_annotations(options.annotations, description.model)
+    with open_source(options.calibration) as source:  # a Path: never a camera
+        check_length(options.calibration, sum(1 for _ in islice(source, MIN_FRAMES)))
+        if options.annotations is not None:
+            # What a video file announces is an estimate.
+            count = None if source.kind == "video" else source.num_frames
+            annotations = read_clip_annotations(options.annotations, description.model)
+            clip_video(annotations, options.calibration, (source.height, source.width), count)
     if description.openvino_weights is not None:
         from .int8_openvino import require_nncf
 
@@ -89,7 +92,8 @@ def add_int8(folder: Path, description: BundleDescription, options: Int8Options,
         InputError: the clip or its annotations do not fit.
         StmaskError: int8 is not within the limits, or a library cannot quantise a graph.
     """
-    calibration = record(folder, options.calibration, options.frames)
+    roles = [role for role in description.roles if role not in FLOAT_GRAPHS[PRECISION]]
+    calibration = record(folder, options.calibration, options.frames, roles)
     say(f"int8: calibrated with {max(map(len, calibration.feeds.values()))} of the {len(calibration.run.frames)} "
         f"frames of {options.calibration}")
     backends = quantize(calibration, graphs, irs, description)
@@ -103,18 +107,18 @@ def add_int8(folder: Path, description: BundleDescription, options: Int8Options,
 
 def quantize(calibration: Calibration, graphs: Mapping[str, onnx.ModelProto], irs: Mapping[str, openvino.Model],
              description: BundleDescription) -> dict[str, Int8Graphs]:
-    """Backend -> its int8 graphs. `irs` is empty where no IR is written.
+    """Backend -> its int8 graphs, of the roles that there are feeds of. `irs` is empty where no IR is written.
 
     Raises:
         StmaskError: a library cannot quantise a graph.
     """
     model = description.model
-    made = {role: quantize_onnx(graph, role, calibration.feeds[role], model) for role, graph in graphs.items()}
+    made = {role: quantize_onnx(graphs[role], role, feeds, model) for role, feeds in calibration.feeds.items()}
     found = {"onnxruntime": _collected(made, lambda graph: (node.op_type for node in graph.graph.node))}
     if irs:
         from .int8_openvino import quantize_openvino
 
-        made = {role: quantize_openvino(ir, role, calibration.feeds[role], model) for role, ir in irs.items()}
+        made = {role: quantize_openvino(irs[role], role, feeds, model) for role, feeds in calibration.feeds.items()}
         found["openvino"] = _collected(made, lambda ir: (node.get_type_name() for node in ir.get_ops()))
     return found
 

@@ -109,13 +109,23 @@ def _ap(run: RunFile, annotations: Annotations) -> float | None:
 
 
 def _video_of(run: RunFile, annotations: Annotations) -> Video:
+    return clip_video(annotations, run.path, (run.height, run.width), len(run.frames))
+
+
+def clip_video(annotations: Annotations, clip: Path, size: tuple[int, int], num_frames: int | None) -> Video:
+    """The video of `annotations` that is `clip`, of `size` (height, width) pixels; None where the number is not known.
+
+    Raises:
+        InputError: there is none, or it is of other frames.
+    """
     videos: Mapping[str, Video] = {video.name: video for video in annotations.videos}
-    found = annotations.videos[0] if len(annotations.videos) == 1 else videos.get(run.path.stem)
+    found = annotations.videos[0] if len(annotations.videos) == 1 else videos.get(clip.stem)
     if found is None:
         raise InputError(f"none of the {len(annotations.videos)} videos of {annotations.path} is named "
-                         f"{run.path.stem!r}; give annotations of the calibration clip")
-    if (found.height, found.width, found.length) != (run.height, run.width, len(run.frames)):
+                         f"{clip.stem!r}; give annotations of the calibration clip")
+    if (found.height, found.width) != size or found.length != (num_frames or found.length):
+        count = "frames" if num_frames is None else f"{num_frames}"
         raise InputError(f"video {found.name} of {annotations.path} has {found.length} frames of "
-                         f"{found.width}x{found.height} pixels, {run.path} has {len(run.frames)} of "
-                         f"{run.width}x{run.height}; give annotations of the calibration clip")
+                         f"{found.width}x{found.height} pixels, {clip} has {count} of "
+                         f"{size[1]}x{size[0]}; give annotations of the calibration clip")
     return found

@@ -24,7 +24,6 @@ FLOAT = {
     _HEAD + r"conf_layer\..*": "class output: it decides which rows there are, and in which order",
     _HEAD + r"mask_layer\..*": "mask coefficient output",
     _HEAD + r"track_layer\..*": "embedding output",
-    r"branches\.\d+\..*": "instance graph: few rows, and nothing but mask coefficient and embedding outputs",
     r"fc|fc_coeff": "output of the temporal network",
 }
 DEFORMABLE = "deformable convolution: no integer kernel, and its sampling needs float"

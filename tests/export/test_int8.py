@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -11,15 +12,16 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from click.testing import CliRunner
-from clips import write_clip
+from click.testing import CliRunner, Result
+from clips import SIZE, write_clip
 
 from stmask_deploy.bundle import read_description
 from stmask_deploy.errors import InputError, StmaskError
 from stmask_deploy.export.cli import main
-from stmask_deploy.export.exporter import ExportOptions, export_checkpoint
+from stmask_deploy.export.exporter import ExportOptions, check_export, export_checkpoint
 from stmask_deploy.export.int8 import Int8Options
 from stmask_deploy.export.int8_gate import Limits
+from stmask_deploy.export.verify_cli import main as verify_main
 from stmask_deploy.models.checkpoint import Checkpoint
 from stmask_deploy.runtime.loading import open_bundle
 
@@ -58,7 +60,7 @@ def test_the_bundle_says_that_it_has_int8_and_opens_in_it(bundle: Path) -> None:
     assert "int8" in opened.frame.device and opened.frame.metadata == read_description(bundle)
     assert opened.temporal is not None
     kinds = [node.op_type for node in onnx.load(bundle / "frame_int8.onnx").graph.node]
-    assert kinds.count("QuantizeLinear") > 20
+    assert kinds.count("QuantizeLinear") > 20 and "BatchNormalization" not in kinds
     assert (bundle / "frame_int8.onnx").stat().st_size < (bundle / "frame.onnx").stat().st_size * 1.2
 
 
@@ -84,6 +86,23 @@ def test_the_report_names_every_layer(bundle: Path, clip: Path) -> None:
     assert 0 <= found["against_f32"]["agreement"]["recall"] <= 100
 
 
+def test_verification_opens_int8_and_compares_the_others(bundle: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    def verify(folder: Path) -> Result:
+        return CliRunner().invoke(verify_main, [str(folder), str(tiny_checkpoint)])
+
+    result = verify(bundle)
+    assert result.exit_code == 0 and "onnxruntime int8: opened, not compared" in result.output
+    assert result.output.endswith("what PyTorch computes (but for onnxruntime int8)\n")
+    damaged = tmp_path / "bundle"
+    shutil.copytree(bundle, damaged)
+    for content in (b"", (bundle / "temporal.onnx").read_bytes()[:5000]):
+        (damaged / "temporal_int8.onnx").write_bytes(content)
+        result = verify(damaged)
+        assert result.exit_code == 2 and "temporal_int8.onnx" in result.output
+    (damaged / "temporal_int8.onnx").unlink()
+    assert "the bundle has no" in verify(damaged).output
+
+
 def test_a_graph_too_far_from_f32_is_not_written(tiny: Checkpoint, clip: Path, traced: None, tmp_path: Path) -> None:
     options = ExportOptions(max_candidates=60, int8=Int8Options(clip, limits=Limits(min_agreement=100.1)))
     with pytest.raises(StmaskError, match=r"onnxruntime recall \d.* \(at least 100.1\).*nothing was written") as raised:
@@ -100,6 +119,24 @@ def test_a_bundle_without_int8_says_what_makes_it(native_bundle: Path) -> None:
         open_bundle(native_bundle, precision="int8", device="cuda")
 
 
+def write_annotations(path: Path, num_frames: int) -> None:
+    """Of a clip of `SIZE` and of one object, which is in its first frame."""
+    height, width = SIZE
+    video = {"id": 1, "height": height, "width": width, "length": num_frames,
+             "file_names": [f"clip/{index:03d}.png" for index in range(num_frames)]}
+    shown = {"size": [height, width], "counts": [0, 100, height * width - 100]}
+    track = {"id": 1, "video_id": 1, "category_id": 1, "segmentations": [shown, *[None] * (num_frames - 1)]}
+    path.write_text(json.dumps({"categories": [{"id": 1, "name": "ant"}, {"id": 2, "name": "bee"},
+                                               {"id": 3, "name": "cat"}],
+                                "videos": [video], "annotations": [track]}))
+
+
+def test_annotations_of_the_clip_are_taken(tiny: Checkpoint, clip: Path, tmp_path: Path) -> None:
+    write_annotations(tmp_path / "clip.json", 4)
+    options = ExportOptions(int8=Int8Options(clip, tmp_path / "clip.json"))
+    assert check_export(tiny, tmp_path / "bundle", options).precisions == ()  # int8 is there when it has passed
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--int8"], "--int8 needs --calibration VIDEO"),
     (["--calibration", "{clip}"], "belong to --int8"),
@@ -109,12 +146,18 @@ def test_a_bundle_without_int8_says_what_makes_it(native_bundle: Path) -> None:
     (["--int8", "--calibration", "nowhere.mp4"], "nowhere.mp4"),
     (["--int8", "--calibration", "{text}"], "text.mp4"),
     (["--int8", "--calibration", "{clip}", "--calibration-annotations", "{text}"], "text.mp4"),
+    (["--int8", "--calibration", "{clip}/000.png"], "has 1 frame, at least 2 are needed"),
+    (["--int8", "--calibration", "{short}"], "has 1 frame, at least 2 are needed"),
+    (["--int8", "--calibration", "{clip}", "--calibration-annotations", "{longer}"],
+     "has 5 frames of 100x72 pixels"),
 ])
 def test_bad_input_ends_before_anything_is_traced(tiny_checkpoint: Path, clip: Path, tmp_path: Path,
                                                   arguments: list[str], message: str) -> None:
-    text = tmp_path / "text.mp4"
+    text, short, longer = tmp_path / "text.mp4", tmp_path / "short", tmp_path / "longer.json"
     text.write_text("no video")
-    words = [one.format(clip=clip, text=text) for one in arguments]
+    write_clip(short, 1)
+    write_annotations(longer, 5)
+    words = [one.format(clip=clip, text=text, short=short, longer=longer) for one in arguments]
     result = CliRunner().invoke(main, [str(tiny_checkpoint), "-o", str(tmp_path / "new"), *words])
     assert result.exit_code == 2 and message in result.output and "Traceback" not in result.output
     assert "traced" not in result.output and not (tmp_path / "new").exists()

@@ -13,6 +13,8 @@ from stmask_deploy.runtime.loading import open_bundle
 from stmask_deploy.runtime.preprocess import preprocess
 from stmask_deploy.runtime.sources import open_source
 
+ROLES = ("frame", "prototypes", "temporal")
+
 
 @pytest.mark.parametrize("size", [1, 2, 3, 8, 100])
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 8, 9, 31, 100])
@@ -29,7 +31,7 @@ def test_a_sample_is_evenly_spread_and_no_larger_than_asked_for(size: int, count
 
 def test_the_graphs_inputs_are_those_of_the_pipeline(native_bundle: Path, tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip", 4)
-    calibration = record(native_bundle, clip, 100)
+    calibration = record(native_bundle, clip, 100, ("frame", "temporal"))
     description = open_bundle(native_bundle, device="cpu").description
     with open_source(clip) as source:
         pictures = [preprocess(frame.image, description.model)[0] for frame in source]
@@ -44,24 +46,31 @@ def test_the_graphs_inputs_are_those_of_the_pipeline(native_bundle: Path, tmp_pa
         for name, expected in (("prev_fpn", before["fpn"]), ("fpn", now["fpn"]), ("prev_temporal", before["temporal"]),
                                ("temporal", now["temporal"])):
             np.testing.assert_allclose(step[name], expected, rtol=1e-4, atol=1e-4)
-    assert set(calibration.feeds) == set(description.roles)
+    assert set(calibration.feeds) == {"frame", "temporal"}  # of those that were asked for
     assert (calibration.run.height, calibration.run.width) == SIZE and any(calibration.run.frames)
 
 
 def test_no_more_inputs_are_kept_than_asked_for(native_bundle: Path, tmp_path: Path) -> None:
-    calibration = record(native_bundle, write_clip(tmp_path / "clip", 5), 2)
-    assert {role: len(feeds) for role, feeds in calibration.feeds.items()}["frame"] <= 2
+    calibration = record(native_bundle, write_clip(tmp_path / "clip", 5), 2, ("frame",))
+    assert len(calibration.feeds["frame"]) <= 2
     assert len(calibration.run.frames) == 5  # judged on the whole clip
 
 
 def test_clips_that_are_too_short_or_show_nothing(native_bundle: Path, tmp_path: Path,
                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="has 1 frame, at least 2"):
-        record(native_bundle, write_clip(tmp_path / "short", 1), 100)
+        record(native_bundle, write_clip(tmp_path / "short", 1), 100, ROLES)
     with pytest.raises(InputError, match="does not exist|no such"):
-        record(native_bundle, tmp_path / "nowhere.mp4", 100)
+        record(native_bundle, tmp_path / "nowhere.mp4", 100, ROLES)
     opened = open_bundle(native_bundle, device="cpu")
     blind = replace(opened, description=replace(opened.description, candidate_threshold=0.9999))
     monkeypatch.setattr("stmask_deploy.export.calibration.open_bundle", lambda *_, **__: blind)
-    with pytest.raises(InputError, match="no object is tracked"):
-        record(native_bundle, write_clip(tmp_path / "clip", 3), 100)
+    with pytest.raises(InputError, match="nothing is tracked on .*clip; take a video"):
+        record(native_bundle, write_clip(tmp_path / "clip", 3), 100, ROLES)
+
+
+def test_a_damaged_clip_is_refused(native_bundle: Path, tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip", 4)
+    (clip / "002.png").write_bytes(b"garbage")
+    with pytest.raises(InputError, match="is damaged .3 frames read, 1 unreadable file"):
+        record(native_bundle, clip, 100, ROLES)

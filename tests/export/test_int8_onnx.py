@@ -20,10 +20,12 @@ from stmask_deploy.models.checkpoint import Checkpoint
 from stmask_deploy.pretrained import demo_bundle
 from stmask_deploy.scenes import render_clip
 
+ROLES = ("frame", "temporal")
+
 
 @pytest.fixture(scope="module")
 def calibration(native_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Calibration:
-    return record(native_bundle, write_clip(tmp_path_factory.mktemp("clips") / "clip", 4), 100)
+    return record(native_bundle, write_clip(tmp_path_factory.mktemp("clips") / "clip", 4), 100, ROLES)
 
 
 @pytest.fixture(scope="module", params=["native", "gridsample", "opset 21, as traced"])
@@ -31,7 +33,7 @@ def graphs(request: pytest.FixtureRequest, tiny: Checkpoint, native_bundle: Path
            calibration: Calibration) -> dict[str, tuple[onnx.ModelProto, ...]]:
     """Role -> graph in f32 and in int8."""
     found = {}
-    for role in ("frame", "temporal"):
+    for role in ROLES:
         if request.param == "opset 21, as traced":
             options = ExportOptions(opset=21, simplify=False)
             model = export_graph(tiny.build(), read_description(native_bundle), role, options)
