@@ -134,7 +134,7 @@ def test_a_broken_frame_of_the_validation_is_told_before_training(clips: Path, r
     (["{clips}", "--iterations", "0"], 2, "iterations must be a whole number"),
     (["{clips}", "--rate", "nan"], 2, "learning_rate must be a number"),
     (["{clips}", "--input-size", "48"], 2, "HEIGHTxWIDTH"),
-    (["{clips}", "--from", "{clips}"], 2, "is not a plain checkpoint"),
+    (["{clips}", "--from", "{clips}"], 2, "is not a checkpoint"),
     (["{clips}", "--from", "none.pth"], 2, "checkpoint none.pth does not exist"),
     (["{clips}", "--device", "cuda"], 5, "PyTorch finds no CUDA device here"),
 ])
