@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from stmask_deploy.errors import InputError
+from stmask_deploy.picture_file import is_cut_off
 
 from .camera_source import SILENT, opencv_logging
 from .frame_source import Frame, FrameSource, Image, SourceKind
@@ -117,28 +118,10 @@ def read_image(path: Path) -> Image | None:
     """(H, W, 3) uint8 BGR, or None when the file is unreadable or cut off."""
     try:
         data = path.read_bytes()
-        if not data or _is_cut(data):
+        if not data or is_cut_off(data):
             return None
         with _QUIET:
             image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except (OSError, cv2.error):
         return None
     return None if image is None else np.asarray(image, np.uint8)
-
-
-def _is_cut(data: bytes) -> bool:
-    """True for JPEG and PNG without their end: OpenCV 4 fills up the one with grey, libpng writes to standard error."""
-    if data.startswith(b"\xff\xd8"):
-        return not _has_jpeg_end(data)
-    end = data.rfind(b"IEND")  # four bytes of checksum follow
-    return data.startswith(b"\x89PNG") and not 0 <= end <= len(data) - 8
-
-
-def _has_jpeg_end(data: bytes) -> bool:
-    """True when the end marker follows the first scan; that of a thumbnail, which lies in a header, does not count."""
-    position = 2
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        if data[position + 1] == 0xDA:  # start of scan: from here on FF D9 can only be the end marker
-            return data.find(b"\xff\xd9", position) >= 0
-        position += 2 + int.from_bytes(data[position + 2:position + 4], "big")
-    return data.endswith(b"\xff\xd9")

@@ -1,7 +1,6 @@
 """The pictures of a dataset's videos."""
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..picture_file import is_cut_off
 from .annotations import Annotations, Video
 
 FRAMES_FOLDER = "JPEGImages"  # beside the annotation file, as YouTube-VIS has it
-_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xd9"
-_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # FF 00 and the restarts D0 to D7 are part of a scan
 
 
 def check_frames(annotations: Annotations, folder: Path) -> None:
@@ -42,7 +40,7 @@ def read_frame(folder: Path, video: Video, index: int) -> NDArray[np.uint8]:
     with suppress(OSError, cv2.error):
         data = path.read_bytes()
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    if data.startswith(_JPEG_START) and not _has_jpeg_end(data):
+    if is_cut_off(data):
         raise InputError(f"{path} is cut off, so a part of the picture is missing; put the whole file in its place")
     if picture is None:
         raise InputError(f"{path} cannot be read as a picture")
@@ -50,16 +48,3 @@ def read_frame(folder: Path, video: Video, index: int) -> NDArray[np.uint8]:
         raise InputError(f"{path} has {picture.shape[0]}x{picture.shape[1]} pixels, its annotations are for "
                          f"{video.height}x{video.width}")
     return np.asarray(picture, np.uint8)
-
-
-def _has_jpeg_end(data: bytes) -> bool:
-    """Whether there is an end marker: of files without, OpenCV fills up what is missing with grey and says nothing.
-
-    That of a thumbnail lies in a segment of the header, which is passed over.
-    """
-    position = len(_JPEG_START)
-    while marker := _MARKER.search(data, position):
-        if marker[1] == _JPEG_END:
-            return True
-        position = marker.end() + int.from_bytes(data[marker.end():marker.end() + 2], "big")
-    return False

@@ -1,0 +1,32 @@
+"""Whether a picture file is whole: decoders fill up what is missing, and say nothing or print it."""
+from __future__ import annotations
+
+import re
+
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xd9"
+_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # FF 00 and the restarts D0 to D7 are part of a scan
+_PNG_START, _PNG_END = b"\x89PNG", b"IEND"
+_PNG_CHECKSUM = 4  # bytes, behind the end
+
+
+def is_cut_off(data: bytes) -> bool:
+    """True for the bytes of a JPEG or PNG without its end.
+
+    Of such a JPEG OpenCV 4 fills up the rest with grey, of such a PNG libpng writes to standard error.
+    """
+    if data.startswith(_JPEG_START):
+        return not _has_jpeg_end(data)
+    if data.startswith(_PNG_START):
+        end = data.rfind(_PNG_END)
+        return not 0 <= end <= len(data) - len(_PNG_END) - _PNG_CHECKSUM
+    return False
+
+
+def _has_jpeg_end(data: bytes) -> bool:
+    """Whether there is an end marker; that of a thumbnail lies in a segment of the header, which is passed over."""
+    position = len(_JPEG_START)
+    while marker := _MARKER.search(data, position):
+        if marker[1] == _JPEG_END:
+            return True
+        position = marker.end() + int.from_bytes(data[marker.end():marker.end() + 2], "big")
+    return False
