@@ -240,6 +240,8 @@ def _fit(state: Mapping[str, Tensor], config: ModelConfig, path: Path) -> tuple[
         elif value.is_floating_point() and not bool(torch.isfinite(value).all()):
             bad = int((~torch.isfinite(value)).sum())
             problems.append((name, "not finite", f"{bad} of {value.numel()} values are NaN or infinite"))
+        elif name.endswith("running_var") and bool((value < 0).any()):
+            problems.append((name, "negative", f"{int((value < 0).sum())} of {value.numel()} variances"))
         else:
             fitted[name] = value.contiguous()
     if problems:

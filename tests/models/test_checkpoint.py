@@ -189,18 +189,20 @@ def test_all_misfits_in_one_table(save: Callable[..., Path]) -> None:
     nan[0, 0], inf[2] = float("nan"), float("-inf")
     state = {**STATE, WEIGHT: torch.zeros(5, 6, 1, 1), "backbone.bn1.weight": STATE["backbone.bn1.weight"].half(),
              "fpn.lat_layers.1.weight": nan, "fpn.lat_layers.2.bias": inf, "extra.weight": torch.zeros(2, 5),
-             "backbone.bn1.num_batches_tracked": torch.zeros(())}
+             "backbone.bn1.num_batches_tracked": torch.zeros(()),
+             "backbone.bn1.running_var": torch.tensor([1.0, -1.0, 0.0, -0.5])}
     del state[BIAS]
     message = refuse(save(state))
-    assert "(7 parameters)" in message
+    assert "(8 parameters)" in message
     table = " ".join(message.split())
     for row in (f"missing {BIAS} expected shape [5]", f"misshapen {WEIGHT} expected [5, 6, 3, 3], found [5, 6, 1, 1]",
                 "unexpected extra.weight shape [2, 5]",
                 "wrong type backbone.bn1.weight expected float32, found float16",
                 "wrong type backbone.bn1.num_batches_tracked expected int64, found float32",
-                "not finite fpn.lat_layers.1.weight", "not finite fpn.lat_layers.2.bias 1 of 6 values"):
+                "not finite fpn.lat_layers.1.weight", "not finite fpn.lat_layers.2.bias 1 of 6 values",
+                "negative backbone.bn1.running_var 2 of 4 variances"):
         assert row in table
-    assert len(message.splitlines()) == 1 + 7
+    assert len(message.splitlines()) == 1 + 8
 
 
 def test_long_tables_are_cut(save: Callable[..., Path]) -> None:
