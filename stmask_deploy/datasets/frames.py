@@ -36,12 +36,12 @@ def read_frame(folder: Path, video: Video, index: int) -> NDArray[np.uint8]:
         InputError: the file is not a picture of the video's size, or a part of it is missing.
     """
     path = folder / video.file_names[index]
-    data, picture = b"", None
+    picture = None
     with suppress(OSError, cv2.error):
         data = path.read_bytes()
+        if is_cut_off(data):
+            raise InputError(f"{path} is cut off, so a part of the picture is missing; put the whole file in its place")
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    if is_cut_off(data):
-        raise InputError(f"{path} is cut off, so a part of the picture is missing; put the whole file in its place")
     if picture is None:
         raise InputError(f"{path} cannot be read as a picture")
     if picture.shape[:2] != (video.height, video.width):

@@ -118,7 +118,7 @@ def test_a_broken_frame_of_the_validation_is_told_before_training(clips: Path, r
     frame.write_bytes(frame.read_bytes()[:100])
     earlier = put_run(tmp_path / "run")
     code, output = command(clips, "-o", tmp_path / "run", "--recipe", recipe, "--val", val, "--overwrite")
-    assert (code, output) == (2, f"error: {frame} cannot be read as a picture\n")
+    assert code == 2 and output.startswith(f"error: {frame} is cut off, so a part of the picture is missing")
     assert contents(tmp_path / "run") == earlier
 
 
