@@ -7,6 +7,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -15,6 +16,10 @@ from stmask_deploy.bundle import DESCRIPTION_FILE, FLOAT_GRAPHS, OPENVINO_FOLDER
 from stmask_deploy.errors import InputError, OutputError, StmaskError
 
 PREFIX = ".stmask-export-"  # of folders in which exports build
+# Behind it, of folders that hold files of the old bundle: some of them, or all of them.
+_GOING, _GONE = "-going", "-gone"
+STALE_S = 24 * 3600.0  # an export that is older than this was killed
+EXCHANGE_S = 5.0  # an exchange takes milliseconds: one that is older than this was broken off
 
 
 def _bundle_files() -> tuple[str, ...]:
@@ -32,7 +37,7 @@ BUNDLE_FILES = _bundle_files()
 
 
 def check_target(folder: Path, overwrite: bool) -> None:
-    """Refuse a folder in which something would be lost; changes nothing.
+    """Refuse a folder in which something would be lost; changes nothing, but that it tidies up after killed exports.
 
     Raises:
         InputError: it holds something else than a bundle, or more than one.
@@ -41,6 +46,9 @@ def check_target(folder: Path, overwrite: bool) -> None:
     try:
         if not folder.exists() or (folder.is_dir() and not _not_ours(os.listdir(folder))):
             return
+        if folder.is_dir():
+            _settle(folder, EXCHANGE_S)
+            _remove_stale(folder)
         is_bundle = (folder / DESCRIPTION_FILE).is_file()
         # Of another folder not everything is listed: it may be large.
         names = [path.relative_to(folder).as_posix() for path in folder.rglob("*")] if is_bundle else []
@@ -54,6 +62,12 @@ def check_target(folder: Path, overwrite: bool) -> None:
                          "choose another folder with -o")
     if not overwrite:
         raise OutputError(f"bundle {folder} exists; give --overwrite to replace it, or another folder with -o")
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove what killed exports were building; one that was begun lately may still be at it."""
+    for build in _left(folder, "", STALE_S):
+        _discard(build)
 
 
 def _not_ours(names: Iterable[str]) -> list[str]:
@@ -91,7 +105,7 @@ def building(folder: Path, overwrite: bool) -> Iterator[Path]:
             raise _cannot_write(folder, error) from error
         finally:
             if build is not None:
-                shutil.rmtree(build, ignore_errors=True)
+                _discard(build)
 
 
 def _cannot_write(folder: Path, error: OSError) -> OutputError:
@@ -101,30 +115,51 @@ def _cannot_write(folder: Path, error: OSError) -> OutputError:
 def _exchange(build: Path, folder: Path) -> None:
     """Move the bundle's files out of `folder` and those of `build` into it; all of them, or none.
 
-    The description goes first and comes last: a reader that meets a part of it finds no bundle.
+    The description goes first and comes last: a reader that meets a part of it finds no bundle. Where the files of the
+    old one are tells how far it came: whatever ends it, `_settle` can bring them back.
     """
-    retired = build.with_name(f"{build.name}-old")
-    moved: list[tuple[Path, Path]] = []
-
-    def move(source: Path, target: Path) -> None:
-        if source.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            source.rename(target)
-            moved.append((source, target))
-
+    going, gone = (folder / f"{build.name}{end}" for end in (_GOING, _GONE))
     try:
         for name in BUNDLE_FILES:
-            move(folder / name, retired / name)
+            _move(folder / name, going / name)
+        going.mkdir(exist_ok=True)
+        going.rename(gone)
         for name in reversed(BUNDLE_FILES):
-            move(build / name, folder / name)
-    except BaseException:
-        for source, target in reversed(moved):
-            target.rename(source)
-        shutil.rmtree(retired, ignore_errors=True)
-        raise
-    shutil.rmtree(retired, ignore_errors=True)
+            _move(build / name, folder / name)
+    finally:
+        _settle(folder)
     with contextlib.suppress(OSError):  # it is not empty, or not there
         (folder / OPENVINO_FOLDER).rmdir()
+
+
+def _move(source: Path, target: Path) -> None:
+    if source.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.rename(target)
+
+
+def _settle(folder: Path, min_age_s: float = 0.0) -> None:
+    """Complete an exchange whose last file is in its place, and undo any other; may be broken off and done again."""
+    for gone in _left(folder, _GONE, min_age_s):
+        if (folder / DESCRIPTION_FILE).exists():
+            _discard(gone)
+            continue
+        for name in BUNDLE_FILES:
+            (folder / name).unlink(missing_ok=True)  # of the new bundle
+        gone.rename(gone.with_name(gone.name.removesuffix(_GONE) + _GOING))
+    for going in _left(folder, _GOING, min_age_s):
+        for name in reversed(BUNDLE_FILES):
+            _move(going / name, folder / name)
+        _discard(going)
+
+
+def _discard(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # of Python 3.11 where a signal comes meanwhile, whatever is ignored
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _left(folder: Path, end: str, min_age_s: float) -> list[Path]:
+    return [path for path in folder.glob(f"{PREFIX}*{end}") if time.time() - path.stat().st_mtime >= min_age_s]
 
 
 @contextlib.contextmanager

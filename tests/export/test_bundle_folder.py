@@ -3,14 +3,18 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from stmask_deploy.errors import InputError, OutputError
-from stmask_deploy.export.bundle_folder import BUNDLE_FILES, building, check_target
+from stmask_deploy.export.bundle_folder import BUNDLE_FILES, EXCHANGE_S, PREFIX, building, check_target
 from stmask_deploy.pretrained import demo_bundle
 
 
@@ -140,6 +144,72 @@ def test_a_failure_in_the_middle_brings_everything_back(bundle: Path, monkeypatc
             building(bundle, overwrite=True) as build:
         write(build, "new", "temporal.onnx")
     assert content(bundle) == OLD
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, SystemExit, OSError])
+def test_whenever_the_exchange_is_broken_off_all_is_old_or_all_is_new(
+        bundle: Path, monkeypatch: pytest.MonkeyPatch, raised: type[BaseException], moment: str) -> None:
+    """Signals come behind a system call as well as before it; a failing disk comes before."""
+    rename, outcomes = Path.rename, []
+    for number in range(100):
+        calls = iter(range(1000))
+
+        def broken(self: Path, target: Path, calls: Iterator[int] = calls, number: int = number) -> Path:
+            is_now = next(calls) == number
+            if is_now and moment == "before":
+                raise raised
+            done = rename(self, target)
+            if is_now:
+                raise raised
+            return done
+
+        monkeypatch.setattr(Path, "rename", broken)
+        try:
+            with building(bundle, overwrite=True) as build:
+                write(build, "new", "temporal.onnx", "openvino/frame.xml")
+        except (KeyboardInterrupt, SystemExit, OutputError):
+            outcomes.append(content(bundle))
+        else:
+            break
+        finally:
+            monkeypatch.undo()
+        if outcomes[-1] != OLD:
+            shutil.rmtree(bundle)
+            write(bundle, "old", "openvino/frame.xml", "openvino/frame.bin")
+    new = {**NEW, "temporal.onnx": "new", "openvino/frame.xml": "new"}
+    assert len(outcomes) >= 9 and all(outcome in (OLD, new) for outcome in outcomes)
+    assert outcomes.count(new) == (moment == "after") and content(bundle) == new
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_what_a_killed_exchange_left_is_settled_by_the_next(bundle: Path, number: int) -> None:
+    """Killed after so many renames: nothing in the process could tidy up."""
+    program = f"""if True:
+        import os
+        from pathlib import Path
+        from stmask_deploy.export.bundle_folder import building
+        rename, calls = Path.rename, iter(range({number}))
+        def killed(self, target):
+            if next(calls, None) is None:
+                os._exit(9)
+            return rename(self, target)
+        Path.rename = killed
+        with building(Path({str(bundle)!r}), overwrite=True) as build:
+            for name in ("stmask.json", "frame.onnx", "temporal.onnx"):
+                (build / name).write_text("new")
+    """
+    done = subprocess.run([sys.executable, "-c", program], timeout=60)
+    for left in (*bundle.glob(f"{PREFIX}*-going"), *bundle.glob(f"{PREFIX}*-gone")):
+        os.utime(left, (time.time() - EXCHANGE_S,) * 2)
+    with pytest.raises(OutputError, match="exists; give --overwrite"):
+        check_target(bundle, overwrite=False)
+    found = {name: text for name, text in content(bundle).items() if not name.startswith(PREFIX)}
+    assert found == ({**NEW, "temporal.onnx": "new"} if done.returncode == 0 else OLD)
+    for left in bundle.glob(f"{PREFIX}*"):
+        os.utime(left, (0, 0))
+    check_target(bundle, overwrite=True)
+    assert not list(bundle.glob(f"{PREFIX}*"))
 
 
 @pytest.mark.parametrize(("raised", "expected"), [
