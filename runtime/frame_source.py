@@ -114,7 +114,10 @@ class FrameSource(ABC):
         frames = self._frames()
         while True:
             with self._reading:
-                frame = None if self._is_left else next(frames, None)
+                if self._is_left:  # by somebody who could not close it in the middle of a frame
+                    self.close()
+                    return
+                frame = next(frames, None)
             if frame is None:
                 return
             self._count(frames=1)

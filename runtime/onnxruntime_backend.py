@@ -1,6 +1,7 @@
 """Graphs in ONNX Runtime, on the CPU or on an NVIDIA GPU."""
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -112,10 +113,11 @@ def _padded(rows: Any, size: int) -> Any:
 
 
 def _import_library() -> Any:
+    handled = sys.exc_info()[1]
     try:
         import onnxruntime
     except ImportError as error:
-        raise_interrupt(error)
+        raise_interrupt(error, handled)
         raise DeviceError(f"backend onnxruntime is not installed ({one_line(error)}); "
                           "install stmask-deploy[cpu], or stmask-deploy[gpu] for NVIDIA GPUs") from error
     return onnxruntime

@@ -1,6 +1,7 @@
 """Graphs in OpenVINO, on the CPU or on an Intel GPU."""
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
@@ -131,10 +132,11 @@ class _Requests:
 
 
 def _import_library() -> Any:
+    handled = sys.exc_info()[1]
     try:
         import openvino
     except ImportError as error:
-        raise_interrupt(error)
+        raise_interrupt(error, handled)
         raise DeviceError(f"backend openvino is not installed ({one_line(error)}); "
                           "install stmask-deploy[openvino]") from error
     return openvino

@@ -1,6 +1,7 @@
 """Stages side by side: each works in threads of its own, a bounded number of items ahead of the next one."""
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import deque
@@ -44,6 +45,7 @@ class Overlap:
         self._is_left = threading.Event()
         self._threads: list[threading.Thread] = []
         self._slots: list[threading.Semaphore] = []
+        self._handled: BaseException | None = None  # when this was entered
         self._ended: list[threading.Event] = []  # of the stages; a stage ends after the workers that it has
 
     def ahead(self, items: Generator[T, None, None]) -> Generator[T, None, None]:
@@ -53,10 +55,10 @@ class Overlap:
         # A generator that is kept but not read to its end must not keep the program from ending: hence a daemon.
         ended = threading.Event()
         thread = threading.Thread(target=self._work, args=(items, queue, slots, ended), daemon=True)
+        thread.start()
         self._threads.append(thread)
         self._slots.append(slots)
         self._ended.append(ended)
-        thread.start()
         return _taken(queue, slots)
 
     def map(self, function: Callable[[T], U], items: Iterator[T], workers: int) -> Generator[U, None, None]:
@@ -103,6 +105,7 @@ class Overlap:
         ended.set()
 
     def __enter__(self) -> Overlap:
+        self._handled = sys.exc_info()[1]
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
@@ -114,7 +117,7 @@ class Overlap:
         thread = threading.current_thread()
         if thread in self._threads or isinstance(thread, DaemonThread):
             return
-        is_urgent = find_interrupt(error) is not None  # in the reader's body it comes as a GeneratorExit
+        is_urgent = find_interrupt(error, self._handled) is not None  # in the reader's body it comes as a GeneratorExit
         try:
             self._join(GRACE_S if is_urgent else None)
         except KeyboardInterrupt:

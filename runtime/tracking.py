@@ -81,7 +81,7 @@ def track_overlapped(pipeline: Pipeline, source: FrameSource, max_frames: int | 
 
     The reader of this generator is the last stage. However it ends - read out, closed, dropped, or by an exception of
     any stage, which is raised here behind the frames before it - no thread is left, and nobody reads the source any
-    more. Only KeyboardInterrupt waits for none of them: they end with what they are at.
+    more. Only KeyboardInterrupt waits no longer than a moment: a thread that needs more ends behind it.
     """
     def read() -> Generator[_Read, None, None]:
         frames = islice(source, max_frames)

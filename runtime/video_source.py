@@ -23,7 +23,7 @@ SHORTFALL_S = 1.0  # a video without an index that ends earlier than announced b
 # A transport stream loses packets without an error. Its clock tells, where frames come at a constant rate:
 HOLE_FRAMES = 1.5  # a gap longer than the usual one by more than this is a hole
 JITTER_FRAMES = 0.25  # gaps that differ from the usual one by more than this are odd
-ODD_SHARE = 0.05  # of all gaps, holes included; with more of them the rate is not constant
+ODD_SHARE, HOLE_SHARE = 0.05, 1 / 3  # of all gaps; with more that are odd, or holes, the rate is not constant
 # Their duration is the time at which the last frame ends, wherever the first one starts. mkvmerge writes a length:
 # there a cut that is as short as the start is late goes unnoticed.
 END_TIME_FORMATS = ("matroska", "flv", "asf", "nut")
@@ -214,10 +214,11 @@ def _num_holes(gaps_ms: Mapping[int, int], frame_ms: float) -> int:
         frame_ms: how long a frame lasts.
     """
     usual = max(gaps_ms, key=lambda gap: gaps_ms[gap])
-    odd = [gap for gap in gaps_ms if abs(gap - usual) > JITTER_FRAMES * frame_ms]
-    if sum(gaps_ms[gap] for gap in odd) > ODD_SHARE * sum(gaps_ms.values()):
-        return 0
-    return sum(gaps_ms[gap] for gap in odd if gap - usual > HOLE_FRAMES * frame_ms)
+    num_gaps = sum(gaps_ms.values())
+    num_odd = sum(count for gap, count in gaps_ms.items() if abs(gap - usual) > JITTER_FRAMES * frame_ms)
+    num_holes = sum(count for gap, count in gaps_ms.items() if gap - usual > HOLE_FRAMES * frame_ms)
+    is_constant = num_odd - num_holes <= ODD_SHARE * num_gaps and num_holes <= HOLE_SHARE * num_gaps
+    return num_holes if is_constant else 0
 
 
 def _duration_s(container: Any, stream: Any, start_s: float) -> float | None:

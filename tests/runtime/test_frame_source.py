@@ -74,6 +74,7 @@ def test_is_not_closed_while_a_thread_reads_it() -> None:
     source.end.set()
     reader.join(10)
     assert read == [0, 1]  # what was in hand, and nothing more
+    assert source.is_closed  # by the thread
 
 
 def test_is_closed_between_two_frames() -> None:

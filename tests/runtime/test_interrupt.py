@@ -64,6 +64,21 @@ main()
 """
 
 
+SLOW = """
+import os, signal, time
+from stmask_deploy.runtime.cli import main
+from stmask_deploy.runtime.run_writer import RunWriter
+write, names = RunWriter.write, iter(["first", "second", "third", "fourth", "fifth"])
+def slow(*args):
+    write(*args)
+    os.write(1, next(names).encode() + b" frame" + bytes([10]))
+    time.sleep(1)
+RunWriter.write = slow
+{ignored}
+main()
+"""
+
+
 def test_the_second_ends_a_run_whose_source_hangs(bundle: Path, tmp_path: Path) -> None:
     clip = write_video(tmp_path / "clip.mp4", pictures(5))
     command = [sys.executable, "-c", HANGING, clip, "-m", bundle, "-o", tmp_path / "out", "--mode", "throughput"]
@@ -106,11 +121,45 @@ def test_what_ctrl_c_was_turned_into_is_ctrl_c_again(link: str) -> None:
     setattr(inner, link, pressed)
     outer.__cause__ = inner
     with pytest.raises(KeyboardInterrupt) as caught:
-        raise_interrupt(outer)
+        raise_interrupt(outer, None)
     assert caught.value is pressed
 
 
 def test_other_failures_are_no_ctrl_c() -> None:
     error = ImportError("no such module")
     error.__context__ = KeyError("module")
-    raise_interrupt(error)
+    raise_interrupt(error, None)
+
+
+def test_a_ctrl_c_that_was_being_handled_before_is_none() -> None:
+    """A program catches Ctrl-C and goes on, with something that fails."""
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt as pressed:
+        try:
+            raise ImportError("no such module")
+        except ImportError as error:
+            raise_interrupt(error, pressed)
+            with pytest.raises(KeyboardInterrupt):
+                raise_interrupt(error, None)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_asked_to_stop_completes_its_files(bundle: Path, tmp_path: Path, number: int) -> None:
+    """Also one in the background of a script, where Ctrl-C is ignored and SIGTERM stops it."""
+    clip = write_video(tmp_path / "clip.mp4", pictures(5))
+    program = SLOW.format(ignored="signal.signal(signal.SIGINT, signal.SIG_IGN)" if number == signal.SIGTERM else
+                          "signal.signal(signal.SIGINT, signal.default_int_handler)")
+    command = [sys.executable, "-c", program, clip, "-m", bundle, "-o", tmp_path / "out"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "second frame" in (line.strip() for line in process.stdout)
+        if number == signal.SIGTERM:
+            process.send_signal(signal.SIGINT)
+            assert "third frame" in (line.strip() for line in process.stdout)
+        process.send_signal(number)
+        process.stdout.read()
+    assert process.returncode == 130
+    results = read_results(tmp_path / "out" / "results.jsonl")
+    assert results.end is not None and results.end["interrupted"] and 1 <= len(results.frames) < 5
+    assert (tmp_path / "out" / "video.mp4").exists()

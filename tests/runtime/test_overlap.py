@@ -222,3 +222,33 @@ def test_ctrl_c_that_is_noted_waits_for_all_threads() -> None:
     with no_thread_left(), InterruptFlag() as interrupt, Overlap(1) as overlap:
         assert next(overlap.ahead(held.items())) == 0
     assert interrupt.is_set
+
+
+def test_a_thread_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="can't start"), Overlap(DEPTH) as overlap:
+        overlap.ahead(Numbers(3).items())
+
+
+def test_leaving_early_while_an_earlier_ctrl_c_is_handled_waits_for_all_threads() -> None:
+    slow = threading.Event()
+
+    def work() -> Generator[int, None, None]:
+        yield 0
+        slow.wait(2 * GRACE_S)
+        yield 1
+
+    def stages() -> Generator[int, None, None]:
+        with Overlap(DEPTH) as overlap:
+            yield from overlap.ahead(work())
+
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        with no_thread_left():
+            items = stages()
+            assert next(items) == 0
+            items.close()

@@ -139,6 +139,15 @@ def test_a_changing_rate_is_no_hole(tmp_path: Path, steps_ms: list[int]) -> None
     assert shown == list(range(len(times)))
 
 
+@pytest.mark.parametrize(("num_frames", "every"), [(12, 6), (200, 50), (200, 12), (200, 8)])
+def test_every_hole_of_a_constant_rate_is_found(tmp_path: Path, num_frames: int, every: int) -> None:
+    """Three frames missing in every so many."""
+    times = [index / 30 for index in range(num_frames) if index % every < every - 3]
+    shown, damage = read(write_video(tmp_path / "v.ts", pictures(len(times)), times=times))
+    assert damage == Damage(frames=len(times), packet_errors=(num_frames - 1) // every)
+    assert len(shown) == len(times)
+
+
 def test_variable_frame_times_are_kept(tmp_path: Path) -> None:
     times = [0.0, 0.04, 0.31, 0.35, 1.2]
     with VideoSource(write_video(tmp_path / "v.mp4", pictures(5), times=times)) as source:
