@@ -63,11 +63,12 @@ def open_bundle(folder: str | Path, backend: str = "onnxruntime", *, device: str
     folder = Path(folder)
     description = read_description(folder)
     roles = {role: description.graph_path(folder, role, backend, precision) for role in description.roles
-             if (with_temporal or role != "temporal") and (device in _HOSTS or role != "prototypes")}
+             if (with_temporal or role != "temporal") and (role != "prototypes" or device in _HOSTS)}
     for path in roles.values():
         _check_file(path, backend, precision)
 
-    def opened(role: str, outputs: Collection[str] | None = None) -> Backend:
+    def opened(role: str) -> Backend:
+        outputs = run_outputs(description, roles) if role == "frame" and not is_whole else None
         graph = open_backend(backend, roles[role], device=device, precision=precision, threads=threads, cache=cache,
                              outputs=outputs)
         if graph.metadata.export_id != description.export_id:
@@ -77,11 +78,13 @@ def open_bundle(folder: str | Path, backend: str = "onnxruntime", *, device: str
         return graph
 
     graphs: dict[str, Backend] = {}
-    if "prototypes" in roles and not (windows := opened("prototypes")).is_on_host:
-        del roles["prototypes"]  # a GPU would prepare for every size of a window: it computes the whole frame's
-    elif "prototypes" in roles:
-        graphs["prototypes"] = windows
-    graphs["frame"] = opened("frame", None if is_whole else run_outputs(description, roles))
+    if "prototypes" in roles:  # only a graph that is open knows where it computes
+        for role in ("prototypes", "frame"):
+            graphs[role] = opened(role)
+            if not graphs[role].is_on_host:  # it would prepare for every size of a window: the frame graph gives all
+                del roles["prototypes"]
+                graphs.clear()
+                break
     graphs |= {role: opened(role) for role in roles if role not in graphs}
     return Bundle(description, graphs["frame"], graphs.get("prototypes"), graphs.get("instances"),
                   graphs.get("temporal"))

@@ -47,9 +47,11 @@ class OutputFolder:
             OutputError: the folder holds results already and `overwrite` is False, or nothing can be written there.
         """
         there = self.existing()
-        for path in there:
-            if any(path.samefile(one) for one in inputs):
-                raise InputError(f"{path} is what the run reads and would be replaced; use another folder with -o")
+        places = {place: path for path in there if (place := _place(path)) is not None}
+        for path in inputs if places else ():
+            if (place := _place(path)) in places:
+                raise InputError(f"{places[place]} is what the run reads and would be replaced; use another folder "
+                                 "with -o")
         if there and not overwrite:
             raise OutputError(f"{self.path} holds results already ({', '.join(path.name for path in there)}); "
                               "use --overwrite or another folder with -o")
@@ -70,6 +72,15 @@ class OutputFolder:
                 path.unlink()
         except OSError as error:
             raise cannot_write(self.path, error) from error
+
+
+def _place(path: Path) -> tuple[int, int] | None:
+    """What names of the same file have in common; None where there is no file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def folder_name(source: str) -> str:

@@ -51,6 +51,17 @@ def open_source(source: str | int | Path, *, image_fps: float = 30.0) -> FrameSo
     return VideoSource(path)
 
 
+def files_of(source: str) -> tuple[Path, ...]:
+    """What would be read of a source, as `open_source` takes it; none of a camera, nor of what cannot be opened."""
+    path = Path(source)
+    if path.is_dir():
+        try:
+            return tuple(list_images(path))
+        except InputError:
+            return ()
+    return () if is_camera(source) else (path,)
+
+
 def is_camera(source: str | Path) -> bool:
     """Whether it is the number of a camera: digits, and no file or folder has that name."""
     return isinstance(source, str) and source.isdecimal() and not Path(source).exists()

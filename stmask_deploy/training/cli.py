@@ -42,6 +42,7 @@ def _size(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -
               help="Evaluate on these in between and at the end.  [default with --resume: as before]")
 @click.option("--val-frames", type=click.Path(path_type=Path), metavar="DIR",
               help="Frames of --val.  [default: JPEGImages beside it]")
+@click.option("--no-val", is_flag=True, help="With --resume: evaluate no more.")
 @click.option("--recipe", metavar="NAME|FILE", help="Network and schedule; shipped: demo-small, demo, r50-dcn-ada, "
               "and, schedules alone for --from: fine-tune, demo-finish.  [default: demo, or fine-tune with --from]")
 @click.option("--from", "checkpoint", type=click.Path(path_type=Path), metavar="CHECKPOINT",
@@ -65,9 +66,9 @@ def _size(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: PyTorch's choice]")
 @click.option("--workers", type=click.IntRange(min=0), default=1, help="Processes that read frames.")
 def main(annotations: Path, folder: Path, frames: Path | None, val_annotations: Path | None, val_frames: Path | None,
-         recipe: str | None, checkpoint: Path | None, centerness_order: str | None, input_size: tuple[int, int] | None,
-         resume: bool, overwrite: bool, device: str,
-         threads: int | None, workers: int, **overrides: Any) -> None:
+         no_val: bool, recipe: str | None, checkpoint: Path | None, centerness_order: str | None,
+         input_size: tuple[int, int] | None, resume: bool, overwrite: bool, device: str, threads: int | None,
+         workers: int, **overrides: Any) -> None:
     """Train or fine-tune a network on ANNOTATIONS, a dataset in YouTube-VIS format (masks as RLE or polygons).
 
     The result is a checkpoint with the released parameter names that carries its configuration. A run can be
@@ -78,17 +79,21 @@ def main(annotations: Path, folder: Path, frames: Path | None, val_annotations: 
 
     from ..config import CenternessOrder
     from .processes import join_processes
-    from .run import Data, open_validation, prepare_folder, resume_run, start_run, train
+    from .run import Data, open_validation, prepare_folder, resume_run, start_run, train, without_validation
 
     overrides = {name: value for name, value in overrides.items() if value is not None}
     given = _given({"recipe": recipe, "overwrite": overwrite or None, "from": checkpoint,
                     "centerness_order": centerness_order, "input_size": input_size, **overrides})
     if resume and given:
         raise InputError(f"--resume goes on with the numbers of the run; leave out {', '.join(given)}")
+    if no_val and (not resume or val_annotations or val_frames):
+        raise InputError("--no-val is for a run that is resumed, and excludes --val and --val-frames")
     if threads is not None:
         torch.set_num_threads(threads)
     data = Data.open(annotations, frames)
     resumed = resume_run(folder, data.class_names) if resume else None
+    if resumed is not None and no_val:
+        resumed = without_validation(resumed)
     validation = open_validation(val_annotations, val_frames, resumed)
     if validation is not None:
         validation.check_classes(data)

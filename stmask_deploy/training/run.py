@@ -135,7 +135,14 @@ def open_validation(annotations: Path | None, frames: Path | None, resumed: Star
     try:
         return Data.open(before[0], frames or before[1])
     except InputError as error:
-        raise InputError(f"{error}; the run was evaluated on it: say with --val where it lies now") from error
+        raise InputError(f"{error}; the run was evaluated on it: say with --val where it lies now, or go on without it "
+                         "with --no-val") from error
+
+
+def without_validation(resumed: Start) -> Start:
+    """The same run, evaluated no more."""
+    assert resumed.snapshot is not None
+    return replace(resumed, snapshot=replace(resumed.snapshot, validation=None))
 
 
 def prepare_folder(folder: Path, *, overwrite: bool, resume: bool) -> None:

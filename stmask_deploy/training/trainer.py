@@ -106,6 +106,7 @@ class Trainer:
         self._optimizer = make_optimizer(self._model, options)
         self.iteration = 0  # iterations done
         self._in_step = False
+        self._is_same_validation = True  # as before the run was resumed
         self._saved: int | None = None  # iterations done when the last snapshot was taken
         self._losses = LossMeans(process.device)
         self._interrupts = Interrupts(is_only=process.count == 1)
@@ -124,6 +125,7 @@ class Trainer:
         self._average.num_updates = snapshot.num_updates
         self._optimizer.load_state_dict(dict(snapshot.optimizer))
         self._losses.resume(snapshot.losses)
+        self._is_same_validation = snapshot.validation == self._validation
         self.iteration = snapshot.iteration
 
     def run(self, dataset: PairDataset) -> None:
@@ -217,7 +219,7 @@ class Trainer:
         """The first process evaluates, unless the log says that it has."""
         if not self._process.is_first or self._validate is None or self._interrupts.is_set:
             return
-        if self._log.has_validation(self.iteration):
+        if self._is_same_validation and self._log.has_validation(self.iteration):
             return
         with self._losses.left_out(), self._interrupts.alone():
             self._log.validation(self.iteration, *self._validate(self._average.model, self._config))

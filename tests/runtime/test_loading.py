@@ -138,22 +138,24 @@ def test_what_a_run_does_not_read_is_not_there(make_bundle: MakeBundle, backend:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("elsewhere", [("prototypes", "frame", "instances", "temporal"), ("frame",), ("prototypes",)])
 def test_where_sizes_cost_preparation_the_frame_graph_gives_all_prototypes(
-        make_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+        make_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch, backend: str, elsewhere: tuple[str, ...]) -> None:
     folder = make_bundle(openvino=True)
     opened: list[str] = []
 
     def open_elsewhere(name: str, graph: Path, **options: Any) -> Backend:
         opened.append(graph.stem)
         backend = open_backend(name, graph, **options)
-        backend.is_on_host = False
+        backend.is_on_host = graph.stem not in elsewhere
         return backend
 
     monkeypatch.setattr(loading, "open_backend", open_elsewhere)
     bundle = open_bundle(folder, backend, is_whole=False)
     assert bundle.prototypes is None and "prototypes" not in bundle.roles
     assert "prototypes" in bundle.frame.output_names and "p3" not in bundle.frame.output_names
-    assert opened == ["prototypes", "frame", "instances", "temporal"]
+    tried = ["prototypes", "frame"] if "prototypes" not in elsewhere else ["prototypes"]
+    assert opened == [*tried, "frame", "instances", "temporal"]
 
 
 def test_a_device_that_is_no_host_opens_no_windows(make_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,7 @@ def test_what_a_run_reads_is_never_replaced(tmp_path: Path, name: str) -> None:
         with pytest.raises(InputError, match=f"{name} is what the run reads and would be replaced"):
             step(overwrite=True, inputs=(tmp_path / "other.mp4", tmp_path / name))
     assert (tmp_path / name).read_text() == "precious"
-    output.prepare(overwrite=True, inputs=(tmp_path / "other.mp4",))
+    output.prepare(overwrite=True, inputs=(tmp_path / "other.mp4", tmp_path / "gone.png"))
     assert (tmp_path / "other.mp4").exists() and not (tmp_path / name).exists()
 
 

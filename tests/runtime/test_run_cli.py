@@ -266,6 +266,16 @@ def test_a_source_is_never_replaced_by_its_results(bundle: Path, tmp_path: Path)
         assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
+def test_no_source_is_replaced_by_the_results_of_another(bundle: Path, clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert call(clip, "-m", bundle, "-o", out / "street").exit_code == 0
+    earlier = out / "street" / "video.mp4"
+    before = earlier.read_bytes()
+    result = call(clip, earlier, "-m", bundle, "-o", out, "--overwrite")
+    assert result.exit_code == 2 and f"{earlier} is what the run reads and would be replaced" in result.stderr
+    assert earlier.read_bytes() == before and (out / "video" / "results.json").exists()
+
+
 def test_sources_of_one_name_have_folders_of_their_own(bundle: Path, clip: Path, tmp_path: Path) -> None:
     assert call(clip, clip, clip, "-m", bundle, "-o", tmp_path, "--no-video", "--max-frames", 1).exit_code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["street", "street-2", "street-3"]

@@ -110,6 +110,26 @@ def test_a_resumed_run_is_evaluated_as_before(clips: Path, recipe: Path, tmp_pat
     code, output = command(clips, "-o", run, "--resume", "--val-frames", moved)
     assert code == 0 and "     2  AP 0.0" in output
     assert Snapshot.read(run).validation == (str(val), str(moved))
+    # The run has ended: on the same annotations it is not evaluated again, on others it is.
+    code, output = command(clips, "-o", run, "--resume")
+    assert code == 0 and "     2  AP" not in output
+    other = write_clips(tmp_path / "other", frames=2)
+    code, output = command(clips, "-o", run, "--resume", "--val", other)
+    assert code == 0 and "     2  AP 0.0" in output
+
+
+def test_a_resumed_run_goes_on_without_evaluation(clips: Path, recipe: Path, tmp_path: Path) -> None:
+    val, run = write_clips(tmp_path / "val", frames=2), tmp_path / "run"
+    code, _ = command(clips, "-o", run, "--recipe", recipe, "--val", val)
+    assert code == 0
+    val.unlink()
+    code, output = command(clips, "-o", run, "--resume")
+    assert code == 2 and "or go on without it with --no-val" in output
+    code, output = command(clips, "-o", run, "--resume", "--no-val")
+    assert code == 0 and "AP" not in output
+    for wrong in (["--recipe", recipe], ["--resume", "--val", clips]):
+        code, output = command(clips, "-o", run, "--no-val", *wrong)
+        assert code == 2 and "--no-val is for a run that is resumed" in output
 
 
 def test_a_broken_frame_of_the_validation_is_told_before_training(clips: Path, recipe: Path, tmp_path: Path) -> None:
