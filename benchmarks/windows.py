@@ -21,8 +21,8 @@ from lowerings import turns
 from stmask_deploy.bench.machine import describe_machine, library_versions
 from stmask_deploy.bundle import read_description
 from stmask_deploy.console import Command
-from stmask_deploy.runtime.backends import open_backend
 from stmask_deploy.runtime.loading import run_outputs
+from stmask_deploy.runtime.opening import open_backend
 from stmask_deploy.runtime.prototypes import prototypes_within
 from stmask_deploy.scenes import render_clip
 

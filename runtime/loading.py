@@ -19,7 +19,8 @@ from stmask_deploy.bundle import (
 from stmask_deploy.errors import InputError
 from stmask_deploy.geometry import level_sizes
 
-from .backends import Backend, TensorSpec, check_request, open_backend
+from .backends import Backend, TensorSpec, check_request
+from .opening import open_backend
 
 MAX_GRAPH_BYTES = 2**31  # an ONNX file cannot be larger
 _HOSTS = ("auto", "cpu")  # devices on which a graph may turn out to compute in the host's memory
@@ -50,14 +51,14 @@ def open_bundle(folder: str | Path, backend: str = "onnxruntime", *, device: str
 
     Args:
         folder: written by `stmask-export`.
-        backend, device, precision, threads, cache: see `backends.open_backend`.
+        backend, device, precision, threads, cache: see `opening.open_backend`.
         with_temporal: False leaves out the temporal graph, for runs that do not need it.
         is_whole: False opens the frame graph without the outputs that a run does not read, and without their cost.
 
     Raises:
         InputError: the folder is no bundle, a graph is missing, damaged or not exported by this tool, the graphs come
             from different exports, or their inputs and outputs are not what the description says.
-        DeviceError: see `backends.open_backend`.
+        DeviceError: see `opening.open_backend`.
     """
     check_request(backend, device, precision, threads)
     folder = Path(folder)

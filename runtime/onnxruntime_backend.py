@@ -22,7 +22,7 @@ from .onnxruntime_session import SessionMaker, bucket, describe, run_on_device, 
 
 
 class OnnxRuntimeBackend:
-    """A `Backend` on ONNX Runtime sessions; the arguments are those of `backends.open_backend`.
+    """A `Backend` on ONNX Runtime sessions; the arguments are those of `opening.open_backend`.
 
     On a GPU the number of objects is rounded up to a power of two, and each of these sizes has a session of its own:
     all shapes are then known when it is loaded, and its kernels are chosen for them once.

@@ -30,7 +30,7 @@ _NAMES = frozenset(FRAME_INPUTS + FRAME_OUTPUTS + TEMPORAL_INPUTS + TEMPORAL_OUT
 
 
 class OpenVinoBackend:
-    """A `Backend` on an OpenVINO compiled model; the arguments are those of `backends.open_backend`."""
+    """A `Backend` on an OpenVINO compiled model; the arguments are those of `opening.open_backend`."""
 
     def __init__(self, graph: Path, *, device: str, precision: str, threads: int | None, cache: Path | None,
                  outputs: Collection[str] | None) -> None:

@@ -11,7 +11,8 @@ from tiny_bundles import BOXES, SHAPES, describe, frame_graph, picture, save_gra
 
 from stmask_deploy.bundle import FRAME_OUTPUTS, TEMPORAL_OUTPUTS
 from stmask_deploy.errors import DeviceError, InputError, StmaskError
-from stmask_deploy.runtime.backends import BACKENDS, TensorSpec, one_line, open_backend
+from stmask_deploy.runtime.backends import BACKENDS, TensorSpec, one_line
+from stmask_deploy.runtime.opening import open_backend
 from stmask_deploy.runtime.openvino_backend import shared_core
 from stmask_deploy.runtime.preprocess import preprocess
 

@@ -13,8 +13,9 @@ from tiny_bundles import CONFIG, describe, frame_graph, save_graph, save_ir, tem
 from stmask_deploy.bundle import ROLES
 from stmask_deploy.errors import DeviceError, InputError
 from stmask_deploy.runtime import loading
-from stmask_deploy.runtime.backends import BACKENDS, Backend, open_backend
+from stmask_deploy.runtime.backends import BACKENDS, Backend
 from stmask_deploy.runtime.loading import open_bundle
+from stmask_deploy.runtime.opening import open_backend
 
 MakeBundle = Callable[..., Path]
 

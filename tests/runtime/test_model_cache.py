@@ -8,9 +8,9 @@ import pytest
 from tiny_bundles import describe
 
 from stmask_deploy.errors import InputError
-from stmask_deploy.runtime.backends import open_backend
 from stmask_deploy.runtime.model import load
 from stmask_deploy.runtime.model_cache import make_cache
+from stmask_deploy.runtime.opening import open_backend
 
 
 def test_compiled_models_are_kept_and_compute_the_same(bundle: Path, tmp_path: Path) -> None:

@@ -17,10 +17,11 @@ import stmask_deploy
 from stmask_deploy.errors import DeviceError, StmaskError
 from stmask_deploy.pretrained import demo_bundle, demo_clip
 from stmask_deploy.runtime import onnxruntime_backend, onnxruntime_session
-from stmask_deploy.runtime.backends import Backend, open_backend
+from stmask_deploy.runtime.backends import Backend
 from stmask_deploy.runtime.onnxruntime_providers import CPU, CUDA
 from stmask_deploy.runtime.onnxruntime_recording import RecordedSession, recording_thread
 from stmask_deploy.runtime.onnxruntime_session import SessionMaker
+from stmask_deploy.runtime.opening import open_backend
 
 MAPS = ("prev_fpn", "fpn", "prev_temporal", "temporal")
 

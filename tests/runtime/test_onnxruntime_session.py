@@ -15,8 +15,9 @@ from tiny_bundles import SHAPES, describe, frame_graph, save_graph, temporal_gra
 
 from stmask_deploy.errors import DeviceError, InputError
 from stmask_deploy.pretrained import demo_bundle
-from stmask_deploy.runtime.backends import Backend, open_backend
+from stmask_deploy.runtime.backends import Backend
 from stmask_deploy.runtime.onnxruntime_session import SessionMaker, bucket
+from stmask_deploy.runtime.opening import open_backend
 
 GRAPH = demo_bundle() / "temporal.onnx"
 

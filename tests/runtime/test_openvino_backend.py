@@ -12,12 +12,12 @@ from tiny_bundles import describe
 
 from stmask_deploy.errors import DeviceError
 from stmask_deploy.runtime import openvino_backend
-from stmask_deploy.runtime.backends import open_backend
+from stmask_deploy.runtime.opening import open_backend
 
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
-from stmask_deploy.runtime.backends import open_backend
+from stmask_deploy.runtime.opening import open_backend
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with Ctrl-C ignored
 graphs = [open_backend("openvino", Path(path), device="cpu") for path in sys.argv[1:]]
