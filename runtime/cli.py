@@ -120,12 +120,14 @@ def main(ctx: click.Context, /, sources: Sequence[str], bundle: Path | None, out
     from .model import load
     from .output_folder import folder_name
     from .run import run_video
+    from .sources import files_of
 
     _apply_no_temporal(options)
     if parallel > len(sources):
         raise InputError(f"--parallel {parallel} needs at least {parallel} sources, given: {len(sources)}")
     open_model = partial(load, bundle, backend, device, precision, threads, cache=cache, **options)
-    opened = partial(_opened, sources=sources, image_fps=image_fps, overwrite=overwrite)
+    opened = partial(_opened, inputs=[path for source in sources for path in files_of(source)], image_fps=image_fps,
+                     overwrite=overwrite)
     run = partial(run_video, draw=not no_video, draw_threshold=draw_conf, max_frames=max_frames, overwrite=overwrite,
                   mode=mode, show_progress=parallel == 1)
     if len(sources) > 1:
@@ -141,14 +143,14 @@ def main(ctx: click.Context, /, sources: Sequence[str], bundle: Path | None, out
 
 
 @contextmanager
-def _opened(name: str, folder: Path, *, sources: Sequence[str], image_fps: float,
+def _opened(name: str, folder: Path, *, inputs: Sequence[Path], image_fps: float,
             overwrite: bool) -> Iterator[tuple[FrameSource, Path]]:
-    """One of `sources`, and the folder for its results, which may be used and holds nothing that any of them reads."""
+    """A source, and the folder for its results, which may be used and in which none of `inputs` would be replaced."""
     from .output_folder import OutputFolder
-    from .sources import files_of, open_source
+    from .sources import open_source
 
     with open_source(name, image_fps=image_fps) as source:
-        OutputFolder(folder).check(overwrite, [path for one in sources for path in files_of(one)])
+        OutputFolder(folder).check(overwrite, inputs)
         yield source, folder
 
 

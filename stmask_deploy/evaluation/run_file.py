@@ -59,7 +59,6 @@ class RunFile:
                                  f"{len(category_ids)} categories; take a model trained for it")
         return [{**entry, "category_id": category_ids[entry["category_id"] - 1]} for entry in collector.entries()]
 
-
     def check_labels(self, names: Sequence[str], dataset: Path) -> None:
         """The classes are those of a dataset; case, underscores and hyphens of their names may differ.
 

@@ -6,6 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from tiny_training import write_clips
+
+from stmask_deploy.training import trainer as trainer_module
+from stmask_deploy.training.run import Data
 
 
 @pytest.fixture(autouse=True)
@@ -22,3 +26,13 @@ def usual_interrupt() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    return Data.open(write_clips(tmp_path_factory.mktemp("clips")), None)
+
+
+@pytest.fixture
+def log_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer_module, "LOG_EVERY", 1)
