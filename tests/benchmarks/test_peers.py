@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from peer_subjects import MAPS, PeerJob, PeerTurn, example_feeds, open_peer, pipeline_outputs
+from peer_subjects import MAPS, NUM_ROWS, PeerJob, PeerTurn, example_feeds, open_peer, pipeline_outputs
 from peers import REFERENCE, _figures, all_jobs, main, table
 from rtmdet_peer import build_rtmdet
 
@@ -66,6 +66,7 @@ def test_every_way_runs_the_same_network(kind: str, backend: str, precision: str
     description = read_description(demo_bundle())
     if kind == "bundle":
         frame, temporal = found["frame"], found["temporal"]
+        assert frame["mask_coeffs"].shape == (NUM_ROWS, description.model.num_prototypes)  # of the instance graph
     else:
         names = description.tensor_names("frame")[1]
         frame = dict(zip([name for name in names if name not in MAPS], found["frame"], strict=True))

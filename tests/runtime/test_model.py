@@ -224,6 +224,11 @@ def test_stages_are_timed(bundle: Path, tmp_path: Path) -> None:
     assert expected < set(STAGES)
 
 
+def test_the_cache_may_be_named_by_a_string(bundle: Path, tmp_path: Path) -> None:
+    load(bundle, "openvino", device="cpu", cache=str(tmp_path / "cache"))
+    assert any((tmp_path / "cache").iterdir())
+
+
 def test_unknown_options_are_refused(bundle: Path) -> None:
     with pytest.raises(TypeError, match="iou"):
         load(bundle, iou=0.5)
