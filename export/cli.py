@@ -138,7 +138,7 @@ def int8_options(values: dict[str, Any]) -> Any:
 @variant_options
 def main(checkpoint: Path, output: Path | None, dcn: str, openvino: bool, openvino_weights: str | None,
          dry_run: bool, overwrite: bool, **values: Any) -> None:
-    """Turn a CHECKPOINT (.pth or .safetensors) into a bundle: frame.onnx, temporal.onnx, stmask.json.
+    """Turn a CHECKPOINT (.pth or .safetensors) into a bundle: ONNX graphs and stmask.json.
 
     The variant is read from the tensors. Every export is compared with PyTorch, output by output, before it is kept.
 
