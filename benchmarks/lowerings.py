@@ -1,4 +1,4 @@
-"""What the frame graph's form costs in OpenVINO: deformable convolution three ways, and outputs nobody reads.
+"""What the graphs' form costs in OpenVINO: deformable convolution three ways, RoIAlign two, outputs nobody reads.
 
     python benchmarks/lowerings.py model_stmask --json lowerings.json
 
@@ -25,6 +25,7 @@ from stmask_deploy.console import Command
 from stmask_deploy.geometry import level_sizes
 from stmask_deploy.runtime.loading import run_outputs
 from stmask_deploy.runtime.openvino_backend import shared_core
+from stmask_deploy.runtime.openvino_pooling import expand_roi_align
 from stmask_deploy.runtime.openvino_sampling import KIND, expand_deformable
 from stmask_deploy.scenes import render_clip
 
@@ -76,6 +77,9 @@ class Forms:
                        self._run(part, precision, {"frame": frame}))
         for role, feeds in self._small_graphs(description):
             model = self._core.read_model(description.graph_path(self._folder, role, "openvino"))
+            if role == "temporal":
+                yield "temporal graph, kernel of RoIAlign", self._run(model, precision, feeds)
+                expand_roi_align(model)
             yield f"{role} graph", self._run(model, precision, feeds)
 
     def _part(self, model: Any, description: BundleDescription) -> Any:

@@ -24,7 +24,9 @@ from stmask_deploy.errors import DeviceError, InputError, StmaskError
 from .backends import TensorSpec, Value, chosen_outputs, one_line
 from .interrupt import raise_interrupt
 from .model_cache import make_cache
-from .openvino_sampling import expand_deformable
+from .openvino_pooling import expand_roi_align
+from .openvino_precision import is_kept
+from .openvino_sampling import expand_deformable, keep_grids
 
 _NAMES = frozenset(FRAME_INPUTS + FRAME_OUTPUTS + TEMPORAL_INPUTS + TEMPORAL_OUTPUTS)
 
@@ -47,8 +49,11 @@ class OpenVinoBackend:
             # Layers in 8 bits are marked in the graph. What else there is takes the device's own choice: bf16 where a
             # CPU has matrix units for it, which f32 would make the slowest part.
             arithmetic = _own_precision(core, plugin) if precision == "int8" else precision
+            if plugin == "CPU":
+                expand_roi_align(model)
             if plugin == "CPU" and arithmetic == "bf16":
                 expand_deformable(model)
+                keep_grids(model)
             self._compile = partial(_compile, ov, core, graph=graph, plugin=plugin, precision=arithmetic,
                                     threads=threads, cache=cache)
             part = model if outputs is None else _part(model, outputs)
@@ -60,7 +65,8 @@ class OpenVinoBackend:
                     raise
                 note = f" ({error})"
         self.inputs: Mapping[str, TensorSpec] = {_name(port): _spec(port) for port in compiled.inputs}
-        self.outputs: Mapping[str, TensorSpec] = {_name(port): _spec(port) for port in compiled.outputs}
+        self.outputs: Mapping[str, TensorSpec] = {_name(port): _spec(port) for port in compiled.outputs
+                                                 if not is_kept(_name(port))}
         self.is_on_host = plugin == "CPU"
         self._model = part
         self._parts = {frozenset(self.outputs): _Requests(compiled)}
@@ -103,10 +109,10 @@ class OpenVinoBackend:
 
 
 def _part(model: Any, outputs: Collection[str]) -> Any:
-    """The model with these outputs alone, and what they need."""
+    """The model with these outputs alone, and what they need, in the precision that it has in the whole."""
     import openvino
 
-    results = [port.node for port in model.outputs if _name(port) in outputs]
+    results = [port.node for port in model.outputs if _name(port) in outputs or is_kept(_name(port))]
     return openvino.Model(results, model.get_parameters(), model.get_friendly_name())
 
 

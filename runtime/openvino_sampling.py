@@ -4,6 +4,8 @@ The plugin's own kernel computes in f32 whatever the hint says, between two conv
 hint, but the usual ones (GridSample) fail in bf16: it keeps 8 bits, and the position 60.3 becomes 60.25 or 60.5. Here
 only the *offset* is ever a floating point number. Its whole part moves an integer cell, which is exact, and its
 fraction, in [0, 1), becomes the weights of the four pixels around it: the rounding of bf16 is that of any other layer.
+
+Bundles of `stmask-export --dcn gridsample` hold GridSample; for these, positions are kept in f32.
 """
 from __future__ import annotations
 
@@ -11,6 +13,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .openvino_constants import float32, int32, int64
+from .openvino_precision import keep_in_f32
 
 Node = Any  # an openvino.Node or openvino.Output, of a package that may be absent
 Size = tuple[int, int]  # (height, width)
@@ -34,6 +39,18 @@ def expand_deformable(model: Any) -> int:
     return len(found)
 
 
+def keep_grids(model: Any) -> int:
+    """Have the positions of every GridSample of an `openvino.Model` computed in f32, in place.
+
+    Returns:
+        How many there are.
+    """
+    found = [node for node in model.get_ordered_ops() if node.get_type_name() == "GridSample"]
+    for node in found:
+        keep_in_f32(model, node.input_value(1))
+    return len(found)
+
+
 def _is_supported(node: Node) -> bool:
     attributes = node.get_attributes()
     is_static = all(port.get_partial_shape().is_static for port in (*node.inputs(), node.output(0)))
@@ -51,20 +68,20 @@ def _expanded(node: Node) -> Node:
     out_h, out_w = node.output(0).get_shape()[2:]
     cells, taps = out_h * out_w, kernel[0] * kernel[1]
 
-    offset = op.reshape(offset, _ints([taps, 2, cells]), special_zero=False)
+    offset = op.reshape(offset, int64([taps, 2, cells]), special_zero=False)
     whole = op.floor(offset)
     share = op.subtract(offset, whole)
     # A float far outside of the integers' range has no integer. These are inside and, as before, off the map.
     reach = np.float32(2 * (max(x.get_shape()[2:]) + max(kernel)) + max(out_h, out_w) * max(attributes["strides"]))
     start = _starts((out_h, out_w), (kernel[0], kernel[1]), attributes["strides"], attributes["pads_begin"])
-    corner = op.add(op.convert(op.clamp(whole, -reach, reach), "i32"), op.constant(start))
-    factors = op.reshape(masks[0], _ints([taps, cells]), special_zero=False) if masks else None
+    corner = op.add(op.convert(op.clamp(whole, -reach, reach), "i32"), int32(start))
+    factors = op.reshape(masks[0], int64([taps, cells]), special_zero=False) if masks else None
     sampled = _bilinear(x, corner, share, factors)  # (cells, taps, C)
 
-    columns = op.reshape(sampled, _ints([cells, taps * channels]), special_zero=False)
-    rows = op.reshape(op.transpose(weight, _ints([2, 3, 1, 0])), _ints([taps * channels, filters]), special_zero=False)
+    columns = op.reshape(sampled, int64([cells, taps * channels]), special_zero=False)
+    rows = op.reshape(op.transpose(weight, int64([2, 3, 1, 0])), int64([taps * channels, filters]), special_zero=False)
     out = op.matmul(columns, rows, False, False)  # (cells, O)
-    result = op.transpose(op.reshape(out, _ints([1, out_h, out_w, filters]), special_zero=False), _ints([0, 3, 1, 2]))
+    result = op.transpose(op.reshape(out, int64([1, out_h, out_w, filters]), special_zero=False), int64([0, 3, 1, 2]))
     result.set_friendly_name(node.get_friendly_name())
     return result
 
@@ -92,22 +109,22 @@ def _bilinear(x: Node, corner: Node, share: Node, factors: Node | None) -> Node:
     from openvino import opset13 as op
 
     channels, height, width = x.get_shape()[1:]
-    ring = _ints([0, 0, 1, 1])  # of zeros around the map: where every sample off the map is read
-    padded = op.pad(x, ring, ring, "constant", op.constant(np.float32(0)))
-    pixels = op.reshape(op.transpose(padded, _ints([0, 2, 3, 1])), _ints([(height + 2) * (width + 2), channels]),
+    ring = int64([0, 0, 1, 1])  # of zeros around the map: where every sample off the map is read
+    padded = op.pad(x, ring, ring, "constant", float32(0))
+    pixels = op.reshape(op.transpose(padded, int64([0, 2, 3, 1])), int64([(height + 2) * (width + 2), channels]),
                         special_zero=False)
-    one = op.constant(np.float32(1))
+    one = float32(1)
     total = None
     for down in (0, 1):
         weight_y = _axis(share, 0) if down else op.subtract(one, _axis(share, 0))
         if factors is not None:
             weight_y = op.multiply(weight_y, factors)
-        row = op.multiply(_in_ring(_axis(corner, 0), down, height), op.constant(np.int32(width + 2)))
+        row = op.multiply(_in_ring(_axis(corner, 0), down, height), int32(width + 2))
         for right in (0, 1):
             weight_x = _axis(share, 1) if right else op.subtract(one, _axis(share, 1))
             index = op.add(row, _in_ring(_axis(corner, 1), right, width))  # (taps, cells)
-            found = op.gather(pixels, op.transpose(index, _ints([1, 0])), op.constant(np.int32(0)))
-            weight = op.unsqueeze(op.transpose(op.multiply(weight_y, weight_x), _ints([1, 0])), _ints([2]))
+            found = op.gather(pixels, op.transpose(index, int64([1, 0])), int32(0))
+            weight = op.unsqueeze(op.transpose(op.multiply(weight_y, weight_x), int64([1, 0])), int64([2]))
             part = op.multiply(found, weight)
             total = part if total is None else op.add(total, part)
     return total
@@ -117,18 +134,12 @@ def _in_ring(cell: Node, step: int, length: int) -> Node:
     """Index of `cell + step` in an axis of `length` cells with one more at both ends, which stand for all beyond."""
     from openvino import opset13 as op
 
-    moved = op.add(cell, op.constant(np.int32(step + 1)))
-    return op.minimum(op.maximum(moved, op.constant(np.int32(0))), op.constant(np.int32(length + 1)))
+    moved = op.add(cell, int32(step + 1))
+    return op.minimum(op.maximum(moved, int32(0)), int32(length + 1))
 
 
 def _axis(values: Node, index: int) -> Node:
     """(taps, 2, cells) -> (taps, cells)."""
     from openvino import opset13 as op
 
-    return op.gather(values, op.constant(np.int32(index)), op.constant(np.int32(1)))
-
-
-def _ints(values: list[int]) -> Node:
-    from openvino import opset13 as op
-
-    return op.constant(np.array(values, np.int64))
+    return op.gather(values, int32(index), int32(1))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 ov = pytest.importorskip("openvino")
 
 from stmask_deploy.runtime.openvino_backend import shared_core  # noqa: E402
-from stmask_deploy.runtime.openvino_sampling import KIND, expand_deformable  # noqa: E402
+from stmask_deploy.runtime.openvino_sampling import KIND, expand_deformable, keep_grids  # noqa: E402
 
 Arrays = dict[str, NDArray[np.float32]]
 
@@ -112,3 +112,35 @@ def test_the_graph_keeps_names_and_what_else_it_computes() -> None:
     expand_deformable(model)
     assert model.output("out").get_partial_shape().to_shape() == ov.Shape([1, 5, 9, 13])
     assert expand_deformable(model) == 0
+
+
+def grid_model(size: tuple[int, int, int, int], cells: int) -> Any:
+    """x and columns (1, cells) -> x (1, C, 1, cells) at these columns of its first row."""
+    from openvino import opset13 as op
+
+    x, column = op.parameter(size, np.float32, name="x"), op.parameter([1, cells], np.float32, name="column")
+    across = op.subtract(op.multiply(op.add(column, np.float32(0.5)), np.float32(2 / size[3])), np.float32(1))
+    across = op.reshape(across, op.constant(np.array([1, 1, cells, 1])), special_zero=False)
+    down = op.constant(np.full((1, 1, cells, 1), 1 / size[2] - 1, np.float32))
+    sampled = op.grid_sample(x, op.concat([across, down], -1), {"align_corners": False, "mode": "bilinear",
+                                                                "padding_mode": "zeros"})
+    same = np.eye(size[1], dtype=np.float32)[:, :, None, None]  # the heavy operation behind it
+    out = op.convolution(sampled, op.constant(same), [1, 1], [0, 0], [0, 0], [1, 1])
+    return ov.Model([out], [x, column])
+
+
+def test_grids_are_kept_in_f32() -> None:
+    width, rng = 1000, np.random.default_rng(0)
+    x = rng.integers(-100, 100, (1, 2, 4, width)).astype(np.float32)
+    column = rng.integers(0, width, (1, 50)).astype(np.float32)
+    feeds, expected = {"x": x, "column": column}, x[:, :, :1, column[0].astype(int)]
+    assert np.abs(run(grid_model(x.shape, 50), feeds, "bf16") - expected).max() > 50  # other cells
+    model = grid_model(x.shape, 50)
+    assert keep_grids(model) == 1
+    np.testing.assert_allclose(run(model, feeds, "bf16"), expected, atol=0.5)  # bf16 of numbers up to 100
+
+
+def test_a_model_without_grids_is_left_as_it_is() -> None:
+    feeds, weight, strides, pads = random_case((3, 3), 1, False, 1.0)
+    model = deformable_model(feeds, weight, strides, pads)
+    assert keep_grids(model) == 0 and len(model.outputs) == 1

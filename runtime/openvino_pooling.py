@@ -1,0 +1,110 @@
+"""RoIAlign for OpenVINO's CPU plugin: one matrix product instead of its kernel.
+
+The kernel reads four cells for each of a bin's samples, of which a large box has many. But the samples of a box form a
+grid of rows and columns: a bin's share in each cell of the map is the product of a share in its row and one in its
+column, and pooling is the matrix of these shares times the map. That is more arithmetic in less time. In bf16 the
+kernel's boxes are rounded to 8 bits before it sees them; here positions stay in f32, and only the shares are rounded.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .openvino_constants import float32, int32, int64
+from .openvino_precision import keep_in_f32
+
+Node = Any  # an openvino.Node or openvino.Output, of a package that may be absent
+
+KIND = "ROIAlign"
+ATTRIBUTES = {"sampling_ratio": 0, "spatial_scale": 1.0, "mode": "avg", "aligned_mode": "half_pixel_for_nn"}
+
+
+def expand_roi_align(model: Any) -> int:
+    """Replace every RoIAlign of an `openvino.Model` by standard operators, in place.
+
+    Boxes have to lie inside the map, as those of this project's graphs do. Left alone is what this project does not
+    write: another way to sample, several pictures, or a map whose size is not fixed.
+
+    Returns:
+        How many were replaced.
+    """
+    from openvino.utils import replace_node
+
+    found = [node for node in model.get_ordered_ops() if node.get_type_name() == KIND and _is_supported(node)]
+    for node in found:
+        guard = _guard(node)
+        pooled, shares = _expanded(node, guard)
+        replace_node(guard or node, pooled)
+        keep_in_f32(model, shares)
+    return len(found)
+
+
+def _is_supported(node: Node) -> bool:
+    attributes = node.get_attributes()
+    features = node.input(0).get_partial_shape()
+    return features.is_static and features.to_shape()[0] == 1 and attributes["pooled_h"] == attributes["pooled_w"] \
+        and all(attributes[name] == value for name, value in ATTRIBUTES.items())
+
+
+def _guard(node: Node) -> Node | None:
+    """The `Select` behind it, if there is nothing else and it puts zeros for boxes without area (see `lowering.py`)."""
+    readers = list(node.output(0).get_target_inputs())
+    if len(readers) != 1 or readers[0].get_node().get_type_name() != "Select" or readers[0].get_index() != 1:
+        return None
+    select = readers[0].get_node()
+    other = select.input_value(2).get_node()
+    is_zero = other.get_type_name() == "Constant" and not np.any(other.data)
+    shape = select.input(0).get_partial_shape()
+    is_per_box = len(shape) == 4 and all(size.is_static and size.get_length() == 1 for size in list(shape)[1:])
+    return select if is_zero and is_per_box else None
+
+
+def _expanded(node: Node, guard: Node | None) -> tuple[Node, Node]:
+    """(1, C, H, W) and boxes (N, 4) -> (N, C, bins, bins), and the shares (N * bins * bins, H * W) behind it."""
+    from openvino import opset13 as op
+
+    features, boxes = (port.get_source_output() for port in node.inputs()[:2])
+    channels, height, width = features.get_shape()[1:]
+    bins = node.get_attributes()["pooled_h"]
+    rows = _shares(boxes, 1, bins, height)
+    if guard is not None:
+        condition = op.reshape(guard.input_value(0), int64([-1, 1, 1]), special_zero=False)
+        rows = op.multiply(rows, op.convert(condition, "f32"))
+    columns = _shares(boxes, 0, bins, width)
+    shares = op.multiply(op.reshape(rows, int64([-1, bins, 1, height, 1]), special_zero=False),
+                         op.reshape(columns, int64([-1, 1, bins, 1, width]), special_zero=False))
+    shares = op.reshape(shares, int64([-1, height * width]), special_zero=False)
+    cells = op.reshape(features, int64([channels, height * width]), special_zero=False)
+    pooled = op.reshape(op.matmul(shares, cells, False, True), int64([-1, bins, bins, channels]), special_zero=False)
+    result = op.transpose(pooled, int64([0, 3, 1, 2]))
+    result.set_friendly_name(node.get_friendly_name())
+    return result, shares.output(0)
+
+
+def _shares(boxes: Node, axis: int, bins: int, length: int) -> Node:
+    """Share of each of an axis' cells in each bin: boxes (N, 4) xyxy, axis 0 for x and 1 for y -> (N, bins, length).
+
+    A bin averages ceil(its side) samples, each of which lies between two cells' centres, or beyond the last one.
+    """
+    from openvino import opset13 as op
+
+    def corner(index: int) -> Node:  # (N, 1, 1, 1)
+        values = op.gather(boxes, int32(index), int32(1))
+        return op.reshape(values, int64([-1, 1, 1, 1]), special_zero=False)
+
+    start = corner(axis)
+    side = op.divide(op.subtract(corner(axis + 2), start), float32(bins))  # of a bin
+    count = op.ceiling(side)
+    divisor = op.maximum(count, float32(1))
+    most = -(-length // bins) + 1  # samples of a bin; a box inside the map has no more
+    sample = float32(np.arange(most).reshape(1, 1, -1, 1))
+    within = op.divide(op.add(sample, float32(0.5)), divisor)  # in bins
+    first = float32(np.arange(bins).reshape(1, -1, 1, 1))
+    point = op.add(op.subtract(start, float32(0.5)), op.multiply(side, op.add(first, within)))  # (N, bins, most, 1)
+    is_inside = op.logical_and(op.greater_equal(point, float32(-1)), op.less_equal(point, float32(length)))
+    is_used = op.logical_and(op.less(sample, count), is_inside)
+    cells = float32(np.arange(length).reshape(1, 1, 1, -1))
+    distance = op.abs(op.subtract(op.clamp(point, 0.0, length - 1.0), cells))
+    near = op.relu(op.subtract(float32(1), distance))  # (N, bins, most, length)
+    return op.reduce_sum(op.multiply(near, op.divide(op.convert(is_used, "f32"), divisor)), int64([2]))
