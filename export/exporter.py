@@ -31,7 +31,7 @@ from .lowering import Dcn
 from .onnx_model import OPSETS, export_module, require_onnxruntime
 from .openvino_ir import require_openvino, save_ir, to_openvino
 from .prototype_graph import PrototypeGraph, prototype_inputs
-from .temporal_graph import TemporalGraph, example_inputs
+from .temporal_graph import CHANNEL_MULTIPLE, TemporalGraph, example_inputs
 from .verification import Verification
 from .verify import ROW_OUTPUTS, TOLERANCES, verify_bundle
 
@@ -147,8 +147,8 @@ def export_graph(model: STMask, description: BundleDescription, role: str, optio
     settings: dict[str, Any] = {"opset": options.opset, "dcn": options.dcn, "simplify": options.simplify}
     with torch.no_grad():
         if role == "temporal":
-            return export_module(TemporalGraph(model).eval(), example_inputs(config), inputs, outputs,
-                                 dynamic={"boxes": {0: "N"}}, **settings)
+            return export_module(TemporalGraph(model, CHANNEL_MULTIPLE).eval(), example_inputs(config), inputs,
+                                 outputs, dynamic={"boxes": {0: "N"}}, **settings)
         if role == "prototypes":
             return export_module(PrototypeGraph(model).eval(), prototype_inputs(config), inputs, outputs,
                                  dynamic={"p3": {2: "H", 3: "W"}}, **settings)

@@ -1,26 +1,53 @@
 """The temporal graph: the maps of two consecutive frames and the previous boxes in, their changes out."""
 from __future__ import annotations
 
+import copy
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stmask_deploy.config import ModelConfig
 from stmask_deploy.geometry import level_sizes
 from stmask_deploy.models.stmask import STMask
+from stmask_deploy.models.temporal import TemporalNet
+
+# ONNX Runtime's blocked convolutions take channels in multiples of 16 (8 without AVX-512); others it computes another,
+# slower way. Correlation and maps have 121 + 2 * 256.
+CHANNEL_MULTIPLE = 16
 
 
 class TemporalGraph(nn.Module):
-    """`TemporalNet` with correlation and RoI pooling; inputs and outputs as `bundle.TEMPORAL_INPUTS` / `_OUTPUTS`."""
+    """`TemporalNet` with correlation and RoI pooling; inputs and outputs as `bundle.TEMPORAL_INPUTS` / `_OUTPUTS`.
 
-    def __init__(self, model: STMask) -> None:
+    Args:
+        model: with a temporal network.
+        channel_multiple: zeros are added to what the first convolution reads, up to a multiple of so many channels.
+    """
+
+    def __init__(self, model: STMask, channel_multiple: int = 1) -> None:
         super().__init__()
-        self.net = model.TemporalNet
+        self.extra = -model.TemporalNet.conv1.in_channels % channel_multiple
+        self.net = _widened(model.TemporalNet, self.extra) if self.extra else model.TemporalNet
 
     def forward(self, prev_fpn: Tensor, fpn: Tensor, prev_temporal: Tensor, temporal: Tensor,
                 boxes: Tensor) -> tuple[Tensor, Tensor]:
         """See `TemporalNet.pool`; N may be 0."""
+        if self.extra:
+            zeros = temporal.new_zeros((1, self.extra, *temporal.shape[2:]))
+            temporal = torch.cat([temporal, zeros], dim=1)  # the last that the network concatenates
         box_deltas, coeff_deltas = self.net(prev_fpn, fpn, prev_temporal, temporal, boxes)
         return box_deltas, coeff_deltas
+
+
+def _widened(net: TemporalNet, extra: int) -> TemporalNet:
+    """A copy whose first convolution reads `extra` more channels, and ignores them."""
+    wide = copy.deepcopy(net)
+    with torch.no_grad():
+        weight = F.pad(net.conv1.weight, (0, 0, 0, 0, 0, extra))
+    wide.conv1.weight = nn.Parameter(weight, requires_grad=False)
+    wide.conv1.in_channels += extra
+    return wide
 
 
 def example_inputs(config: ModelConfig, num_boxes: int = 3) -> tuple[Tensor, ...]:
