@@ -109,7 +109,7 @@ def _serve(open_subject: Opener, job: Any, connection: Connection) -> None:
             connection.send((subject.facts, peak_memory()))
             while connection.recv() == _TURN:
                 connection.send((subject.turn(), peak_memory()))
-    except EOFError:
+    except (EOFError, ConnectionError):
         return  # the parent is gone
     except Exception as error:  # whatever it is: this row cannot be measured, the others can
         text = one_line(error) if isinstance(error, (StmaskError, ImportError)) else (

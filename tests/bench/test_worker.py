@@ -3,8 +3,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,6 +79,35 @@ def test_a_process_that_dies_after_its_last_turn_takes_nothing_along() -> None:
         assert worker.turn() == 1
         kill_the_process()
         assert worker.reason == ""
+
+
+ORPHAN = """
+import os, sys, threading, time
+from contextlib import contextmanager
+from stmask_deploy.bench.worker import Worker
+
+class Slow:
+    facts = {}
+    def turn(self):
+        time.sleep(1)
+        return 1
+
+@contextmanager
+def open_slow(job):
+    yield Slow()
+
+if __name__ == "__main__":
+    worker = Worker(open_slow, "")
+    threading.Timer(0.3, lambda: os._exit(3)).start()
+    worker.turn()
+"""
+
+
+def test_a_process_whose_parent_is_killed_ends_without_a_word(tmp_path: Path) -> None:
+    script = tmp_path / "orphan.py"
+    script.write_text(ORPHAN, encoding="utf-8")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)  # until both ended
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
 
 
 def test_no_process_outlives_an_exception() -> None:
