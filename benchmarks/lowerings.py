@@ -29,7 +29,7 @@ from stmask_deploy.runtime.openvino_pooling import expand_roi_align
 from stmask_deploy.runtime.openvino_sampling import KIND, expand_deformable
 from stmask_deploy.scenes import render_clip
 
-SCHEMA = "stmask-lowerings/1"
+SCHEMA = "stmask-lowerings/2"
 NUM_ROWS = 20  # given to the instance graph: what NMS keeps of a full frame
 FORMS = ("plain", "kernel", "gathered")
 
@@ -47,7 +47,7 @@ def without_deformation(model: Any) -> None:
 
 
 class Forms:
-    """The frame graph of a bundle, compiled in every form.
+    """The graphs of a bundle, compiled in every form.
 
     Args:
         folder: bundle with IR.
@@ -133,7 +133,7 @@ def turns(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[flo
 @click.option("--rounds", type=click.IntRange(min=1), default=15, show_default=True)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all figures.")
 def main(bundle: Path, precisions: str, threads: int, rounds: int, json_path: Path | None) -> None:
-    """Measure the forms of the frame graph of BUNDLE (exported with --openvino)."""
+    """Measure the forms of the graphs of BUNDLE (exported with --openvino)."""
     description = read_description(bundle)
     report: dict[str, Any] = {"schema": SCHEMA, "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                               "machine": describe_machine(), "versions": library_versions(), "threads": threads,
@@ -150,7 +150,7 @@ def main(bundle: Path, precisions: str, threads: int, rounds: int, json_path: Pa
         click.echo(f"{description.model.variant}, {precision}, {threads} threads; plain convolutions reach "
                    f"{gflops:.0f} GFLOP/s")
         for name, value in medians.items():
-            click.echo(f"  {name:30s} {value:8.1f} ms  {value / base:5.2f}x")
+            click.echo(f"  {name:35s} {value:8.1f} ms  {value / base:5.2f}x")
         report["rows"][precision] = {"gflops_of_ceiling": round(gflops, 1), "milliseconds": medians,
                                      "samples": {name: [round(one, 2) for one in values]
                                                  for name, values in samples.items() if name != "ceiling"}}

@@ -25,7 +25,7 @@ from .backends import TensorSpec, Value, chosen_outputs, one_line
 from .interrupt import raise_interrupt
 from .model_cache import make_cache
 from .openvino_pooling import expand_roi_align
-from .openvino_precision import is_kept
+from .openvino_precision import is_kept, kept_for
 from .openvino_sampling import expand_deformable, keep_grids
 
 _NAMES = frozenset(FRAME_INPUTS + FRAME_OUTPUTS + TEMPORAL_INPUTS + TEMPORAL_OUTPUTS)
@@ -112,8 +112,10 @@ def _part(model: Any, outputs: Collection[str]) -> Any:
     """The model with these outputs alone, and what they need, in the precision that it has in the whole."""
     import openvino
 
-    results = [port.node for port in model.outputs if _name(port) in outputs or is_kept(_name(port))]
-    return openvino.Model(results, model.get_parameters(), model.get_friendly_name())
+    part = openvino.Model([port.node for port in model.outputs if _name(port) in outputs], model.get_parameters(),
+                          model.get_friendly_name())
+    part.add_results(kept_for(model, part))
+    return part
 
 
 class _Requests:

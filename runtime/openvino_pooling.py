@@ -35,7 +35,7 @@ def expand_roi_align(model: Any) -> int:
     for node in found:
         guard = _guard(node)
         pooled, shares = _expanded(node, guard)
-        replace_node(guard or node, pooled)
+        replace_node(node if guard is None else guard, pooled)
         keep_in_f32(model, shares)
     return len(found)
 
@@ -48,16 +48,20 @@ def _is_supported(node: Node) -> bool:
 
 
 def _guard(node: Node) -> Node | None:
-    """The `Select` behind it, if there is nothing else and it puts zeros for boxes without area (see `lowering.py`)."""
+    """The `Select` behind it, if nothing else reads it and it puts zeros for some of the boxes (see `lowering.py`)."""
     readers = list(node.output(0).get_target_inputs())
-    if len(readers) != 1 or readers[0].get_node().get_type_name() != "Select" or readers[0].get_index() != 1:
+    if len(readers) != 1 or readers[0].get_node().get_type_name() != "Select":
         return None
     select = readers[0].get_node()
-    other = select.input_value(2).get_node()
-    is_zero = other.get_type_name() == "Constant" and not np.any(other.data)
     shape = select.input(0).get_partial_shape()
     is_per_box = len(shape) == 4 and all(size.is_static and size.get_length() == 1 for size in list(shape)[1:])
-    return select if is_zero and is_per_box else None
+    return select if is_per_box and _is_zero(select.input_value(2).get_node()) else None
+
+
+def _is_zero(node: Node) -> bool:
+    if node.get_type_name() == "Convert":  # from a weight that is stored as f16
+        node = node.input_value(0).get_node()
+    return node.get_type_name() == "Constant" and not np.any(node.data)
 
 
 def _expanded(node: Node, guard: Node | None) -> tuple[Node, Node]:
@@ -85,7 +89,8 @@ def _expanded(node: Node, guard: Node | None) -> tuple[Node, Node]:
 def _shares(boxes: Node, axis: int, bins: int, length: int) -> Node:
     """Share of each of an axis' cells in each bin: boxes (N, 4) xyxy, axis 0 for x and 1 for y -> (N, bins, length).
 
-    A bin averages ceil(its side) samples, each of which lies between two cells' centres, or beyond the last one.
+    A bin averages ceil(its side) samples, each of which lies between two cells' centres, or beyond the last one. A box
+    without extent has no samples.
     """
     from openvino import opset13 as op
 
@@ -94,17 +99,18 @@ def _shares(boxes: Node, axis: int, bins: int, length: int) -> Node:
         return op.reshape(values, int64([-1, 1, 1, 1]), special_zero=False)
 
     start = corner(axis)
-    side = op.divide(op.subtract(corner(axis + 2), start), float32(bins))  # of a bin
-    count = op.ceiling(side)
-    divisor = op.maximum(count, float32(1))
-    most = -(-length // bins) + 1  # samples of a bin; a box inside the map has no more
+    extent = op.subtract(corner(axis + 2), start)
+    # The plugin divides by multiplying with the reciprocal, and ceil(21 * (1 / 7)) is 4. So the samples of a bin are
+    # counted: there is a next one while those so far, a cell apart at most, do not fill the bin.
+    most = -(-length // bins)  # a box inside the map has no more
     sample = float32(np.arange(most).reshape(1, 1, -1, 1))
-    within = op.divide(op.add(sample, float32(0.5)), divisor)  # in bins
+    is_used = op.convert(op.less(float32(bins * np.arange(most).reshape(1, 1, -1, 1)), extent), "f32")
+    count = op.maximum(op.reduce_sum(is_used, int64([2]), True), float32(1))
+    within = op.divide(op.add(sample, float32(0.5)), count)  # in bins
     first = float32(np.arange(bins).reshape(1, -1, 1, 1))
+    side = op.divide(extent, float32(bins))  # of a bin
     point = op.add(op.subtract(start, float32(0.5)), op.multiply(side, op.add(first, within)))  # (N, bins, most, 1)
-    is_inside = op.logical_and(op.greater_equal(point, float32(-1)), op.less_equal(point, float32(length)))
-    is_used = op.logical_and(op.less(sample, count), is_inside)
     cells = float32(np.arange(length).reshape(1, 1, 1, -1))
     distance = op.abs(op.subtract(op.clamp(point, 0.0, length - 1.0), cells))
     near = op.relu(op.subtract(float32(1), distance))  # (N, bins, most, length)
-    return op.reduce_sum(op.multiply(near, op.divide(op.convert(is_used, "f32"), divisor)), int64([2]))
+    return op.reduce_sum(op.multiply(near, op.divide(is_used, count)), int64([2]))

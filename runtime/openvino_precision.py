@@ -18,6 +18,8 @@ PREFIX = "kept_in_f32:"  # of such outputs' names
 def keep_in_f32(model: Any, value: Node) -> None:
     """Have `value`, and all that it is computed from after the last heavy operation, computed in f32.
 
+    Where all is computed in f32 it changes nothing.
+
     Args:
         model: an `openvino.Model`, changed in place.
         value: an output of one of its nodes, float, with one axis at least.
@@ -28,6 +30,18 @@ def keep_in_f32(model: Any, value: Node) -> None:
     first = op.slice(flat, int64([0]), int64([1]), int64([1]))  # none where the value is empty
     first.output(0).get_tensor().set_names({f"{PREFIX}{len(model.outputs)}"})
     model.add_results([op.result(first)])
+
+
+def kept_for(model: Any, part: Any) -> list[Node]:
+    """The results that `keep_in_f32` added to `model`, of values that `part`, a model of the same nodes, computes."""
+    computed = {node.get_friendly_name() for node in part.get_ordered_ops()}
+    kept = [port.node for port in model.outputs if is_kept(port.any_name)]
+    return [result for result in kept if _kept_value(result).get_node().get_friendly_name() in computed]
+
+
+def _kept_value(result: Node) -> Node:
+    first = result.input_value(0).get_node()
+    return first.input_value(0).get_node().input_value(0)
 
 
 def is_kept(name: str) -> bool:

@@ -7,7 +7,7 @@ import onnx
 import pytest
 import torch
 
-from stmask_deploy.export.temporal_graph import CHANNEL_MULTIPLE, TemporalGraph, example_inputs
+from stmask_deploy.export.temporal_graph import TemporalGraph, example_inputs
 from stmask_deploy.models.checkpoint import Checkpoint
 
 
@@ -26,9 +26,9 @@ def test_more_channels_change_nothing(tiny: Checkpoint, multiple: int, count: in
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())  # it is a copy
 
 
-def test_exported_convolutions_read_whole_blocks_and_maps_are_concatenated_once(native_bundle: Path) -> None:
+def test_the_exported_convolution_reads_whole_blocks_and_maps_are_concatenated_once(native_bundle: Path) -> None:
     graph = onnx.load(native_bundle / "temporal.onnx").graph
     weights = {one.name: list(one.dims) for one in graph.initializer}
     widths = [weights[node.input[1]][1] for node in graph.node if node.op_type == "Conv"]
-    assert len(widths) == 3 and widths[0] % CHANNEL_MULTIPLE == 0
+    assert len(widths) == 3 and widths[0] == 32  # of 3 * 3 + 2 * 8
     assert [len(node.input) for node in graph.node if node.op_type == "Concat"] == [4, 2]  # maps; corners of boxes

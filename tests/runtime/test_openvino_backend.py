@@ -41,14 +41,17 @@ def test_ctrl_c_works_after_models_were_dropped_in_any_order(bundle: Path, tmp_p
     assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
 
 
-@pytest.mark.parametrize(("precision", "expected"), [("f32", 0), ("bf16", 1)])
-def test_deformable_convolution_is_expanded_for_bf16_alone(bundle: Path, monkeypatch: pytest.MonkeyPatch,
-                                                           precision: str, expected: int) -> None:
-    expanded: list[Any] = []
-    monkeypatch.setattr(openvino_backend, "expand_deformable", expanded.append)
+@pytest.mark.parametrize(("function", "precisions"), [
+    ("expand_roi_align", {"f32", "bf16"}), ("expand_deformable", {"bf16"}), ("keep_grids", {"bf16"}),
+])
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_what_is_rewritten_for_which_precision(bundle: Path, monkeypatch: pytest.MonkeyPatch, precision: str,
+                                               function: str, precisions: set[str]) -> None:
+    rewritten: list[Any] = []
+    monkeypatch.setattr(openvino_backend, function, rewritten.append)
     with suppress(DeviceError):  # a CPU without bf16 says so afterwards
         open_backend("openvino", describe().graph_path(bundle, "frame", "openvino"), device="cpu", precision=precision)
-    assert len(expanded) == expected
+    assert len(rewritten) == (precision in precisions)
 
 
 @pytest.mark.parametrize("role", ["frame", "temporal"])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 ov = pytest.importorskip("openvino")
 
 from stmask_deploy.runtime.openvino_backend import shared_core  # noqa: E402
-from stmask_deploy.runtime.openvino_precision import is_kept, keep_in_f32  # noqa: E402
+from stmask_deploy.runtime.openvino_precision import is_kept, keep_in_f32, kept_for  # noqa: E402
 
 Array = NDArray[np.float32]
 
@@ -59,3 +59,21 @@ def test_outputs_of_several_have_names_of_their_own() -> None:
     keep_in_f32(model, model.get_parameters()[0].output(0))
     names = [port.any_name for port in model.outputs]
     assert len(set(names)) == 3 and [is_kept(name) for name in names] == [False, True, True]
+
+
+def test_a_part_takes_along_what_is_kept_of_its_own_values() -> None:
+    from openvino import opset13 as op
+
+    x = op.parameter([-1, 4], np.float32, name="x")
+    halves = [op.result(op.multiply(op.add(x, np.float32(number)), np.float32(2))) for number in (1, 2)]
+    model = ov.Model(halves, [x])
+    for half in halves:
+        keep_in_f32(model, half.input_value(0).get_node().input_value(0))
+    for number, half in enumerate(halves):
+        part = ov.Model([half], [x])
+        kept = kept_for(model, part)
+        part.add_results(kept)
+        assert len(kept) == 1
+        np.testing.assert_array_equal(shared_core().compile_model(part, "CPU")({"x": np.zeros((1, 4), np.float32)})[1],
+                                      [number + 1])
+    assert len(kept_for(model, ov.Model(halves, [x]))) == 2
