@@ -12,8 +12,8 @@ from stmask_deploy.geometry import level_sizes
 from stmask_deploy.models.stmask import STMask
 from stmask_deploy.models.temporal import TemporalNet
 
-# Correlation and maps have 121 + 2 * 256 channels, and ONNX Runtime's blocked convolutions do not take an odd number: what
-# it does instead is slower. 16 are whole vectors of every kernel, and whole blocks of matrix units on GPUs.
+# Correlation and maps have 633 channels. ONNX Runtime's blocked convolutions do not take an odd number, and what it
+# does instead is slower; 16 are whole vectors of every kernel, and suit the matrix units of GPUs.
 CHANNEL_MULTIPLE = 16
 
 

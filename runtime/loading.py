@@ -1,6 +1,7 @@
 """Opening a bundle: all its graphs loaded, and known to belong together, before anything runs."""
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ class Bundle:
     prototypes: Backend | None  # None: the frame graph's own prototypes are read
     instances: Backend | None  # None: the frame graph's own mask coefficients and embeddings are read
     temporal: Backend | None  # None for models or runs without temporal fusion
+    may_overlap: bool = False  # two graphs that run at the same time do not take cores from each other
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -87,8 +89,14 @@ def open_bundle(folder: str | Path, backend: str = "onnxruntime", *, device: str
                 graphs.clear()
                 break
     graphs |= {role: opened(role) for role in roles if role not in graphs}
+    may_overlap = not graphs["frame"].is_on_host or (threads is not None and 2 * threads <= _cores())
     return Bundle(description, graphs["frame"], graphs.get("prototypes"), graphs.get("instances"),
-                  graphs.get("temporal"))
+                  graphs.get("temporal"), may_overlap)
+
+
+def _cores() -> int:
+    """Logical cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_outputs(description: BundleDescription, roles: Collection[str]) -> tuple[str, ...]:

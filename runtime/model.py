@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,7 @@ class Model:
         """
         self.reset(source.is_live)
         is_ahead = is_overlapped(mode, source)
-        run = track_overlapped if is_ahead else track_in_turn
+        run = partial(track_overlapped, may_overlap=self._bundle.may_overlap) if is_ahead else track_in_turn
         try:
             with closing(run(self._pipeline, source, max_frames, self.timer)) as frames:
                 for tracked in frames:

@@ -1,7 +1,7 @@
 """A source through a pipeline, in one of two modes: frame by frame, or with several frames in flight."""
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
@@ -75,9 +75,12 @@ def track_in_turn(pipeline: Pipeline, source: FrameSource, max_frames: int | Non
         timer.end_frame()
 
 
-def track_overlapped(pipeline: Pipeline, source: FrameSource, max_frames: int | None,
-                     timer: Timer) -> Generator[TrackedFrame, None, None]:
-    """The same results in the same order; reading, detection and tracking each run in threads of their own, ahead.
+def track_overlapped(pipeline: Pipeline, source: FrameSource, max_frames: int | None, timer: Timer,
+                     may_overlap: bool) -> Generator[TrackedFrame, None, None]:
+    """The same results in the same order; reading and the rest run in threads of their own, ahead.
+
+    Where graphs `may_overlap` (see `Bundle`), detection and tracking have threads of their own too. Otherwise they
+    share one: two graphs on the same cores wait for each other at every layer, and take longer than in turn.
 
     The reader of this generator is the last stage. However it ends - read out, closed, dropped, or by an exception of
     any stage, which is raised here behind the frames before it - no thread is left, and nobody reads the source any
@@ -99,7 +102,7 @@ def track_overlapped(pipeline: Pipeline, source: FrameSource, max_frames: int | 
         detected = pipeline.detect(item.frame.image, item.position)
         return _Detected(item, detected, timer.hand_over())
 
-    def track(items: Generator[_Detected, None, None]) -> Generator[_Tracked, None, None]:
+    def track(items: Iterator[_Detected]) -> Generator[_Tracked, None, None]:
         for (_, frame, damage, _), detected, seconds in items:
             timer.take_over(seconds)
             result = pipeline.track(detected, frame.index, frame.time_s)
@@ -107,7 +110,7 @@ def track_overlapped(pipeline: Pipeline, source: FrameSource, max_frames: int | 
 
     with Overlap(DEPTH) as overlap:
         frames = overlap.ahead(read())
-        detected = overlap.ahead(overlap.map(detect, frames, DETECT_WORKERS))
+        detected = overlap.ahead(overlap.map(detect, frames, DETECT_WORKERS)) if may_overlap else map(detect, frames)
         for tracked, seconds in overlap.ahead(track(detected)):
             timer.take_over(seconds)
             yield tracked

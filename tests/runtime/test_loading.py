@@ -37,6 +37,14 @@ def test_graphs_that_are_not_needed_are_not_loaded(make_bundle: MakeBundle) -> N
     assert open_bundle(make_bundle("frames", has_temporal=False)).temporal is None
 
 
+@pytest.mark.parametrize(("threads", "cores", "expected"), [
+    (None, 64, False), (1, 1, False), (1, 2, True), (2, 2, False), (2, 3, False), (2, 4, True), (8, 4, False)])
+def test_graphs_overlap_where_they_have_cores_of_their_own(bundle: Path, monkeypatch: pytest.MonkeyPatch,
+                                                           threads: int | None, cores: int, expected: bool) -> None:
+    monkeypatch.setattr(loading, "_cores", lambda: cores)
+    assert open_bundle(bundle, threads=threads).may_overlap is expected
+
+
 def test_paths_may_be_strings(bundle: Path) -> None:
     assert open_bundle(str(bundle)).description == describe()
 
@@ -154,6 +162,7 @@ def test_where_sizes_cost_preparation_the_frame_graph_gives_all_prototypes(
     monkeypatch.setattr(loading, "open_backend", open_elsewhere)
     bundle = open_bundle(folder, backend, is_whole=False)
     assert bundle.prototypes is None and "prototypes" not in bundle.roles
+    assert bundle.may_overlap is ("frame" in elsewhere)  # a GPU's graphs do not take cores from each other
     assert "prototypes" in bundle.frame.output_names and "p3" not in bundle.frame.output_names
     tried = ["prototypes", "frame"] if "prototypes" not in elsewhere else ["prototypes"]
     assert opened == [*tried, "frame", "instances", "temporal"]

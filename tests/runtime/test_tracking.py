@@ -4,6 +4,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from tiny_bundles import picture, save_pictures
 import stmask_deploy
 from stmask_deploy.errors import InputError
 from stmask_deploy.pretrained import demo_clip
+from stmask_deploy.runtime import model as model_module
 from stmask_deploy.runtime import run_writer
 from stmask_deploy.runtime.frame_source import Frame, FrameSource
 from stmask_deploy.runtime.model import Model, load
@@ -25,11 +28,23 @@ from stmask_deploy.runtime.results_jsonl import read_results
 from stmask_deploy.runtime.run import run_video
 from stmask_deploy.runtime.sources import open_source
 from stmask_deploy.runtime.timing import StageTimer
-from stmask_deploy.runtime.tracking import is_overlapped
+from stmask_deploy.runtime.tracking import is_overlapped, track_overlapped
 
 BRIGHTNESSES = [0, 100, 110, 0, 120, 130, 0, 0, 90, 200]
 OPTIONS: list[dict[str, Any]] = [{}, {"tracker": "paper"}, {"tracker": "frame"}, {"nms": "per-class"},
                                  {"detect_every": 2}, {"tracker": "paper", "detect_every": 4, "retire_after": 10}]
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["graphs in turn", "graphs side by side"])
+def may_overlap(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Every test, with overlapped runs of either kind; which one a bundle has depends on the machine."""
+    chosen: bool = request.param
+
+    def track(*args: Any, may_overlap: bool) -> Any:
+        return track_overlapped(*args, may_overlap=chosen)
+
+    monkeypatch.setattr(model_module, "track_overlapped", track)
+    return chosen
 
 
 class Pictures(FrameSource):
@@ -139,6 +154,30 @@ def test_a_failure_anywhere_leaves_what_it_leaves_frame_by_frame(bundle: Path, t
     assert left["latency"] == left["throughput"]
     assert sorted(left["latency"]) == ["results.jsonl", "video.part.mp4"]
     assert len(read_results(tmp_path / "throughput" / "results.jsonl").frames) >= 5
+
+
+def test_whether_graphs_run_at_the_same_time(bundle: Path, may_overlap: bool) -> None:
+    model, running, most = load(bundle), 0, 0
+    lock = threading.Lock()
+
+    def counted(run: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal running, most
+            with lock:
+                running += 1
+                most = max(most, running)
+            time.sleep(0.01)
+            try:
+                return run(*args, **kwargs)
+            finally:
+                with lock:
+                    running -= 1
+        return call
+
+    for graph in (model._bundle.frame, model._bundle.temporal):
+        graph.run = counted(graph.run)  # type: ignore[union-attr, method-assign]
+    assert len(list(model.track_frames(Pictures(), mode="throughput"))) == 12
+    assert (most > 1) == may_overlap
 
 
 def test_ctrl_c_completes_the_files(make_bundle: Callable[..., Path], tmp_path: Path) -> None:
