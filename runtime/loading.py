@@ -5,6 +5,7 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 from stmask_deploy.bundle import (
     INSTANCE_MAPS,
@@ -21,6 +22,7 @@ from stmask_deploy.errors import InputError
 from stmask_deploy.geometry import level_sizes
 
 from .backends import Backend, TensorSpec, check_request
+from .in_turn import InTurn
 from .opening import open_backend
 
 MAX_GRAPH_BYTES = 2**31  # an ONNX file cannot be larger
@@ -38,7 +40,7 @@ class Bundle:
     prototypes: Backend | None  # None: the frame graph's own prototypes are read
     instances: Backend | None  # None: the frame graph's own mask coefficients and embeddings are read
     temporal: Backend | None  # None for models or runs without temporal fusion
-    may_overlap: bool = False  # two graphs that run at the same time do not take cores from each other
+    may_overlap: bool = False  # its graphs do not take cores from each other; otherwise they run one at a time
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -90,6 +92,9 @@ def open_bundle(folder: str | Path, backend: str = "onnxruntime", *, device: str
                 break
     graphs |= {role: opened(role) for role in roles if role not in graphs}
     may_overlap = not graphs["frame"].is_on_host or (threads is not None and 2 * threads <= _cores())
+    if not may_overlap:
+        turn = Lock()  # of this model and all its forks
+        graphs = {role: InTurn(graph, turn) for role, graph in graphs.items()}
     return Bundle(description, graphs["frame"], graphs.get("prototypes"), graphs.get("instances"),
                   graphs.get("temporal"), may_overlap)
 

@@ -80,7 +80,7 @@ def track_overlapped(pipeline: Pipeline, source: FrameSource, max_frames: int | 
     """The same results in the same order; reading and the rest run in threads of their own, ahead.
 
     Where graphs `may_overlap` (see `Bundle`), detection and tracking have threads of their own too. Otherwise they
-    share one: two graphs on the same cores wait for each other at every layer, and take longer than in turn.
+    share one, since only one graph runs at a time.
 
     The reader of this generator is the last stage. However it ends - read out, closed, dropped, or by an exception of
     any stage, which is raised here behind the frames before it - no thread is left, and nobody reads the source any
