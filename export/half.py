@@ -42,6 +42,7 @@ def to_half(model: onnx.ModelProto) -> tuple[onnx.ModelProto, HalfReport]:
     correlation (whose sums leave the range of f16), sampling grids, and RoIs. So do the convolutions that give offsets
     of a deformable one, or boxes that offsets follow: they are rounded once, when they enter the operator, which has
     one type. They are distances of a few pixels from each tap, and the kernel adds them to its positions in f32.
+    They are written so that tensor cores compute them as well as f32 does, see `_Converter._in_parts`.
     """
     inlined = onnx.shape_inference.infer_shapes(onnx.inliner.inline_local_functions(model), strict_mode=True)
     converter = _Converter(inlined)
@@ -90,6 +91,7 @@ class _Converter:
             node = helper.make_node("Cast", node.input[:1], node.output, node.name, to=TensorProto.FLOAT)
         is_half = self._becomes_half(node)
         wanted = TensorProto.FLOAT16 if is_half else TensorProto.FLOAT
+        is_exact = node.input[0] in self._halves if node.input else True
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
         for i, name in enumerate(node.input):
@@ -104,7 +106,47 @@ class _Converter:
             self._half[node.op_type] += 1
         elif floats and node.op_type != "Constant" and self._offsets.isdisjoint(node.output):
             self._others[node.op_type] += 1
-        yield copy
+        is_offset = node.op_type == "Conv" and not self._offsets.isdisjoint(node.output)
+        yield from self._in_parts(copy, is_exact) if is_offset else [copy]
+
+    def _in_parts(self, node: onnx.NodeProto, is_exact: bool) -> Iterator[onnx.NodeProto]:
+        """A convolution in f32 for tensor cores, which read its numbers with 10 bits behind the point (TF32).
+
+        They multiply exactly and add in f32. So each number is the sum of two that they read without loss, or with one
+        of 2^-20 of it: the weights' two parts are twice as many filters, and the two halves of the output are added.
+
+        Args:
+            node: with weights that are constants, in one group.
+            is_exact: the input comes from f16, which has 10 bits. Otherwise it is taken apart too: the part of 7 bits
+                that bfloat16 keeps of it, and the rest, are twice as many channels.
+        """
+        name = node.output[0]
+        weight = numpy_helper.to_array(self._weights[node.input[1]])
+        high = _as_tf32(weight)
+        parts = np.concatenate([high, weight - high])
+        if not is_exact:
+            source, top, low, both = node.input[0], f"{name}_top", f"{name}_low", f"{name}_input"
+            yield helper.make_node("Cast", [source], [f"{top}_bf16"], to=TensorProto.BFLOAT16)
+            yield helper.make_node("Cast", [f"{top}_bf16"], [top], to=TensorProto.FLOAT)
+            yield helper.make_node("Sub", [source, top], [low])
+            yield helper.make_node("Concat", [top, low], [both], axis=1)
+            node.input[0] = both
+            parts = np.concatenate([parts, np.concatenate([high, np.zeros_like(high)])], axis=1)
+        node.input[1] = self._with_constant(f"{node.input[1]}_parts", parts)
+        if len(node.input) > 2:
+            bias = numpy_helper.to_array(self._weights[node.input[2]])
+            node.input[2] = self._with_constant(f"{node.input[2]}_parts", np.concatenate([bias, np.zeros_like(bias)]))
+        node.output[0] = f"{name}_parts"
+        yield node
+        halves = [f"{name}_high_weights", f"{name}_low_weights"]
+        yield helper.make_node("Split", node.output, halves, axis=1, num_outputs=2)
+        yield helper.make_node("Add", halves, [name])
+
+    def _with_constant(self, name: str, values: Any) -> str:
+        """`name`, of a constant that is added once however many levels share it."""
+        if all(one.name != name for one in self._added):
+            self._added.append(numpy_helper.from_array(values, name))
+        return name
 
     def _becomes_half(self, node: onnx.NodeProto) -> bool:
         if set(node.output) & self._offsets:
@@ -131,6 +173,11 @@ class _Converter:
         values = numpy_helper.to_array(self._weights[name])
         self._saturated += int((np.abs(values) > _LARGEST).sum())
         return numpy_helper.from_array(np.clip(values, -_LARGEST, _LARGEST).astype(np.float16), new_name)
+
+
+def _as_tf32(values: Any) -> Any:
+    """Rounded to what TF32 keeps of an f32: 10 of the 23 bits behind the point."""
+    return ((np.ascontiguousarray(values).view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
 
 
 def _offset_nodes(graph: onnx.GraphProto) -> set[str]:

@@ -34,6 +34,7 @@ class DetectedFrame:
     scores: Array  # (n,) class probability * centerness, in (-1, 1)
     class_ids: IntArray  # (n,) int64, 1-based
     lost_candidates: int  # see `Detector`
+    masks: Array | None = None  # (n, Hm, Wm) of the rows, see `assemble_masks`; None where they are not made yet
 
 
 class Detector:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +85,7 @@ class BilinearAxis:
         return slice(int(np.searchsorted(self.second, start, "left")), int(np.searchsorted(self.first, stop, "left")))
 
 
+@lru_cache(maxsize=4)  # all frames of a video share them
 def bilinear_axes(geometry: FrameGeometry, mask_hw: tuple[int, int]) -> tuple[BilinearAxis, BilinearAxis]:
     """Row and column weights that cut the padding of a (Hm, Wm) mask and stretch the rest over the original picture."""
     rows, columns = (

@@ -1,6 +1,9 @@
 """Which part of ONNX Runtime computes: its execution providers, with every option that is set and why."""
 from __future__ import annotations
 
+import io
+from contextlib import redirect_stdout
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +31,30 @@ def choose_provider(ort: Any, device: str) -> tuple[str, str]:
     """
     available = ort.get_available_providers()
     if device == "auto":  # TensorRT builds an engine for minutes, which is nothing to do unasked
-        return CUDA if CUDA in available else CPU, " (chosen by auto)"
-    provider = _DEVICES[device]
-    if provider != CPU and provider not in available:
-        raise DeviceError(f"device {device} is not available in this ONNX Runtime {ort.__version__}; available: "
-                          f"{', '.join(available)}; {_CURES[provider]}")
-    return provider, ""
+        provider, note = CUDA if CUDA in available else CPU, " (chosen by auto)"
+    else:
+        provider, note = _DEVICES[device], ""
+        if provider != CPU and provider not in available:
+            raise DeviceError(f"device {device} is not available in this ONNX Runtime {ort.__version__}; available: "
+                              f"{', '.join(available)}; {_CURES[provider]}")
+    if provider != CPU:
+        load_cuda(ort)
+    return provider, note
+
+
+@cache
+def load_cuda(ort: Any) -> str:
+    """Load CUDA and cuDNN from where pip installs them, which ONNX Runtime does not do by itself.
+
+    Args:
+        ort: the package onnxruntime.
+
+    Returns:
+        What could not be loaded, in one line; empty where nothing was missing.
+    """
+    with redirect_stdout(io.StringIO()) as said:  # failures are printed and not raised
+        ort.preload_dlls()
+    return " ".join(said.getvalue().split())[:300]
 
 
 def provider_options(provider: str, precision: str, cache: Path | None,
@@ -53,12 +74,12 @@ def provider_options(provider: str, precision: str, cache: Path | None,
     if provider == TENSORRT:
         chosen.append((TENSORRT, _tensorrt_options(precision, cache)))
     if provider in (TENSORRT, CUDA):
-        chosen.append((CUDA, _cuda_options() | ({"enable_cuda_graph": "1"} if is_recorded else {})))
+        chosen.append((CUDA, _cuda_options(precision) | ({"enable_cuda_graph": "1"} if is_recorded else {})))
     return [*chosen, (CPU, {})]
 
 
-def _cuda_options() -> dict[str, str]:
-    return {
+def _cuda_options(precision: str) -> dict[str, str]:
+    options = {
         # Would round the convolutions' inputs to 10 bits, which is not the f32 that was asked for.
         "use_tf32": "0",
         # Every kernel is tried at the first run. Sizes never change within a session, so that is done once.
@@ -70,6 +91,11 @@ def _cuda_options() -> dict[str, str]:
         # Copies wait for nothing but the session's own work.
         "do_copy_in_default_stream": "1",
     }
+    if precision == "f16":
+        # Without TF32 ONNX Runtime keeps tensor cores from convolutions of f16 too. What those graphs keep in f32 is
+        # written for it, see `export.half`. Tensor cores read channels last, where cuDNN adds the bias on the way.
+        options |= {"use_tf32": "1", "prefer_nhwc": "1", "fuse_conv_bias": "1"}
+    return options
 
 
 def _tensorrt_options(precision: str, cache: Path | None) -> dict[str, str]:

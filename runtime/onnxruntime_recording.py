@@ -13,14 +13,16 @@ from stmask_deploy.errors import DeviceError
 
 from .backends import TensorSpec, Value, one_line
 from .daemon_thread import DaemonThread
+from .gate import Gate
 from .onnxruntime_session import SessionMaker, specs
 
 
 class RecordedSession:
     """A recording, made when it is opened and replayed by every run.
 
-    Everything about it is done by the process's `recording_thread`, and whoever calls `run` waits for it. What else the
-    process does on the GPU in the meantime, by other libraries or on device cuda, can spoil a recording.
+    Everything about it is done by the `recording_thread` of its graph, and whoever calls `run` waits for it. Graphs run
+    side by side, but for the time in which one is recorded. What else the process does on the GPU in the meantime, by
+    other libraries or on device cuda, can spoil a recording.
 
     Args:
         maker: of sessions that are recorded.
@@ -33,10 +35,21 @@ class RecordedSession:
     """
 
     def __init__(self, maker: SessionMaker, outputs: Collection[str], sizes: Mapping[str, int]) -> None:
-        thread = recording_thread()
-        self._held = thread.call(lambda: [_Recording(maker, outputs, sizes)])
+        self._thread, gate = recording_thread(maker.graph.stem), recording_gate()
+        held: list[_Recording] = []
+
+        def record() -> None:
+            with gate.alone():
+                held.append(_Recording(maker, outputs, sizes))
+
+        def free() -> None:
+            with gate.passing():
+                held.clear()
+
+        self._thread.call(record)
+        self._held, self._gate = held, gate
         # What it has on the GPU is freed there too, and nobody waits for that: whoever collects garbage may be anyone.
-        weakref.finalize(self, thread.post, self._held.clear).atexit = False
+        weakref.finalize(self, self._thread.post, free).atexit = False
 
     def run(self, inputs: Mapping[str, Value], names: Sequence[str], keep: Collection[str]) -> dict[str, Value]:
         """See `onnxruntime_session.run_on_device`.
@@ -44,7 +57,13 @@ class RecordedSession:
         Raises:
             ValueError: an input is missing or has another type or shape.
         """
-        return recording_thread().call(lambda: self._held[0].run(inputs, names, keep))
+        def replay() -> dict[str, Value]:
+            with self._gate.passing():
+                return self._held[0].run(inputs, names)
+
+        copies = self._thread.call(replay)
+        with self._gate.passing():  # the way to the host is a long one, and the graph need not wait for it
+            return {name: value if name in keep else _on_host(value) for name, value in copies.items()}
 
 
 class _Recording:
@@ -70,22 +89,21 @@ class _Recording:
             for name, value in self._outputs.items():
                 self._binding.bind_ortvalue_output(name, value)
             # ONNX Runtime records at the first run.
-            self.run({name: np.zeros(spec.shape, spec.dtype) for name, spec in self._input_specs.items()}, (), ())
+            self.run({name: np.zeros(spec.shape, spec.dtype) for name, spec in self._input_specs.items()}, ())
         except Exception as error:  # ONNX Runtime's own exception classes have no common base but this
             raise DeviceError(f"{maker.graph}: device {maker.device} cannot record it ({one_line(error)}); use device "
                               "cuda") from error
 
-    def run(self, inputs: Mapping[str, Value], names: Sequence[str], keep: Collection[str]) -> dict[str, Value]:
-        """See `RecordedSession.run`."""
+    def run(self, inputs: Mapping[str, Value], names: Sequence[str]) -> dict[str, Value]:
+        """Outputs as they are now, on the device, in memory of their own that the next run leaves alone."""
         for name, spec in self._input_specs.items():
             if name not in inputs:  # there is still the one of the run before
                 raise ValueError(f"input {name} is missing")
             self._inputs[name].update_inplace(_checked(name, inputs[name], spec))
         self._session.run_with_iobinding(self._binding)
-        return {name: self._copied(name) if name in keep else _on_host(self._outputs[name]) for name in names}
+        return {name: self._copied(name) for name in names}
 
     def _copied(self, name: str) -> Any:
-        """An output as it is now, in memory of its own that the next run leaves alone."""
         copy = self._allocated(self._output_specs[name])
         copy.update_inplace(self._outputs[name])
         return copy
@@ -96,13 +114,22 @@ class _Recording:
 
 
 @cache
-def recording_thread() -> DaemonThread:
-    """The thread of all recorded sessions of the process.
+def recording_thread(graph: str) -> DaemonThread:
+    """The process's thread of all recorded sessions of graphs of that name.
 
-    ONNX Runtime lets one thread alone use a CUDA graph, and while it records one, what other threads do on the GPU
-    makes it fail: copies and allocations of other sessions too.
+    ONNX Runtime lets one thread alone use a session's CUDA graph.
     """
-    return DaemonThread("cuda-graph")
+    return DaemonThread(f"cuda-graph-{graph}")
+
+
+@cache
+def recording_gate() -> Gate:
+    """What all recorded sessions of the process go through.
+
+    While ONNX Runtime records one, what other threads do on the GPU makes it fail: copies and allocations of other
+    sessions too.
+    """
+    return Gate()
 
 
 def _checked(name: str, value: Value, spec: TensorSpec) -> Value:
@@ -115,6 +142,6 @@ def _checked(name: str, value: Value, spec: TensorSpec) -> Value:
 
 
 def _on_host(value: Any) -> NDArray[Any]:
-    """An array that the next run leaves alone; of a value in the host's memory ONNX Runtime gives a view."""
+    """An array that owns its numbers; of a value in the host's memory ONNX Runtime gives a view."""
     array: NDArray[Any] = value.numpy()
     return array if array.flags.owndata else array.copy()

@@ -13,7 +13,7 @@ from stmask_deploy.errors import DeviceError, InputError
 
 from .backends import CUDA_GRAPH, TensorSpec, Value, one_line
 from .onnx_subgraph import keep_outputs
-from .onnxruntime_providers import CPU, CUDA, WORDS, provider_options
+from .onnxruntime_providers import CPU, CUDA, WORDS, load_cuda, provider_options
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int64)": "int64"}
 
@@ -55,15 +55,15 @@ class SessionMaker:
         except Exception as error:  # ONNX Runtime's own exception classes have no common base but this
             if self.provider != CPU:
                 self.on_host().open(outputs, sizes)  # a file that is at fault says so here
-                raise DeviceError(f"{self.graph}: device {self.device} cannot run it ({one_line(error)}); check the "
-                                  f"driver and that its memory is free, or use device {self._other_device}"
+                raise DeviceError(f"{self.graph}: device {self.device} cannot run it ({one_line(error)}{self._missing}); "
+                                  f"check the driver and that its memory is free, or use device {self._other_device}"
                                   ) from error
             raise InputError(f"{self.graph}: ONNX Runtime {self.ort.__version__} cannot load it ({one_line(error)}); "
                              "export the checkpoint again or update onnxruntime") from error
         used = session.get_providers()
         if used[0] != self.provider:
-            raise DeviceError(f"device {self.device} was asked for but ONNX Runtime would use {used[0]}; check the "
-                              "NVIDIA driver, CUDA, cuDNN and TensorRT, or use device cpu")
+            raise DeviceError(f"device {self.device} was asked for but ONNX Runtime would use {used[0]}{self._missing}; "
+                              "check the NVIDIA driver, CUDA, cuDNN and TensorRT, or use device cpu")
         if self.is_recorded and not records(session):
             raise DeviceError(f"device {self.device} was asked for but this ONNX Runtime {self.ort.__version__} "
                               f"records nothing; use device {self._other_device}")
@@ -81,6 +81,12 @@ class SessionMaker:
     def device(self) -> str:
         """The device as it is asked for."""
         return CUDA_GRAPH if self.is_recorded else WORDS.get(self.provider, "cpu").lower()
+
+    @property
+    def _missing(self) -> str:
+        """Libraries of CUDA that are not there, which ONNX Runtime's own messages do not always tell."""
+        missing = load_cuda(self.ort)
+        return f"; {missing}" if missing else ""
 
     @property
     def _other_device(self) -> str:

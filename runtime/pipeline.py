@@ -1,6 +1,8 @@
 """The per-frame pipeline: one picture in, tracked masks out."""
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,12 +35,11 @@ class Pipeline:
         timer: is told about every stage.
 
     Attributes:
-        detect: see `Detector.detect`.
         lost_candidates: see `Detector`; of all frames tracked so far.
     """
 
     def __init__(self, bundle: Bundle, options: RunOptions, timer: Timer) -> None:
-        self.detect = Detector(bundle, options, timer).detect
+        self._detector = Detector(bundle, options, timer)
         self._windows, self._temporal = bundle.prototypes, bundle.temporal
         self._class_names = bundle.description.model.class_names
         self._score_decay = 1.0 if options.score_decay is None else options.score_decay  # None: nothing is propagated
@@ -51,6 +52,15 @@ class Pipeline:
     def step(self, image: NDArray[np.uint8], index: int, time_s: float) -> FrameResult:
         """Take in the next frame, (H, W, 3) uint8 BGR of any size; `index` and `time_s` are passed on to the result."""
         return self.track(self.detect(image, self._position), index, time_s)
+
+    def detect(self, image: NDArray[np.uint8], position: int) -> DetectedFrame:
+        """See `Detector.detect`; with masks, where their prototypes do not depend on what is tracked."""
+        detected = self._detector.detect(image, position)
+        prototypes = detected.features.prototypes
+        if prototypes is None:
+            return detected
+        with self._timer.stage("masks"):
+            return replace(detected, masks=self._masks(detected, prototypes))
 
     def track(self, detected: DetectedFrame, index: int, time_s: float) -> FrameResult:
         """Take in what was detected in the next frame; `index` and `time_s` are passed on to the result."""
@@ -78,9 +88,13 @@ class Pipeline:
 
     def _assemble(self, detected: DetectedFrame, prototypes: Array) -> Instances:
         rows = detected.rows
-        masks = assemble_masks(prototypes, rows.mask_coeffs, rows.boxes, tanh_passes=self._tracker.tanh_passes)
+        masks = self._masks(detected, prototypes) if detected.masks is None else detected.masks
         return Instances(rows.boxes, detected.scores, detected.class_ids, rows.centerness, rows.mask_coeffs,
                          rows.embeddings, masks)
+
+    def _masks(self, detected: DetectedFrame, prototypes: Array) -> Array:
+        rows = detected.rows
+        return assemble_masks(prototypes, rows.mask_coeffs, rows.boxes, tanh_passes=self._tracker.tanh_passes)
 
     def _move(self, detected: DetectedFrame) -> Moved | None:
         """Where every object known is in this frame, also where nothing is detected; None where nothing moves."""

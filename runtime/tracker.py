@@ -131,9 +131,9 @@ def shown(tracks: TrackedInstances, max_age: int, score_threshold: float) -> Tra
     """The rows not older than `max_age` frames, scored above the threshold, with more than one mask cell above 0.5."""
     recent = tracks[(tracks.ages <= max_age) & (tracks.instances.scores > score_threshold)]
     cells = np.count_nonzero(recent.instances.masks > MASK_THRESHOLD, axis=(1, 2))
-    return recent[cells >= MIN_MASK_CELLS]
+    return recent.where(cells >= MIN_MASK_CELLS)
 
 
 def retire(tracks: TrackedInstances, after: int | None) -> TrackedInstances:
     """Tracks without the objects that were not detected for more than `after` frames; None keeps all."""
-    return tracks if after is None else tracks[tracks.ages <= after]
+    return tracks if after is None else tracks.where(tracks.ages <= after)

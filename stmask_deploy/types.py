@@ -32,6 +32,10 @@ class Rows:
         """The rows selected by a slice, a mask or an index array, as a new value."""
         return type(self)(**{name: column[rows] for name, column in self._columns()})
 
+    def where(self: RowsT, condition: NDArray[np.bool_]) -> RowsT:
+        """The rows for which `condition` holds; nothing is copied where it holds for all."""
+        return self if condition.all() else self[condition]
+
     def replace(self: RowsT, **columns: Any) -> RowsT:
         """A copy with some columns changed."""
         return dataclasses.replace(self, **columns)  # type: ignore[type-var]

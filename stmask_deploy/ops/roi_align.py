@@ -25,7 +25,10 @@ def roi_align(features: Tensor, boxes: Tensor, size: int) -> Tensor:
     height, width = features.shape[2:]
     rows = _bin_weights(boxes[:, 1], boxes[:, 3], size, height)  # (N, size, H)
     columns = _bin_weights(boxes[:, 0], boxes[:, 2], size, width)  # (N, size, W)
-    return torch.einsum("nph,chw,nqw->ncpq", rows, features[0], columns)
+    # In two steps: for one of three factors PyTorch would ask opt_einsum, where that is installed, for the best order,
+    # and the answer holds for the number of boxes it was asked with, which an export must leave open.
+    pooled = torch.einsum("nph,chw->npcw", rows, features[0])
+    return torch.einsum("npcw,nqw->ncpq", pooled, columns)
 
 
 def _bin_weights(start: Tensor, end: Tensor, size: int, length: int) -> Tensor:

@@ -12,15 +12,15 @@ from collections.abc import Iterator
 import onnx
 from onnx import TensorProto
 
-F32, F16, I64, BOOL, U8 = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64, TensorProto.BOOL,
-                           TensorProto.UINT8)
+F32, F16, BF16, I64, BOOL, U8 = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.INT64,
+                                 TensorProto.BOOL, TensorProto.UINT8)
 _ANY = {F32, F16, I64, BOOL, U8}
 _FLOATS = {F32, F16}
 _NUMBERS = {F32, F16, I64}
 
 # Operator -> types of the first input that have a kernel, for opset 20 and 21.
 CUDA_KERNELS: dict[str, set[int]] = {
-    "Add": _NUMBERS, "BatchNormalization": _FLOATS, "Cast": _ANY, "Clip": _NUMBERS | {U8}, "Concat": _ANY,
+    "Add": _NUMBERS, "BatchNormalization": _FLOATS, "Cast": _ANY | {BF16}, "Clip": _NUMBERS | {U8}, "Concat": _ANY,
     "Conv": _FLOATS, "DeformConv": _FLOATS, "Div": _NUMBERS, "Equal": {F32, F16, I64, BOOL}, "Exp": _FLOATS,
     "Expand": _ANY, "Gather": _ANY, "GatherND": {F32, F16, I64, BOOL},
     "GatherElements": _ANY, "Gemm": _FLOATS, "Greater": _NUMBERS, "GreaterOrEqual": _NUMBERS, "GridSample": {F32},

@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 from cuda_kernels import F16, F32, without_kernel
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 from onnx_run import run
 
 from stmask_deploy.bundle import REPORT_FILE, read_description
@@ -135,6 +136,65 @@ def test_boxes_that_offsets_follow_are_not_rounded_before() -> None:
     assert report.offsets == ("box", "offset") and report.half == {"Conv": 1, "DeformConv": 1}
     types = types_of(model)
     assert (types["map"], types["deltas"], types["offsets"]) == (F16, F32, F32)
+
+
+def as_tf32(values: np.ndarray) -> np.ndarray:
+    """What tensor cores read of an f32: the nearest number with 10 bits behind the point."""
+    mantissa, exponent = np.frexp(values.astype(np.float64))
+    return np.ldexp(np.round(mantissa * 2**11) / 2**11, exponent)
+
+
+def test_offsets_are_as_good_on_tensor_cores() -> None:
+    """Both kinds: a map of f16 -> offsets, and a map -> box deltas -> offsets (FCB adaptive)."""
+    rng = np.random.default_rng(0)
+    shapes = {"mask.weight": (3, 64, 1, 1), "mask.bias": (3,), "head.conv_offset.weight": (2, 3, 1, 1),
+              "tower.weight": (64, 64, 1, 1), "adaption.weight": (1, 64, 1, 1)}
+    weights = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    nodes = [helper.make_node("Conv", ["x", "tower.weight"], ["map"]),
+             helper.make_node("Conv", ["map", "mask.weight", "mask.bias"], ["deltas"]),
+             helper.make_node("Conv", ["deltas", "head.conv_offset.weight"], ["offsets"]),
+             helper.make_node("DeformConv", ["map", "adaption.weight", "offsets"], ["y"])]
+    infos = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, 5, 7])
+             for name, channels in (("x", 64), ("y", 1))}
+    graph = helper.make_graph(nodes, "g", [infos["x"]], [infos["y"]],
+                              [numpy_helper.from_array(values, name) for name, values in weights.items()])
+    model, _ = to_half(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10))
+    types, constants = types_of(model), {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv" and types[node.output[0]] == F32]
+    assert len(convolutions) == 2
+    for node in convolutions:
+        values = (rng.standard_normal((shapes[node.input[1].removesuffix("_parts")][1], 35)) * 3).astype(np.float32)
+        read = values
+        if "offset" in node.input[1]:  # which of its two kinds of channels come first, the graph tells
+            top = (values.view(np.uint32) + 0x8000 & 0xFFFF0000).view(np.float32)  # bfloat16, halves upwards
+            read = np.concatenate([top, values - top])
+        else:
+            values = read = values.astype(np.float16).astype(np.float32)
+        name = node.input[1].removesuffix("_parts")
+        parts = as_tf32(constants[node.input[1]])[..., 0, 0] @ as_tf32(read)
+        found = parts[:len(parts) // 2] + parts[len(parts) // 2:]
+        exact = weights[name][..., 0, 0].astype(np.float64) @ values
+        plain = as_tf32(weights[name])[..., 0, 0] @ as_tf32(values)
+        span = np.ptp(exact)
+        assert np.abs(found - exact).max() < 2e-6 * span < 2e-5 * span < np.abs(plain - exact).max()
+        if len(node.input) > 2:
+            assert np.array_equal(constants[node.input[2]], np.r_[weights["mask.bias"], 0, 0, 0])
+    x = rng.standard_normal((1, 64, 5, 7)).astype(np.float32)
+    # ONNX Runtime leaves out that `map` is rounded on its way from one convolution to the next.
+    tower, offsets = ReferenceEvaluator(exposed(model, "map", "offsets")).run(["map", "offsets"], {"x": x})
+    deltas = np.einsum("oc,nchw->nohw", weights["mask.weight"][..., 0, 0], tower.astype(np.float32))
+    deltas += weights["mask.bias"][:, None, None]
+    expected = np.einsum("oc,nchw->nohw", weights["head.conv_offset.weight"][..., 0, 0], deltas)
+    assert np.allclose(offsets, expected, rtol=1e-5, atol=1e-5 * np.ptp(expected))
+
+
+def exposed(model: onnx.ModelProto, *names: str) -> onnx.ModelProto:
+    """`model` with values inside it as its outputs."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(onnx.shape_inference.infer_shapes(model, strict_mode=True))
+    del copy.graph.output[:]
+    copy.graph.output.extend(info for info in copy.graph.value_info if info.name in names)
+    return copy
 
 
 def test_an_output_that_is_read_inside_too() -> None:
