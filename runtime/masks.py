@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,25 +39,28 @@ def assemble_masks(prototypes: Array, mask_coeffs: Array, boxes: Array, *, tanh_
     height, width, _ = prototypes.shape
     for _ in range(tanh_passes):
         mask_coeffs = np.tanh(mask_coeffs)
-    left, right = box_cells(boxes[:, 0], boxes[:, 2], width)
-    top, bottom = box_cells(boxes[:, 1], boxes[:, 3], height)
     masks = np.zeros((len(boxes), height, width), np.float32)
     with np.errstate(over="ignore"):  # exp of a very negative logit is inf, its sigmoid 0, as it should be
-        for mask, coeffs, y1, y2, x1, x2 in zip(masks, mask_coeffs, top, bottom, left, right, strict=True):
+        for mask, coeffs, (y1, y2, x1, x2) in zip(masks, -mask_coeffs, box_cells(boxes, (height, width)), strict=True):
             if y1 < y2 and x1 < x2:
-                logits = prototypes[y1:y2, x1:x2] @ -coeffs
+                logits = prototypes[y1:y2, x1:x2] @ coeffs
                 np.exp(logits, out=logits)
                 logits += 1
                 np.reciprocal(logits, out=mask[y1:y2, x1:x2])
     return masks
 
 
-def box_cells(start: Array, end: Array, size: int) -> tuple[list[int], list[int]]:
-    """Half-open ranges of the cells a mask keeps along one axis; (n,) ends as fractions. Boxes of NaN keep none."""
-    low = np.minimum(start, end) * np.float32(size) - 1
-    high = np.maximum(start, end) * np.float32(size) + 1
-    low, high = (np.nan_to_num(np.clip(side, 0, size), nan=0.0) for side in (low, high))
-    return np.ceil(low).astype(int).tolist(), np.ceil(high).astype(int).tolist()
+def box_cells(boxes: Array, size: tuple[int, int]) -> list[tuple[int, int, int, int]]:
+    """The cells that masks of (n, 4) boxes keep, of a (height, width) map: rows y1..y2-1, columns x1..x2-1 of each.
+
+    Boxes of NaN keep none.
+    """
+    height, width = size
+    corners = np.concatenate([np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])], axis=1)
+    most = np.array([width, height, width, height], np.float32)
+    grown = corners * most + np.array([-1, -1, 1, 1], np.float32)
+    cells = np.ceil(np.fmin(np.fmax(grown, 0), most)).astype(int).tolist()  # of NaN and a number these take the number
+    return [(y1, y2, x1, x2) for x1, y1, x2, y2 in cells]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,9 +84,26 @@ class BilinearAxis:
         first = np.minimum(positions.astype(np.int64), last)
         return cls(first, np.minimum(first + 1, last), np.clip(positions - first.astype(np.float32), 0, 1))
 
+    @cached_property
+    def num_cells(self) -> int:
+        """Cells that any pixel reads: the first ones."""
+        return int(self.second[-1]) + 1
+
+    @cached_property
+    def other_weights(self) -> Array:
+        """(size,) of `first`."""
+        return 1 - self.weights
+
+    @cached_property
+    def _bounds(self) -> tuple[list[int], list[int]]:
+        """By cell: the first pixel that it or a later cell has a part in, and the first that no earlier one has."""
+        cells = np.arange(self.num_cells + 1)
+        return np.searchsorted(self.second, cells).tolist(), np.searchsorted(self.first, cells).tolist()
+
     def touching(self, start: int, stop: int) -> slice:
         """The pixels that any cell of start..stop-1 has a part in."""
-        return slice(int(np.searchsorted(self.second, start, "left")), int(np.searchsorted(self.first, stop, "left")))
+        starts, stops = self._bounds
+        return slice(starts[min(start, self.num_cells)], stops[min(stop, self.num_cells)])
 
 
 @lru_cache(maxsize=4)  # all frames of a video share them
@@ -101,33 +122,25 @@ def upsample_mask(mask: Array, rows: BilinearAxis, columns: BilinearAxis) -> Mas
     The same pixels as a bilinear resize of the whole mask cut at 0.5. Only the neighbourhood of cells above 0.5 is
     computed: a weighted mean exceeds 0.5 only if one of its cells does.
     """
-    cells = mask[:rows.second[-1] + 1, :columns.second[-1] + 1] > MASK_THRESHOLD
-    y_cells, x_cells = _extent(cells, axis=0), _extent(cells, axis=1)
-    y, x = rows.touching(y_cells.start, y_cells.stop), columns.touching(x_cells.start, x_cells.stop)
+    cells = mask[:rows.num_cells, :columns.num_cells] > MASK_THRESHOLD
+    x_cell, y_cell, w, h = cv2.boundingRect(cells.view(np.uint8))
+    y, x = rows.touching(y_cell, y_cell + h), columns.touching(x_cell, x_cell + w)
     if y.start >= y.stop or x.start >= x.stop:
         return MaskPatch(0, 0, np.zeros((0, 0), np.bool_))
     top = rows.first[y.start]
     lines = mask[top:rows.second[y.stop - 1] + 1]
-    across = _blend(lines, columns, x, 0, axis=1)  # (h, w0)
-    pixels = _blend(across, rows, y, top, axis=0) > MASK_THRESHOLD  # (h0, w0)
-    y_set, x_set = _extent(pixels, axis=0), _extent(pixels, axis=1)
-    if y_set.start >= y_set.stop:
+    across = lines.take(columns.first[x], axis=1)  # (h, w0)
+    across *= columns.other_weights[x]
+    other = lines.take(columns.second[x], axis=1)
+    other *= columns.weights[x]
+    across += other
+    down = across.take(rows.first[y] - top, axis=0)  # (h0, w0)
+    down *= rows.other_weights[y, None]
+    other = across.take(rows.second[y] - top, axis=0)
+    other *= rows.weights[y, None]
+    down += other
+    pixels = down > MASK_THRESHOLD
+    x_set, y_set, w, h = cv2.boundingRect(pixels.view(np.uint8))
+    if not w:
         return MaskPatch(0, 0, np.zeros((0, 0), np.bool_))
-    return MaskPatch(y.start + y_set.start, x.start + x_set.start, pixels[y_set, x_set])
-
-
-def _blend(cells: Array, weights: BilinearAxis, pixels: slice, offset: int, axis: int) -> Array:
-    """The weighted means of two cells for each of the pixels along one axis; `cells` starts at cell `offset`."""
-    share = np.expand_dims(weights.weights[pixels], 1 - axis)
-    mean = cells.take(weights.first[pixels] - offset, axis)
-    mean *= 1 - share
-    other = cells.take(weights.second[pixels] - offset, axis)
-    other *= share
-    mean += other
-    return mean
-
-
-def _extent(cells: NDArray[np.bool_], axis: int) -> slice:
-    """From the first to the last index along `axis` with a True; empty (0:0) without any."""
-    where = np.flatnonzero(cells.any(axis=1 - axis))
-    return slice(int(where[0]), int(where[-1]) + 1) if len(where) else slice(0, 0)
+    return MaskPatch(y.start + y_set, x.start + x_set, pixels[y_set:y_set + h, x_set:x_set + w])

@@ -18,6 +18,7 @@ RELEASED_BOX_WEIGHT = 2.0
 NEW_OBJECT = -1  # in an assignment: the detection belongs to no known object
 # What a new object has to be beaten by: half a cosine, 0.3 of mask IoU and 0.3 of box IoU under the weights above.
 NEW_OBJECT_SCORE = 1.4
+PAIRS_AT_ONCE = 512  # of masks whose overlap is counted in one go: 1 MB of a common size, which stays in the cache
 
 
 def cosine(a: Array, b: Array) -> Array:
@@ -33,8 +34,9 @@ def mask_iou(a: Array, b: Array) -> Array:
     # Counted bit by bit: a matrix product is slower, and its threads wait for each other wherever the cores are busy.
     bits_a, bits_b = _pack(a), _pack(b)
     inter = np.zeros((len(a), len(b)), np.float32)
-    for counts, mask in zip(inter, bits_a, strict=True):
-        counts[:] = _count(bits_b & mask)
+    step = max(1, PAIRS_AT_ONCE // max(len(b), 1))
+    for start in range(0, len(a), step):
+        inter[start:start + step] = _count(bits_a[start:start + step, None] & bits_b)
     union = _count(bits_a)[:, None] + _count(bits_b)[None, :] - inter
     iou: Array = np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
     return iou
@@ -58,12 +60,14 @@ def _pack(masks: Array) -> NDArray[np.uint64]:
     """(n, Hm, Wm) soft masks -> (n, words) their cells above 0.5, 64 a word."""
     cut = (masks > MASK_THRESHOLD).reshape(len(masks), math.prod(masks.shape[1:]))
     packed = np.packbits(cut, axis=1)
-    return np.pad(packed, ((0, 0), (0, -packed.shape[1] % 8))).view(np.uint64)
+    words = np.zeros((len(masks), -(-packed.shape[1] // 8)), np.uint64)
+    words.view(np.uint8)[:, :packed.shape[1]] = packed
+    return words
 
 
 def _count(words: NDArray[np.uint64]) -> Array:
-    """(n, words) -> (n,) bits set."""
-    counts: Array = np.bitwise_count(words).sum(axis=1, dtype=np.int64).astype(np.float32)  # exact below 2^24
+    """(..., words) -> (...) bits set."""
+    counts: Array = np.bitwise_count(words).sum(axis=-1, dtype=np.int64).astype(np.float32)  # exact below 2^24
     return counts
 
 

@@ -79,5 +79,6 @@ def _best_first(scores: Array) -> IntArray:
 
 def _kept(boxes: Array, iou_threshold: float) -> IntArray:
     """(n, 4) boxes, best first -> indices of those that no earlier box overlaps by more than the threshold."""
-    overlaps = np.triu(box_iou(boxes, boxes) > iou_threshold, k=1)  # (n, n) [better, worse]
+    places = np.arange(len(boxes))
+    overlaps = (box_iou(boxes, boxes) > iou_threshold) & (places[:, None] < places)  # (n, n) [better, worse]
     return np.flatnonzero(np.logical_not(overlaps.any(axis=0)))

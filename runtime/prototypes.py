@@ -31,7 +31,7 @@ def prototypes_within(boxes: Array, p3: Array, graph: Backend) -> Array:
     """
     height, width = p3.shape[2:]
     prototypes = np.zeros((2 * height, 2 * width, graph.outputs["prototypes"].shape[2] or 0), np.float32)
-    rows, columns = covered_cells(boxes, prototypes.shape[:2])
+    rows, columns = covered_cells(boxes, (2 * height, 2 * width))
     if rows.start == rows.stop:
         return prototypes
     y, x = _window(rows, height), _window(columns, width)
@@ -44,11 +44,9 @@ def prototypes_within(boxes: Array, p3: Array, graph: Backend) -> Array:
     return prototypes
 
 
-def covered_cells(boxes: Array, size: tuple[int, ...]) -> tuple[slice, slice]:
+def covered_cells(boxes: Array, size: tuple[int, int]) -> tuple[slice, slice]:
     """The smallest rectangle of prototype cells that masks inside `boxes` read: rows and columns, 0:0 where none."""
-    top, bottom = box_cells(boxes[:, 1], boxes[:, 3], size[0])
-    left, right = box_cells(boxes[:, 0], boxes[:, 2], size[1])
-    read = [(y1, y2, x1, x2) for y1, y2, x1, x2 in zip(top, bottom, left, right, strict=True) if y1 < y2 and x1 < x2]
+    read = [(y1, y2, x1, x2) for y1, y2, x1, x2 in box_cells(boxes, size) if y1 < y2 and x1 < x2]
     if not read:
         return slice(0, 0), slice(0, 0)
     tops, bottoms, lefts, rights = zip(*read, strict=True)

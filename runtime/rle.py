@@ -23,25 +23,24 @@ def encode_patch(patch: MaskPatch, frame_hw: tuple[int, int]) -> Segmentation:
 
 def run_lengths(patch: MaskPatch, frame_height: int, num_pixels: int) -> IntArray:
     """Lengths of the runs of 0, 1, 0, ... in the picture's pixels, column after column; sums to `num_pixels`."""
-    starts, ends = _runs(patch.pixels)
-    starts, ends = (position + (patch.x * frame_height + patch.y) for position in
-                    (_in_frame(starts, patch.pixels, frame_height), _in_frame(ends, patch.pixels, frame_height)))
-    # Where the patch has the frame's full height, a run may go on at the top of the next column.
-    apart = starts[1:] != ends[:-1]
-    borders = np.stack([starts[np.r_[True, apart][:len(starts)]], ends[np.r_[apart, True][:len(ends)]]], axis=1).ravel()
-    lengths = np.diff(borders, prepend=0, append=num_pixels)
+    height = len(patch.pixels)
+    column, row = np.divmod(_borders(patch.pixels), height + 1)
+    borders = (column + patch.x) * frame_height + (row + patch.y)
+    if height == frame_height:  # then a run may go on at the top of the next column
+        are_apart = borders[1:-1:2] != borders[2::2]
+        is_border = np.ones(len(borders), np.bool_)
+        is_border[1:-1:2] = is_border[2::2] = are_apart
+        borders = borders[is_border]
+    lengths = np.empty(len(borders) + 1, np.int64)
+    lengths[:-1], lengths[-1] = borders, num_pixels
+    lengths[1:] -= borders
     return lengths[:-1] if len(lengths) > 1 and lengths[-1] == 0 else lengths
 
 
-def _runs(pixels: NDArray[np.bool_]) -> tuple[IntArray, IntArray]:
-    """First and past-the-last positions of the runs, as column * (h + 1) + row; each run ends in its column."""
+def _borders(pixels: NDArray[np.bool_]) -> IntArray:
+    """First and past-the-last positions of the runs, in turns, as column * (h + 1) + row; each run ends in its column.
+    """
     h, w = pixels.shape
     flat = np.zeros(w * (h + 1) + 1, np.bool_)  # a leading 0, then the columns with a 0 below each
     flat[1:].reshape(w, h + 1)[:, :h] = pixels.T
-    changes = np.flatnonzero(flat[1:] != flat[:-1])
-    return changes[0::2], changes[1::2]
-
-
-def _in_frame(positions: IntArray, pixels: NDArray[np.bool_], frame_height: int) -> IntArray:
-    column, row = np.divmod(positions, len(pixels) + 1)
-    return column * frame_height + row
+    return np.flatnonzero(flat[1:] != flat[:-1])

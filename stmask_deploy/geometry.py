@@ -64,8 +64,8 @@ def decode_boxes(deltas: Array, anchors: Array) -> Array:
 def box_iou(a: Array, b: Array) -> Array:
     """(n, 4) and (m, 4) xyxy -> (n, m) intersection over union; 0 where the union has no area."""
     # axis by axis: (n, m) arrays are several times faster here than (n, m, 2) ones
-    width, height = (np.clip(np.minimum(a[:, None, axis + 2], b[None, :, axis + 2])
-                             - np.maximum(a[:, None, axis], b[None, :, axis]), 0, None) for axis in (0, 1))
+    width, height = (np.maximum(np.minimum(a[:, None, axis + 2], b[None, :, axis + 2])
+                                - np.maximum(a[:, None, axis], b[None, :, axis]), 0) for axis in (0, 1))
     inter = width * height
     area_a, area_b = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) for boxes in (a, b))
     union = area_a[:, None] + area_b[None, :] - inter

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,10 +24,10 @@ class Rows:
     """Base of the dataclasses whose fields are parallel arrays, one row an instance."""
 
     def _columns(self) -> list[tuple[str, Any]]:
-        return [(field.name, getattr(self, field.name)) for field in dataclasses.fields(self)]  # type: ignore[arg-type]
+        return [(name, getattr(self, name)) for name in _names(type(self))]
 
     def __len__(self) -> int:
-        return len(self._columns()[0][1])
+        return len(getattr(self, _names(type(self))[0]))
 
     def __getitem__(self: RowsT, rows: Any) -> RowsT:
         """The rows selected by a slice, a mask or an index array, as a new value."""
@@ -38,13 +39,12 @@ class Rows:
 
     def replace(self: RowsT, **columns: Any) -> RowsT:
         """A copy with some columns changed."""
-        return dataclasses.replace(self, **columns)  # type: ignore[type-var]
+        return type(self)(**{**dict(self._columns()), **columns})
 
     @classmethod
     def concat(cls: type[RowsT], parts: Sequence[RowsT]) -> RowsT:
         """Rows of all parts, in order; at least one part is needed (it may be empty)."""
-        names = [name for name, _ in parts[0]._columns()]
-        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in _names(cls)})
 
     def _check(self, ranks: dict[str, int]) -> None:
         count = len(self)
@@ -53,6 +53,12 @@ class Rows:
             if len(shape) != ranks.get(name, 1) or shape[0] != count:
                 want = ", ".join([str(count)] + ["..."] * (ranks.get(name, 1) - 1))
                 raise ValueError(f"{type(self).__name__}.{name}: expected shape ({want}), got {shape}")
+
+
+@cache
+def _names(rows: type) -> tuple[str, ...]:
+    """Of the fields; a frame asks for them dozens of times."""
+    return tuple(field.name for field in dataclasses.fields(rows))
 
 
 @dataclass(frozen=True)
