@@ -3,17 +3,18 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stmask_deploy.errors import DeviceError
 
 from .backends import TensorSpec, Value, one_line
 from .daemon_thread import DaemonThread
 from .gate import Gate
+from .onnxruntime_copies import Copies
 from .onnxruntime_session import SessionMaker, specs
 
 
@@ -40,7 +41,12 @@ class RecordedSession:
 
         def record() -> None:
             with gate.alone():
-                held.append(_Recording(maker, outputs, sizes))
+                try:
+                    held.append(_Recording(maker, outputs, sizes))
+                except DeviceError:
+                    # Some kernels that cuDNN takes for some sizes do what a recording does not allow; others it takes
+                    # for another layout.
+                    held.append(_Recording(replace(maker, channels_last=False), outputs, sizes))
 
         def free() -> None:
             with gate.passing():
@@ -59,11 +65,9 @@ class RecordedSession:
         """
         def replay() -> dict[str, Value]:
             with self._gate.passing():
-                return self._held[0].run(inputs, names)
+                return self._held[0].run(inputs, names, keep)
 
-        copies = self._thread.call(replay)
-        with self._gate.passing():  # the way to the host is a long one, and the graph need not wait for it
-            return {name: value if name in keep else _on_host(value) for name, value in copies.items()}
+        return self._thread.call(replay)
 
 
 class _Recording:
@@ -88,25 +92,25 @@ class _Recording:
                 self._binding.bind_ortvalue_input(name, value)
             for name, value in self._outputs.items():
                 self._binding.bind_ortvalue_output(name, value)
+            self._placing, self._fetching = (Copies(maker, kind) for kind in (self._input_specs, self._output_specs))
             # ONNX Runtime records at the first run.
-            self.run({name: np.zeros(spec.shape, spec.dtype) for name, spec in self._input_specs.items()}, ())
+            zeros = {name: np.zeros(spec.shape, spec.dtype) for name, spec in self._input_specs.items()}
+            self.run(zeros, tuple(self._output_specs), ())
         except Exception as error:  # ONNX Runtime's own exception classes have no common base but this
             raise DeviceError(f"{maker.graph}: device {maker.device} cannot record it ({one_line(error)}); use device "
                               "cuda") from error
 
-    def run(self, inputs: Mapping[str, Value], names: Sequence[str]) -> dict[str, Value]:
-        """Outputs as they are now, on the device, in memory of their own that the next run leaves alone."""
-        for name, spec in self._input_specs.items():
-            if name not in inputs:  # there is still the one of the run before
-                raise ValueError(f"input {name} is missing")
-            self._inputs[name].update_inplace(_checked(name, inputs[name], spec))
+    def run(self, inputs: Mapping[str, Value], names: Sequence[str], keep: Collection[str]) -> dict[str, Value]:
+        """See `RecordedSession.run`."""
+        missing = self._input_specs.keys() - inputs.keys()
+        if missing:  # there is still the one of the run before
+            raise ValueError(f"input {min(missing)} is missing")
+        given = {name: _checked(name, inputs[name], spec) for name, spec in self._input_specs.items()}
+        self._placing.run(given, self._inputs)
         self._session.run_with_iobinding(self._binding)
-        return {name: self._copied(name) for name in names}
-
-    def _copied(self, name: str) -> Any:
-        copy = self._allocated(self._output_specs[name])
-        copy.update_inplace(self._outputs[name])
-        return copy
+        copies = self._fetching.run(self._outputs, {name: self._memory if name in keep else "cpu"
+                                                    for name in self._output_specs})
+        return {name: copies[name] if name in keep else copies[name].numpy() for name in names}
 
     def _allocated(self, spec: TensorSpec) -> Any:
         return self._ort.OrtValue.ortvalue_from_shape_and_type(list(spec.shape), np.dtype(spec.dtype).type,
@@ -140,8 +144,3 @@ def _checked(name: str, value: Value, spec: TensorSpec) -> Value:
         raise ValueError(f"input {name}: expected {spec.dtype} {spec.shape}, got {dtype} {shape}")
     return np.ascontiguousarray(value) if is_array else value  # its type is ONNX Runtime's to check
 
-
-def _on_host(value: Any) -> NDArray[Any]:
-    """An array that owns its numbers; of a value in the host's memory ONNX Runtime gives a view."""
-    array: NDArray[Any] = value.numpy()
-    return array if array.flags.owndata else array.copy()

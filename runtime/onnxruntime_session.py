@@ -29,6 +29,7 @@ class SessionMaker:
     threads: int | None
     cache: Path | None
     is_recorded: bool = False  # as a CUDA graph, see `onnxruntime_recording`
+    channels_last: bool = True  # where that is faster, see `provider_options`
     description: str | None = None  # that the file had when it was checked; sessions may be opened much later
 
     def open(self, outputs: Collection[str] | None = None, sizes: Mapping[str, int] | None = None) -> Any:
@@ -38,17 +39,10 @@ class SessionMaker:
             InputError: the file is not a graph that this ONNX Runtime loads, or another one than was checked.
             DeviceError: the provider fails with it, or ONNX Runtime would use another one.
         """
-        options = self.ort.SessionOptions()
-        options.log_severity_level = 4  # every failure arrives as an exception, with its message
-        options.intra_op_num_threads = self.threads or 0
-        options.inter_op_num_threads = 1
-        # Two graphs and NumPy share the cores: threads that spin after a run take them from whoever runs next.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        # Patterns are kept for every number of tracked objects ever seen: memory that would grow with the video.
-        options.enable_mem_pattern = False
+        options = self._options()
         for name, size in (sizes or {}).items():
             options.add_free_dimension_override_by_name(name, size)
-        providers = provider_options(self.provider, self.precision, self.cache, self.is_recorded)
+        providers = provider_options(self.provider, self.precision, self.cache, self.is_recorded, self.channels_last)
         try:
             model = str(self.graph) if outputs is None else keep_outputs(self.graph.read_bytes(), outputs)
             session = self.ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
@@ -72,6 +66,24 @@ class SessionMaker:
         # Kept by ONNX Runtime for that fallback alone: the whole file, for as long as the session lives.
         session._model_bytes = None
         return session
+
+    def open_copies(self, model: bytes) -> Any:
+        """A session beside those of the graph, of an encoded model that only copies; it is never recorded."""
+        options = self._options()
+        options.graph_optimization_level = self.ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return self.ort.InferenceSession(model, options, providers=provider_options(self.provider, "f32", None),
+                                         enable_fallback=0)
+
+    def _options(self) -> Any:
+        options = self.ort.SessionOptions()
+        options.log_severity_level = 4  # every failure arrives as an exception, with its message
+        options.intra_op_num_threads = self.threads or 0
+        options.inter_op_num_threads = 1
+        # Two graphs and NumPy share the cores: threads that spin after a run take them from whoever runs next.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        # Patterns are kept for every number of tracked objects ever seen: memory that would grow with the video.
+        options.enable_mem_pattern = False
+        return options
 
     def on_host(self) -> SessionMaker:
         """The same for sessions in the host's memory."""

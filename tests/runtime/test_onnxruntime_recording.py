@@ -243,7 +243,7 @@ class FakeGpu:
 
 def test_launches_are_recorded_where_that_is_asked_for(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = FakeGpu(monkeypatch)
-    for device, recorded in (("cuda", [None]), ("cuda-graph", ["1"])):
+    for device, recorded in (("cuda", [None]), ("cuda-graph", ["1", None, None])):  # and its copies, to and fro
         gpu.asked.clear()
         frame = open_backend("onnxruntime", graphs / "frame.onnx", device=device)
         assert np.allclose(frame.run(picture(51))["fpn"], 0.2)
@@ -268,6 +268,27 @@ def test_a_recording_that_fails_is_told_at_once(recorded: None, watched: list[Wa
     with pytest.raises(DeviceError, match=told) as raised:
         open_recorded(graphs / f"{role}.onnx")
     assert "\n" not in str(raised.value)
+
+
+def test_what_cannot_be_recorded_in_one_layout_is_in_the_other(recorded: None, watched: list[Watched], graphs: Path,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    layouts: list[bool] = []
+    open_session = SessionMaker.open
+
+    def open_noted(self: SessionMaker, *args: Any) -> Any:
+        layouts.append(self.channels_last)
+        session = open_session(self, *args)
+        if self.is_recorded and self.channels_last:
+            session.run_with_iobinding = fail
+        return session
+
+    def fail(binding: Any) -> None:
+        raise RuntimeError("CUDA failure 901: operation failed due to a previous error during capture")
+
+    monkeypatch.setattr(SessionMaker, "open", open_noted)
+    frame = open_recorded(graphs / "frame.onnx")
+    assert np.allclose(frame.run(picture(51))["fpn"], 0.2)
+    assert layouts == [True, True, False]  # what the graph is like, told on the host, and two recordings
 
 
 def test_a_graph_of_open_sizes_is_refused(recorded: None, graphs: Path) -> None:

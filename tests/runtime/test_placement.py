@@ -25,15 +25,15 @@ def nodes_by_provider(profile: Path) -> dict[str, list[str]]:
     return dict(found)
 
 
-def profiled(role: str, provider: str, folder: Path, rows: int = 4) -> dict[str, list[str]]:
+def profiled(graph: Path | bytes, provider: str, folder: Path, precision: str = "f32",
+             rows: int = 4) -> dict[str, list[str]]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.enable_profiling = True
-    options.profile_file_prefix = str(folder / role)
+    options.profile_file_prefix = str(folder / "profile")
     for dimension in ("N", "H", "W"):
         options.add_free_dimension_override_by_name(dimension, rows)
-    session = onnxruntime.InferenceSession(demo_bundle() / f"{role}.onnx", options,
-                                           providers=provider_options(provider, "f32", None))
+    session = onnxruntime.InferenceSession(graph, options, providers=provider_options(provider, precision, None))
     feeds = {entry.name: np.zeros(entry.shape, {"tensor(uint8)": np.uint8, "tensor(int64)": np.int64}.get(
         entry.type, np.float32)) for entry in session.get_inputs()}
     session.run(None, feeds)
@@ -42,28 +42,40 @@ def profiled(role: str, provider: str, folder: Path, rows: int = 4) -> dict[str,
 
 @pytest.mark.parametrize("role", DESCRIPTION.roles)
 def test_every_node_is_told(role: str, tmp_path: Path) -> None:
-    nodes = profiled(role, CPU, tmp_path)
+    nodes = profiled(demo_bundle() / f"{role}.onnx", CPU, tmp_path)
     assert list(nodes) == [CPU]
     assert len(nodes[CPU]) > 8 and any("conv" in name.lower() or "relu" in name for name in nodes[CPU])
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["f32", "f16"])
 @pytest.mark.parametrize("role", DESCRIPTION.roles)
-def test_no_node_is_computed_on_the_host(role: str, tmp_path: Path) -> None:
-    nodes = profiled(role, CUDA, tmp_path)
+def test_no_node_is_computed_on_the_host(role: str, precision: str, tmp_path: Path) -> None:
+    graph: Path | bytes = demo_bundle() / f"{role}.onnx"
+    if precision == "f16":
+        half = pytest.importorskip("stmask_deploy.export.half", reason="needs the exporter's packages")
+        graph = half.to_half(pytest.importorskip("onnx").load(graph))[0].SerializeToString()
+    nodes = profiled(graph, CUDA, tmp_path, precision)
     assert CPU not in nodes, nodes[CPU]
     assert not [name for name in nodes[CUDA] if name.startswith("Memcpy")]
 
 
 def test_providers_and_their_options(tmp_path: Path) -> None:
     assert provider_options(CPU, "f32", tmp_path) == [(CPU, {})]
-    (cuda, options), rest = provider_options(CUDA, "f16", None)
+    (cuda, options), rest = provider_options(CUDA, "f32", None)
     assert (cuda, options["use_tf32"], rest) == (CUDA, "0", (CPU, {}))
-    assert "enable_cuda_graph" not in options
-    (_, recorded), _ = provider_options(CUDA, "f16", None, is_recorded=True)
+    assert not {"enable_cuda_graph", "prefer_nhwc", "fuse_conv_bias"} & options.keys()
+    (_, recorded), _ = provider_options(CUDA, "f32", None, is_recorded=True)
     assert recorded == {**options, "enable_cuda_graph": "1"}
     names = [name for name, _ in provider_options(TENSORRT, "f32", None)]
     assert names == [TENSORRT, CUDA, CPU]  # CUDA takes the nodes that TensorRT does not
+
+
+def test_tensor_cores_get_f16_as_they_read_it() -> None:
+    (_, options), _ = provider_options(CUDA, "f16", None)
+    assert (options["use_tf32"], options["prefer_nhwc"], options["fuse_conv_bias"]) == ("1", "1", "1")
+    (_, plain), _ = provider_options(CUDA, "f16", None, channels_last=False)
+    assert plain["use_tf32"] == "1" and not {"prefer_nhwc", "fuse_conv_bias"} & plain.keys()
 
 
 def test_tensorrt_keeps_its_engines_where_it_is_told(tmp_path: Path) -> None:
