@@ -2,7 +2,8 @@
 
     python benchmarks/accuracy.py shapes.pth --data synth/val --data synth/hard --json accuracy.json
 
-The bundles are exported on the way and not kept. `--rows trackers` compares trackers and suppression on one backend.
+The bundles are exported on the way and not kept. `--rows trackers` compares trackers and suppression on one backend,
+`--rows gpu` is for machines with an NVIDIA GPU.
 """
 from __future__ import annotations
 
@@ -43,6 +44,7 @@ class Row:
     name: str
     backend: str = "onnxruntime"  # pytorch | onnxruntime | openvino
     precision: str = "f32"
+    device: str = "cpu"
     dcn: Dcn = Dcn.NATIVE
     weights: str = "f32"  # of the OpenVINO IR
     options: Mapping[str, Any] = field(default_factory=dict)  # of `RunOptions`
@@ -75,7 +77,12 @@ TRACKERS = (
     Row("frame tracker (temporal fusion off)", options={"tracker": "frame"}),
     Row("frame tracker, masks as trained", options={"tracker": "frame"}, plain_masks=True),
 )
-ROWS = {"deployments": DEPLOYMENTS, "trackers": TRACKERS}
+GPU = (
+    Row("CUDA f32", device="cuda"),
+    Row("CUDA f16", precision="f16", device="cuda"),
+    Row("CUDA graphs f16", precision="f16", device="cuda-graph"),
+)
+ROWS = {"deployments": DEPLOYMENTS, "trackers": TRACKERS, "gpu": GPU}
 
 
 @click.command()
@@ -145,17 +152,19 @@ def measure(row: Row, checkpoint: Checkpoint, datasets: Mapping[str, tuple[Annot
 def open_model(row: Row, checkpoint: Checkpoint, scratch: Path, threads: int | None, calibration: Path | None) -> Model:
     """The model of a row; bundles are exported into `scratch` once for all rows that share them."""
     if row.precision == "int8":
-        return load(int8_bundle(row, checkpoint, scratch, calibration), row.backend, "cpu", row.precision, threads,
-                    **row.options)
-    folder = scratch / f"{row.dcn.value}_{row.weights}"
+        return load(int8_bundle(row, checkpoint, scratch, calibration), row.backend, row.device, row.precision,
+                    threads, **row.options)
+    is_half = row.precision == "f16"
+    folder = scratch / f"{row.dcn.value}_{row.weights}{'_half' if is_half else ''}"
     if not folder.exists():
-        export_checkpoint(checkpoint, folder, ExportOptions(dcn=row.dcn, openvino_weights=row.weights))
+        weights = row.weights if row.device == "cpu" else None  # no IR where nothing reads it
+        export_checkpoint(checkpoint, folder, ExportOptions(dcn=row.dcn, openvino_weights=weights, half=is_half))
     if row.backend == "pytorch":
         from stmask_deploy.bundle import read_description
 
         opened = torch_bundle(checkpoint.build(), read_description(folder))
         return Model(opened, RunOptions(**row.options), NoTimer())
-    return load(folder, row.backend, "cpu", row.precision, threads, **row.options)
+    return load(folder, row.backend, row.device, row.precision, threads, **row.options)
 
 
 def int8_bundle(row: Row, checkpoint: Checkpoint, scratch: Path, calibration: Path | None) -> Path:
