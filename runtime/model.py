@@ -76,6 +76,11 @@ class Model:
         return self._bundle.frame.device
 
     @property
+    def leaves_cores(self) -> bool:
+        """Whether cores have nothing to do while a graph runs."""
+        return self._bundle.may_overlap
+
+    @property
     def options(self) -> RunOptions:
         """Everything decided, for the video in progress."""
         return self._options

@@ -94,7 +94,8 @@ class _Recording:
                 self._binding.bind_ortvalue_output(name, value)
             self._placing, self._fetching = (Copies(maker, kind) for kind in (self._input_specs, self._output_specs))
             # ONNX Runtime records at the first run.
-            zeros = {name: np.zeros(spec.shape, spec.dtype) for name, spec in self._input_specs.items()}
+            zeros: dict[str, Value] = {name: np.zeros([size or 0 for size in spec.shape], spec.dtype)
+                                       for name, spec in self._input_specs.items()}
             self.run(zeros, tuple(self._output_specs), ())
         except Exception as error:  # ONNX Runtime's own exception classes have no common base but this
             raise DeviceError(f"{maker.graph}: device {maker.device} cannot record it ({one_line(error)}); use device "

@@ -49,15 +49,16 @@ class SessionMaker:
         except Exception as error:  # ONNX Runtime's own exception classes have no common base but this
             if self.provider != CPU:
                 self.on_host().open(outputs, sizes)  # a file that is at fault says so here
-                raise DeviceError(f"{self.graph}: device {self.device} cannot run it ({one_line(error)}{self._missing}); "
-                                  f"check the driver and that its memory is free, or use device {self._other_device}"
-                                  ) from error
+                raise DeviceError(f"{self.graph}: device {self.device} cannot run it "
+                                  f"({one_line(error)}{self._missing}); check the driver and that its memory is "
+                                  f"free, or use device {self._other_device}") from error
             raise InputError(f"{self.graph}: ONNX Runtime {self.ort.__version__} cannot load it ({one_line(error)}); "
                              "export the checkpoint again or update onnxruntime") from error
         used = session.get_providers()
         if used[0] != self.provider:
-            raise DeviceError(f"device {self.device} was asked for but ONNX Runtime would use {used[0]}{self._missing}; "
-                              "check the NVIDIA driver, CUDA, cuDNN and TensorRT, or use device cpu")
+            raise DeviceError(f"device {self.device} was asked for but ONNX Runtime would use "
+                              f"{used[0]}{self._missing}; check the NVIDIA driver, CUDA, cuDNN and TensorRT, or use "
+                              "device cpu")
         if self.is_recorded and not records(session):
             raise DeviceError(f"device {self.device} was asked for but this ONNX Runtime {self.ort.__version__} "
                               f"records nothing; use device {self._other_device}")

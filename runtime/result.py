@@ -80,6 +80,10 @@ class FrameResult:
             mask[patch.y:patch.y + h, patch.x:patch.x + w] = patch.pixels
         return masks
 
+    def take_segmentations(self, segmentations: list[Segmentation]) -> None:
+        """Take over what `segmentations` would be, made elsewhere."""
+        self.__dict__["segmentations"] = segmentations
+
     @cached_property
     def segmentations(self) -> list[Segmentation]:
         """(k) masks as COCO's compressed RLE, `{"size": [H0, W0], "counts": str}`."""

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from .frame_source import Damage, FrameSource
 from .interrupt import InterruptFlag
+from .mask_process import MaskProcess
 from .model import Model
 from .output_folder import OutputFolder
 from .progress import Progress
 from .run_writer import RunWriter
+from .tracking import is_overlapped
 
 DRAW_THRESHOLD = 0.3  # what is worth looking at; the results keep everything above the score threshold
 
@@ -36,7 +38,8 @@ class RunSummary:
 
 def run_video(model: Model, source: FrameSource, folder: Path, *, draw: bool = True,
               draw_threshold: float = DRAW_THRESHOLD, max_frames: int | None = None, overwrite: bool = False,
-              show_progress: bool = False, mode: str = "auto", interrupt: InterruptFlag | None = None) -> RunSummary:
+              show_progress: bool = False, mode: str = "auto", interrupt: InterruptFlag | None = None,
+              mask_process: MaskProcess | None = None) -> RunSummary:
     """Run a source and write results.jsonl, results.json and an annotated video (or picture) into `folder`.
 
     The files are written in the thread of the caller, in mode throughput while others work on the frames that follow.
@@ -52,6 +55,7 @@ def run_video(model: Model, source: FrameSource, folder: Path, *, draw: bool = T
         show_progress: draw a progress line, where standard error is a terminal.
         mode: see `Model.track`; the files are the same.
         interrupt: ends the run after the frame in hand once it is set; by default Ctrl-C does.
+        mask_process: is used where it helps; by default one is started where it does.
 
     Raises:
         InputError: the source turns out to be unreadable or would be replaced, or `mode` is not known.
@@ -62,10 +66,15 @@ def run_video(model: Model, source: FrameSource, folder: Path, *, draw: bool = T
     start = time.perf_counter()
     model.reset(source.is_live)  # decides the options that the results' header tells
     total = min((count for count in (source.num_frames, max_frames) if count is not None), default=None)
+    # Where it is drawn, the masks are needed here too.
+    is_helped = not draw and model.leaves_cores and is_overlapped(mode, source)
     with nullcontext(interrupt) if interrupt else InterruptFlag() as interrupt, \
-            RunWriter(model, source, output, draw, draw_threshold) as writer:
-        with Progress(total) if show_progress else nullcontext() as progress, \
-                closing(model.track_frames(source, max_frames=max_frames, mode=mode)) as frames:
+            RunWriter(model, source, output, draw, draw_threshold) as writer, \
+            MaskProcess() if is_helped and mask_process is None else nullcontext(mask_process) as mask_process:
+        tracked_frames = model.track_frames(source, max_frames=max_frames, mode=mode)
+        if is_helped and mask_process is not None:
+            tracked_frames = mask_process.ahead(tracked_frames)
+        with Progress(total) if show_progress else nullcontext() as progress, closing(tracked_frames) as frames:
             for tracked in frames:
                 writer.write(tracked.frame, tracked.result)
                 if progress is not None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +22,20 @@ RowsT = TypeVar("RowsT", bound="Rows")
 class Rows:
     """Base of the dataclasses whose fields are parallel arrays, one row an instance."""
 
+    _kept_names: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    def _names(cls) -> tuple[str, ...]:
+        """Of the fields; a frame asks for them dozens of times, so they are kept."""
+        if "_kept_names" not in cls.__dict__:
+            cls._kept_names = tuple(field.name for field in dataclasses.fields(cls))  # type: ignore[arg-type]
+        return cls._kept_names
+
     def _columns(self) -> list[tuple[str, Any]]:
-        return [(name, getattr(self, name)) for name in _names(type(self))]
+        return [(name, getattr(self, name)) for name in self._names()]
 
     def __len__(self) -> int:
-        return len(getattr(self, _names(type(self))[0]))
+        return len(getattr(self, self._names()[0]))
 
     def __getitem__(self: RowsT, rows: Any) -> RowsT:
         """The rows selected by a slice, a mask or an index array, as a new value."""
@@ -44,7 +52,7 @@ class Rows:
     @classmethod
     def concat(cls: type[RowsT], parts: Sequence[RowsT]) -> RowsT:
         """Rows of all parts, in order; at least one part is needed (it may be empty)."""
-        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in _names(cls)})
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in cls._names()})
 
     def _check(self, ranks: dict[str, int]) -> None:
         count = len(self)
@@ -53,12 +61,6 @@ class Rows:
             if len(shape) != ranks.get(name, 1) or shape[0] != count:
                 want = ", ".join([str(count)] + ["..."] * (ranks.get(name, 1) - 1))
                 raise ValueError(f"{type(self).__name__}.{name}: expected shape ({want}), got {shape}")
-
-
-@cache
-def _names(rows: type) -> tuple[str, ...]:
-    """Of the fields; a frame asks for them dozens of times."""
-    return tuple(field.name for field in dataclasses.fields(rows))
 
 
 @dataclass(frozen=True)

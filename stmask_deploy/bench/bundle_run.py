@@ -13,6 +13,7 @@ from typing import Any
 from stmask_deploy.bundle import read_description
 from stmask_deploy.errors import InputError, StmaskError
 from stmask_deploy.runtime.loading import open_bundle
+from stmask_deploy.runtime.mask_process import MaskProcess
 from stmask_deploy.runtime.model import Model
 from stmask_deploy.runtime.options import RunOptions
 from stmask_deploy.runtime.run import run_video
@@ -61,7 +62,7 @@ class FrameClock(StageTimer):
 class BundleRun:
     """A `Subject`: each turn runs the first frames of the video, in mode latency and in the mode of the row."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, mask_process: MaskProcess) -> None:
         start = time.perf_counter()
         options = RunOptions(**job.row.options)
         resolved = options.resolve(read_description(job.bundle), is_live=False)
@@ -70,7 +71,7 @@ class BundleRun:
         self._calls: Counter[Call] = Counter()
         self._clock = FrameClock()
         self._model = Model(watch(bundle, self._calls), options, self._clock)
-        self._job = job
+        self._job, self._mask_process = job, mask_process
         with open_source(job.video) as source:
             self._is_overlapped = is_overlapped(job.row.mode, source)
             with closing(self._model.track_frames(source, max_frames=1, mode="latency")) as frames:
@@ -98,7 +99,7 @@ class BundleRun:
         with open_source(job.video) as source:
             self._clock.restart()
             summary = run_video(self._model, source, job.folder / RESULTS_FOLDER, draw=job.draw, max_frames=job.frames,
-                                overwrite=True, mode=mode)
+                                overwrite=True, mode=mode, mask_process=self._mask_process)
         if summary.frames < job.frames:
             raise StmaskError(f"the video ended after {summary.frames} of {job.frames} frames; give a longer one, or "
                               "smaller --frames")
@@ -115,7 +116,8 @@ def open_run(job: Job) -> Iterator[BundleRun]:
         InputError: the bundle, the video or an option cannot be used.
         DeviceError: the backend is not installed, or would not compute as asked for.
     """
-    yield BundleRun(job)
+    with MaskProcess() as mask_process:  # its start is no part of a turn, as the start of the graphs is none
+        yield BundleRun(job, mask_process)
 
 
 def describe_video(job: Job) -> dict[str, Any]:

@@ -1,0 +1,153 @@
+"""Masks of results made into run lengths by another process, some frames ahead of the reader."""
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Generator
+from contextlib import closing, suppress
+from queue import SimpleQueue
+from threading import Event, Thread
+from types import TracebackType
+
+import numpy as np
+
+from stmask_deploy.types import Array, IntArray
+
+from .mask_server import READY
+from .masks import MASK_THRESHOLD
+from .result import FrameResult
+from .tracking import TrackedFrame
+
+DEPTH = 4  # frames that are on their way to the process and back
+END_S = 5  # for which the end of the process is waited for
+
+
+class MaskProcess:
+    """Context manager over a process that encodes masks.
+
+    Python's threads take turns. Encoding is many short steps, none of which lets another thread go first, so that in
+    mode throughput it would hold up those that feed a GPU.
+
+    The process needs a moment to start. Until then, and should it end, masks are encoded where they are asked for, with
+    the same result.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_ready = Event()
+        self._answers: SimpleQueue[tuple[int, list[str]] | None] = SimpleQueue()  # None: no more will come
+        self._number = 0  # of the last request
+        self._has_ended = False
+
+    def __enter__(self) -> MaskProcess:
+        # As this process would import it, wherever that was started.
+        paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "PYTHONSAFEPATH": "1"}
+        try:
+            self._process = subprocess.Popen(  # noqa: S603  this Python, on this package
+                [sys.executable, "-m", f"{__package__}.mask_server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL, env={**os.environ, **paths}, start_new_session=True)
+        except OSError:
+            return self
+        Thread(target=self._read, args=(self._process,), daemon=True).start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        if self._process is None:
+            return
+        assert self._process.stdin is not None
+        with suppress(OSError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def ahead(self, frames: Generator[TrackedFrame, None, None]) -> Generator[TrackedFrame, None, None]:
+        """The same frames, with the masks of their results encoded; `frames` is read `DEPTH` frames ahead, and closed.
+
+        An exception of `frames` comes behind the frames before it.
+        """
+        pending: deque[tuple[TrackedFrame, int]] = deque()
+        failure: BaseException | None = None
+        with closing(frames):
+            while failure is None:
+                try:
+                    tracked = next(frames)
+                except StopIteration:
+                    break
+                except BaseException as error:
+                    failure = error
+                    break
+                pending.append((tracked, self._send(tracked.result)))
+                if len(pending) > DEPTH:
+                    yield self._completed(*pending.popleft())
+            while pending:
+                yield self._completed(*pending.popleft())
+        if failure is not None:
+            raise failure
+
+    def _send(self, result: FrameResult) -> int:
+        """The number of the request; 0 where there is none."""
+        if not len(result) or self._process is None or self._has_ended or not self._is_ready.is_set():
+            return 0
+        assert self._process.stdin is not None
+        crops = crops_of(result.soft_masks)
+        request = {"number": self._number + 1, "geometry": dataclasses.astuple(result.geometry),
+                   "mask_hw": result.soft_masks.shape[1:], "crops": crops}
+        cells = [mask[y1:y2, x1:x2].ravel() for mask, (y1, y2, x1, x2) in zip(result.soft_masks, crops, strict=True)]
+        try:
+            self._process.stdin.write(json.dumps(request).encode() + b"\n" + np.concatenate(cells).tobytes())
+            self._process.stdin.flush()
+        except OSError:
+            self._has_ended = True
+            return 0
+        self._number += 1
+        return self._number
+
+    def _completed(self, tracked: TrackedFrame, number: int) -> TrackedFrame:
+        counts = self._receive(number) if number else None
+        if counts is not None:
+            size = list(tracked.result.geometry.original_hw)
+            tracked.result.take_segmentations([{"size": size, "counts": one} for one in counts])
+        return tracked
+
+    def _receive(self, number: int) -> list[str] | None:
+        """The answer to a request; None where the process has ended without one."""
+        while not self._has_ended:
+            answer = self._answers.get()
+            if answer is None:
+                self._has_ended = True
+            elif answer[0] == number:  # others are of frames that were left behind
+                return answer[1]
+        return None
+
+    def _read(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout is not None
+        with suppress(OSError, ValueError), process.stdout as answers:
+            if answers.readline() == READY:
+                self._is_ready.set()
+                for line in answers:
+                    number, counts = json.loads(line)
+                    self._answers.put((number, counts))
+        self._answers.put(None)
+
+
+def crops_of(masks: Array) -> list[list[int]]:
+    """Of (k, Hm, Wm) soft masks: y1, y2, x1, x2 of the cells above 0.5 and those around them; zeros where none is."""
+    above = masks > MASK_THRESHOLD
+    sides: list[IntArray] = []
+    for axis in (2, 1):
+        lines = np.asarray(above.any(axis=axis))  # (k, Hm), (k, Wm)
+        size = lines.shape[1]
+        start = np.maximum(lines.argmax(axis=1) - 1, 0)
+        stop = np.minimum(size - lines[:, ::-1].argmax(axis=1) + 1, size)
+        stop[~lines.any(axis=1)] = 0
+        sides += [np.minimum(start, stop), stop]
+    crops: list[list[int]] = np.stack(sides, axis=1).tolist()
+    return crops
