@@ -1,0 +1,157 @@
+"""What each option of ONNX Runtime's CUDA provider is worth on this GPU: a bundle's graphs, alone, option by option.
+
+    python benchmarks/cuda_options.py BUNDLE --json options.json
+
+The bundle needs graphs of f16 (`stmask-export --half`). Inputs and outputs stay on the GPU, so that copies do not count;
+`stmask-bench` measures whole runs.
+"""
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from stmask_deploy.atomic import atomic_file, check_writable
+from stmask_deploy.bench.machine import describe_machine, library_versions
+from stmask_deploy.bench.statistics import percentiles
+from stmask_deploy.bench.tables import format_table
+from stmask_deploy.bundle import BundleDescription, read_description
+from stmask_deploy.console import Command
+from stmask_deploy.runtime.loading import run_outputs
+from stmask_deploy.runtime.onnx_subgraph import keep_outputs
+from stmask_deploy.runtime.onnxruntime_providers import CUDA, choose_provider, provider_options
+from stmask_deploy.runtime.onnxruntime_session import specs
+
+SCHEMA = "stmask-cuda-options/1"
+MEMORY = "cuda"  # as ONNX Runtime calls it
+WARMUP = 8  # runs; the first ones search for kernels, and record
+
+
+@dataclass(frozen=True)
+class Row:
+    """One graph with some options changed from those that a run sets."""
+
+    name: str
+    role: str = "frame"
+    precision: str = "f16"
+    is_recorded: bool = True
+    changed: Mapping[str, str] = field(default_factory=dict)
+    rows: int = 16  # objects, where the graph takes any number
+
+
+PLAIN = {"prefer_nhwc": "0", "fuse_conv_bias": "0"}
+ROWS = (
+    Row("frame f32, not recorded", precision="f32", is_recorded=False),
+    Row("frame f32", precision="f32"),
+    Row("frame f32, TF32", precision="f32", changed={"use_tf32": "1"}),
+    Row("frame f16, no TF32", changed={**PLAIN, "use_tf32": "0", "cudnn_conv_algo_search": "EXHAUSTIVE"}),
+    Row("frame f16, channels first, kernels tried", changed={**PLAIN, "cudnn_conv_algo_search": "EXHAUSTIVE"}),
+    Row("frame f16, bias apart, kernels tried",
+        changed={"fuse_conv_bias": "0", "cudnn_conv_algo_search": "EXHAUSTIVE"}),
+    Row("frame f16, bias apart", changed={"fuse_conv_bias": "0"}),
+    Row("frame f16, kernels tried", changed={"cudnn_conv_algo_search": "EXHAUSTIVE"}),
+    Row("frame f16, as it runs"),
+    Row("frame f16, as it runs, not recorded", is_recorded=False),
+    *(Row(f"{role} {precision}, as it runs", role, precision) for role in ("instances", "temporal")
+      for precision in ("f32", "f16")),
+)
+
+
+@click.command(cls=Command, context_settings={"show_default": True})
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--runs", type=click.IntRange(min=1), default=60, help="Of each graph.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write figures there.")
+@click.option("--overwrite", is_flag=True)
+def main(bundle: Path, runs: int, json_path: Path | None, overwrite: bool) -> None:
+    """Measure the graphs of BUNDLE under options of the CUDA provider."""
+    if json_path is not None:
+        check_writable(json_path, overwrite=overwrite)
+    import onnxruntime
+
+    description = read_description(bundle)
+    choose_provider(onnxruntime, "cuda")
+    found = []
+    for row in (row for row in ROWS if row.role in description.roles):
+        click.echo(f"measuring {row.name}", err=True)
+        found.append({"row": row.name, "role": row.role, "precision": row.precision, **measure(row, bundle, runs)})
+    click.echo(table(found))
+    if json_path is not None:
+        report = {"schema": SCHEMA, "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                  "machine": describe_machine(), "versions": library_versions(), "runs": runs,
+                  "variant": description.model.variant, "rows": found}
+        with atomic_file(json_path, overwrite=overwrite) as file:
+            file.write(json.dumps(report, indent=1).encode() + b"\n")
+
+
+def measure(row: Row, bundle: Path, runs: int) -> dict[str, Any]:
+    """Milliseconds of runs after the first ones, and seconds of the first; or why there are none."""
+    import onnxruntime
+
+    description = read_description(bundle)
+    path = description.graph_path(bundle, row.role, "onnxruntime", row.precision)
+    model = keep_outputs(path.read_bytes(), _outputs(description, row.role))
+    (provider, options), rest = provider_options(CUDA, row.precision, None, row.is_recorded)
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 4
+    settings.enable_mem_pattern = False
+    settings.add_free_dimension_override_by_name("N", row.rows)
+    try:
+        session = onnxruntime.InferenceSession(model, settings, providers=[(provider, {**options, **row.changed}), rest],
+                                               enable_fallback=0)
+        binding, _values = _bind(onnxruntime, session)
+        start = time.perf_counter()
+        session.run_with_iobinding(binding)
+        first_s = time.perf_counter() - start
+        seconds = []
+        for _ in range(WARMUP + runs):
+            start = time.perf_counter()
+            session.run_with_iobinding(binding)
+            seconds.append(time.perf_counter() - start)
+    except Exception as error:  # ONNX Runtime's own exception classes have no common base but this
+        return {"not_available": " ".join(str(error).split())[:500]}
+    return {"ms": {name: round(1000 * value, 3) for name, value in percentiles(seconds[WARMUP:]).items()},
+            "first_s": round(first_s, 2)}
+
+
+def _outputs(description: BundleDescription, role: str) -> tuple[str, ...]:
+    if role != "frame":
+        return tuple(description.tensor_names(role)[1])
+    return run_outputs(description, [one for one in description.roles if one != "prototypes"])
+
+
+def _bind(ort: Any, session: Any) -> tuple[Any, list[Any]]:
+    """A binding of random inputs and of outputs, all on the GPU, and what it needs to be kept."""
+    rng = np.random.default_rng(0)
+    binding, values = session.io_binding(), []
+    for name, spec in specs(session.get_inputs()).items():
+        high = 200 if spec.dtype != "float32" else 1
+        array = np.asarray(rng.uniform(0, high, spec.shape), spec.dtype)
+        if name == "boxes":
+            array = np.concatenate([array[:, :2] * np.float32(0.7), array[:, :2] * np.float32(0.7) + np.float32(0.25)], 1)
+        values.append(ort.OrtValue.ortvalue_from_numpy(array, MEMORY, 0))
+        binding.bind_ortvalue_input(name, values[-1])
+    for name, spec in specs(session.get_outputs()).items():
+        values.append(ort.OrtValue.ortvalue_from_shape_and_type(list(spec.shape), np.dtype(spec.dtype).type, MEMORY, 0))
+        binding.bind_ortvalue_output(name, values[-1])
+    return binding, values
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: milliseconds, and seconds of the first run."""
+    cells = [("graph", "p50 / p90 ms", "first run s")]
+    for row in rows:
+        figures = row.get("ms")
+        cells.append((row["row"], f"{figures['p50']:.2f} / {figures['p90']:.2f}" if figures else row["not_available"][:80],
+                      f"{row['first_s']:.1f}" if figures else "-"))
+    return format_table(cells, markdown=True)
+
+
+if __name__ == "__main__":
+    main()
