@@ -2,8 +2,8 @@
 
     python benchmarks/cuda_options.py BUNDLE --json options.json
 
-The bundle needs graphs of f16 (`stmask-export --half`). Inputs and outputs stay on the GPU, so that copies do not count;
-`stmask-bench` measures whole runs.
+The bundle needs graphs of f16 (`stmask-export --half`). Inputs and outputs stay on the GPU, so that copies do not
+count; `stmask-bench` measures whole runs.
 """
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ def measure(row: Row, bundle: Path, runs: int) -> dict[str, Any]:
     settings.enable_mem_pattern = False
     settings.add_free_dimension_override_by_name("N", row.rows)
     try:
-        session = onnxruntime.InferenceSession(model, settings, providers=[(provider, {**options, **row.changed}), rest],
-                                               enable_fallback=0)
+        providers = [(provider, {**options, **row.changed}), rest]
+        session = onnxruntime.InferenceSession(model, settings, providers=providers, enable_fallback=0)
         binding, _values = _bind(onnxruntime, session)
         start = time.perf_counter()
         session.run_with_iobinding(binding)
@@ -134,7 +134,8 @@ def _bind(ort: Any, session: Any) -> tuple[Any, list[Any]]:
         high = 200 if spec.dtype != "float32" else 1
         array = np.asarray(rng.uniform(0, high, spec.shape), spec.dtype)
         if name == "boxes":
-            array = np.concatenate([array[:, :2] * np.float32(0.7), array[:, :2] * np.float32(0.7) + np.float32(0.25)], 1)
+            corners = array[:, :2] * np.float32(0.7)
+            array = np.concatenate([corners, corners + np.float32(0.25)], axis=1)
         values.append(ort.OrtValue.ortvalue_from_numpy(array, MEMORY, 0))
         binding.bind_ortvalue_input(name, values[-1])
     for name, spec in specs(session.get_outputs()).items():
@@ -148,8 +149,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     cells = [("graph", "p50 / p90 ms", "first run s")]
     for row in rows:
         figures = row.get("ms")
-        cells.append((row["row"], f"{figures['p50']:.2f} / {figures['p90']:.2f}" if figures else row["not_available"][:80],
-                      f"{row['first_s']:.1f}" if figures else "-"))
+        spread = f"{figures['p50']:.2f} / {figures['p90']:.2f}" if figures else row["not_available"][:80]
+        cells.append((row["row"], spread, f"{row['first_s']:.1f}" if figures else "-"))
     return format_table(cells, markdown=True)
 
 

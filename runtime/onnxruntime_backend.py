@@ -119,7 +119,7 @@ def _import_library() -> Any:
     except ImportError as error:
         raise_interrupt(error, handled)
         raise DeviceError(f"backend onnxruntime is not installed ({one_line(error)}); "
-                          "install stmask-deploy[cpu], or stmask-deploy[gpu] for NVIDIA GPUs") from error
+                          "install stmask-deploy[cpu], or stmask-deploy[cuda] for NVIDIA GPUs") from error
     return onnxruntime
 
 

@@ -15,8 +15,8 @@ from .model_cache import make_cache
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 WORDS = {CUDA: "CUDA", TENSORRT: "TensorRT"}
 _DEVICES = {"cpu": CPU, "cuda": CUDA, CUDA_GRAPH: CUDA, "tensorrt": TENSORRT}
-_CURES = {CUDA: "install stmask-deploy[gpu] instead of stmask-deploy[cpu], or use cpu",
-          TENSORRT: "install stmask-deploy[gpu] and TensorRT 10, or use cuda"}
+_CURES = {CUDA: "install stmask-deploy[cuda] instead of stmask-deploy[cpu], or use cpu",
+          TENSORRT: "install stmask-deploy[cuda] and TensorRT 10, or use cuda"}
 
 
 def choose_provider(ort: Any, device: str) -> tuple[str, str]:

@@ -99,7 +99,7 @@ class SessionMaker:
     def _missing(self) -> str:
         """Libraries of CUDA that are not there, which ONNX Runtime's own messages do not always tell."""
         missing = load_cuda(self.ort)
-        return f"; {missing}" if missing else ""
+        return f"; {missing}; stmask-deploy[cuda] brings CUDA's libraries" if missing else ""
 
     @property
     def _other_device(self) -> str:

@@ -119,7 +119,7 @@ def test_metadata(built: Path) -> None:
     assert f"Version: {stmask_deploy.__version__}" in lines
     assert "License-Expression: Apache-2.0" in lines
     assert "Requires-Python: >=3.10" in lines
-    extras = ("cpu", "gpu", "openvino", "export", "int8", "train", "bench", "dev")
+    extras = ("cpu", "gpu", "cuda", "openvino", "export", "int8", "train", "bench", "dev")
     assert {f"Provides-Extra: {extra}" for extra in extras} <= set(lines)
     base = [line for line in lines if line.startswith("Requires-Dist:") and "extra ==" not in line]
     assert not [line for line in base if "torch" in line or "onnx" in line]

@@ -27,6 +27,13 @@ def tracked(count: int, start: int = 0) -> TrackedInstances:
     return TrackedInstances(instances(count, start), np.arange(start, start + count), np.zeros(count, np.int64))
 
 
+def test_rows_where_a_condition_holds() -> None:
+    value = tracked(3)
+    assert value.where(np.ones(3, np.bool_)) is value and len(tracked(0).where(np.zeros(0, np.bool_))) == 0
+    chosen = value.where(np.array([True, False, True]))
+    assert chosen.ids.tolist() == [0, 2] and chosen.instances.scores.tolist() == [0, 2]
+
+
 @pytest.mark.parametrize("rows, want", [
     (slice(1, 3), [1, 2]), (np.array([3, 0, 3]), [3, 0, 3]), (np.array([True, False, False, True]), [0, 3]),
     (np.zeros(0, np.int64), []), (slice(9, None), []),

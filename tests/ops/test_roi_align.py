@@ -90,3 +90,15 @@ def test_gradients_of_the_features() -> None:
     features = torch.randn(1, 2, 5, 6, dtype=torch.float64, requires_grad=True)
     boxes = torch.tensor([[0.2, 0.3, 4.1, 4.4], [1.0, 2.0, 1.0, 3.0]], dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda maps: roi_align(maps, boxes, 3), [features])
+
+
+def test_no_order_of_factors_is_searched_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch asks opt_einsum about three factors or more, whose answer would hold for one number of boxes alone."""
+    einsum = torch.einsum
+
+    def checked(equation: str, *factors: torch.Tensor) -> torch.Tensor:
+        assert len(factors) == 2
+        return einsum(equation, *factors)
+
+    monkeypatch.setattr(torch, "einsum", checked)
+    assert roi_align(torch.ones(1, 2, 4, 4), torch.tensor([[0.0, 0, 4, 4]]), 2).shape == (1, 2, 2, 2)

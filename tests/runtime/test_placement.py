@@ -11,7 +11,15 @@ import pytest
 
 from stmask_deploy.bundle import read_description
 from stmask_deploy.pretrained import demo_bundle
-from stmask_deploy.runtime.onnxruntime_providers import CPU, CUDA, TENSORRT, provider_options
+from stmask_deploy.runtime.onnxruntime_providers import (
+    CPU,
+    CUDA,
+    TENSORRT,
+    choose_provider,
+    load_cuda,
+    provider_options,
+)
+from stmask_deploy.runtime.onnxruntime_session import SessionMaker
 
 DESCRIPTION = read_description(demo_bundle())
 
@@ -84,3 +92,31 @@ def test_tensorrt_keeps_its_engines_where_it_is_told(tmp_path: Path) -> None:
     options = dict(provider_options(TENSORRT, "f16", tmp_path / "a" / "b"))[TENSORRT]
     assert options["trt_fp16_enable"] == "1" and options["trt_engine_cache_path"] == str(tmp_path / "a" / "b")
     assert (tmp_path / "a" / "b").is_dir()
+
+
+class Package:
+    """The package onnxruntime, as far as libraries are loaded by it."""
+
+    def __init__(self, says: str) -> None:
+        self.says, self.asked = says, 0
+
+    def preload_dlls(self) -> None:
+        self.asked += 1
+        print(self.says)
+
+
+def test_libraries_of_cuda_are_loaded_once_and_what_is_missing_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    whole, part = Package(""), Package("Failed to load libcudnn.so.9:\n cannot open shared object file")
+    assert [load_cuda(whole), load_cuda(whole)] == ["", ""] and whole.asked == 1
+    assert load_cuda(part) == "Failed to load libcudnn.so.9: cannot open shared object file"
+    assert capsys.readouterr().out == ""  # where results may be going
+    maker = SessionMaker(part, Path("frame.onnx"), CUDA, "f32", None, None)
+    assert maker._missing.endswith("shared object file; stmask-deploy[cuda] brings CUDA's libraries")
+
+
+@pytest.mark.parametrize(("device", "provider", "loads"), [
+    ("cpu", CPU, 0), ("cuda", CUDA, 1), ("auto", CUDA, 1), ("cuda-graph", CUDA, 1)])
+def test_only_a_gpu_needs_them(device: str, provider: str, loads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = Package("")
+    monkeypatch.setattr(package, "get_available_providers", lambda: [CUDA, CPU], raising=False)
+    assert choose_provider(package, device)[0] == provider and package.asked == loads
