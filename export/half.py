@@ -107,16 +107,17 @@ class _Converter:
         elif floats and node.op_type != "Constant" and self._offsets.isdisjoint(node.output):
             self._others[node.op_type] += 1
         is_offset = node.op_type == "Conv" and not self._offsets.isdisjoint(node.output)
-        yield from self._in_parts(copy, is_exact) if is_offset else [copy]
+        yield from self._in_parts(copy, is_exact) if is_offset and self._has_parts(copy) else [copy]
 
     def _in_parts(self, node: onnx.NodeProto, is_exact: bool) -> Iterator[onnx.NodeProto]:
         """A convolution in f32 for tensor cores, which read its numbers with 10 bits behind the point (TF32).
 
-        They multiply exactly and add in f32. So each number is the sum of two that they read without loss, or with one
-        of 2^-20 of it: the weights' two parts are twice as many filters, and the two halves of the output are added.
+        They multiply exactly and add in f32. So each number is the sum of two, of which they read one as it is and the
+        other, which is small, to 10 bits: at most 2^-22 of a weight and 2^-19 of an input are lost. The weights' two
+        parts are twice as many filters, and the two halves of the output are added.
 
         Args:
-            node: with weights that are constants, in one group.
+            node: see `_has_parts`.
             is_exact: the input comes from f16, which has 10 bits. Otherwise it is taken apart too: the part of 7 bits
                 that bfloat16 keeps of it, and the rest, are twice as many channels.
         """
@@ -131,8 +132,8 @@ class _Converter:
             yield helper.make_node("Sub", [source, top], [low])
             yield helper.make_node("Concat", [top, low], [both], axis=1)
             node.input[0] = both
-            parts = np.concatenate([parts, np.concatenate([high, np.zeros_like(high)])], axis=1)
-        node.input[1] = self._with_constant(f"{node.input[1]}_parts", parts)
+            parts = np.concatenate([parts, parts], axis=1)
+        node.input[1] = self._with_constant(f"{node.input[1]}_{'parts' if is_exact else 'input_parts'}", parts)
         if len(node.input) > 2:
             bias = numpy_helper.to_array(self._weights[node.input[2]])
             node.input[2] = self._with_constant(f"{node.input[2]}_parts", np.concatenate([bias, np.zeros_like(bias)]))
@@ -141,6 +142,11 @@ class _Converter:
         halves = [f"{name}_high_weights", f"{name}_low_weights"]
         yield helper.make_node("Split", node.output, halves, axis=1, num_outputs=2)
         yield helper.make_node("Add", halves, [name])
+
+    def _has_parts(self, node: onnx.NodeProto) -> bool:
+        """Whether a convolution has constant weights, and one group, so that filters can be put beside each other."""
+        is_grouped = any(one.name == "group" and one.i != 1 for one in node.attribute)
+        return not is_grouped and all(name in self._weights for name in node.input[1:])
 
     def _with_constant(self, name: str, values: Any) -> str:
         """`name`, of a constant that is added once however many levels share it."""

@@ -9,7 +9,7 @@ import sys
 from collections import deque
 from collections.abc import Generator
 from contextlib import closing, suppress
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from types import TracebackType
 
@@ -23,7 +23,7 @@ from .result import FrameResult
 from .tracking import TrackedFrame
 
 DEPTH = 4  # frames that are on their way to the process and back
-END_S = 5  # for which the end of the process is waited for
+PATIENCE_S = 5  # for which an answer of the process, or its end, is waited for
 
 
 class MaskProcess:
@@ -32,41 +32,41 @@ class MaskProcess:
     Python's threads take turns. Encoding is many short steps, none of which lets another thread go first, so that in
     mode throughput it would hold up those that feed a GPU.
 
-    The process needs a moment to start. Until then, and should it end, masks are encoded where they are asked for, with
-    the same result.
+    The process needs a moment to start. Until then, and should it end or stand still, masks are encoded where they are
+    asked for, with the same result.
     """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._is_ready = Event()
-        self._answers: SimpleQueue[tuple[int, list[str]] | None] = SimpleQueue()  # None: no more will come
+        self._requests: SimpleQueue[bytes | None] = SimpleQueue()  # None: no more will come
+        self._answers: SimpleQueue[tuple[int, list[str]] | None] = SimpleQueue()  # likewise
         self._number = 0  # of the last request
         self._has_ended = False
 
     def __enter__(self) -> MaskProcess:
         # As this process would import it, wherever that was started.
-        paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "PYTHONSAFEPATH": "1"}
+        paths = {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path), "PYTHONSAFEPATH": "1"}
+        if not sys.executable:  # where Python is embedded
+            return self
         try:
             self._process = subprocess.Popen(  # noqa: S603  this Python, on this package
                 [sys.executable, "-m", f"{__package__}.mask_server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL, env={**os.environ, **paths}, start_new_session=True)
         except OSError:
             return self
-        Thread(target=self._read, args=(self._process,), daemon=True).start()
+        for work in (self._read, self._write):  # neither keeps whoever uses this waiting for the process
+            Thread(target=work, args=(self._process,), daemon=True).start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         if self._process is None:
             return
-        assert self._process.stdin is not None
-        with suppress(OSError):
-            self._process.stdin.close()
-        try:
-            self._process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._requests.put(None)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(PATIENCE_S)
+        self._end()
 
     def ahead(self, frames: Generator[TrackedFrame, None, None]) -> Generator[TrackedFrame, None, None]:
         """The same frames, with the masks of their results encoded; `frames` is read `DEPTH` frames ahead, and closed.
@@ -74,14 +74,14 @@ class MaskProcess:
         An exception of `frames` comes behind the frames before it.
         """
         pending: deque[tuple[TrackedFrame, int]] = deque()
-        failure: BaseException | None = None
+        failure: Exception | None = None
         with closing(frames):
             while failure is None:
                 try:
                     tracked = next(frames)
                 except StopIteration:
                     break
-                except BaseException as error:
+                except Exception as error:
                     failure = error
                     break
                 pending.append((tracked, self._send(tracked.result)))
@@ -96,17 +96,11 @@ class MaskProcess:
         """The number of the request; 0 where there is none."""
         if not len(result) or self._process is None or self._has_ended or not self._is_ready.is_set():
             return 0
-        assert self._process.stdin is not None
         crops = crops_of(result.soft_masks)
         request = {"number": self._number + 1, "geometry": dataclasses.astuple(result.geometry),
                    "mask_hw": result.soft_masks.shape[1:], "crops": crops}
         cells = [mask[y1:y2, x1:x2].ravel() for mask, (y1, y2, x1, x2) in zip(result.soft_masks, crops, strict=True)]
-        try:
-            self._process.stdin.write(json.dumps(request).encode() + b"\n" + np.concatenate(cells).tobytes())
-            self._process.stdin.flush()
-        except OSError:
-            self._has_ended = True
-            return 0
+        self._requests.put(json.dumps(request).encode() + b"\n" + np.concatenate(cells).tobytes())
         self._number += 1
         return self._number
 
@@ -118,14 +112,31 @@ class MaskProcess:
         return tracked
 
     def _receive(self, number: int) -> list[str] | None:
-        """The answer to a request; None where the process has ended without one."""
+        """The answer to a request; None where the process has ended, or stands still."""
         while not self._has_ended:
-            answer = self._answers.get()
+            try:
+                answer = self._answers.get(timeout=PATIENCE_S)
+            except Empty:
+                answer = None
             if answer is None:
-                self._has_ended = True
+                self._end()
             elif answer[0] == number:  # others are of frames that were left behind
                 return answer[1]
         return None
+
+    def _end(self) -> None:
+        """End the process at once, if it has not ended by itself."""
+        self._has_ended = True
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def _write(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin is not None
+        with suppress(OSError), process.stdin as requests:
+            while (request := self._requests.get()) is not None:
+                requests.write(request)
+                requests.flush()
 
     def _read(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None

@@ -95,7 +95,7 @@ def _cuda_options(precision: str, channels_last: bool) -> dict[str, str]:
     }
     if precision == "f16":
         # Without TF32 ONNX Runtime keeps tensor cores from convolutions of f16 too. What those graphs keep in f32 is
-        # written for it, see `export.half`. cuDNN guesses their kernels as well as trials tell, in a tenth of the time.
+        # written for it, see `export.half`. cuDNN guesses kernels of f16 that are as fast as those that trials find.
         options |= {"use_tf32": "1", "cudnn_conv_algo_search": "HEURISTIC"}
         if channels_last:  # as tensor cores read them; cuDNN then adds the bias on the way
             options |= {"prefer_nhwc": "1", "fuse_conv_bias": "1"}

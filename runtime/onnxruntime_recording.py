@@ -18,6 +18,15 @@ from .onnxruntime_copies import Copies
 from .onnxruntime_session import SessionMaker, specs
 
 
+# What all recorded sessions of the process go through. While ONNX Runtime records one, what other threads do on the GPU
+# makes it fail: copies and allocations of other sessions too.
+_GATE = Gate()
+
+
+class _RecordingError(DeviceError):
+    """A session was opened and could not be recorded."""
+
+
 class RecordedSession:
     """A recording, made when it is opened and replayed by every run.
 
@@ -36,17 +45,12 @@ class RecordedSession:
     """
 
     def __init__(self, maker: SessionMaker, outputs: Collection[str], sizes: Mapping[str, int]) -> None:
-        self._thread, gate = recording_thread(maker.graph.stem), recording_gate()
+        self._thread, gate = recording_thread(maker.graph.stem), _GATE
         held: list[_Recording] = []
 
         def record() -> None:
             with gate.alone():
-                try:
-                    held.append(_Recording(maker, outputs, sizes))
-                except DeviceError:
-                    # Some kernels that cuDNN takes for some sizes do what a recording does not allow; others it takes
-                    # for another layout.
-                    held.append(_Recording(replace(maker, channels_last=False), outputs, sizes))
+                held.append(_recorded(maker, outputs, sizes))
 
         def free() -> None:
             with gate.passing():
@@ -98,8 +102,8 @@ class _Recording:
                                        for name, spec in self._input_specs.items()}
             self.run(zeros, tuple(self._output_specs), ())
         except Exception as error:  # ONNX Runtime's own exception classes have no common base but this
-            raise DeviceError(f"{maker.graph}: device {maker.device} cannot record it ({one_line(error)}); use device "
-                              "cuda") from error
+            raise _RecordingError(f"{maker.graph}: device {maker.device} cannot record it ({one_line(error)}); use "
+                                  "device cuda") from error
 
     def run(self, inputs: Mapping[str, Value], names: Sequence[str], keep: Collection[str]) -> dict[str, Value]:
         """See `RecordedSession.run`."""
@@ -127,14 +131,18 @@ def recording_thread(graph: str) -> DaemonThread:
     return DaemonThread(f"cuda-graph-{graph}")
 
 
-@cache
-def recording_gate() -> Gate:
-    """What all recorded sessions of the process go through.
+def _recorded(maker: SessionMaker, outputs: Collection[str], sizes: Mapping[str, int]) -> _Recording:
+    """A recording, in the layout that the maker asks for or else in the other one.
 
-    While ONNX Runtime records one, what other threads do on the GPU makes it fail: copies and allocations of other
-    sessions too.
+    Some kernels that cuDNN takes for some sizes do what a recording does not allow; for another layout it takes others.
     """
-    return Gate()
+    failure = ""
+    for channels_last in (True, False) if maker.precision == "f16" else (maker.channels_last,):
+        try:
+            return _Recording(replace(maker, channels_last=channels_last), outputs, sizes)
+        except _RecordingError as error:  # which holds the session, that must be gone before there is another one
+            failure = failure or str(error)
+    raise DeviceError(failure)
 
 
 def _checked(name: str, value: Value, spec: TensorSpec) -> Value:

@@ -163,14 +163,14 @@ def test_offsets_are_as_good_on_tensor_cores() -> None:
     convolutions = [node for node in model.graph.node if node.op_type == "Conv" and types[node.output[0]] == F32]
     assert len(convolutions) == 2
     for node in convolutions:
-        values = (rng.standard_normal((shapes[node.input[1].removesuffix("_parts")][1], 35)) * 3).astype(np.float32)
+        name = node.input[1].removesuffix("_parts").removesuffix("_input")
+        values = (rng.standard_normal((shapes[name][1], 35)) * 3).astype(np.float32)
         read = values
         if "offset" in node.input[1]:  # which of its two kinds of channels come first, the graph tells
             top = (values.view(np.uint32) + 0x8000 & 0xFFFF0000).view(np.float32)  # bfloat16, halves upwards
             read = np.concatenate([top, values - top])
         else:
             values = read = values.astype(np.float16).astype(np.float32)
-        name = node.input[1].removesuffix("_parts")
         parts = as_tf32(constants[node.input[1]])[..., 0, 0] @ as_tf32(read)
         found = parts[:len(parts) // 2] + parts[len(parts) // 2:]
         exact = weights[name][..., 0, 0].astype(np.float64) @ values
@@ -186,6 +186,47 @@ def test_offsets_are_as_good_on_tensor_cores() -> None:
     deltas += weights["mask.bias"][:, None, None]
     expected = np.einsum("oc,nchw->nohw", weights["head.conv_offset.weight"][..., 0, 0], deltas)
     assert np.allclose(offsets, expected, rtol=1e-5, atol=1e-5 * np.ptp(expected))
+
+
+@pytest.mark.parametrize("weight", ["grouped", "computed"])
+def test_other_convolutions_of_offsets_stay_whole(weight: str) -> None:
+    rng = np.random.default_rng(0)
+    values = {"grouped": rng.standard_normal((2, 1, 1, 1)), "one": np.ones(1), "half": rng.standard_normal((2, 2, 1, 1)),
+              "adaption": np.ones((1, 2, 1, 1)), "offset_bias": np.ones(2)}
+    inputs = ["x", weight, "offset_bias"]
+    group = 2 if weight == "grouped" else 1
+    nodes = [helper.make_node("Mul", ["half", "one"], ["computed"]),
+             helper.make_node("Conv", inputs, ["offsets"], group=group),
+             helper.make_node("DeformConv", ["x", "adaption", "offsets"], ["y"])]
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, 3, 3])
+             for name, channels in (("x", 2), ("y", 1))]
+    graph = helper.make_graph(nodes, "g", infos[:1], infos[1:], [
+        numpy_helper.from_array(np.asarray(value, np.float32), name) for name, value in values.items()])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    x = {"x": rng.standard_normal((1, 2, 3, 3)).astype(np.float32)}
+    half = to_half(model)[0]
+    assert "Split" not in {node.op_type for node in half.graph.node}
+    assert np.allclose(run(half, x)["y"], run(model, x)["y"], atol=0.02)
+
+
+def test_weights_of_maps_and_of_rows_do_not_share_their_parts() -> None:
+    """One weight that reads a map of f16 in one place and what is in f32 in another."""
+    values = {"w": np.eye(2, dtype=np.float32)[..., None, None] * np.float32(1.2345678)}
+    nodes = [helper.make_node("Conv", ["x", "w"], ["map"]), helper.make_node("Conv", ["map", "w"], ["once"]),
+             helper.make_node("Conv", ["once", "w.conv_offset.weight"], ["twice"]),
+             helper.make_node("DeformConv", ["map", "adaption", "once"], ["y"]),
+             helper.make_node("DeformConv", ["map", "adaption", "twice"], ["z"])]
+    values |= {"w.conv_offset.weight": values["w"], "adaption": np.ones((1, 2, 1, 1), np.float32)}
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, 3, 3])
+             for name, channels in (("x", 2), ("y", 1), ("z", 1))]
+    graph = helper.make_graph(nodes, "g", infos[:1], infos[1:],
+                              [numpy_helper.from_array(value, name) for name, value in values.items()])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    for node in model.graph.node:  # the same weight everywhere
+        node.input[1:2] = ["w" if node.op_type == "Conv" else node.input[1]]
+    x = {"x": np.random.default_rng(0).standard_normal((1, 2, 3, 3)).astype(np.float32)}
+    found, expected = run(to_half(model)[0], x), run(model, x)
+    assert all(np.allclose(found[name], expected[name], atol=0.02) for name in "yz")
 
 
 def exposed(model: onnx.ModelProto, *names: str) -> onnx.ModelProto:

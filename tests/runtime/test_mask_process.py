@@ -4,6 +4,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
 import time
 from collections.abc import Generator, Iterator
 from io import BytesIO
@@ -105,8 +106,37 @@ def test_a_process_that_ends_changes_nothing(process: MaskProcess, encoded_here:
     assert found == list(map(segmentations, range(60)))
 
 
-@pytest.mark.parametrize("executable", ["/does/not/exist", "/bin/false"])
-def test_a_process_that_does_not_start_changes_nothing(executable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_stands_still_changes_nothing(process: MaskProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mask_process, "PATIENCE_S", 0.2)
+    assert process._process is not None
+    found = []
+    for one in process.ahead(frames(30)):
+        if one.frame.index == 10:
+            process._process.send_signal(signal.SIGSTOP)
+        found.append(list(one.result.segmentations))
+    assert found == list(map(segmentations, range(30)))
+    assert process._process.poll() == -signal.SIGKILL
+
+
+def test_a_process_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mask_process, "PATIENCE_S", 0.2)
+    with MaskProcess() as process:
+        assert process._process is not None and process._is_ready.wait(WAIT_S)
+        process._process.send_signal(signal.SIGSTOP)
+    assert process._process.poll() == -signal.SIGKILL
+
+
+def test_an_interrupt_does_not_wait_for_frames_in_hand(process: MaskProcess) -> None:
+    def interrupted() -> Generator[TrackedFrame, None, None]:
+        yield from frames(3)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        next(process.ahead(interrupted()))
+
+
+@pytest.mark.parametrize("executable", ["/does/not/exist", "/bin/false", None])
+def test_a_process_that_does_not_start_changes_nothing(executable: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mask_process.sys, "executable", executable)
     with MaskProcess() as process:
         found = [list(one.result.segmentations) for one in process.ahead(frames(6))]
@@ -202,7 +232,10 @@ def test_a_run_writes_the_same_files(process: MaskProcess, encoded_here: list[in
     monkeypatch.setattr(Model, "leaves_cores", True)
     assert files_of(model, demo_clip(), tmp_path / "helped", mask_process=process) == expected
     assert not encoded_here
-    assert files_of(model, demo_clip(), tmp_path / "own") == expected  # with a process that is started for it
+    started: list[MaskProcess] = []
+    monkeypatch.setattr(run, "MaskProcess", lambda: started.append(MaskProcess()) or started[-1])
+    assert files_of(model, demo_clip(), tmp_path / "own") == expected
+    assert len(started) == 1 and started[0]._process is not None and started[0]._process.poll() == 0
 
 
 @pytest.mark.parametrize(("leaves_cores", "options"), [(False, {}), (True, {"mode": "latency"}),

@@ -273,22 +273,29 @@ def test_a_recording_that_fails_is_told_at_once(recorded: None, watched: list[Wa
 def test_what_cannot_be_recorded_in_one_layout_is_in_the_other(recorded: None, watched: list[Watched], graphs: Path,
                                                                monkeypatch: pytest.MonkeyPatch) -> None:
     layouts: list[bool] = []
+    gone: list[bool] = []  # whether the session that failed was, when the other one was opened
+    failed: list[weakref.ref[Any]] = []
     open_session = SessionMaker.open
 
     def open_noted(self: SessionMaker, *args: Any) -> Any:
         layouts.append(self.channels_last)
+        gc.collect()
+        gone.append(not [one for one in failed if one() is not None])
         session = open_session(self, *args)
         if self.is_recorded and self.channels_last:
             session.run_with_iobinding = fail
+            failed.append(weakref.ref(session))
+            watched.clear()
         return session
 
     def fail(binding: Any) -> None:
         raise RuntimeError("CUDA failure 901: operation failed due to a previous error during capture")
 
     monkeypatch.setattr(SessionMaker, "open", open_noted)
-    frame = open_recorded(graphs / "frame.onnx")
+    frame = open_backend("onnxruntime", graphs / "frame.onnx", device="cuda-graph", precision="f16", threads=1)
     assert np.allclose(frame.run(picture(51))["fpn"], 0.2)
     assert layouts == [True, True, False]  # what the graph is like, told on the host, and two recordings
+    assert failed and all(gone)
 
 
 def test_a_graph_of_open_sizes_is_refused(recorded: None, graphs: Path) -> None:
