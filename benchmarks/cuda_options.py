@@ -149,7 +149,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     cells = [("graph", "p50 / p90 ms", "first run s")]
     for row in rows:
         figures = row.get("ms")
-        spread = f"{figures['p50']:.2f} / {figures['p90']:.2f}" if figures else row["not_available"][:80].replace("|", "/")
+        reason = row.get("not_available", "")[:80].replace("|", "/")
+        spread = f"{figures['p50']:.2f} / {figures['p90']:.2f}" if figures else reason
         cells.append((row["row"], spread, f"{row['first_s']:.1f}" if figures else "-"))
     return format_table(cells, markdown=True)
 

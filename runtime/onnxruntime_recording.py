@@ -17,7 +17,6 @@ from .gate import Gate
 from .onnxruntime_copies import Copies
 from .onnxruntime_session import SessionMaker, specs
 
-
 # What all recorded sessions of the process go through. While ONNX Runtime records one, what other threads do on the GPU
 # makes it fail: copies and allocations of other sessions too.
 _GATE = Gate()

@@ -191,8 +191,8 @@ def test_offsets_are_as_good_on_tensor_cores() -> None:
 @pytest.mark.parametrize("weight", ["grouped", "computed"])
 def test_other_convolutions_of_offsets_stay_whole(weight: str) -> None:
     rng = np.random.default_rng(0)
-    values = {"grouped": rng.standard_normal((2, 1, 1, 1)), "one": np.ones(1), "half": rng.standard_normal((2, 2, 1, 1)),
-              "adaption": np.ones((1, 2, 1, 1)), "offset_bias": np.ones(2)}
+    values = {"grouped": rng.standard_normal((2, 1, 1, 1)), "half": rng.standard_normal((2, 2, 1, 1)),
+              "one": np.ones(1), "adaption": np.ones((1, 2, 1, 1)), "offset_bias": np.ones(2)}
     inputs = ["x", weight, "offset_bias"]
     group = 2 if weight == "grouped" else 1
     nodes = [helper.make_node("Mul", ["half", "one"], ["computed"]),
