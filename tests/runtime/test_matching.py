@@ -37,6 +37,16 @@ def test_mask_iou_agrees_with_sets_of_cells() -> None:
             assert value == pytest.approx(len(first & second) / len(first | second) if first | second else 0)
 
 
+@pytest.mark.parametrize(("n", "m"), [(11, 200), (3, 1000), (0, 4), (4, 0), (700, 1)])
+def test_mask_iou_of_many_pairs(n: int, m: int) -> None:
+    """More than are counted in one go, in numbers that no step divides; none; and more cells than a word has bits."""
+    rng = np.random.default_rng(2)
+    a, b = ((rng.random((count, 9, 11)) > 0.6).astype(np.float32) for count in (n, m))
+    inter = a.reshape(n, 99) @ b.reshape(m, 99).T
+    union = a.sum((1, 2))[:, None] + b.sum((1, 2)) - inter
+    np.testing.assert_allclose(mask_iou(a, b), inter / union, rtol=1e-6)
+
+
 def test_mask_iou_cuts_above_one_half() -> None:
     at, above = np.full((1, 2, 2), 0.5, np.float32), np.full((1, 2, 2), 0.51, np.float32)
     assert mask_iou(above, above)[0, 0] == 1
