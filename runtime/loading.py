@@ -40,7 +40,7 @@ class Bundle:
     prototypes: Backend | None  # None: the frame graph's own prototypes are read
     instances: Backend | None  # None: the frame graph's own mask coefficients and embeddings are read
     temporal: Backend | None  # None for models or runs without temporal fusion
-    may_overlap: bool = False  # its graphs do not take cores from each other; otherwise they run one at a time
+    may_overlap: bool = False  # its graphs do not take cores from each other: a run may have several at the same time
 
     @property
     def roles(self) -> tuple[str, ...]:
