@@ -19,7 +19,14 @@ from .pipeline import Pipeline
 from .result import FrameResult
 from .sources import FrameSource, open_source
 from .timing import NoTimer, Timer
-from .tracking import TrackedFrame, is_overlapped, track_in_turn, track_overlapped
+from .tracking import (
+    DEVICE_WORKERS,
+    HOST_WORKERS,
+    TrackedFrame,
+    is_overlapped,
+    track_in_turn,
+    track_overlapped,
+)
 
 STEP_FPS = 30.0  # frames a second assumed for frames that come without a time
 
@@ -79,6 +86,12 @@ class Model:
     def leaves_cores(self) -> bool:
         """Whether cores have nothing to do while a graph runs."""
         return self._bundle.may_overlap
+
+    @property
+    def _detect_workers(self) -> int:
+        if not self._bundle.may_overlap:
+            return 0
+        return HOST_WORKERS if self._bundle.frame.is_on_host else DEVICE_WORKERS
 
     @property
     def options(self) -> RunOptions:
@@ -162,7 +175,7 @@ class Model:
         """
         self.reset(source.is_live)
         is_ahead = is_overlapped(mode, source)
-        run = partial(track_overlapped, may_overlap=self._bundle.may_overlap) if is_ahead else track_in_turn
+        run = partial(track_overlapped, detect_workers=self._detect_workers) if is_ahead else track_in_turn
         try:
             with closing(run(self._pipeline, source, max_frames, self.timer)) as frames:
                 for tracked in frames:

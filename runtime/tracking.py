@@ -17,7 +17,9 @@ from .timing import Timer
 
 MODES = ("auto", "latency", "throughput")
 DEPTH = 2  # frames that wait between two stages: enough to bridge an uneven stage, and memory stays small
-DETECT_WORKERS = 2  # one prepares or suppresses while the frame graph runs for the other
+# Threads that detect where graphs may overlap: one prepares or suppresses while the frame graph runs for another. What
+# the host does for a frame takes about as long as a GPU, so that with two of them a GPU often has nothing to do.
+HOST_WORKERS, DEVICE_WORKERS = 2, 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,11 +78,11 @@ def track_in_turn(pipeline: Pipeline, source: FrameSource, max_frames: int | Non
 
 
 def track_overlapped(pipeline: Pipeline, source: FrameSource, max_frames: int | None, timer: Timer,
-                     may_overlap: bool) -> Generator[TrackedFrame, None, None]:
+                     detect_workers: int) -> Generator[TrackedFrame, None, None]:
     """The same results in the same order; reading and the rest run in threads of their own, ahead.
 
-    Where graphs `may_overlap` (see `Bundle`), detection and tracking have threads of their own too. Otherwise they
-    share one, since only one graph runs at a time.
+    Detection has `detect_workers` threads. With 0 it shares one with tracking, as is best where only one graph runs at
+    a time (see `Bundle.may_overlap`).
 
     The reader of this generator is the last stage. However it ends - read out, closed, dropped, or by an exception of
     any stage, which is raised here behind the frames before it - no thread is left, and nobody reads the source any
@@ -110,7 +112,7 @@ def track_overlapped(pipeline: Pipeline, source: FrameSource, max_frames: int | 
 
     with Overlap(DEPTH) as overlap:
         frames = overlap.ahead(read())
-        detected = overlap.ahead(overlap.map(detect, frames, DETECT_WORKERS)) if may_overlap else map(detect, frames)
+        detected = overlap.ahead(overlap.map(detect, frames, detect_workers)) if detect_workers else map(detect, frames)
         for tracked, seconds in overlap.ahead(track(detected)):
             timer.take_over(seconds)
             yield tracked

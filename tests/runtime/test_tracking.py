@@ -1,6 +1,7 @@
 """The overlapped run against the one frame by frame: the same files, the same failures, no thread left."""
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -22,26 +23,27 @@ from stmask_deploy.runtime import model as model_module
 from stmask_deploy.runtime import run_writer
 from stmask_deploy.runtime.frame_source import Frame, FrameSource
 from stmask_deploy.runtime.model import Model, load
+from stmask_deploy.runtime.options import RunOptions
 from stmask_deploy.runtime.pipeline import Pipeline
 from stmask_deploy.runtime.progress import Progress
 from stmask_deploy.runtime.results_jsonl import read_results
 from stmask_deploy.runtime.run import run_video
 from stmask_deploy.runtime.sources import open_source
-from stmask_deploy.runtime.timing import StageTimer
-from stmask_deploy.runtime.tracking import is_overlapped, track_overlapped
+from stmask_deploy.runtime.timing import NoTimer, StageTimer
+from stmask_deploy.runtime.tracking import DEVICE_WORKERS, HOST_WORKERS, is_overlapped, track_overlapped
 
 BRIGHTNESSES = [0, 100, 110, 0, 120, 130, 0, 0, 90, 200]
 OPTIONS: list[dict[str, Any]] = [{}, {"tracker": "paper"}, {"tracker": "frame"}, {"nms": "per-class"},
                                  {"detect_every": 2}, {"tracker": "paper", "detect_every": 4, "retire_after": 10}]
 
 
-@pytest.fixture(autouse=True, params=[False, True], ids=["graphs in turn", "graphs side by side"])
-def may_overlap(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+@pytest.fixture(autouse=True, params=[0, DEVICE_WORKERS], ids=["graphs in turn", "graphs side by side"])
+def num_workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Every test, with overlapped runs of either kind; which one a bundle has depends on the machine."""
-    chosen: bool = request.param
+    chosen: int = request.param
 
-    def track(*args: Any, may_overlap: bool) -> Any:
-        return track_overlapped(*args, may_overlap=chosen)
+    def track(*args: Any, detect_workers: int) -> Any:
+        return track_overlapped(*args, detect_workers=chosen)
 
     monkeypatch.setattr(model_module, "track_overlapped", track)
     return chosen
@@ -156,7 +158,7 @@ def test_a_failure_anywhere_leaves_what_it_leaves_frame_by_frame(bundle: Path, t
     assert len(read_results(tmp_path / "throughput" / "results.jsonl").frames) >= 5
 
 
-def test_whether_graphs_run_at_the_same_time(bundle: Path, may_overlap: bool) -> None:
+def test_whether_graphs_run_at_the_same_time(bundle: Path, num_workers: int) -> None:
     model, running, most = load(bundle), 0, 0
     lock = threading.Lock()
 
@@ -177,7 +179,25 @@ def test_whether_graphs_run_at_the_same_time(bundle: Path, may_overlap: bool) ->
     for graph in (model._bundle.frame, model._bundle.temporal):
         graph.run = counted(graph.run)  # type: ignore[union-attr, method-assign]
     assert len(list(model.track_frames(Pictures(), mode="throughput"))) == 12
-    assert (most > 1) == may_overlap
+    assert (most > 1) == (num_workers > 0)
+
+
+@pytest.mark.parametrize(("may_overlap", "is_on_host", "expected"), [
+    (False, True, 0), (True, True, HOST_WORKERS), (True, False, DEVICE_WORKERS)])
+def test_how_many_threads_detect(bundle: Path, may_overlap: bool, is_on_host: bool, expected: int,
+                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def track(*args: Any, detect_workers: int) -> Any:
+        asked.append(detect_workers)
+        return track_overlapped(*args, detect_workers=detect_workers)
+
+    monkeypatch.setattr(model_module, "track_overlapped", track)
+    model = load(bundle, threads=1)
+    opened = dataclasses.replace(model._bundle, may_overlap=may_overlap)
+    monkeypatch.setattr(opened.frame, "is_on_host", is_on_host)
+    model = Model(opened, RunOptions(), NoTimer())
+    assert len(list(model.track_frames(Pictures(), mode="throughput"))) == 12 and asked == [expected]
 
 
 def test_ctrl_c_completes_the_files(make_bundle: Callable[..., Path], tmp_path: Path) -> None:
