@@ -86,5 +86,6 @@ def run_video(model: Model, source: FrameSource, folder: Path, *, draw: bool = T
             else:  # Ctrl-C from here on changes nothing: everything is done
                 is_interrupted, damage = False, source.damage
         files = writer.finish(damage, is_interrupted)
-    return RunSummary(writer.num_frames, time.perf_counter() - start, writer.num_identities, files, damage,
-                      model.lost_candidates, is_interrupted)
+        seconds = time.perf_counter() - start  # that a process for masks ends is no part of it
+    return RunSummary(writer.num_frames, seconds, writer.num_identities, files, damage, model.lost_candidates,
+                      is_interrupted)

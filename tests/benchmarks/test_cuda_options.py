@@ -58,12 +58,12 @@ def test_rows_have_names_of_their_own_and_change_options_that_there_are() -> Non
 
 def test_table() -> None:
     rows = [{"row": "frame f16", "ms": {"p50": 2.568, "p90": 2.577}, "first_s": 15.8},
-            {"row": "instances f16", "not_available": "CUDA failure 901"}]
+            {"row": "instances f16", "not_available": "CUDA | failure 901"}]
     assert table(rows) == """\
 | graph | p50 / p90 ms | first run s |
 |---|---:|---:|
 | frame f16 | 2.57 / 2.58 | 15.8 |
-| instances f16 | CUDA failure 901 | - |"""
+| instances f16 | CUDA / failure 901 | - |"""
 
 
 def test_without_a_gpu_nothing_is_written(tmp_path: Path) -> None:

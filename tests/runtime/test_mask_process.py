@@ -173,7 +173,8 @@ def test_the_frames_are_closed_with_it(process: MaskProcess) -> None:
         finally:
             closed.append(True)
 
-    ahead = process.ahead(noted())
+    source = noted()  # held here too, so that it is not closed for want of readers
+    ahead = process.ahead(source)
     next(ahead)
     ahead.close()
     assert closed == [True]

@@ -19,6 +19,7 @@ from stmask_deploy.errors import DeviceError, StmaskError
 from stmask_deploy.pretrained import demo_bundle, demo_clip
 from stmask_deploy.runtime import onnxruntime_backend, onnxruntime_session
 from stmask_deploy.runtime.backends import Backend
+from stmask_deploy.runtime.onnxruntime_copies import Copies
 from stmask_deploy.runtime.onnxruntime_providers import CPU, CUDA
 from stmask_deploy.runtime.onnxruntime_recording import RecordedSession, recording_thread
 from stmask_deploy.runtime.onnxruntime_session import SessionMaker
@@ -194,6 +195,27 @@ def test_values_outlive_the_next_run_and_feed_the_next_graph(recorded: None, gra
         deltas = temporal.run({"prev_fpn": before["fpn"], "fpn": now["fpn"], "prev_temporal": before["temporal"],
                                "temporal": now["temporal"], "boxes": np.zeros((rows, 4), np.float32)})
         assert deltas["box_deltas"].shape == (rows, 4) and np.allclose(deltas["box_deltas"], 0.4)
+
+
+class Memory(str):
+    """A name of a memory that can be told from others of the same memory."""
+
+
+def test_only_what_is_kept_stays_on_the_device(recorded: None, graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places: list[dict[str, Any]] = []
+    copy = Copies.run
+
+    def noted(self: Copies, values: Any, to: Any) -> Any:
+        places.append(dict(to))
+        return copy(self, values, to)
+
+    monkeypatch.setattr(SessionMaker, "memory", Memory("cpu"))
+    frame = open_recorded(graphs / "frame.onnx")
+    monkeypatch.setattr(Copies, "run", noted)
+    frame.run(picture(51), keep=("fpn", "temporal"))
+    _, fetched = places
+    assert {name for name, place in fetched.items() if isinstance(place, Memory)} == {"fpn", "temporal"}
+    assert set(fetched) == set(frame.output_names)
 
 
 def test_what_a_graph_does_not_take_is_refused_and_not_remembered(recorded: None, graphs: Path) -> None:

@@ -1,0 +1,33 @@
+"""A turn of a bundle on a clip: both passes, and one process for the masks of all of them."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stmask_deploy.bench import bundle_run
+from stmask_deploy.bench.bundle_run import open_run
+from stmask_deploy.bench.row import Job, Row
+from stmask_deploy.pretrained import demo_bundle, demo_clip
+from stmask_deploy.runtime.mask_process import MaskProcess
+
+
+def test_a_turn_has_a_pass_of_each_mode_with_the_same_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[tuple[str, Any]] = []
+    run_video = bundle_run.run_video
+
+    def noted(*args: Any, **options: Any) -> Any:
+        passes.append((options["mode"], options["mask_process"]))
+        return run_video(*args, **options)
+
+    monkeypatch.setattr(bundle_run, "run_video", noted)
+    job = Job(Row.parse("onnxruntime:f32"), demo_bundle(), demo_clip(), tmp_path, 1, 1, 4, False)
+    with open_run(job) as run:
+        turns = [run.turn(), run.turn()]
+    assert [mode for mode, _ in passes] == ["latency", "auto"] * 2
+    [process] = {process for _, process in passes}
+    assert isinstance(process, MaskProcess)
+    for turn in turns:
+        assert len(turn.stages) == len(turn.frames) == len(turn.run) == 4 and min(turn.frames + turn.run) > 0
+        assert sum(turn.calls.values()) >= 4
