@@ -101,10 +101,17 @@ class OnnxRuntimeBackend:
             return self._runners[key]
 
     def _runner(self, session: Any) -> Callable[..., dict[str, Value]]:
-        """A function of inputs, names and what to keep, see `run_on_device`."""
-        if self._maker.is_on_host:
+        """A function of inputs, names and what to keep."""
+        maker = self._maker
+        if maker.is_on_host:
             return partial(run_on_host, session)
-        return partial(run_on_device, session, self._maker.memory)
+        output_specs = specs(session.get_outputs())
+
+        def run(inputs: Mapping[str, Value], names: Sequence[str], keep: Collection[str]) -> dict[str, Value]:
+            return run_on_device(session, inputs, {
+                name: maker.memory if name in keep else maker.place_on_host(output_specs[name]) for name in names})
+
+        return run
 
 
 def _padded(rows: Any, size: int) -> Any:

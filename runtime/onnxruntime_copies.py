@@ -4,12 +4,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from stmask_deploy.protobuf import write_field
 
 from .backends import TensorSpec, Value
-from .onnxruntime_session import SessionMaker
+from .onnxruntime_session import SessionMaker, run_on_device
 
 _IR_VERSION, _OPSET = 10, 20
 _TYPES = {"float32": 1, "uint8": 2, "int64": 7, "float16": 10}  # of onnx.proto
@@ -29,29 +27,10 @@ class Copies:
     def __init__(self, maker: SessionMaker, specs: Mapping[str, TensorSpec]) -> None:
         self._session = maker.open_copies(identities(specs))
 
-    def run(self, values: Mapping[str, Value], places: Mapping[str, Any]) -> dict[str, Any]:
-        """Copy all values.
-
-        Args:
-            values: arrays or `OrtValue`s, of every name.
-            places: the `OrtValue` to copy each into, or the memory that a new one is made in, as ONNX Runtime calls it.
-
-        Returns:
-            The copies, as `OrtValue`s.
-        """
-        binding = self._session.io_binding()
-        for name, value in values.items():
-            if isinstance(value, np.ndarray):
-                binding.bind_cpu_input(name, value)
-            else:
-                binding.bind_ortvalue_input(name, value)
-        for name, place in places.items():
-            if isinstance(place, str):
-                binding.bind_output(name + _SUFFIX, place)
-            else:
-                binding.bind_ortvalue_output(name + _SUFFIX, place)
-        self._session.run_with_iobinding(binding)
-        return dict(zip(places, binding.get_outputs(), strict=True))
+    def run(self, values: Mapping[str, Value], places: Mapping[str, Any]) -> dict[str, Value]:
+        """Copy all values, each to its place; see `run_on_device`. Several threads may call it at once."""
+        copies = run_on_device(self._session, values, {name + _SUFFIX: place for name, place in places.items()})
+        return dict(zip(places, copies.values(), strict=True))
 
 
 def identities(specs: Mapping[str, TensorSpec]) -> bytes:

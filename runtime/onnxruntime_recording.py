@@ -5,6 +5,7 @@ import weakref
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from .backends import TensorSpec, Value, one_line
 from .daemon_thread import DaemonThread
 from .gate import Gate
 from .onnxruntime_copies import Copies
-from .onnxruntime_session import SessionMaker, specs
+from .onnxruntime_session import LARGE, SessionMaker, specs
+from .pinned_memory import num_bytes
 
 # What all recorded sessions of the process go through. While ONNX Runtime records one, what other threads do on the GPU
 # makes it fail: copies and allocations of other sessions too.
@@ -61,16 +63,24 @@ class RecordedSession:
         weakref.finalize(self, self._thread.post, free).atexit = False
 
     def run(self, inputs: Mapping[str, Value], names: Sequence[str], keep: Collection[str]) -> dict[str, Value]:
-        """See `onnxruntime_session.run_on_device`.
+        """Compute outputs; those in `keep` stay on the device, as `OrtValue`s.
 
         Raises:
             ValueError: an input is missing or has another type or shape.
         """
+        recording = self._held[0]
+        # They are brought to the host by whoever calls, while the graph's thread runs for the next one.
+        late = recording.large.intersection(names).difference(keep)
+
         def replay() -> dict[str, Value]:
             with self._gate.passing():
-                return self._held[0].run(inputs, names, keep)
+                return recording.run(inputs, names, late.union(keep))
 
-        return self._thread.call(replay)
+        values = self._thread.call(replay)
+        if late:
+            with self._gate.passing():
+                values |= recording.fetch({name: values[name] for name in late})
+        return values
 
 
 class _Recording:
@@ -81,7 +91,7 @@ class _Recording:
     """
 
     def __init__(self, maker: SessionMaker, outputs: Collection[str], sizes: Mapping[str, int]) -> None:
-        self._ort, self._memory = maker.ort, maker.memory
+        self._maker, self._ort, self._memory = maker, maker.ort, maker.memory
         self._session = maker.open(outputs, sizes)
         self._input_specs, self._output_specs = specs(self._session.get_inputs()), specs(self._session.get_outputs())
         try:
@@ -96,6 +106,9 @@ class _Recording:
             for name, value in self._outputs.items():
                 self._binding.bind_ortvalue_output(name, value)
             self._placing, self._fetching = (Copies(maker, kind) for kind in (self._input_specs, self._output_specs))
+            self.large = frozenset(name for name, spec in self._output_specs.items() if num_bytes(spec) >= LARGE)
+            self._late: dict[frozenset[str], Copies] = {}
+            self._lock = Lock()
             # ONNX Runtime records at the first run.
             zeros: dict[str, Value] = {name: np.zeros([size or 0 for size in spec.shape], spec.dtype)
                                        for name, spec in self._input_specs.items()}
@@ -105,16 +118,25 @@ class _Recording:
                                   "device cuda") from error
 
     def run(self, inputs: Mapping[str, Value], names: Sequence[str], keep: Collection[str]) -> dict[str, Value]:
-        """See `RecordedSession.run`."""
+        """Replay the launches. Outputs in `keep` are copied within the device, the others to the host."""
         missing = self._input_specs.keys() - inputs.keys()
         if missing:  # there is still the one of the run before
             raise ValueError(f"input {min(missing)} is missing")
         given = {name: _checked(name, inputs[name], spec) for name, spec in self._input_specs.items()}
         self._placing.run(given, self._inputs)
         self._session.run_with_iobinding(self._binding)
-        copies = self._fetching.run(self._outputs, {name: self._memory if name in keep else "cpu"
+        copies = self._fetching.run(self._outputs, {name: self._memory if name in keep else None
                                                     for name in self._output_specs})
-        return {name: copies[name] if name in keep else copies[name].numpy() for name in names}
+        return {name: copies[name] for name in names}
+
+    def fetch(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        """Bring outputs that were kept to the host; any thread may, in the middle of a run."""
+        kinds = {name: self._output_specs[name] for name in values}
+        with self._lock:
+            key = frozenset(kinds)
+            if key not in self._late:
+                self._late[key] = Copies(self._maker, kinds)
+        return self._late[key].run(values, {name: self._maker.place_on_host(spec) for name, spec in kinds.items()})
 
     def _allocated(self, spec: TensorSpec) -> Any:
         return self._ort.OrtValue.ortvalue_from_shape_and_type(list(spec.shape), np.dtype(spec.dtype).type,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stmask_deploy.bundle import METADATA_KEY
 from stmask_deploy.errors import DeviceError, InputError
@@ -14,8 +15,13 @@ from stmask_deploy.errors import DeviceError, InputError
 from .backends import CUDA_GRAPH, TensorSpec, Value, one_line
 from .onnx_subgraph import keep_outputs
 from .onnxruntime_providers import CPU, CUDA, WORDS, load_cuda, provider_options
+from .pinned_memory import num_bytes, pinned_memory
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int64)": "int64"}
+
+
+# Bytes of a value. Copying a smaller one costs a call and hardly more; and whoever reads results may keep it for long.
+LARGE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,11 @@ class SessionMaker:
         """ONNX Runtime's name of the memory that the provider computes in."""
         return "cpu" if self.provider == CPU else "cuda"
 
+    def place_on_host(self, spec: TensorSpec) -> NDArray[Any] | None:
+        """Where a device writes a value of `spec` to that the host reads, see `run_on_device`."""
+        pinned = pinned_memory(getattr(self.ort, "cuda_version", "")) if num_bytes(spec) >= LARGE else None
+        return None if pinned is None else pinned.empty(spec)
+
 
 def describe(session: Any) -> str | None:
     """The bundle's description in a session's graph; None where it was not exported by this tool."""
@@ -134,28 +145,33 @@ def run_on_host(session: Any, inputs: Mapping[str, Value], names: Sequence[str],
     return dict(zip(names, session.run(names, inputs), strict=True))
 
 
-def run_on_device(session: Any, memory: str, inputs: Mapping[str, Value], names: Sequence[str],
-                  keep: Collection[str]) -> dict[str, Value]:
-    """Run with inputs from the host or the device, and bring only those outputs to the host that are not kept.
+def run_on_device(session: Any, inputs: Mapping[str, Value], places: Mapping[str, Any]) -> dict[str, Value]:
+    """Run with inputs from the host or the device, and outputs to either.
 
     Args:
         session: an ONNX Runtime session.
-        memory: see `SessionMaker.memory`.
-        inputs: arrays, or `OrtValue`s of earlier runs, which stay where they are.
-        names: outputs to compute.
-        keep: outputs that stay in `memory`, as `OrtValue`s.
+        inputs: arrays, or `OrtValue`s, which stay where they are.
+        places: of the outputs to compute: the memory that a new `OrtValue` is made in, as ONNX Runtime calls it; the
+            `OrtValue` or array to write into; or None, for an array of its own.
     """
     binding = session.io_binding()
     for name, value in inputs.items():
         if isinstance(value, np.ndarray):
-            binding.bind_cpu_input(name, np.ascontiguousarray(value))
+            binding.bind_cpu_input(name, np.asarray(value, order="C"))
         else:
             binding.bind_ortvalue_input(name, value)
-    for name in names:
-        binding.bind_output(name, memory if name in keep else "cpu")
+    for name, place in places.items():
+        if place is None:
+            binding.bind_output(name)
+        elif isinstance(place, str):
+            binding.bind_output(name, place)
+        elif isinstance(place, np.ndarray):
+            binding.bind_output(name, "cpu", 0, place.dtype.type, place.shape, place.ctypes.data)
+        else:
+            binding.bind_ortvalue_output(name, place)
     session.run_with_iobinding(binding)
-    return {name: value if name in keep else value.numpy()
-            for name, value in zip(names, binding.get_outputs(), strict=True)}
+    return {name: value.numpy() if place is None else place if isinstance(place, np.ndarray) else value
+            for (name, place), value in zip(places.items(), binding.get_outputs(), strict=True)}
 
 
 def specs(entries: Sequence[Any]) -> Mapping[str, TensorSpec]:

@@ -48,6 +48,18 @@ def test_new_values_in_a_memory(copies: Copies) -> None:
         assert np.array_equal(again[name].numpy(), values(1)[name])
 
 
+def test_arrays_of_their_own_and_arrays_that_are_there(copies: Copies) -> None:
+    given, held = values(0), values(1)
+    places = {name: held[name] if name in ("boxes", "half", "num_candidates") else None for name in SPECS}
+    found = copies.run(given, places)
+    again = copies.run(values(2), dict.fromkeys(SPECS))
+    assert list(found) == list(SPECS)
+    for name, array in given.items():
+        assert isinstance(found[name], np.ndarray) and (found[name] is held[name]) == (places[name] is not None)
+        assert found[name].dtype == array.dtype and np.array_equal(found[name], array)
+        assert np.array_equal(again[name], values(2)[name])
+
+
 def test_into_values_that_are_there(copies: Copies) -> None:
     held = values(0)
     places = {name: value_of(array) for name, array in held.items()}

@@ -12,18 +12,20 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from cuda_runtime import FakeCudaRuntime
 from tiny_bundles import SHAPES, describe, frame_graph, save_graph, temporal_graph
 
 import stmask_deploy
 from stmask_deploy.errors import DeviceError, StmaskError
 from stmask_deploy.pretrained import demo_bundle, demo_clip
-from stmask_deploy.runtime import onnxruntime_backend, onnxruntime_session
+from stmask_deploy.runtime import onnxruntime_backend, onnxruntime_recording, onnxruntime_session
 from stmask_deploy.runtime.backends import Backend
 from stmask_deploy.runtime.onnxruntime_copies import Copies
 from stmask_deploy.runtime.onnxruntime_providers import CPU, CUDA
 from stmask_deploy.runtime.onnxruntime_recording import RecordedSession, recording_thread
 from stmask_deploy.runtime.onnxruntime_session import SessionMaker
 from stmask_deploy.runtime.opening import open_backend
+from stmask_deploy.runtime.pinned_memory import PinnedMemory
 
 MAPS = ("prev_fpn", "fpn", "prev_temporal", "temporal")
 MAP_VALUES = {name: np.full(SHAPES[name.removeprefix("prev_")], 0.4, np.float32) for name in MAPS}
@@ -218,6 +220,63 @@ def test_only_what_is_kept_stays_on_the_device(recorded: None, graphs: Path, mon
     assert set(fetched) == set(frame.output_names)
 
 
+@pytest.fixture
+def locked(monkeypatch: pytest.MonkeyPatch) -> FakeCudaRuntime:
+    """Every value is large enough for page-locked memory."""
+    library = FakeCudaRuntime()
+    memory = PinnedMemory(library)
+    monkeypatch.setattr(onnxruntime_session, "pinned_memory", lambda version: memory)
+    for module in (onnxruntime_session, onnxruntime_recording):
+        monkeypatch.setattr(module, "LARGE", 1)
+    return library
+
+
+def test_large_values_are_brought_to_locked_memory_and_outlive_the_next_run(
+        recorded: None, locked: FakeCudaRuntime, graphs: Path) -> None:
+    frame = open_recorded(graphs / "frame.onnx")
+    before = frame.run(picture(51), keep=("fpn",))
+    arrays = {name: value.copy() for name, value in before.items() if name != "fpn"}
+    frame.run(picture(102), keep=("fpn",))
+    part = frame.run(picture(102), ("fpn", "boxes"))  # the other choice of what comes to the host
+    assert set(before) == set(frame.output_names) and not isinstance(before["fpn"], np.ndarray)
+    for name, value in arrays.items():
+        assert np.array_equal(before[name], value) and before[name].ctypes.data in locked.addresses
+    assert set(part) == {"fpn", "boxes"} and np.allclose(part["fpn"], 0.4) and np.allclose(before["fpn"].numpy(), 0.2)
+
+
+def test_large_values_are_fetched_by_the_caller_while_the_graph_runs_for_another(
+        recorded: None, locked: FakeCudaRuntime, graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = open_recorded(graphs / "frame.onnx")
+    fetching, other_is_done = threading.Event(), threading.Event()
+    place = SessionMaker.place_on_host
+
+    def wait(self: SessionMaker, spec: Any) -> Any:  # in the middle of the first caller's fetching
+        if threading.current_thread().name == "first" and not fetching.is_set():
+            fetching.set()
+            assert other_is_done.wait(20)
+        return place(self, spec)
+
+    monkeypatch.setattr(SessionMaker, "place_on_host", wait)
+    found: list[Any] = []
+    first = threading.Thread(name="first", target=lambda: found.append(frame.run(picture(51), keep=("temporal",))))
+    first.start()
+    assert fetching.wait(20)
+    assert np.allclose(frame.run(picture(102), keep=("temporal",))["fpn"], 0.4)
+    other_is_done.set()
+    first.join(20)
+    assert np.allclose(found[0]["fpn"], 0.2)
+
+
+def test_small_values_need_no_second_copy(recorded: None, graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = open_recorded(graphs / "frame.onnx")
+    threads = []
+    copy = Copies.run
+    monkeypatch.setattr(Copies, "run", lambda self, *args: threads.append(threading.current_thread())
+                        or copy(self, *args))
+    assert np.allclose(frame.run(picture(51))["fpn"], 0.2)
+    assert threads == [recording_thread("frame")] * 2
+
+
 def test_what_a_graph_does_not_take_is_refused_and_not_remembered(recorded: None, graphs: Path) -> None:
     temporal = open_recorded(graphs / "temporal.onnx")
     feeds = MAP_VALUES | {"boxes": np.zeros((2, 4), np.float32)}
@@ -402,3 +461,17 @@ def test_a_gpu_gives_the_same_maps_with_and_without_graphs() -> None:
         maps = ("prototypes", "fpn", "temporal", "shared")  # rows of nearly equal scores may change places
         expected, found = plain.run(feeds, maps), ours.run(feeds, maps)
         assert all(np.allclose(found[name], value, rtol=1e-3, atol=1e-3) for name, value in expected.items())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("device", ["cuda", "cuda-graph"])
+def test_a_gpu_writes_prototypes_into_page_locked_memory(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = open_backend("onnxruntime", demo_bundle() / "frame.onnx", device=device)
+    feeds = {"frame": np.full(frame.inputs["frame"].shape, 90, np.uint8)}
+    given = []
+    place = SessionMaker.place_on_host
+    monkeypatch.setattr(SessionMaker, "place_on_host", lambda self, spec: given.append(place(self, spec)) or given[-1])
+    locked = frame.run(feeds, ("prototypes", "boxes"))["prototypes"]
+    assert any(locked is one for one in given)
+    monkeypatch.setattr(SessionMaker, "place_on_host", lambda self, spec: None)
+    assert np.array_equal(locked, frame.run(feeds, ("prototypes", "boxes"))["prototypes"])

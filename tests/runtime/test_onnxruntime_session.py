@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from cuda_runtime import FakeCudaRuntime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -15,9 +16,11 @@ from tiny_bundles import SHAPES, describe, frame_graph, save_graph, temporal_gra
 
 from stmask_deploy.errors import DeviceError, InputError
 from stmask_deploy.pretrained import demo_bundle
-from stmask_deploy.runtime.backends import Backend
-from stmask_deploy.runtime.onnxruntime_session import SessionMaker, bucket
+from stmask_deploy.runtime import onnxruntime_session
+from stmask_deploy.runtime.backends import Backend, TensorSpec
+from stmask_deploy.runtime.onnxruntime_session import LARGE, SessionMaker, bucket
 from stmask_deploy.runtime.opening import open_backend
+from stmask_deploy.runtime.pinned_memory import PinnedMemory
 
 GRAPH = demo_bundle() / "temporal.onnx"
 
@@ -86,6 +89,35 @@ def test_kept_outputs_are_no_arrays_and_feed_the_next_graph(as_on_device: None,
     deltas = temporal.run({"prev_fpn": before["fpn"], "fpn": now["fpn"], "prev_temporal": before["temporal"],
                            "temporal": now["temporal"], "boxes": np.zeros((3, 4), np.float32)})
     assert deltas["box_deltas"].shape == (3, 4) and np.allclose(deltas["box_deltas"], 0.4)
+
+
+def test_large_values_come_in_page_locked_memory(as_on_device: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = FakeCudaRuntime()
+    memory = PinnedMemory(library, limit=2 << 20)
+    asked = []
+    monkeypatch.setattr(onnxruntime_session, "pinned_memory", lambda version: asked.append(version) or memory)
+    frame = open_backend("onnxruntime", demo_bundle() / "frame.onnx", device="cpu")
+    plain = onnxruntime.InferenceSession(demo_bundle() / "frame.onnx", providers=["CPUExecutionProvider"])
+    names = ["prototypes", "boxes", "num_candidates", "fpn"]
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, frame.inputs["frame"].shape, np.uint8) for _ in range(12)]
+    found = [frame.run({"frame": picture}, names, keep=("fpn",)) for picture in pictures]
+    for picture, ours in zip(pictures, found, strict=True):
+        for name, value in zip(names[:-1], plain.run(names[:-1], {"frame": picture}), strict=True):
+            assert np.allclose(ours[name], value, atol=1e-4)
+    is_locked = [ours["prototypes"].ctypes.data in library.addresses for ours in found]
+    size = found[0]["prototypes"].nbytes
+    assert size >= LARGE and is_locked == [number < (2 << 20) // size for number in range(12)]  # then ordinary memory
+    assert any(is_locked) and not all(is_locked)
+    assert not any(ours["boxes"].ctypes.data in library.addresses for ours in found)
+    assert set(asked) == {onnxruntime.cuda_version}
+
+
+def test_no_page_locked_memory_without_cuda() -> None:
+    maker = SessionMaker(onnxruntime, GRAPH, "CPUExecutionProvider", "f32", 1, None)
+    if not onnxruntime.cuda_version:
+        assert maker.place_on_host(TensorSpec("float32", (LARGE,))) is None
+    assert SessionMaker(object(), GRAPH, "x", "f32", 1, None).place_on_host(TensorSpec("uint8", (LARGE,))) is None
 
 
 @pytest.fixture

@@ -1,0 +1,122 @@
+"""Page-locked memory from a stand-in for CUDA's runtime: blocks are shared out, used again, and never used twice."""
+from __future__ import annotations
+
+import ctypes
+import gc
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from cuda_runtime import FakeCudaRuntime
+
+from stmask_deploy.runtime import pinned_memory as module
+from stmask_deploy.runtime.backends import TensorSpec
+from stmask_deploy.runtime.pinned_memory import PinnedMemory, num_bytes, pinned_memory
+
+SPEC = TensorSpec("float32", (1, 3, 5))
+
+
+def address(array: np.ndarray[Any, Any] | None) -> int:
+    assert array is not None
+    return int(array.ctypes.data)
+
+
+def test_arrays_lie_in_locked_memory_and_not_in_each_other() -> None:
+    library = FakeCudaRuntime()
+    memory = PinnedMemory(library)
+    specs = [SPEC, SPEC, TensorSpec("uint8", (7,)), TensorSpec("int64", (2, 2))]
+    arrays = [memory.empty(spec) for spec in specs]
+    for number, (array, spec) in enumerate(zip(arrays, specs, strict=True)):
+        assert array is not None and (str(array.dtype), array.shape) == spec
+        assert address(array) in library.addresses and array.flags.writeable and array.flags.c_contiguous
+        array[:] = number
+    assert [int(array.max()) for array in arrays if array is not None] == [0, 1, 2, 3]
+    assert library.sizes == [60, 60, 7, 32] and set(library.flags) == {1}
+
+
+def test_a_block_is_used_again_once_nothing_lies_in_it() -> None:
+    library = FakeCudaRuntime()
+    memory = PinnedMemory(library)
+    array = memory.empty(SPEC)
+    assert array is not None
+    first, part = address(array), array[0, 1:, ::2]
+    array[:] = 7
+    del array
+    gc.collect()
+    other = memory.empty(SPEC)  # the part still lies in the first block
+    assert other is not None and address(other) != first
+    other[:] = 0
+    assert (part == 7).all()
+    del part
+    gc.collect()
+    assert address(memory.empty(SPEC)) == first
+    del other
+    for _ in range(100):
+        assert memory.empty(SPEC) is not None
+    assert memory.empty(TensorSpec("float32", (1, 3, 4))) is not None  # another size has blocks of its own
+    assert library.sizes == [60, 60, 48]
+
+
+def test_there_is_no_more_than_the_limit() -> None:
+    library = FakeCudaRuntime()
+    memory = PinnedMemory(library, limit=125)
+    held = [memory.empty(SPEC), memory.empty(SPEC)]
+    assert all(array is not None for array in held)
+    assert memory.empty(SPEC) is None
+    assert memory.empty(TensorSpec("uint8", (5,))) is not None  # what is left is enough for that
+    held.pop()
+    gc.collect()
+    assert memory.empty(SPEC) is not None
+    assert sum(library.sizes) <= 125
+
+
+def test_a_failure_is_final_and_leaves_no_error_behind() -> None:
+    library = FakeCudaRuntime(num_blocks=1)
+    memory = PinnedMemory(library)
+    held = memory.empty(SPEC)
+    assert held is not None and memory.empty(SPEC) is None
+    assert library.last_error == 0
+    assert memory.empty(SPEC) is None and library.num_calls == 2  # it is not asked again
+    del held
+    gc.collect()
+    assert memory.empty(SPEC) is not None
+
+
+@pytest.mark.parametrize("shape", [(None, 4), (0, 4), (4, None)])
+def test_nothing_for_open_sizes_and_for_no_values(shape: tuple[int | None, ...]) -> None:
+    library = FakeCudaRuntime()
+    assert PinnedMemory(library).empty(TensorSpec("float32", shape)) is None and not library.sizes
+
+
+@pytest.mark.parametrize(("spec", "size"), [
+    (SPEC, 60), (TensorSpec("int64", ()), 8), (TensorSpec("float16", (3,)), 6), (TensorSpec("uint8", (0, 9)), 0),
+    (TensorSpec("uint8", (None, 9)), 0)])
+def test_sizes(spec: TensorSpec, size: int) -> None:
+    assert num_bytes(spec) == size
+
+
+def test_the_runtime_of_the_version_that_onnxruntime_was_built_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def load(name: str) -> FakeCudaRuntime:
+        asked.append(name)
+        if "12" in name:
+            raise OSError("libcudart.so.12: cannot open shared object file")
+        return FakeCudaRuntime()
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    for platform in ("linux", "win32"):
+        monkeypatch.setattr(module, "sys", SimpleNamespace(platform=platform))
+        pinned_memory.cache_clear()
+        assert pinned_memory("12.8") is None
+        memory = pinned_memory("13.0")
+        assert memory is not None and memory.empty(SPEC) is not None
+        assert pinned_memory("13.0") is memory
+    pinned_memory.cache_clear()
+    assert asked == ["libcudart.so.12", "libcudart.so.13", "cudart64_12.dll", "cudart64_13.dll"]
+
+
+def test_there_is_none_without_cuda() -> None:
+    assert pinned_memory("") is None
+    assert pinned_memory("99.0") is None
