@@ -70,7 +70,7 @@ class RecordedSession:
         """
         recording = self._held[0]
         # They are brought to the host by whoever calls, while the graph's thread runs for the next one.
-        late = recording.large.intersection(names).difference(keep)
+        late = recording.large.difference(keep)
 
         def replay() -> dict[str, Value]:
             with self._gate.passing():

@@ -58,6 +58,10 @@ def picture(level: int) -> dict[str, np.ndarray]:
     return {"frame": np.full((1, 40, 64, 3), level, np.uint8)}
 
 
+class Memory(str):
+    """A name of a memory that can be told from others of the same memory."""
+
+
 class WatchedBinding:
     """A binding that notes the addresses it is given."""
 
@@ -199,10 +203,6 @@ def test_values_outlive_the_next_run_and_feed_the_next_graph(recorded: None, gra
         assert deltas["box_deltas"].shape == (rows, 4) and np.allclose(deltas["box_deltas"], 0.4)
 
 
-class Memory(str):
-    """A name of a memory that can be told from others of the same memory."""
-
-
 def test_only_what_is_kept_stays_on_the_device(recorded: None, graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     places: list[dict[str, Any]] = []
     copy = Copies.run
@@ -237,8 +237,10 @@ def test_large_values_are_brought_to_locked_memory_and_outlive_the_next_run(
     before = frame.run(picture(51), keep=("fpn",))
     arrays = {name: value.copy() for name, value in before.items() if name != "fpn"}
     frame.run(picture(102), keep=("fpn",))
-    part = frame.run(picture(102), ("fpn", "boxes"))  # the other choice of what comes to the host
-    assert set(before) == set(frame.output_names) and not isinstance(before["fpn"], np.ndarray)
+    all_of_them = frame.run(picture(102))
+    part = frame.run(picture(102), ("fpn", "boxes"))  # has a session of its own
+    assert set(before) == set(frame.output_names) == set(all_of_them) and not isinstance(before["fpn"], np.ndarray)
+    assert np.allclose(all_of_them["fpn"], 0.4)
     for name, value in arrays.items():
         assert np.array_equal(before[name], value) and before[name].ctypes.data in locked.addresses
     assert set(part) == {"fpn", "boxes"} and np.allclose(part["fpn"], 0.4) and np.allclose(before["fpn"].numpy(), 0.2)
@@ -246,6 +248,7 @@ def test_large_values_are_brought_to_locked_memory_and_outlive_the_next_run(
 
 def test_large_values_are_fetched_by_the_caller_while_the_graph_runs_for_another(
         recorded: None, locked: FakeCudaRuntime, graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SessionMaker, "memory", Memory("cpu"))
     frame = open_recorded(graphs / "frame.onnx")
     fetching, other_is_done = threading.Event(), threading.Event()
     place = SessionMaker.place_on_host
@@ -258,6 +261,15 @@ def test_large_values_are_fetched_by_the_caller_while_the_graph_runs_for_another
 
     monkeypatch.setattr(SessionMaker, "place_on_host", wait)
     found: list[Any] = []
+    brought = []  # to the host, by whom
+    copy = Copies.run
+
+    def note(self: Copies, values: Any, places: Any) -> Any:
+        if any(not isinstance(place, Memory | onnxruntime.OrtValue) for place in places.values()):
+            brought.append(threading.current_thread().name)
+        return copy(self, values, places)
+
+    monkeypatch.setattr(Copies, "run", note)
     first = threading.Thread(name="first", target=lambda: found.append(frame.run(picture(51), keep=("temporal",))))
     first.start()
     assert fetching.wait(20)
@@ -265,6 +277,36 @@ def test_large_values_are_fetched_by_the_caller_while_the_graph_runs_for_another
     other_is_done.set()
     first.join(20)
     assert np.allclose(found[0]["fpn"], 0.2)
+    assert brought == [threading.current_thread().name, "first"]
+
+
+def test_nothing_is_fetched_while_a_session_is_recorded(recorded: None, locked: FakeCudaRuntime, graphs: Path,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    frame, temporal = (open_recorded(graphs / f"{role}.onnx") for role in ("frame", "temporal"))
+    frame.run(picture(1))
+    open_session, is_recording, spoilt = SessionMaker.open, threading.Event(), []
+    copy = Copies.run
+
+    def open_slowly(self: SessionMaker, *args: Any) -> Any:
+        is_recording.set()
+        session = open_session(self, *args)
+        time.sleep(0.1)
+        is_recording.clear()
+        return session
+
+    def note(self: Copies, *args: Any) -> Any:
+        if threading.current_thread() not in (recording_thread("frame"), recording_thread("temporal")):
+            spoilt.append(is_recording.is_set())
+        return copy(self, *args)
+
+    monkeypatch.setattr(SessionMaker, "open", open_slowly)
+    monkeypatch.setattr(Copies, "run", note)
+    with ThreadPoolExecutor(2) as pool:
+        others = [pool.submit(lambda: [frame.run(picture(1)) for _ in range(200)]) for _ in range(2)]
+        for rows in (2, 4, 8):
+            temporal.run({**MAP_VALUES, "boxes": np.zeros((rows, 4), np.float32)})
+        assert [len(other.result()) for other in others] == [200, 200]
+    assert len(spoilt) == 403 and not any(spoilt)
 
 
 def test_small_values_need_no_second_copy(recorded: None, graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

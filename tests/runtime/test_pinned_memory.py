@@ -50,12 +50,13 @@ def test_a_block_is_used_again_once_nothing_lies_in_it() -> None:
     assert (part == 7).all()
     del part
     gc.collect()
-    assert address(memory.empty(SPEC)) == first
-    del other
+    again, more = memory.empty(SPEC), memory.empty(SPEC)
+    assert address(again) == first and address(more) not in (first, address(other))
+    del other, again, more
     for _ in range(100):
         assert memory.empty(SPEC) is not None
     assert memory.empty(TensorSpec("float32", (1, 3, 4))) is not None  # another size has blocks of its own
-    assert library.sizes == [60, 60, 48]
+    assert library.sizes == [60, 60, 60, 48]
 
 
 def test_there_is_no_more_than_the_limit() -> None:
