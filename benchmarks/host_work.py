@@ -1,0 +1,130 @@
+"""What the host's part of a run costs, and what it would allow with graphs as fast as you say.
+
+    python benchmarks/host_work.py BUNDLE VIDEO --frame-ms 3.7 --instance-ms 0.8 --temporal-ms 0.9 --json host.json
+
+Graphs really run once, on the CPU; then their answers are given again after those times, in which a thread sleeps. All
+else is real: decoding, NMS, masks, tracking, writing. This stands for a GPU that this machine does not have: what it
+leaves out is that driving a GPU takes time of a core too.
+"""
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from held_source import hold
+from replayed import Record
+
+from stmask_deploy.atomic import atomic_file, check_writable
+from stmask_deploy.bench.bundle_run import FrameClock
+from stmask_deploy.bench.machine import describe_machine, library_versions
+from stmask_deploy.bench.tables import format_table
+from stmask_deploy.console import Command
+from stmask_deploy.errors import InputError
+from stmask_deploy.pretrained import demo_bundle, demo_clip
+from stmask_deploy.runtime.frame_source import FrameSource
+from stmask_deploy.runtime.loading import open_bundle
+from stmask_deploy.runtime.mask_process import MaskProcess
+from stmask_deploy.runtime.model import Model
+from stmask_deploy.runtime.options import RunOptions
+from stmask_deploy.runtime.run import run_video
+from stmask_deploy.runtime.sources import open_source
+from stmask_deploy.runtime.timing import STAGES
+
+SCHEMA = "stmask-host-work/1"
+ROWS = {"latency": ("latency", False), "throughput, masks encoded in place": ("throughput", False),
+        "throughput": ("throughput", True)}  # mode, and whether a process encodes masks
+
+
+@click.command(cls=Command, context_settings={"show_default": True})
+@click.argument("bundle", required=False, type=click.Path(path_type=Path))
+@click.argument("video", required=False, type=click.Path(path_type=Path))
+@click.option("--frame-ms", type=click.FloatRange(min=0), default=0.0, help="Of the frame graph.")
+@click.option("--instance-ms", type=click.FloatRange(min=0), default=0.0, help="Of the instance graph.")
+@click.option("--temporal-ms", type=click.FloatRange(min=0), default=0.0, help="Of the temporal graph.")
+@click.option("--frames", type=click.IntRange(min=2), default=60, help="Of the video; at 720p each takes five megabytes.")
+@click.option("--warmup", type=click.IntRange(min=1), default=10, help="Frames of these that do not count.")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, help="Turns of every row.")
+@click.option("--decoded", is_flag=True, help="Frames are in memory, as if other cores had decoded them.")
+@click.option("--memory", type=click.Choice(["exact", "bounded"]), default="bounded")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write everything there.")
+@click.option("--overwrite", is_flag=True)
+def main(bundle: Path | None, video: Path | None, frame_ms: float, instance_ms: float, temporal_ms: float, frames: int,
+         warmup: int, rounds: int, decoded: bool, memory: str, json_path: Path | None, overwrite: bool) -> None:
+    """Measure BUNDLE on VIDEO, the demo model and its clip where they are left out."""
+    if json_path is not None:
+        check_writable(json_path, overwrite=overwrite)
+    if warmup >= frames:
+        raise InputError(f"--warmup {warmup} leaves none of --frames {frames}; give more frames")
+    video = video or demo_clip()
+    waits = {"frame": frame_ms, "instances": instance_ms, "temporal": temporal_ms}
+    options = RunOptions(memory=memory)
+    held = hold(video, frames)
+    with MaskProcess() as helper, tempfile.TemporaryDirectory() as folder:
+        record = Record(open_bundle(bundle or demo_bundle(), device="cpu"))
+        clock = FrameClock()
+        run(Model(record.recording(), options, clock), held, frames, "latency", MaskProcess(), Path(folder), clock)
+        model = Model(record.replaying({role: ms / 1000 for role, ms in waits.items()}), options, clock)
+        turns: dict[str, list[dict[str, Any]]] = {name: [] for name in ROWS}
+        for _ in range(rounds):
+            for name, (mode, is_helped) in ROWS.items():
+                with held.again() if decoded else open_source(video) as source:
+                    turns[name].append(run(model, source, frames, mode, helper if is_helped else MaskProcess(),
+                                           Path(folder), clock, warmup))
+    rows = [{"row": name, **summary(found)} for name, found in turns.items()]
+    click.echo(table(rows))
+    if json_path is not None:
+        report = {"schema": SCHEMA, "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                  "machine": describe_machine(), "versions": library_versions(),
+                  "variant": model.description.model.variant, "video": video.name, "frames": frames, "warmup": warmup,
+                  "is_decoded": decoded, "waits_ms": waits, "rows": rows}
+        with atomic_file(json_path, overwrite=overwrite) as file:
+            file.write(json.dumps(report, indent=1).encode() + b"\n")
+
+
+def run(model: Model, source: FrameSource, frames: int, mode: str, helper: MaskProcess, folder: Path, clock: FrameClock,
+        warmup: int = 0) -> dict[str, Any]:
+    """One run: seconds of the frames behind the first ones, of the process's cores, and of the stages.
+
+    Args:
+        helper: encodes masks in mode throughput; one that was not started leaves that to this process.
+    """
+    clock.restart()
+    cores_s = time.process_time()
+    done = run_video(model, source, folder / "results", draw=False, max_frames=frames, overwrite=True, mode=mode,
+                     mask_process=helper)
+    cores_s = time.process_time() - cores_s
+    if done.frames < frames:
+        raise InputError(f"{source.name} has only {done.frames} of the {frames} frames that are needed; give fewer "
+                         "--frames")
+    return {"seconds": clock.periods()[warmup:], "cores_s": cores_s / frames, "stages": clock.frames[warmup:]}
+
+
+def summary(turns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Frames a second of each turn, and medians over all: milliseconds of the cores a frame, and of the stages."""
+    stages = [stages for turn in turns for stages in turn["stages"]]
+    return {"fps": [round(len(turn["seconds"]) / sum(turn["seconds"]), 2) for turn in turns],
+            "cores_ms": round(1000 * float(np.median([turn["cores_s"] for turn in turns])), 3),
+            "stages_ms": {stage: round(1000 * float(np.median([one[stage] for one in stages if stage in one])), 3)
+                          for stage in STAGES if any(stage in one for one in stages)}}
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown, a line for each row; stages of mode throughput include waiting, and are in the JSON alone."""
+    stages = list(rows[0]["stages_ms"])
+    cells = [("row", "FPS", "slowest", "fastest turn", "core ms a frame", *(f"{stage} ms" for stage in stages))]
+    for row in rows:
+        own = (f"{row['stages_ms'][stage]:.2f}" if row is rows[0] else "-" for stage in stages)
+        cells.append((row["row"], f"{np.median(row['fps']):.1f}", f"{min(row['fps']):.1f}", f"{max(row['fps']):.1f}",
+                      f"{row['cores_ms']:.2f}", *own))
+    return format_table(cells, markdown=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""A bundle whose graphs' answers come from a record, after a time of one's choice: what is left is the host's work."""
+from __future__ import annotations
+
+import time
+import zlib
+from collections import deque
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from stmask_deploy.runtime.backends import Backend, Value, chosen_outputs
+from stmask_deploy.runtime.daemon_thread import DaemonThread
+from stmask_deploy.runtime.loading import Bundle
+
+ROLES = ("frame", "instances", "temporal")  # all prototypes come from the frame graph, as on a GPU
+ROW_STEP = 32  # of a picture every so manieth row is looked at: pictures that differ elsewhere alone count as equal
+# A sleep is that much longer than it is asked for, by the scheduler.
+OVERSLEEP_S = 6e-5
+MAPS_AT_ONCE = 8  # maps of a frame that are in use at a time, those of the frame before included, and some more
+
+Answers = dict[Hashable, dict[str, Any]]
+
+
+class Record:
+    """The graphs of `bundle`, and what they answered. Maps that only graphs read are known by a number each."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = replace(bundle, prototypes=None)
+        self._answers: dict[str, Answers] = {role: {} for role in ROLES}
+        self._maps: deque[tuple[Value, Any]] = deque(maxlen=MAPS_AT_ONCE)
+        self._num_maps = 0
+
+    def recording(self) -> Bundle:
+        """A bundle that computes, and keeps the answers; for mode latency."""
+        return self._with({role: _Recorder(graph, self, answers) for role, graph, answers in self._graphs()})
+
+    def replaying(self, seconds: Mapping[str, float]) -> Bundle:
+        """A bundle that gives the answers again, `seconds` by role after it is asked; for any mode.
+
+        Each graph has a thread that waits, as a GPU's queue would: it answers one question at a time.
+
+        Raises:
+            KeyError: (when it runs) it is asked what was not recorded.
+        """
+        return replace(self._with({role: _Player(graph, answers, seconds[role])
+                                   for role, graph, answers in self._graphs()}), may_overlap=True)
+
+    def number_of(self, value: Value) -> Any:
+        """(1,) int64, for a map that was just given or is new."""
+        for known, number in self._maps:
+            if known is value:
+                return number
+        self._num_maps += 1
+        number = np.array([self._num_maps])
+        self._maps.append((value, number))
+        return number
+
+    def _graphs(self) -> list[tuple[str, Backend, Answers]]:
+        graphs = ((role, getattr(self._bundle, role)) for role in ROLES)
+        return [(role, graph, self._answers[role]) for role, graph in graphs if graph is not None]
+
+    def _with(self, graphs: Mapping[str, Backend]) -> Bundle:
+        return replace(self._bundle, **graphs)
+
+
+class _Graph:
+    """A `Backend` in the place of another one."""
+
+    def __init__(self, graph: Backend) -> None:
+        self.metadata, self.device, self.is_on_host = graph.metadata, graph.device, graph.is_on_host
+        self.inputs, self.outputs = graph.inputs, graph.outputs
+        self.input_names, self.output_names = graph.input_names, graph.output_names
+
+
+class _Recorder(_Graph):
+    def __init__(self, graph: Backend, record: Record, answers: Answers) -> None:
+        super().__init__(graph)
+        self._graph, self._record, self._answers = graph, record, answers
+
+    def run(self, inputs: Mapping[str, Value], outputs: Sequence[str] | None = None,
+            keep: Collection[str] = ()) -> dict[str, Value]:
+        """See `Backend.run`."""
+        found = self._graph.run(inputs, outputs, keep)
+        known = {name: self._record.number_of(value) if _is_map(name) else value for name, value in inputs.items()}
+        self._answers[_key(known)] = {name: self._record.number_of(value) if name in keep else value
+                                      for name, value in found.items()}
+        return found
+
+
+class _Player(_Graph):
+    def __init__(self, graph: Backend, answers: Answers, seconds: float) -> None:
+        super().__init__(graph)
+        self.is_on_host = False
+        self._answers, self._seconds = answers, seconds
+        self._thread = DaemonThread("replay")
+
+    def run(self, inputs: Mapping[str, Value], outputs: Sequence[str] | None = None,
+            keep: Collection[str] = ()) -> dict[str, Value]:
+        """See `Backend.run`."""
+        answer = self._answers[_key(inputs)]
+        if self._seconds:
+            self._thread.call(lambda: time.sleep(max(0.0, self._seconds - OVERSLEEP_S)))
+        return {name: answer[name] if name in keep else answer[name].copy()
+                for name in chosen_outputs(self.output_names, outputs)}
+
+
+def _is_map(name: str) -> bool:
+    return name not in ("frame", "anchor_index", "boxes")
+
+
+def _key(inputs: Mapping[str, Value]) -> Hashable:
+    """What an answer depends on: maps by their numbers, the rest by its values."""
+    return tuple((name, zlib.crc32(np.ascontiguousarray(value[0, ::ROW_STEP]))) if name == "frame"
+                 else (name, np.asarray(value).tobytes()) for name, value in sorted(inputs.items()))

@@ -1,0 +1,120 @@
+"""A record answers as the graphs did, after the times asked for; frames in memory are those of the video."""
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from held_source import hold
+from host_work import ROWS, main, run
+from replayed import Record
+
+from stmask_deploy.bench.bundle_run import FrameClock
+from stmask_deploy.errors import InputError
+from stmask_deploy.pretrained import demo_bundle, demo_clip
+from stmask_deploy.runtime.loading import Bundle, open_bundle
+from stmask_deploy.runtime.mask_process import MaskProcess
+from stmask_deploy.runtime.model import Model
+from stmask_deploy.runtime.options import RunOptions
+from stmask_deploy.runtime.sources import open_source
+
+FRAMES = 12
+WAITS = {"frame": 0.02, "instances": 0.004, "temporal": 0.006}
+NO_WAITS = dict.fromkeys(WAITS, 0.0)
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return open_bundle(demo_bundle(), threads=1)
+
+
+def results(folder: Path) -> list[Mapping[str, Any]]:
+    """The frames' lines."""
+    lines = [json.loads(line) for line in (folder / "results" / "results.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["type"] == "frame"]
+
+
+@pytest.mark.parametrize("memory", ["exact", "bounded"])
+def test_a_record_answers_as_the_graphs_did(bundle: Bundle, tmp_path: Path, memory: str) -> None:
+    clock, options = FrameClock(), RunOptions(memory=memory)
+    held = hold(demo_clip(), FRAMES)
+    record = Record(bundle)
+    found = []
+    models = {"plain": Model(bundle, options, clock), "recording": Model(record.recording(), options, clock),
+              "replaying": Model(record.replaying(NO_WAITS), options, clock)}
+    for name, model in models.items():
+        for mode in ("latency", "throughput") if name == "replaying" else ("latency",):
+            run(model, held.again(), FRAMES, mode, MaskProcess(), tmp_path / name, clock)
+            found.append(results(tmp_path / name))
+    assert len(found[0]) == FRAMES and sum(len(line["instances"]) for line in found[0]) > FRAMES
+    assert all(lines == found[0] for lines in found[1:])
+
+
+def test_times_are_waited_for_one_at_a_time(bundle: Bundle, tmp_path: Path) -> None:
+    clock, options = FrameClock(), RunOptions()
+    record, held = Record(bundle), hold(demo_clip(), FRAMES)
+    run(Model(record.recording(), options, clock), held, FRAMES, "latency", MaskProcess(), tmp_path, clock)
+    model = Model(record.replaying(WAITS), options, clock)
+    alone = run(model, held.again(), FRAMES, "latency", MaskProcess(), tmp_path, clock, warmup=2)
+    assert len(alone["seconds"]) == len(alone["stages"]) == FRAMES - 2
+    for stages in alone["stages"]:
+        for role, stage in (("frame", "frame_graph"), ("instances", "instance_graph"), ("temporal", "temporal_graph")):
+            assert WAITS[role] * 0.95 <= stages[stage]
+    assert min(alone["seconds"]) >= sum(WAITS.values()) * 0.95
+    overlapped = run(model, held.again(), FRAMES, "throughput", MaskProcess(), tmp_path, clock)
+    # Three threads ask for the frame graph, which answers one at a time.
+    assert np.mean(overlapped["seconds"]) >= WAITS["frame"] * 0.9
+
+
+def test_what_was_not_recorded_is_not_made_up(bundle: Bundle, tmp_path: Path) -> None:
+    clock, options = FrameClock(), RunOptions()
+    record = Record(bundle)
+    run(Model(record.recording(), options, clock), hold(demo_clip(), 2), 2, "latency", MaskProcess(), tmp_path, clock)
+    with pytest.raises(KeyError):
+        run(Model(record.replaying(NO_WAITS), options, clock), hold(demo_clip(), 3), 3, "latency", MaskProcess(),
+            tmp_path, clock)
+
+
+def test_frames_in_memory_are_those_of_the_video() -> None:
+    with open_source(demo_clip()) as source:
+        held = hold(demo_clip(), 5)
+        assert (held.width, held.height, held.fps, held.num_frames, held.kind) == (
+            source.width, source.height, source.fps, 5, "video")
+        for _ in range(2):
+            again = held.again()
+            for ours, frame in zip(again, source, strict=False):
+                assert ours.index == frame.index and ours.time_s == frame.time_s
+                assert np.array_equal(ours.image, frame.image)
+            break
+        assert again.damage.frames == 5
+    with pytest.raises(InputError):
+        hold(Path("no.mp4"), 5)
+
+
+def test_the_script(tmp_path: Path) -> None:
+    path = tmp_path / "host.json"
+    arguments = ["--frames", "6", "--warmup", "2", "--rounds", "2", "--frame-ms", "5", "--json", str(path)]
+    for extra in ([], ["--decoded", "--overwrite"]):
+        done = CliRunner().invoke(main, [*arguments, *extra], catch_exceptions=False)
+        assert done.exit_code == 0 and done.output.count("\n") == 2 + len(ROWS)
+        report = json.loads(path.read_text())
+        assert [row["row"] for row in report["rows"]] == list(ROWS) and report["is_decoded"] == bool(extra)
+        assert all(len(row["fps"]) == 2 and min(row["fps"]) > 0 for row in report["rows"])
+        assert max(report["rows"][0]["fps"]) < 200
+        assert report["rows"][0]["stages_ms"]["frame_graph"] >= 4.8
+
+
+@pytest.mark.parametrize(("arguments", "told"), [
+    (["--frames", "3", "--warmup", "3"], "leaves none"),
+    (["--frames", "100000"], "has only .* give fewer --frames"),
+    (["no-such-bundle"], "no-such-bundle"),
+])
+def test_what_cannot_be_measured_is_told(arguments: list[str], told: str) -> None:
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code not in (0, 1) and "Traceback" not in done.output
+    assert re.search(told, done.output)
