@@ -48,7 +48,7 @@ ROWS = {"latency": ("latency", False), "throughput, masks encoded in place": ("t
 @click.option("--frame-ms", type=click.FloatRange(min=0), default=0.0, help="Of the frame graph.")
 @click.option("--instance-ms", type=click.FloatRange(min=0), default=0.0, help="Of the instance graph.")
 @click.option("--temporal-ms", type=click.FloatRange(min=0), default=0.0, help="Of the temporal graph.")
-@click.option("--frames", type=click.IntRange(min=2), default=60, help="Of the video; at 720p each takes five megabytes.")
+@click.option("--frames", type=click.IntRange(min=2), default=60, help="Of the video; some 5 MB of memory each.")
 @click.option("--warmup", type=click.IntRange(min=1), default=10, help="Frames of these that do not count.")
 @click.option("--rounds", type=click.IntRange(min=1), default=5, help="Turns of every row.")
 @click.option("--decoded", is_flag=True, help="Frames are in memory, as if other cores had decoded them.")

@@ -58,7 +58,7 @@ class RecordedSession:
                 held.clear()
 
         self._thread.call(record)
-        self._held, self._gate = held, gate
+        self._maker, self._held, self._gate = maker, held, gate
         # What it has on the GPU is freed there too, and nobody waits for that: whoever collects garbage may be anyone.
         weakref.finalize(self, self._thread.post, free).atexit = False
 
@@ -69,12 +69,14 @@ class RecordedSession:
             ValueError: an input is missing or has another type or shape.
         """
         recording = self._held[0]
-        # They are brought to the host by whoever calls, while the graph's thread runs for the next one.
+        # Large values of the host are moved by whoever calls, while the graph's thread runs for another one.
         late = recording.large.difference(keep)
+        with self._gate.passing():
+            given = {name: self._maker.lock(value) for name, value in inputs.items()}
 
         def replay() -> dict[str, Value]:
             with self._gate.passing():
-                return recording.run(inputs, names, late.union(keep))
+                return recording.run(given, names, late.union(keep))
 
         values = self._thread.call(replay)
         if late:

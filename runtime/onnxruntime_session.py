@@ -127,6 +127,16 @@ class SessionMaker:
         pinned = pinned_memory(getattr(self.ort, "cuda_version", "")) if num_bytes(spec) >= LARGE else None
         return None if pinned is None else pinned.empty(spec)
 
+    def lock(self, value: Value) -> Value:
+        """`value`, if it is a large array in memory that a device reads by itself: Python's lock is held meanwhile."""
+        if not isinstance(value, np.ndarray):
+            return value
+        place = self.place_on_host(TensorSpec(str(value.dtype), value.shape))
+        if place is None:
+            return value
+        np.copyto(place, value)
+        return place
+
 
 def describe(session: Any) -> str | None:
     """The bundle's description in a session's graph; None where it was not exported by this tool."""

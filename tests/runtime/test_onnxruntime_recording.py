@@ -270,6 +270,10 @@ def test_large_values_are_fetched_by_the_caller_while_the_graph_runs_for_another
         return copy(self, values, places)
 
     monkeypatch.setattr(Copies, "run", note)
+    lockers = []
+    lock = SessionMaker.lock
+    monkeypatch.setattr(SessionMaker, "lock", lambda self, value: lockers.append(threading.current_thread().name)
+                        or lock(self, value))
     first = threading.Thread(name="first", target=lambda: found.append(frame.run(picture(51), keep=("temporal",))))
     first.start()
     assert fetching.wait(20)
@@ -277,7 +281,8 @@ def test_large_values_are_fetched_by_the_caller_while_the_graph_runs_for_another
     other_is_done.set()
     first.join(20)
     assert np.allclose(found[0]["fpn"], 0.2)
-    assert brought == [threading.current_thread().name, "first"]
+    ours = threading.current_thread().name
+    assert brought == [ours, "first"] and lockers == ["first", ours]
 
 
 def test_nothing_is_fetched_while_a_session_is_recorded(recorded: None, locked: FakeCudaRuntime, graphs: Path,

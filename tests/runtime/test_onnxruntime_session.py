@@ -106,11 +106,29 @@ def test_large_values_come_in_page_locked_memory(as_on_device: None, monkeypatch
         for name, value in zip(names[:-1], plain.run(names[:-1], {"frame": picture}), strict=True):
             assert np.allclose(ours[name], value, atol=1e-4)
     is_locked = [ours["prototypes"].ctypes.data in library.addresses for ours in found]
-    size = found[0]["prototypes"].nbytes
-    assert size >= LARGE and is_locked == [number < (2 << 20) // size for number in range(12)]  # then ordinary memory
+    size, picture_size = found[0]["prototypes"].nbytes, pictures[0].nbytes
+    assert min(size, picture_size) >= LARGE and library.sizes.count(picture_size) == 1  # used again by every run
+    assert is_locked == [number < ((2 << 20) - picture_size) // size for number in range(12)]  # then ordinary memory
     assert any(is_locked) and not all(is_locked)
     assert not any(ours["boxes"].ctypes.data in library.addresses for ours in found)
     assert set(asked) == {onnxruntime.cuda_version}
+
+
+def test_locked_is_what_is_large_and_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = FakeCudaRuntime()
+    memory = PinnedMemory(library)
+    monkeypatch.setattr(onnxruntime_session, "pinned_memory", lambda version: memory)
+    maker = SessionMaker(onnxruntime, GRAPH, "CPUExecutionProvider", "f32", 1, None)
+    large = np.arange(LARGE, dtype=np.uint8).reshape(4, -1)
+    for value in (large, large.T, np.asfortranarray(large)):
+        locked = maker.lock(value)
+        assert locked.ctypes.data in library.addresses and locked.flags.c_contiguous
+        assert locked.dtype == value.dtype and np.array_equal(locked, value)
+    for same in (large[:3], np.zeros(0, np.float32), np.float32(3), onnxruntime.OrtValue.ortvalue_from_numpy(large)):
+        assert maker.lock(same) is same
+    held = [maker.lock(large) for _ in range(2000)]
+    assert held[0] is not large and held[-1] is large  # there is no more such memory
+    assert np.array_equal(held[0], large)
 
 
 def test_no_page_locked_memory_without_cuda() -> None:
