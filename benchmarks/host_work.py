@@ -1,6 +1,6 @@
 """What the host's part of a run costs, and what it would allow with graphs as fast as you say.
 
-    python benchmarks/host_work.py BUNDLE VIDEO --frame-ms 3.7 --instance-ms 0.8 --temporal-ms 0.9 --json host.json
+    python benchmarks/host_work.py BUNDLE VIDEO --ms 3.7,0.8,0.9 --ms 0,0,0 --json host.json
 
 Graphs really run once, on the CPU; then their answers are given again after those times, in which a thread sleeps. All
 else is real: decoding, NMS, masks, tracking, writing. This stands for a GPU that this machine does not have: what it
@@ -19,12 +19,13 @@ from typing import Any
 import click
 import numpy as np
 from held_source import hold
-from replayed import Record
+from replayed import ROLES, Record
 
 from stmask_deploy.atomic import atomic_file, check_writable
 from stmask_deploy.bench.bundle_run import FrameClock
 from stmask_deploy.bench.machine import describe_machine, library_versions
 from stmask_deploy.bench.tables import format_table
+from stmask_deploy.bundle import read_description
 from stmask_deploy.console import Command
 from stmask_deploy.errors import InputError
 from stmask_deploy.pretrained import demo_bundle, demo_clip
@@ -38,6 +39,7 @@ from stmask_deploy.runtime.sources import open_source
 from stmask_deploy.runtime.timing import STAGES
 
 SCHEMA = "stmask-host-work/1"
+Times = tuple[float, float, float]  # milliseconds, of the graphs in the order of ROLES
 ROWS = {"latency": ("latency", False), "throughput, masks encoded in place": ("throughput", False),
         "throughput": ("throughput", True)}  # mode, and whether a process encodes masks
 
@@ -45,9 +47,8 @@ ROWS = {"latency": ("latency", False), "throughput, masks encoded in place": ("t
 @click.command(cls=Command, context_settings={"show_default": True})
 @click.argument("bundle", required=False, type=click.Path(path_type=Path))
 @click.argument("video", required=False, type=click.Path(path_type=Path))
-@click.option("--frame-ms", type=click.FloatRange(min=0), default=0.0, help="Of the frame graph.")
-@click.option("--instance-ms", type=click.FloatRange(min=0), default=0.0, help="Of the instance graph.")
-@click.option("--temporal-ms", type=click.FloatRange(min=0), default=0.0, help="Of the temporal graph.")
+@click.option("--ms", "times", multiple=True, default=["0,0,0"], callback=lambda _context, _option, texts: parse(texts),
+              help="Of the frame, the instance and the temporal graph; may be repeated.")
 @click.option("--frames", type=click.IntRange(min=2), default=60, help="Of the video; some 5 MB of memory each.")
 @click.option("--warmup", type=click.IntRange(min=1), default=10, help="Frames of these that do not count.")
 @click.option("--rounds", type=click.IntRange(min=1), default=5, help="Turns of every row.")
@@ -55,37 +56,58 @@ ROWS = {"latency": ("latency", False), "throughput, masks encoded in place": ("t
 @click.option("--memory", type=click.Choice(["exact", "bounded"]), default="bounded")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write everything there.")
 @click.option("--overwrite", is_flag=True)
-def main(bundle: Path | None, video: Path | None, frame_ms: float, instance_ms: float, temporal_ms: float, frames: int,
-         warmup: int, rounds: int, decoded: bool, memory: str, json_path: Path | None, overwrite: bool) -> None:
+def main(bundle: Path | None, video: Path | None, times: Sequence[Times], frames: int, warmup: int, rounds: int,
+         decoded: bool, memory: str, json_path: Path | None, overwrite: bool) -> None:
     """Measure BUNDLE on VIDEO, the demo model and its clip where they are left out."""
     if json_path is not None:
         check_writable(json_path, overwrite=overwrite)
     if warmup >= frames:
         raise InputError(f"--warmup {warmup} leaves none of --frames {frames}; give more frames")
     video = video or demo_clip()
-    waits = {"frame": frame_ms, "instances": instance_ms, "temporal": temporal_ms}
     options = RunOptions(memory=memory)
     held = hold(video, frames)
     with MaskProcess() as helper, tempfile.TemporaryDirectory() as folder:
         record = Record(open_bundle(bundle or demo_bundle(), device="cpu"))
         clock = FrameClock()
         run(Model(record.recording(), options, clock), held, frames, "latency", MaskProcess(), Path(folder), clock)
-        model = Model(record.replaying({role: ms / 1000 for role, ms in waits.items()}), options, clock)
-        turns: dict[str, list[dict[str, Any]]] = {name: [] for name in ROWS}
+        models = {ms: Model(record.replaying({role: one / 1000 for role, one in zip(ROLES, ms, strict=True)}), options,
+                            clock) for ms in times}
+        turns: dict[tuple[Times, str], list[dict[str, Any]]] = {(ms, name): [] for ms in times for name in ROWS}
         for _ in range(rounds):
-            for name, (mode, is_helped) in ROWS.items():
+            for (ms, name), found in turns.items():
+                mode, is_helped = ROWS[name]
                 with held.again() if decoded else open_source(video) as source:
-                    turns[name].append(run(model, source, frames, mode, helper if is_helped else MaskProcess(),
-                                           Path(folder), clock, warmup))
-    rows = [{"row": name, **summary(found)} for name, found in turns.items()]
+                    found.append(run(models[ms], source, frames, mode, helper if is_helped else MaskProcess(),
+                                     Path(folder), clock, warmup))
+    rows = [{"ms": dict(zip(ROLES, ms, strict=True)), "row": name, **summary(found)}
+            for (ms, name), found in turns.items()]
     click.echo(table(rows))
     if json_path is not None:
         report = {"schema": SCHEMA, "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                   "machine": describe_machine(), "versions": library_versions(),
-                  "variant": model.description.model.variant, "video": video.name, "frames": frames, "warmup": warmup,
-                  "is_decoded": decoded, "waits_ms": waits, "rows": rows}
+                  "variant": read_description(bundle or demo_bundle()).model.variant, "video": video.name,
+                  "frames": frames, "warmup": warmup,
+                  "is_decoded": decoded, "rows": rows}
         with atomic_file(json_path, overwrite=overwrite) as file:
             file.write(json.dumps(report, indent=1).encode() + b"\n")
+
+
+def parse(texts: Sequence[str]) -> list[Times]:
+    """Milliseconds of the three graphs, from numbers with commas between them.
+
+    Raises:
+        BadParameter: there are not three, or one is no time.
+    """
+    found = []
+    for text in texts:
+        try:
+            frame, instance, temporal = map(float, text.split(","))
+        except ValueError:
+            raise click.BadParameter(f"{text!r}: give three numbers, as in 3.7,0.8,0.9") from None
+        if not all(0 <= one < float("inf") for one in (frame, instance, temporal)):
+            raise click.BadParameter(f"{text!r}: milliseconds are not negative, and finite")
+        found.append((frame, instance, temporal))
+    return list(dict.fromkeys(found))
 
 
 def run(model: Model, source: FrameSource, frames: int, mode: str, helper: MaskProcess, folder: Path, clock: FrameClock,
@@ -118,11 +140,12 @@ def summary(turns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Markdown, a line for each row; stages of mode throughput include waiting, and are in the JSON alone."""
     stages = list(rows[0]["stages_ms"])
-    cells = [("row", "FPS", "slowest", "fastest turn", "core ms a frame", *(f"{stage} ms" for stage in stages))]
+    cells = [("graphs' ms", "row", "FPS", "slowest", "fastest turn", "core ms a frame",
+              *(f"{one} ms" for one in stages))]
     for row in rows:
-        own = (f"{row['stages_ms'][stage]:.2f}" if row is rows[0] else "-" for stage in stages)
-        cells.append((row["row"], f"{np.median(row['fps']):.1f}", f"{min(row['fps']):.1f}", f"{max(row['fps']):.1f}",
-                      f"{row['cores_ms']:.2f}", *own))
+        own = (f"{row['stages_ms'][stage]:.2f}" if row["row"] == "latency" else "-" for stage in stages)
+        cells.append((" + ".join(f"{one:g}" for one in row["ms"].values()), row["row"], f"{np.median(row['fps']):.1f}",
+                      f"{min(row['fps']):.1f}", f"{max(row['fps']):.1f}", f"{row['cores_ms']:.2f}", *own))
     return format_table(cells, markdown=True)
 
 

@@ -98,21 +98,30 @@ def test_frames_in_memory_are_those_of_the_video() -> None:
 
 def test_the_script(tmp_path: Path) -> None:
     path = tmp_path / "host.json"
-    arguments = ["--frames", "6", "--warmup", "2", "--rounds", "2", "--frame-ms", "5", "--json", str(path)]
+    arguments = ["--frames", "6", "--warmup", "2", "--rounds", "2", "--ms", "5,0,0", "--ms", "0,0.5,0",
+                 "--json", str(path)]
     for extra in ([], ["--decoded", "--overwrite"]):
         done = CliRunner().invoke(main, [*arguments, *extra], catch_exceptions=False)
-        assert done.exit_code == 0 and done.output.count("\n") == 2 + len(ROWS)
+        assert done.exit_code == 0 and done.output.count("\n") == 2 + 2 * len(ROWS)
         report = json.loads(path.read_text())
-        assert [row["row"] for row in report["rows"]] == list(ROWS) and report["is_decoded"] == bool(extra)
+        assert [(row["ms"]["frame"], row["row"]) for row in report["rows"]] == [(ms, name) for ms in (5, 0)
+                                                                               for name in ROWS]
+        assert report["is_decoded"] == bool(extra)
         assert all(len(row["fps"]) == 2 and min(row["fps"]) > 0 for row in report["rows"])
         assert max(report["rows"][0]["fps"]) < 200
-        assert report["rows"][0]["stages_ms"]["frame_graph"] >= 4.8
+        stages = report["rows"][0]["stages_ms"], report["rows"][3]["stages_ms"]
+        assert stages[0]["frame_graph"] >= 4.8 > stages[1]["frame_graph"] and stages[1]["instance_graph"] >= 0.4
 
 
 @pytest.mark.parametrize(("arguments", "told"), [
     (["--frames", "3", "--warmup", "3"], "leaves none"),
     (["--frames", "100000"], "has only .* give fewer --frames"),
     (["no-such-bundle"], "no-such-bundle"),
+    (["--ms", "3,4"], "'3,4': give three numbers"),
+    (["--ms", "3,4,x"], "give three numbers"),
+    (["--ms", "3,-1,0"], "not negative"),
+    (["--ms", "3,inf,0"], "finite"),
+    (["--ms", "3,nan,0"], "finite"),
 ])
 def test_what_cannot_be_measured_is_told(arguments: list[str], told: str) -> None:
     done = CliRunner().invoke(main, arguments)
