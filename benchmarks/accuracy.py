@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+import onnx
+from rounded_half import rounded
 
 from stmask_deploy.bench.machine import describe_machine, library_versions
 from stmask_deploy.datasets.annotations import Annotations, read_annotations
@@ -26,6 +28,7 @@ from stmask_deploy.evaluation.evaluate import evaluate
 from stmask_deploy.evaluation.evaluation import percent
 from stmask_deploy.evaluation.track_dataset import track_dataset
 from stmask_deploy.export.exporter import ExportOptions, export_checkpoint
+from stmask_deploy.export.half import to_half
 from stmask_deploy.export.int8 import Int8Options
 from stmask_deploy.export.int8_gate import Limits
 from stmask_deploy.export.lowering import Dcn
@@ -48,6 +51,7 @@ class Row:
     dcn: Dcn = Dcn.NATIVE
     weights: str = "f32"  # of the OpenVINO IR
     options: Mapping[str, Any] = field(default_factory=dict)  # of `RunOptions`
+    is_rounded: bool = False  # f16 as a GPU computes it, imitated by `rounded_half`
     plain_masks: bool = False  # the frame tracker without the released code's second tanh
 
 
@@ -60,6 +64,7 @@ DEPLOYMENTS = (
     Row("OpenVINO f32, f16 weights", "openvino", weights="f16"),
     Row("OpenVINO bf16", "openvino", "bf16"),
     Row("OpenVINO bf16, gridsample", "openvino", "bf16", dcn=Dcn.GRIDSAMPLE),
+    Row("f16 of a GPU, imitated on the CPU", is_rounded=True),
     Row("ONNX Runtime int8", precision="int8"),
     Row("OpenVINO int8", "openvino", "int8"),
 )
@@ -155,16 +160,28 @@ def open_model(row: Row, checkpoint: Checkpoint, scratch: Path, threads: int | N
         return load(int8_bundle(row, checkpoint, scratch, calibration), row.backend, row.device, row.precision,
                     threads, **row.options)
     is_half = row.precision == "f16"
-    folder = scratch / f"{row.dcn.value}_{row.weights}{'_half' if is_half else ''}"
+    kind = "_rounded" if row.is_rounded else "_half" if is_half else ""
+    folder = scratch / f"{row.dcn.value}_{row.weights}{kind}"
     if not folder.exists():
-        weights = row.weights if row.device == "cpu" else None  # no IR where nothing reads it
+        weights = row.weights if row.device == "cpu" and not row.is_rounded else None  # no IR where nothing reads it
         export_checkpoint(checkpoint, folder, ExportOptions(dcn=row.dcn, openvino_weights=weights, half=is_half))
+        if row.is_rounded:
+            for graph in folder.glob("*.onnx"):
+                round_graph(graph)
     if row.backend == "pytorch":
         from stmask_deploy.bundle import read_description
 
         opened = torch_bundle(checkpoint.build(), read_description(folder))
         return Model(opened, RunOptions(**row.options), NoTimer())
     return load(folder, row.backend, row.device, row.precision, threads, **row.options)
+
+
+def round_graph(path: Path) -> None:
+    """Put the graph of f16, imitated in f32, in the place of one of f32."""
+    model = onnx.load(path)
+    half = to_half(model)[0]
+    half.metadata_props.extend(model.metadata_props)
+    onnx.save(rounded(half), path)
 
 
 def int8_bundle(row: Row, checkpoint: Checkpoint, scratch: Path, calibration: Path | None) -> Path:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import onnx
 import pytest
 import torch
 from accuracy import DEPLOYMENTS, TRACKERS, Row, header, line, main, measure, open_dataset, tanh_passes
 from click.testing import CliRunner
 
+from stmask_deploy.bundle import read_description
 from stmask_deploy.config import Calibration
 from stmask_deploy.models.checkpoint import CONFIG_KEY, load_checkpoint
 from stmask_deploy.models.untrained import build_untrained
@@ -58,6 +60,19 @@ def test_rows_that_compute_the_same_score_the_same(checkpoint: Path, labelled: P
         assert scores["results"] == first["results"]
         assert scores["ap"] == pytest.approx(first["ap"], abs=0.05)
     assert "val: AP" in done.output and all(f"| {name} | " in done.output for name in names)
+
+
+@pytest.mark.slow
+def test_f16_is_imitated_by_the_graphs_of_a_bundle(checkpoint: Path, labelled: Path, tmp_path: Path) -> None:
+    [row] = [row for row in DEPLOYMENTS if row.is_rounded]
+    result = measure(row, load_checkpoint(checkpoint), {"val": open_dataset(labelled)}, tmp_path)
+    assert result["scores"]["val"]["videos"] == 2 and result["scores"]["val"]["results"] > 0
+    [folder] = [path for path in tmp_path.iterdir() if path.is_dir()]
+    for role in read_description(folder).roles:
+        nodes = onnx.load(folder / f"{role}.onnx").graph.node
+        assert any(name.endswith("_exact") for node in nodes for name in node.output)
+    plain = measure(Row("plain"), load_checkpoint(checkpoint), {"val": open_dataset(labelled)}, tmp_path)
+    assert result["scores"]["val"]["ap"] == pytest.approx(plain["scores"]["val"]["ap"], abs=5)
 
 
 def test_rows_and_folders_that_cannot_be_are_named(checkpoint: Path, labelled: Path) -> None:
