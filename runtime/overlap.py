@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from stmask_deploy.console import WORKER_NAME
 
-from .daemon_thread import DaemonThread
+from .collecting import is_collecting
 from .interrupt import find_interrupt
 
 T = TypeVar("T")
@@ -114,8 +114,7 @@ class Overlap:
         for slots in self._slots:
             slots.release()
         # An abandoned chain is closed by whichever thread collects it: one of its own perhaps, or one they wait for.
-        thread = threading.current_thread()
-        if thread in self._threads or isinstance(thread, DaemonThread):
+        if threading.current_thread() in self._threads or is_collecting():
             return
         is_urgent = find_interrupt(error, self._handled) is not None  # in the reader's body it comes as a GeneratorExit
         try:

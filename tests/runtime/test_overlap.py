@@ -1,6 +1,7 @@
 """Stages in threads: the order of a plain loop, bounded, and no thread left however it ends."""
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -177,6 +178,39 @@ def press_later() -> None:
     """Ctrl-C when the main thread waits for the others."""
     time.sleep(0.2)
     os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_the_collector_waits_for_no_thread() -> None:
+    """Whoever collects an abandoned chain may hold what its threads are waiting for."""
+    lock, is_waiting, is_done = threading.Lock(), threading.Event(), threading.Event()
+
+    def locked(item: int) -> int:
+        if item > 2 and lock.locked():
+            is_waiting.set()
+        with lock:
+            return item
+
+    def work() -> None:
+        cycle: list[object] = [chain(Numbers(1000), locked)]
+        cycle.append(cycle)
+        next(cycle[0])  # type: ignore[call-overload]
+        with lock:
+            is_waiting.wait(TIMEOUT)
+            del cycle
+            gc.collect()
+            is_done.set()
+
+    before = set(threading.enumerate())
+    gc.disable()  # so that it is collected there
+    try:
+        threading.Thread(target=work, daemon=True).start()
+        assert is_done.wait(TIMEOUT)
+    finally:
+        gc.enable()
+    assert is_waiting.is_set()
+    for thread in set(threading.enumerate()) - before:  # they end behind it
+        thread.join(TIMEOUT)
+    assert set(threading.enumerate()) <= before
 
 
 def test_ctrl_c_waits_for_no_thread() -> None:
