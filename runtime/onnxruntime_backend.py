@@ -108,8 +108,8 @@ class OnnxRuntimeBackend:
         output_specs = specs(session.get_outputs())
 
         def run(inputs: Mapping[str, Value], names: Sequence[str], keep: Collection[str]) -> dict[str, Value]:
-            return run_on_device(session, {name: maker.lock(value) for name, value in inputs.items()}, {
-                name: maker.memory if name in keep else maker.place_on_host(output_specs[name]) for name in names})
+            return run_on_device(session, {name: maker.pinned(value) for name, value in inputs.items()}, {
+                name: maker.memory if name in keep else maker.empty_pinned(output_specs[name]) for name in names})
 
         return run
 

@@ -16,8 +16,8 @@ from .backends import TensorSpec, Value, one_line
 from .daemon_thread import DaemonThread
 from .gate import Gate
 from .onnxruntime_copies import Copies
-from .onnxruntime_session import LARGE, SessionMaker, specs
-from .pinned_memory import num_bytes
+from .onnxruntime_session import SessionMaker, specs
+from .pinned_memory import is_large
 
 # What all recorded sessions of the process go through. While ONNX Runtime records one, what other threads do on the GPU
 # makes it fail: copies and allocations of other sessions too.
@@ -31,9 +31,10 @@ class _RecordingError(DeviceError):
 class RecordedSession:
     """A recording, made when it is opened and replayed by every run.
 
-    Everything about it is done by the `recording_thread` of its graph, and whoever calls `run` waits for it. Graphs run
-    side by side, but for the time in which one is recorded. What else the process does on the GPU in the meantime, by
-    other libraries or on device cuda, can spoil a recording.
+    It is made, replayed and freed by the `recording_thread` of its graph, and whoever calls `run` waits for it. Large
+    values of the host are brought to the device and back by whoever calls, while that thread runs for somebody else.
+    Graphs run side by side, but for the time in which one is recorded. What else the process does on the GPU in the
+    meantime, by other libraries or on device cuda, can spoil a recording.
 
     Args:
         maker: of sessions that are recorded.
@@ -58,7 +59,7 @@ class RecordedSession:
                 held.clear()
 
         self._thread.call(record)
-        self._maker, self._held, self._gate = maker, held, gate
+        self._held, self._gate = held, gate
         # What it has on the GPU is freed there too, and nobody waits for that: whoever collects garbage may be anyone.
         weakref.finalize(self, self._thread.post, free).atexit = False
 
@@ -69,31 +70,36 @@ class RecordedSession:
             ValueError: an input is missing or has another type or shape.
         """
         recording = self._held[0]
-        # Large values of the host are moved by whoever calls, while the graph's thread runs for another one.
-        late = recording.large.difference(keep)
-        with self._gate.passing():
-            given = {name: self._maker.lock(value) for name, value in inputs.items()}
+        given = recording.checked(inputs)
+        sent = {name: value for name, value in given.items()
+                if name in recording.large and isinstance(value, np.ndarray)}
+        fetched = recording.large.intersection(names).difference(keep)
 
         def replay() -> dict[str, Value]:
             with self._gate.passing():
-                return recording.run(given, names, late.union(keep))
+                return recording.run(given, names, fetched.union(keep))
 
-        values = self._thread.call(replay)
-        if late:
+        if sent:
             with self._gate.passing():
-                values |= recording.fetch({name: values[name] for name in late})
+                given |= recording.send(sent)
+        values = self._thread.call(replay)
+        if fetched:
+            with self._gate.passing():
+                values |= recording.fetch({name: values[name] for name in fetched})
         return values
 
 
 class _Recording:
     """Inputs and outputs at the addresses they had when the launches were recorded.
 
-    Values are copied to and from there: those of the host over the bus, as ever; those that stay on the device within
-    its memory.
+    Values are copied to and from there, within the memory of the device or over the bus.
+
+    Attributes:
+        large: names of inputs and outputs that are worth a copy of their own.
     """
 
     def __init__(self, maker: SessionMaker, outputs: Collection[str], sizes: Mapping[str, int]) -> None:
-        self._maker, self._ort, self._memory = maker, maker.ort, maker.memory
+        self._maker = maker
         self._session = maker.open(outputs, sizes)
         self._input_specs, self._output_specs = specs(self._session.get_inputs()), specs(self._session.get_outputs())
         try:
@@ -107,9 +113,10 @@ class _Recording:
                 self._binding.bind_ortvalue_input(name, value)
             for name, value in self._outputs.items():
                 self._binding.bind_ortvalue_output(name, value)
-            self._placing, self._fetching = (Copies(maker, kind) for kind in (self._input_specs, self._output_specs))
-            self.large = frozenset(name for name, spec in self._output_specs.items() if num_bytes(spec) >= LARGE)
-            self._late: dict[frozenset[str], Copies] = {}
+            self._placing, self._taking = (Copies(maker, kind) for kind in (self._input_specs, self._output_specs))
+            self.large = frozenset(name for name, spec in {**self._input_specs, **self._output_specs}.items()
+                                   if is_large(spec))
+            self._movers: dict[frozenset[str], Copies] = {}
             self._lock = Lock()
             # ONNX Runtime records at the first run.
             zeros: dict[str, Value] = {name: np.zeros([size or 0 for size in spec.shape], spec.dtype)
@@ -119,30 +126,43 @@ class _Recording:
             raise _RecordingError(f"{maker.graph}: device {maker.device} cannot record it ({one_line(error)}); use "
                                   "device cuda") from error
 
-    def run(self, inputs: Mapping[str, Value], names: Sequence[str], keep: Collection[str]) -> dict[str, Value]:
-        """Replay the launches. Outputs in `keep` are copied within the device, the others to the host."""
+    def checked(self, inputs: Mapping[str, Value]) -> dict[str, Value]:
+        """The inputs, all of them; see `RecordedSession.run`."""
         missing = self._input_specs.keys() - inputs.keys()
         if missing:  # there is still the one of the run before
             raise ValueError(f"input {min(missing)} is missing")
-        given = {name: _checked(name, inputs[name], spec) for name, spec in self._input_specs.items()}
-        self._placing.run(given, self._inputs)
+        return {name: _checked(name, inputs[name], spec) for name, spec in self._input_specs.items()}
+
+    def run(self, inputs: Mapping[str, Value], names: Sequence[str], keep: Collection[str]) -> dict[str, Value]:
+        """Replay the launches. Outputs in `keep` are copied within the device, the others to the host."""
+        self._placing.run(inputs, self._inputs)
         self._session.run_with_iobinding(self._binding)
-        copies = self._fetching.run(self._outputs, {name: self._memory if name in keep else None
-                                                    for name in self._output_specs})
+        copies = self._taking.run(self._outputs, {name: self._maker.memory if name in keep else None
+                                                  for name in self._output_specs})
         return {name: copies[name] for name in names}
 
+    def send(self, arrays: Mapping[str, Value]) -> dict[str, Value]:
+        """Bring inputs to the device. Any thread may, in the middle of a run."""
+        kinds = {name: self._input_specs[name] for name in arrays}
+        return self._mover(kinds).run({name: self._maker.pinned(array) for name, array in arrays.items()},
+                                      dict.fromkeys(kinds, self._maker.memory))
+
     def fetch(self, values: Mapping[str, Value]) -> dict[str, Value]:
-        """Bring outputs that were kept to the host; any thread may, in the middle of a run."""
+        """Bring outputs that were kept to the host. Any thread may, in the middle of a run."""
         kinds = {name: self._output_specs[name] for name in values}
+        return self._mover(kinds).run(values, {name: self._maker.empty_pinned(spec) for name, spec in kinds.items()})
+
+    def _mover(self, kinds: Mapping[str, TensorSpec]) -> Copies:
+        """Copies of inputs or outputs; which of them is only known when they are first asked for."""
         with self._lock:
             key = frozenset(kinds)
-            if key not in self._late:
-                self._late[key] = Copies(self._maker, kinds)
-        return self._late[key].run(values, {name: self._maker.place_on_host(spec) for name, spec in kinds.items()})
+            if key not in self._movers:
+                self._movers[key] = Copies(self._maker, kinds)
+            return self._movers[key]
 
     def _allocated(self, spec: TensorSpec) -> Any:
-        return self._ort.OrtValue.ortvalue_from_shape_and_type(list(spec.shape), np.dtype(spec.dtype).type,
-                                                               self._memory, 0)
+        return self._maker.ort.OrtValue.ortvalue_from_shape_and_type(list(spec.shape), np.dtype(spec.dtype).type,
+                                                                     self._maker.memory, 0)
 
 
 @cache

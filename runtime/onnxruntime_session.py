@@ -15,13 +15,9 @@ from stmask_deploy.errors import DeviceError, InputError
 from .backends import CUDA_GRAPH, TensorSpec, Value, one_line
 from .onnx_subgraph import keep_outputs
 from .onnxruntime_providers import CPU, CUDA, WORDS, load_cuda, provider_options
-from .pinned_memory import num_bytes, pinned_memory
+from .pinned_memory import is_large, pinned_memory
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int64)": "int64"}
-
-
-# Bytes of a value. Copying a smaller one costs a call and hardly more; and whoever reads results may keep it for long.
-LARGE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -122,19 +118,24 @@ class SessionMaker:
         """ONNX Runtime's name of the memory that the provider computes in."""
         return "cpu" if self.provider == CPU else "cuda"
 
-    def place_on_host(self, spec: TensorSpec) -> NDArray[Any] | None:
-        """Where a device writes a value of `spec` to that the host reads, see `run_on_device`."""
-        pinned = pinned_memory(getattr(self.ort, "cuda_version", "")) if num_bytes(spec) >= LARGE else None
-        return None if pinned is None else pinned.empty(spec)
+    def empty_pinned(self, spec: TensorSpec) -> NDArray[Any] | None:
+        """Page-locked memory for a large value of the host; None where ordinary memory will do, or has to."""
+        if not is_large(spec):
+            return None
+        memory = pinned_memory(getattr(self.ort, "cuda_version", ""))
+        return None if memory is None else memory.empty(spec)
 
-    def lock(self, value: Value) -> Value:
-        """`value`, if it is a large array in memory that a device reads by itself: Python's lock is held meanwhile."""
-        if not isinstance(value, np.ndarray):
-            return value
-        place = self.place_on_host(TensorSpec(str(value.dtype), value.shape))
+    def pinned(self, value: Value) -> Value:
+        """A copy in page-locked memory of a large array; anything else as it is.
+
+        ONNX Runtime holds Python's lock while it brings an array to a device, which is so much shorter from there.
+        """
+        place = None
+        if isinstance(value, np.ndarray):
+            place = self.empty_pinned(TensorSpec(str(value.dtype), value.shape))
         if place is None:
             return value
-        np.copyto(place, value)
+        np.copyto(place, value)  # others go on meanwhile
         return place
 
 
@@ -179,6 +180,7 @@ def run_on_device(session: Any, inputs: Mapping[str, Value], places: Mapping[str
             binding.bind_output(name, "cpu", 0, place.dtype.type, place.shape, place.ctypes.data)
         else:
             binding.bind_ortvalue_output(name, place)
+    # It returns when its streams have done all they were given: what is on the host can be read, wherever it lies.
     session.run_with_iobinding(binding)
     return {name: value.numpy() if place is None else place if isinstance(place, np.ndarray) else value
             for (name, place), value in zip(places.items(), binding.get_outputs(), strict=True)}

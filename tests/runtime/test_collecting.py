@@ -14,7 +14,8 @@ class Noting:
     """Notes at its end whether the collector ends it, and in which thread."""
 
     def __init__(self, notes: list[tuple[bool, threading.Thread]]) -> None:
-        self.notes, self.itself = notes, None
+        self.notes = notes
+        self.itself: Noting | None = None
 
     def __del__(self) -> None:
         self.notes.append((is_collecting(), threading.current_thread()))
@@ -31,17 +32,21 @@ def test_what_is_dropped_is_not_collected(notes: list[Any]) -> None:
     assert notes == [(False, threading.current_thread())] and not is_collecting()
 
 
+def circle(notes: list[Any]) -> None:
+    """Leave one behind that only the collector can end."""
+    one = Noting(notes)
+    one.itself = one
+
+
 def test_what_is_in_a_circle_is_collected_by_whichever_thread(notes: list[Any]) -> None:
+    thread = threading.Thread(target=gc.collect)
     gc.disable()
     try:
-        for collect in (gc.collect, lambda: thread.start()):
-            one = Noting(notes)
-            one.itself = one
-            del one
-            thread = threading.Thread(target=gc.collect)
-            collect()
-            if thread.ident:
-                thread.join()
+        circle(notes)
+        gc.collect()
+        circle(notes)
+        thread.start()
+        thread.join()
     finally:
         gc.enable()
     assert notes == [(True, threading.current_thread()), (True, thread)] and not is_collecting()

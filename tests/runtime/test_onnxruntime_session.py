@@ -18,9 +18,9 @@ from stmask_deploy.errors import DeviceError, InputError
 from stmask_deploy.pretrained import demo_bundle
 from stmask_deploy.runtime import onnxruntime_session
 from stmask_deploy.runtime.backends import Backend, TensorSpec
-from stmask_deploy.runtime.onnxruntime_session import LARGE, SessionMaker, bucket
+from stmask_deploy.runtime.onnxruntime_session import SessionMaker, bucket
 from stmask_deploy.runtime.opening import open_backend
-from stmask_deploy.runtime.pinned_memory import PinnedMemory
+from stmask_deploy.runtime.pinned_memory import LARGE, PinnedMemory
 
 GRAPH = demo_bundle() / "temporal.onnx"
 
@@ -105,28 +105,29 @@ def test_large_values_come_in_page_locked_memory(as_on_device: None, monkeypatch
     for picture, ours in zip(pictures, found, strict=True):
         for name, value in zip(names[:-1], plain.run(names[:-1], {"frame": picture}), strict=True):
             assert np.allclose(ours[name], value, atol=1e-4)
-    is_locked = [ours["prototypes"].ctypes.data in library.addresses for ours in found]
+    is_pinned = [ours["prototypes"].ctypes.data in library.addresses for ours in found]
     size, picture_size = found[0]["prototypes"].nbytes, pictures[0].nbytes
     assert min(size, picture_size) >= LARGE and library.sizes.count(picture_size) == 1  # used again by every run
-    assert is_locked == [number < ((2 << 20) - picture_size) // size for number in range(12)]  # then ordinary memory
-    assert any(is_locked) and not all(is_locked)
+    assert is_pinned == [number < ((2 << 20) - picture_size) // size for number in range(12)]  # then ordinary memory
+    assert any(is_pinned) and not all(is_pinned)
     assert not any(ours["boxes"].ctypes.data in library.addresses for ours in found)
     assert set(asked) == {onnxruntime.cuda_version}
 
 
-def test_locked_is_what_is_large_and_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pinned_is_what_is_large_and_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     library = FakeCudaRuntime()
     memory = PinnedMemory(library)
     monkeypatch.setattr(onnxruntime_session, "pinned_memory", lambda version: memory)
     maker = SessionMaker(onnxruntime, GRAPH, "CPUExecutionProvider", "f32", 1, None)
     large = np.arange(LARGE, dtype=np.uint8).reshape(4, -1)
     for value in (large, large.T, np.asfortranarray(large)):
-        locked = maker.lock(value)
-        assert locked.ctypes.data in library.addresses and locked.flags.c_contiguous
-        assert locked.dtype == value.dtype and np.array_equal(locked, value)
-    for same in (large[:3], np.zeros(0, np.float32), np.float32(3), onnxruntime.OrtValue.ortvalue_from_numpy(large)):
-        assert maker.lock(same) is same
-    held = [maker.lock(large) for _ in range(2000)]
+        pinned = maker.pinned(value)
+        assert pinned.ctypes.data in library.addresses and pinned.flags.c_contiguous
+        assert pinned.dtype == value.dtype and np.array_equal(pinned, value)
+    for same in (large[:3], np.zeros(0, np.float32), np.float32(3), onnxruntime.OrtValue.ortvalue_from_numpy(large),
+                 np.full((4, LARGE), None, object)):
+        assert maker.pinned(same) is same
+    held = [maker.pinned(large) for _ in range(2000)]
     assert held[0] is not large and held[-1] is large  # there is no more such memory
     assert np.array_equal(held[0], large)
 
@@ -134,8 +135,8 @@ def test_locked_is_what_is_large_and_of_the_host(monkeypatch: pytest.MonkeyPatch
 def test_no_page_locked_memory_without_cuda() -> None:
     maker = SessionMaker(onnxruntime, GRAPH, "CPUExecutionProvider", "f32", 1, None)
     if not onnxruntime.cuda_version:
-        assert maker.place_on_host(TensorSpec("float32", (LARGE,))) is None
-    assert SessionMaker(object(), GRAPH, "x", "f32", 1, None).place_on_host(TensorSpec("uint8", (LARGE,))) is None
+        assert maker.empty_pinned(TensorSpec("float32", (LARGE,))) is None
+    assert SessionMaker(object(), GRAPH, "x", "f32", 1, None).empty_pinned(TensorSpec("uint8", (LARGE,))) is None
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -84,6 +86,56 @@ def test_a_failure_is_final_and_leaves_no_error_behind() -> None:
     assert memory.empty(SPEC) is not None
 
 
+def test_larger_blocks_serve_where_there_is_no_more() -> None:
+    """Another model or another size of picture does not find the memory gone that an earlier one has left."""
+    library = FakeCudaRuntime()
+    memory = PinnedMemory(library, limit=200)
+    held = [memory.empty(TensorSpec("uint8", (size,))) for size in (100, 80)]
+    first, second = map(address, held)
+    held.clear()
+    gc.collect()
+    middle, none, small = (memory.empty(TensorSpec("uint8", (size,))) for size in (90, 90, 30))
+    assert address(middle) == first and none is None
+    assert address(small) == second and small is not None and small.nbytes == 30
+    del small, middle
+    gc.collect()
+    small, middle = (memory.empty(TensorSpec("uint8", (size,))) for size in (30, 90))
+    assert (address(small), address(middle)) == (second, first)  # the smallest that is large enough
+    del small, middle
+    gc.collect()
+    again = memory.empty(TensorSpec("uint8", (100,)))  # it is as large as ever
+    assert again is not None and address(again) == first and library.sizes == [100, 80]
+
+
+def test_no_block_is_given_to_two_threads() -> None:
+    memory = PinnedMemory(FakeCudaRuntime(), limit=60 * 5)
+
+    def work(number: int) -> bool:
+        for step in range(300):
+            array = memory.empty(SPEC)
+            if array is None:
+                continue
+            array[:] = 1000 * number + step
+            held = array[0, 1:]
+            del array
+            if not (held == 1000 * number + step).all():
+                return False
+        return True
+
+    with ThreadPoolExecutor(6) as pool:
+        assert all(pool.map(work, range(6)))
+
+
+def test_threads_together_keep_to_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = FakeCudaRuntime()
+    allocate = library.cudaHostAlloc
+    monkeypatch.setattr(library, "cudaHostAlloc", lambda *args: time.sleep(0.01) or allocate(*args))
+    memory = PinnedMemory(library, limit=60 * 3)
+    with ThreadPoolExecutor(6) as pool:
+        held = list(pool.map(lambda _: memory.empty(SPEC), range(6)))
+    assert library.sizes == [60] * 3 and sum(one is not None for one in held) == 3
+
+
 @pytest.mark.parametrize("shape", [(None, 4), (0, 4), (4, None)])
 def test_nothing_for_open_sizes_and_for_no_values(shape: tuple[int | None, ...]) -> None:
     library = FakeCudaRuntime()
@@ -95,6 +147,11 @@ def test_nothing_for_open_sizes_and_for_no_values(shape: tuple[int | None, ...])
     (TensorSpec("uint8", (None, 9)), 0)])
 def test_sizes(spec: TensorSpec, size: int) -> None:
     assert num_bytes(spec) == size
+
+
+def test_nothing_for_what_is_no_number() -> None:
+    library = FakeCudaRuntime()
+    assert PinnedMemory(library).empty(TensorSpec("object", (4,))) is None and not library.sizes
 
 
 def test_the_runtime_of_the_version_that_onnxruntime_was_built_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,15 +166,28 @@ def test_the_runtime_of_the_version_that_onnxruntime_was_built_for(monkeypatch: 
     monkeypatch.setattr(ctypes, "CDLL", load)
     for platform in ("linux", "win32"):
         monkeypatch.setattr(module, "sys", SimpleNamespace(platform=platform))
-        pinned_memory.cache_clear()
+        module._loaded.cache_clear()
         assert pinned_memory("12.8") is None
         memory = pinned_memory("13.0")
         assert memory is not None and memory.empty(SPEC) is not None
         assert pinned_memory("13.0") is memory
-    pinned_memory.cache_clear()
+    module._loaded.cache_clear()
     assert asked == ["libcudart.so.12", "libcudart.so.13", "cudart64_12.dll", "cudart64_13.dll"]
 
 
 def test_there_is_none_without_cuda() -> None:
     assert pinned_memory("") is None
     assert pinned_memory("99.0") is None
+
+
+def test_threads_that_ask_at_once_get_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str) -> FakeCudaRuntime:
+        time.sleep(0.05)
+        return FakeCudaRuntime()
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    module._loaded.cache_clear()
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(pinned_memory, ["13.0"] * 3))
+    module._loaded.cache_clear()
+    assert found[0] is not None and found[0] is found[1] is found[2]
