@@ -2,9 +2,10 @@
 
     python benchmarks/host_work.py BUNDLE VIDEO --ms 3.7,0.8,0.9 --ms 0,0,0 --json host.json
 
-Graphs really run once, on the CPU; then their answers are given again after those times, in which a thread sleeps. All
-else is real: decoding, NMS, masks, tracking, writing. This stands for a GPU that this machine does not have: what it
-leaves out is that driving a GPU takes time of a core too.
+Graphs really run once, on the CPU; then their answers are given again after those times, in which a thread sleeps. Else
+everything is real: decoding, NMS, masks, tracking, writing. This stands for a GPU that is not there. It leaves out that
+driving one takes time of a core, and adds what looking up and copying the answers takes. Whether a GPU computes two
+graphs at the same time depends on the graphs: rows for both cases bracket it.
 """
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -40,8 +42,25 @@ from stmask_deploy.runtime.timing import STAGES
 
 SCHEMA = "stmask-host-work/1"
 Times = tuple[float, float, float]  # milliseconds, of the graphs in the order of ROLES
-ROWS = {"latency": ("latency", False), "throughput, masks encoded in place": ("throughput", False),
-        "throughput": ("throughput", True)}  # mode, and whether a process encodes masks
+
+
+@dataclass(frozen=True)
+class Row:
+    """A way to run."""
+
+    name: str
+    mode: str
+    is_helped: bool = False  # a process encodes masks
+    one_at_a_time: bool = False  # of the graphs
+
+
+ROWS = (
+    Row("latency", "latency"),
+    Row("throughput, masks encoded in place", "throughput"),
+    Row("throughput", "throughput", is_helped=True),
+    Row("throughput, one graph at a time", "throughput", is_helped=True, one_at_a_time=True),
+)
+
 
 
 @click.command(cls=Command, context_settings={"show_default": True})
@@ -65,29 +84,29 @@ def main(bundle: Path | None, video: Path | None, times: Sequence[Times], frames
         raise InputError(f"--warmup {warmup} leaves none of --frames {frames}; give more frames")
     video = video or demo_clip()
     options = RunOptions(memory=memory)
+    machine = describe_machine()  # with the load that others put on it
     held = hold(video, frames)
     with MaskProcess() as helper, tempfile.TemporaryDirectory() as folder:
         record = Record(open_bundle(bundle or demo_bundle(), device="cpu"))
         clock = FrameClock()
         run(Model(record.recording(), options, clock), held, frames, "latency", MaskProcess(), Path(folder), clock)
-        models = {ms: Model(record.replaying({role: one / 1000 for role, one in zip(ROLES, ms, strict=True)}), options,
-                            clock) for ms in times}
-        turns: dict[tuple[Times, str], list[dict[str, Any]]] = {(ms, name): [] for ms in times for name in ROWS}
+        turns: dict[tuple[Times, Row], list[dict[str, Any]]] = {(ms, row): [] for ms in times for row in ROWS}
+        models = {(ms, alone): Model(record.replaying(seconds_of(ms), alone), options, clock)
+                  for ms in times for alone in (False, True)}
         for _ in range(rounds):
-            for (ms, name), found in turns.items():
-                mode, is_helped = ROWS[name]
+            for (ms, row), found in turns.items():
                 with held.again() if decoded else open_source(video) as source:
-                    found.append(run(models[ms], source, frames, mode, helper if is_helped else MaskProcess(),
-                                     Path(folder), clock, warmup))
-    rows = [{"ms": dict(zip(ROLES, ms, strict=True)), "row": name, **summary(found)}
-            for (ms, name), found in turns.items()]
+                    found.append(run(models[ms, row.one_at_a_time], source, frames, row.mode,
+                                     helper if row.is_helped else MaskProcess(), Path(folder), clock, warmup))
+    rows = [{"ms": dict(zip(ROLES, ms, strict=True)), "row": row.name, **summary(found)}
+            for (ms, row), found in turns.items()]
     click.echo(table(rows))
     if json_path is not None:
         report = {"schema": SCHEMA, "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                  "machine": describe_machine(), "versions": library_versions(),
+                  "machine": machine, "versions": library_versions(),
                   "variant": read_description(bundle or demo_bundle()).model.variant, "video": video.name,
-                  "frames": frames, "warmup": warmup,
-                  "is_decoded": decoded, "rows": rows}
+                  "frames": frames, "warmup": warmup, "rounds": rounds, "memory": memory, "is_decoded": decoded,
+                  "rows": rows}
         with atomic_file(json_path, overwrite=overwrite) as file:
             file.write(json.dumps(report, indent=1).encode() + b"\n")
 
@@ -110,9 +129,14 @@ def parse(texts: Sequence[str]) -> list[Times]:
     return list(dict.fromkeys(found))
 
 
+def seconds_of(ms: Times) -> dict[str, float]:
+    """By role."""
+    return {role: one / 1000 for role, one in zip(ROLES, ms, strict=True)}
+
+
 def run(model: Model, source: FrameSource, frames: int, mode: str, helper: MaskProcess, folder: Path, clock: FrameClock,
         warmup: int = 0) -> dict[str, Any]:
-    """One run: seconds of the frames behind the first ones, of the process's cores, and of the stages.
+    """One run: seconds of the frames behind the first ones and of their stages, and of cores, for this process.
 
     Args:
         helper: encodes masks in mode throughput; one that was not started leaves that to this process.
@@ -129,7 +153,10 @@ def run(model: Model, source: FrameSource, frames: int, mode: str, helper: MaskP
 
 
 def summary(turns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Frames a second of each turn, and medians over all: milliseconds of the cores a frame, and of the stages."""
+    """Frames a second of each turn; and medians over all: of a frame's core time and of its stages, in ms.
+
+    Core time is without that of the process for masks.
+    """
     stages = [stages for turn in turns for stages in turn["stages"]]
     return {"fps": [round(len(turn["seconds"]) / sum(turn["seconds"]), 2) for turn in turns],
             "cores_ms": round(1000 * float(np.median([turn["cores_s"] for turn in turns])), 3),
@@ -140,7 +167,7 @@ def summary(turns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Markdown, a line for each row; stages of mode throughput include waiting, and are in the JSON alone."""
     stages = list(rows[0]["stages_ms"])
-    cells = [("graphs' ms", "row", "FPS", "slowest", "fastest turn", "core ms a frame",
+    cells = [("graphs' ms", "row", "FPS", "slowest", "fastest turn", "own core ms a frame",
               *(f"{one} ms" for one in stages))]
     for row in rows:
         own = (f"{row['stages_ms'][stage]:.2f}" if row["row"] == "latency" else "-" for stage in stages)

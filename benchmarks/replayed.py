@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from stmask_deploy.errors import StmaskError
 from stmask_deploy.runtime.backends import Backend, Value, chosen_outputs
 from stmask_deploy.runtime.daemon_thread import DaemonThread
 from stmask_deploy.runtime.loading import Bundle
@@ -36,15 +37,17 @@ class Record:
         """A bundle that computes, and keeps the answers; for mode latency."""
         return self._with({role: _Recorder(graph, self, answers) for role, graph, answers in self._graphs()})
 
-    def replaying(self, seconds: Mapping[str, float]) -> Bundle:
+    def replaying(self, seconds: Mapping[str, float], one_at_a_time: bool = False) -> Bundle:
         """A bundle that gives the answers again, `seconds` by role after it is asked; for any mode.
 
-        Each graph has a thread that waits, as a GPU's queue would: it answers one question at a time.
+        A graph answers one question at a time. Different graphs do not wait for each other, as if a GPU had room for
+        all of them, unless they are to run one at a time, as if none had any left. A real one is between the two.
 
         Raises:
-            KeyError: (when it runs) it is asked what was not recorded.
+            StmaskError: (when it runs) it is asked what was not recorded.
         """
-        return replace(self._with({role: _Player(graph, answers, seconds[role])
+        shared = DaemonThread("replay") if one_at_a_time else None
+        return replace(self._with({role: _Player(graph, answers, seconds[role], shared or DaemonThread("replay"))
                                    for role, graph, answers in self._graphs()}), may_overlap=True)
 
     def number_of(self, value: Value) -> Any:
@@ -90,16 +93,17 @@ class _Recorder(_Graph):
 
 
 class _Player(_Graph):
-    def __init__(self, graph: Backend, answers: Answers, seconds: float) -> None:
+    def __init__(self, graph: Backend, answers: Answers, seconds: float, thread: DaemonThread) -> None:
         super().__init__(graph)
         self.is_on_host = False
-        self._answers, self._seconds = answers, seconds
-        self._thread = DaemonThread("replay")
+        self._answers, self._seconds, self._thread = answers, seconds, thread
 
     def run(self, inputs: Mapping[str, Value], outputs: Sequence[str] | None = None,
             keep: Collection[str] = ()) -> dict[str, Value]:
         """See `Backend.run`."""
-        answer = self._answers[_key(inputs)]
+        answer = self._answers.get(_key(inputs))
+        if answer is None:
+            raise StmaskError("a graph is asked what was not recorded: replay the frames and options of the recording")
         if self._seconds:
             self._thread.call(lambda: time.sleep(max(0.0, self._seconds - OVERSLEEP_S)))
         return {name: answer[name] if name in keep else answer[name].copy()
