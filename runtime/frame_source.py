@@ -112,16 +112,17 @@ class FrameSource(ABC):
             raise InputError(f"{self.name} has been read already; open it again to read it again")
         self._started = True
         frames = self._frames()
-        while True:
-            with self._reading:
-                if self._is_left:  # by somebody who could not close it in the middle of a frame
-                    self.close()
+        try:
+            while True:
+                with self._reading:
+                    frame = None if self._is_left else next(frames, None)
+                if frame is None:
                     return
-                frame = next(frames, None)
-            if frame is None:
-                return
-            self._count(frames=1)
-            yield frame
+                self._count(frames=1)
+                yield frame
+        finally:
+            if self._is_left:  # by somebody who could not close it in the middle of a frame
+                self._close_unless_read()
 
     @abstractmethod
     def _frames(self) -> Iterator[Frame]:
@@ -153,8 +154,11 @@ class FrameSource(ABC):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        """Close the source, but not under a thread that Ctrl-C left behind in the middle of reading."""
+        """Close the source, but not under a thread that was left behind in the middle of reading: it does that then."""
         self._is_left = True
+        self._close_unless_read()
+
+    def _close_unless_read(self) -> None:
         if self._reading.acquire(blocking=False):
             try:
                 self.close()

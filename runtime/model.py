@@ -149,8 +149,9 @@ class Model:
 
         In mode `latency` a frame is read when its result is asked for, and nothing happens in between. In mode
         `throughput` threads work a few frames ahead of the reader; results and their order are the same. The threads
-        end with the iterator: when it is read out, closed or dropped. Until then the model must not be used otherwise.
-        Left early, they have tracked frames that the reader never saw, and the model is reset.
+        end with the iterator: when it is read out, closed or dropped; only if it is the garbage collector that finds
+        it, they end a moment later. Until then the model must not be used otherwise. Left early, they have tracked
+        frames that the reader never saw, and the model is reset.
 
         Args:
             source: video file, folder of images, image, or camera number.

@@ -4,6 +4,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +15,7 @@ from typing import TypeVar
 
 from stmask_deploy.console import WORKER_NAME
 
-from .collecting import is_collecting
+from .daemon_thread import DaemonThread
 from .interrupt import find_interrupt
 
 T = TypeVar("T")
@@ -34,7 +35,8 @@ class Overlap:
 
     Items keep their order. An exception of a stage travels down the chain behind the items before it and is raised
     where the chain is read. Leaving waits for what each thread has in hand, at most one item. Ctrl-C that leads to it,
-    or comes meanwhile, ends the waiting: threads are left behind with a name that tells so, `console.WORKER_NAME`.
+    or comes meanwhile, ends the waiting: threads are left behind with a name that tells so, `console.WORKER_NAME`. The
+    same is done where waiting could be for ever, see `watch`.
 
     Args:
         depth: finished items that wait between two stages at most.
@@ -47,6 +49,7 @@ class Overlap:
         self._slots: list[threading.Semaphore] = []
         self._handled: BaseException | None = None  # when this was entered
         self._ended: list[threading.Event] = []  # of the stages; a stage ends after the workers that it has
+        self._abandoned: list[object] = []  # not empty: the collector found the reader
 
     def ahead(self, items: Generator[T, None, None]) -> Generator[T, None, None]:
         """The same items, made by a thread of their own that starts now; it closes `items` in the end."""
@@ -113,12 +116,10 @@ class Overlap:
         self._is_left.set()
         for slots in self._slots:
             slots.release()
-        # An abandoned chain is closed by whichever thread collects it: one of its own perhaps, or one they wait for.
-        if threading.current_thread() in self._threads or is_collecting():
-            return
         is_urgent = find_interrupt(error, self._handled) is not None  # in the reader's body it comes as a GeneratorExit
         try:
-            self._join(GRACE_S if is_urgent else None)
+            if self._may_wait():
+                self._join(GRACE_S if is_urgent else None)
         except KeyboardInterrupt:
             self._join(GRACE_S)
             raise
@@ -126,6 +127,20 @@ class Overlap:
             for thread in self._threads:
                 if thread.is_alive():
                     thread.name = WORKER_NAME
+
+    def watch(self, reader: Generator[T, None, None]) -> None:
+        """Take note if `reader`, which enters this, is left to the garbage collector.
+
+        That closes it at any moment, in whichever thread: perhaps in one that holds what the threads here wait for.
+        """
+        # The collector calls back before it closes anything, a generator around this one too, which then closes this.
+        # No line of Python is to run there: Ctrl-C that came meanwhile would be raised in it, and lost.
+        self._reader = weakref.ref(reader, self._abandoned.append)
+
+    def _may_wait(self) -> bool:
+        """Whether this thread may wait for all others; a `DaemonThread` is one that they wait for."""
+        thread = threading.current_thread()
+        return not (self._abandoned or thread in self._threads or isinstance(thread, DaemonThread))
 
     def _join(self, timeout_s: float | None) -> None:
         start = time.monotonic()

@@ -84,10 +84,19 @@ def track_overlapped(pipeline: Pipeline, source: FrameSource, max_frames: int | 
     Detection has `detect_workers` threads. With 0 it shares one with tracking, as is best where only one graph runs at
     a time (see `Bundle.may_overlap`).
 
-    The reader of this generator is the last stage. However it ends - read out, closed, dropped, or by an exception of
-    any stage, which is raised here behind the frames before it - no thread is left, and nobody reads the source any
-    more. Only KeyboardInterrupt waits no longer than a moment: a thread that needs more ends behind it.
+    The reader of this generator is the last stage. However it ends - read out, closed, or by an exception of any stage,
+    which is raised here behind the frames before it - no thread is left, and nobody reads the source any more. Only
+    KeyboardInterrupt waits no longer than a moment, and the garbage collector not at all: threads end behind it, each
+    with what it has in hand.
     """
+    overlap = Overlap(DEPTH)
+    tracked = _overlapped(overlap, pipeline, source, max_frames, timer, detect_workers)
+    overlap.watch(tracked)
+    return tracked
+
+
+def _overlapped(overlap: Overlap, pipeline: Pipeline, source: FrameSource, max_frames: int | None, timer: Timer,
+                detect_workers: int) -> Generator[TrackedFrame, None, None]:
     def read() -> Generator[_Read, None, None]:
         frames = islice(source, max_frames)
         position = 0
@@ -110,7 +119,7 @@ def track_overlapped(pipeline: Pipeline, source: FrameSource, max_frames: int | 
             result = pipeline.track(detected, frame.index, frame.time_s)
             yield _Tracked(TrackedFrame(frame, result, damage, pipeline.lost_candidates), timer.hand_over())
 
-    with Overlap(DEPTH) as overlap:
+    with overlap:
         frames = overlap.ahead(read())
         detected = overlap.ahead(overlap.map(detect, frames, detect_workers)) if detect_workers else map(detect, frames)
         for tracked, seconds in overlap.ahead(track(detected)):

@@ -13,6 +13,7 @@ import pytest
 from threads import no_thread_left
 
 from stmask_deploy.console import WORKER_NAME
+from stmask_deploy.runtime.daemon_thread import DaemonThread
 from stmask_deploy.runtime.interrupt import InterruptFlag
 from stmask_deploy.runtime.overlap import GRACE_S, Overlap
 
@@ -180,24 +181,58 @@ def press_later() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_the_collector_waits_for_no_thread() -> None:
+def watched(numbers: Numbers, function: Callable[[int], int]) -> Generator[int, None, None]:
+    """A chain as `chain`, known to its threads."""
+    def read() -> Generator[int, None, None]:
+        with overlap:
+            yield from overlap.ahead(doubled(overlap.ahead(overlap.map(function, overlap.ahead(numbers.items()), 3))))
+
+    overlap = Overlap(DEPTH)
+    reader = read()
+    overlap.watch(reader)
+    return reader
+
+
+def around(items: Generator[int, None, None]) -> Generator[int, None, None]:
+    """Closes the items itself."""
+    with closing(items):
+        yield from items
+
+
+def wait_for_the_end_of(threads: Callable[[], set[threading.Thread]]) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while threads() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not threads()
+
+
+@pytest.mark.parametrize("layers", [0, 2])
+def test_the_collector_waits_for_no_thread(layers: int) -> None:
     """Whoever collects an abandoned chain may hold what its threads are waiting for."""
-    lock, is_waiting, is_done = threading.Lock(), threading.Event(), threading.Event()
+    lock, is_held, is_waiting, is_done = threading.Lock(), threading.Event(), threading.Event(), threading.Event()
+    numbers = Numbers(1000)
+    names: list[str] = []
 
     def locked(item: int) -> int:
-        if item > 2 and lock.locked():
+        if item:
+            assert is_held.wait(TIMEOUT)
             is_waiting.set()
         with lock:
             return item
 
     def work() -> None:
-        cycle: list[object] = [chain(Numbers(1000), locked)]
+        reader = watched(numbers, locked)
+        for _ in range(layers):
+            reader = around(reader)
+        cycle: list[object] = [reader]
         cycle.append(cycle)
-        next(cycle[0])  # type: ignore[call-overload]
+        assert next(reader) == 0
         with lock:
+            is_held.set()
             is_waiting.wait(TIMEOUT)
-            del cycle
+            del cycle, reader
             gc.collect()
+            names.extend(thread.name for thread in set(threading.enumerate()) - before - {threading.current_thread()})
             is_done.set()
 
     before = set(threading.enumerate())
@@ -207,10 +242,36 @@ def test_the_collector_waits_for_no_thread() -> None:
         assert is_done.wait(TIMEOUT)
     finally:
         gc.enable()
-    assert is_waiting.is_set()
-    for thread in set(threading.enumerate()) - before:  # they end behind it
-        thread.join(TIMEOUT)
-    assert set(threading.enumerate()) <= before
+    assert is_waiting.is_set() and WORKER_NAME in names
+    wait_for_the_end_of(lambda: set(threading.enumerate()) - before)
+    assert numbers.is_closed
+
+
+def test_a_chain_that_is_dropped_is_waited_for() -> None:
+    numbers = Numbers(1000)
+    with no_thread_left():
+        reader = around(watched(numbers, lambda item: time.sleep(0.02) or item))
+        next(reader)
+        del reader
+    assert numbers.is_closed
+
+
+def test_threads_that_others_wait_for_wait_for_nobody() -> None:
+    thread, numbers = DaemonThread("others wait"), Numbers(1000)
+    before = set(threading.enumerate())
+    is_held = threading.Event()
+    held = [around(watched(numbers, lambda item: item if item < 2 else thread.call(lambda: item)))]
+
+    def drop() -> None:
+        is_held.wait(TIMEOUT)
+        held.clear()
+
+    next(held[0])
+    dropped = thread.post(drop)
+    time.sleep(0.1)  # for its threads to ask
+    is_held.set()
+    dropped.result(TIMEOUT)
+    wait_for_the_end_of(lambda: set(threading.enumerate()) - before)
 
 
 def test_ctrl_c_waits_for_no_thread() -> None:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ from stmask_deploy.pretrained import demo_clip
 from stmask_deploy.runtime import model as model_module
 from stmask_deploy.runtime import run_writer
 from stmask_deploy.runtime.frame_source import Frame, FrameSource
+from stmask_deploy.runtime.in_turn import InTurn
 from stmask_deploy.runtime.model import Model, load
 from stmask_deploy.runtime.options import RunOptions
 from stmask_deploy.runtime.pipeline import Pipeline
@@ -180,6 +182,37 @@ def test_whether_graphs_run_at_the_same_time(bundle: Path, num_workers: int) -> 
         graph.run = counted(graph.run)  # type: ignore[union-attr, method-assign]
     assert len(list(model.track_frames(Pictures(), mode="throughput"))) == 12
     assert (most > 1) == (num_workers > 0)
+
+
+def test_a_video_that_is_left_to_the_collector_does_not_stop_another_one(bundle: Path) -> None:
+    """The collector may come while another video of the same model has its turn."""
+    opened = load(bundle, threads=1)._bundle
+    turn, is_done = threading.Lock(), threading.Event()
+    graphs = {"frame": InTurn(opened.frame, turn)}
+    model = Model(dataclasses.replace(opened, **graphs), RunOptions(), NoTimer())
+
+    def work() -> None:
+        cycle: list[Any] = [model.track_frames(Pictures(10_000), mode="throughput")]
+        cycle.append(cycle)
+        next(cycle[0])
+        with turn:
+            time.sleep(0.05)  # for the other threads to wait for it
+            del cycle
+            gc.collect()
+        is_done.set()
+
+    before = set(threading.enumerate())
+    gc.disable()  # so that it is collected there
+    try:
+        threading.Thread(target=work, daemon=True).start()
+        assert is_done.wait(20)
+    finally:
+        gc.enable()
+    deadline = time.monotonic() + 20
+    while set(threading.enumerate()) - before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not set(threading.enumerate()) - before
+    assert len(list(model.fork().track_frames(Pictures(), mode="throughput"))) == 12
 
 
 @pytest.mark.parametrize(("may_overlap", "is_on_host", "expected"), [
