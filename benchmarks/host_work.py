@@ -62,7 +62,6 @@ ROWS = (
 )
 
 
-
 @click.command(cls=Command, context_settings={"show_default": True})
 @click.argument("bundle", required=False, type=click.Path(path_type=Path))
 @click.argument("video", required=False, type=click.Path(path_type=Path))

@@ -16,7 +16,7 @@ from stmask_deploy.runtime.daemon_thread import DaemonThread
 from stmask_deploy.runtime.loading import Bundle
 
 ROLES = ("frame", "instances", "temporal")  # all prototypes come from the frame graph, as on a GPU
-ROW_STEP = 32  # of a picture every so manieth row is looked at: pictures that differ elsewhere alone count as equal
+ROW_STEP = 32  # only every 32nd row of a picture is looked at: pictures that differ elsewhere alone count as equal
 # A sleep is that much longer than it is asked for, by the scheduler.
 OVERSLEEP_S = 6e-5
 MAPS_AT_ONCE = 8  # maps of a frame that are in use at a time, those of the frame before included, and some more

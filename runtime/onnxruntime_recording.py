@@ -31,10 +31,10 @@ class _RecordingError(DeviceError):
 class RecordedSession:
     """A recording, made when it is opened and replayed by every run.
 
-    It is made, replayed and freed by the `recording_thread` of its graph, and whoever calls `run` waits for it. Large
-    values of the host are brought to the device and back by whoever calls, while that thread runs for somebody else.
-    Graphs run side by side, but for the time in which one is recorded. What else the process does on the GPU in the
-    meantime, by other libraries or on device cuda, can spoil a recording.
+    It is made and replayed by the `recording_thread` of its graph, and freed there unless somebody keeps an exception
+    that a run has raised. Whoever calls `run` waits for that thread, and brings large values of the host to the device
+    and back while it runs for somebody else. Graphs run side by side, but for the time in which one is recorded. What
+    else the process does on the GPU in the meantime, by other libraries or on device cuda, can spoil a recording.
 
     Args:
         maker: of sessions that are recorded.
