@@ -1,4 +1,4 @@
-"""A graph of f16 as a GPU computes it, for ONNX Runtime on a CPU: in f32, with every number rounded where it would be.
+"""A graph of f16 much as a GPU computes it, for ONNX Runtime on a CPU: in f32, with rounding in between.
 
 ONNX Runtime computes f16 on a CPU in f32 too, but leaves out the rounding between two layers.
 """
@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 # Digits of the significand after the 11 that f16 and TF32 keep, of the 24 of an f32: rounding to nearest is a product
 # with 2^13 + 1 and two differences (Veltkamp's splitting).
-FACTOR = float(2**13 + 1)
+FACTOR, FACTOR_NAME = float(2**13 + 1), "rounding_factor"
 # What tensor cores compute; in f32 they read numbers of TF32 (`use_tf32`, which runs of f16 set).
 HEAVY = ("Conv", "DeformConv", "Gemm", "MatMul")
 
@@ -30,7 +30,7 @@ def rounded(half: onnx.ModelProto) -> onnx.ModelProto:
     converter = _Converter(types, weights)
     nodes = [made for node in graph.node for made in converter.converted(node)]
     initializers = [*(_single(one) for one in graph.initializer), *converter.added,
-                    numpy_helper.from_array(np.float32(FACTOR), _Converter.FACTOR)]
+                    numpy_helper.from_array(np.float32(FACTOR), FACTOR_NAME)]
     made = helper.make_model(helper.make_graph(nodes, graph.name, graph.input, graph.output, initializers),
                              opset_imports=half.opset_import, ir_version=half.ir_version)
     made.metadata_props.extend(half.metadata_props)
@@ -39,8 +39,6 @@ def rounded(half: onnx.ModelProto) -> onnx.ModelProto:
 
 
 class _Converter:
-    FACTOR = "rounding_factor"
-
     def __init__(self, types: dict[str, int], weights: dict[str, onnx.TensorProto]) -> None:
         self._types, self._weights = types, weights
         self._read: dict[str, str] = {}  # value in f32 -> its name as tensor cores read it
@@ -79,7 +77,7 @@ class _Converter:
             self.added.append(numpy_helper.from_array(product - (product - values), new_name))
             return []
         product, rest = f"{new_name}_product", f"{new_name}_rest"
-        return [helper.make_node("Mul", [name, self.FACTOR], [product]),
+        return [helper.make_node("Mul", [name, FACTOR_NAME], [product]),
                 helper.make_node("Sub", [product, name], [rest]),
                 helper.make_node("Sub", [product, rest], [new_name])]
 

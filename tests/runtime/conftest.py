@@ -6,7 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_bundles import write_bundle
+from tiny_bundles import describe, frame_graph, save_graph, temporal_graph, write_bundle
+
+from stmask_deploy.runtime import onnxruntime_backend, onnxruntime_session
+from stmask_deploy.runtime.onnxruntime_providers import CPU
+from stmask_deploy.runtime.onnxruntime_session import SessionMaker
 
 
 @pytest.fixture
@@ -22,3 +26,19 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with IR, for tests that only read it."""
     return write_bundle(tmp_path_factory.mktemp("shared") / "bundle", openvino=True)
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`cuda-graph` computes on the CPU, with the CPU's memory as the device's."""
+    monkeypatch.setattr(SessionMaker, "is_on_host", False)
+    monkeypatch.setattr(onnxruntime_backend, "choose_provider", lambda ort, device: (CPU, ""))
+    monkeypatch.setattr(onnxruntime_session, "records", lambda session: True)
+
+
+@pytest.fixture
+def graphs(tmp_path: Path) -> Path:
+    """A folder with a tiny frame graph and a tiny temporal graph."""
+    save_graph(frame_graph(3), tmp_path / "frame.onnx", describe())
+    save_graph(temporal_graph(), tmp_path / "temporal.onnx", describe())
+    return tmp_path
