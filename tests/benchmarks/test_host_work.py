@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import host_work
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -21,6 +22,7 @@ from stmask_deploy.runtime.loading import Bundle, open_bundle
 from stmask_deploy.runtime.mask_process import MaskProcess
 from stmask_deploy.runtime.model import Model
 from stmask_deploy.runtime.options import RunOptions
+from stmask_deploy.runtime.preprocess import preprocess
 from stmask_deploy.runtime.sources import open_source
 
 FRAMES = 12
@@ -98,17 +100,32 @@ def test_frames_in_memory_are_those_of_the_video() -> None:
         hold(Path("no.mp4"), 5)
 
 
-def test_the_script(tmp_path: Path) -> None:
+def test_answers_are_given_as_arrays_of_their_own(bundle: Bundle, tmp_path: Path) -> None:
+    clock, options = FrameClock(), RunOptions()
+    record = Record(bundle)
+    run(Model(record.recording(), options, clock), hold(demo_clip(), 2), 2, "latency", MaskProcess(), tmp_path, clock)
+    graph = record.replaying(NO_WAITS).frame
+    picture = {"frame": preprocess(next(iter(hold(demo_clip(), 1))).image, bundle.description.model)[0]}
+    first, second = graph.run(picture, ["boxes"]), graph.run(picture, ["boxes"])
+    first["boxes"][:] = -1
+    assert list(first) == ["boxes"] and (second["boxes"] >= -0.5).all()
+    assert np.array_equal(graph.run(picture, ["boxes"])["boxes"], second["boxes"])
+
+
+def test_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "host.json"
+    opened = []
+    monkeypatch.setattr(host_work, "open_source", lambda video: opened.append(video) or open_source(video))
     arguments = ["--frames", "6", "--warmup", "2", "--rounds", "2", "--ms", "5,0,0", "--ms", "0,0.5,0",
                  "--json", str(path)]
     for extra in ([], ["--decoded", "--overwrite"]):
+        opened.clear()
         done = CliRunner().invoke(main, [*arguments, *extra], catch_exceptions=False)
         assert done.exit_code == 0 and done.output.count("\n") == 2 + 2 * len(ROWS)
         report = json.loads(path.read_text())
         assert [(row["ms"]["frame"], row["row"]) for row in report["rows"]] == [(ms, row.name) for ms in (5, 0)
                                                                                for row in ROWS]
-        assert report["is_decoded"] == bool(extra)
+        assert report["is_decoded"] == bool(extra) and len(opened) == (0 if extra else 2 * 2 * len(ROWS))
         assert all(len(row["fps"]) == 2 and min(row["fps"]) > 0 for row in report["rows"])
         assert max(report["rows"][0]["fps"]) < 200
         stages = report["rows"][0]["stages_ms"], report["rows"][len(ROWS)]["stages_ms"]
