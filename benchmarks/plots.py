@@ -82,5 +82,11 @@ def _streams(axes: Any, points: Points) -> None:
     axes.set_ylabel("frames a second, all together")
 
 
+def _threads(axes: Any, points: Points) -> None:
+    axes.plot([point["threads"] for point in points], [point["fps"] for point in points], marker="o")
+    axes.set_xlabel("CPU threads of the graphs")
+    axes.set_ylabel("frames a second")
+
+
 _PLOTS: Mapping[str, Callable[[Any, Points], None]] = {"objects": _objects, "size": _size, "length": _length,
-                                                       "streams": _streams}
+                                                       "streams": _streams, "threads": _threads}

@@ -1,4 +1,4 @@
-"""How cost grows with objects a frame, frame size, length of a video, and number of streams.
+"""How cost grows with objects a frame, frame size, length of a video, number of streams, and threads.
 
     python benchmarks/scaling.py --bundle model_stmask --backend openvino --json scaling.json --plots docs/images
 
@@ -7,12 +7,14 @@ Graphs really run; where the number of objects matters they are made up (`inject
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,7 @@ class Setup:
     """What every experiment needs."""
 
     bundle: Bundle
+    open: Callable[[int], Bundle]  # the same with so many CPU threads
     frames: int  # of a turn
     rounds: int
     folder: Path
@@ -136,8 +139,24 @@ def by_streams(setup: Setup) -> list[dict[str, Any]]:
     return [{"streams": count, "fps": round(1 / float(np.median(taken)), 3)} for count, taken in seconds.items()]
 
 
+def by_threads(setup: Setup) -> list[dict[str, Any]]:
+    """Frames a second of one video, everything overlapped, by CPU threads of the graphs."""
+    bundles = {count: setup.open(count) for count in thread_counts(os.cpu_count() or 1)}
+    runs: dict[int, list[float]] = {count: [] for count in bundles}
+    for _ in range(setup.rounds):
+        for count, bundle in bundles.items():
+            runs[count] += setup.run(bundle, demo_clip(), WARMUP + setup.frames, "auto").periods()[WARMUP:]
+    return [{"threads": count, "fps": round(1 / float(np.mean(periods)), 3)} for count, periods in runs.items()]
+
+
+def thread_counts(cores: int) -> list[int]:
+    """Powers of two below the number of cores, and that number."""
+    return [*(1 << i for i in range((cores - 1).bit_length())), cores]
+
+
 EXPERIMENTS: dict[str, Callable[[Setup], list[dict[str, Any]]]] = {
-    "objects": by_objects, "size": by_size, "length": by_length, "streams": by_streams}
+    "objects": by_objects, "size": by_size, "length": by_length, "streams": by_streams,
+    "threads": by_threads}
 
 
 def _stages(frames: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -172,17 +191,18 @@ def main(bundle: Path | None, backend: str, device: str, precision: str, threads
         from plots import check_plots
 
         check_plots(plots)
-    opened = open_bundle(bundle or demo_bundle(), backend, device=device, precision=precision, threads=threads)
+    open_with = partial(_open, bundle or demo_bundle(), backend, device, precision)
+    opened = open_with(threads)
     if opened.temporal is None and (not only or {"objects", "length"} & set(only)):
         raise InputError("objects and length are about the temporal graph, which this bundle does not have; measure "
-                         "--only size --only streams")
+                         "--only size --only streams --only threads")
     report: dict[str, Any] = {
         "schema": SCHEMA, "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": describe_machine(), "versions": library_versions(), "device": opened.frame.device,
         "variant": opened.description.model.variant, "checkpoint": opened.description.checkpoint_name,
         "frames": frames, "rounds": rounds, "experiments": {}}
     with tempfile.TemporaryDirectory() as folder:
-        setup = Setup(opened, frames, rounds, Path(folder))
+        setup = Setup(opened, open_with, frames, rounds, Path(folder))
         for name in only or EXPERIMENTS:
             click.echo(f"measuring by {name}", err=True)
             report["experiments"][name] = EXPERIMENTS[name](setup)
@@ -195,6 +215,10 @@ def main(bundle: Path | None, backend: str, device: str, precision: str, threads
 
         for path in write_plots(report["experiments"], plots, opened.frame.device):
             click.echo(str(path))
+
+
+def _open(folder: Path, backend: str, device: str, precision: str, threads: int) -> Bundle:
+    return open_bundle(folder, backend, device=device, precision=precision, threads=threads)
 
 
 def _table(points: Sequence[dict[str, Any]]) -> str:

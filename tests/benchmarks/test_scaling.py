@@ -60,6 +60,10 @@ def test_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scaling, "OBJECTS", (1, 4))
     monkeypatch.setattr(scaling, "SIZES", ((64, 36), (96, 54)))
     monkeypatch.setattr(scaling, "STREAMS", (1, 2))
+    opened: list[int] = []
+    monkeypatch.setattr(scaling, "open_bundle", lambda *args, threads, **options: (
+        opened.append(threads) or open_bundle(*args, threads=threads, **options)))
+    monkeypatch.setattr(scaling.os, "cpu_count", lambda: 3)
     for name, value in (("LENGTH", 8), ("WINDOW", 4), ("CHANGE_EVERY", 2), ("AT_ONCE", 2)):
         monkeypatch.setattr(scaling, name, value)
     out = tmp_path / "out.json"
@@ -72,6 +76,14 @@ def test_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [(point["memory"], point["frame"], point["objects_seen"]) for point in found["length"]] == [
         ("exact", 4, 4), ("exact", 8, 8), ("bounded", 4, 4), ("bounded", 8, 8)]
     assert [point["streams"] for point in found["streams"]] == [1, 2]
+    assert [(point["threads"], point["fps"] > 0) for point in found["threads"]] == [(1, True), (2, True), (3, True)]
+    assert opened == [1, 1, 2, 3]
+
+
+@pytest.mark.parametrize("cores, counts", [(1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (8, [1, 2, 4, 8]),
+                                           (12, [1, 2, 4, 8, 12])])
+def test_thread_counts(cores: int, counts: list[int]) -> None:
+    assert scaling.thread_counts(cores) == counts
 
 
 def test_plots(tmp_path: Path) -> None:
@@ -83,7 +95,8 @@ def test_plots(tmp_path: Path) -> None:
     experiments = {"objects": [{"objects": 1, **point}, {"objects": 9, **point}],
                    "size": [{"width": 640, "height": 360, "fps": 9.0, **point}],
                    "length": [{"memory": "exact", "frame": 4, "objects_seen": 8, "frame_ms": 2.0}],
-                   "streams": [{"streams": 1, "fps": 9.0}, {"streams": 2, "fps": 12.0}]}
+                   "streams": [{"streams": 1, "fps": 9.0}, {"streams": 2, "fps": 12.0}],
+                   "threads": [{"threads": 1, "fps": 9.0}, {"threads": 2, "fps": 12.0}]}
     paths = write_plots(experiments, tmp_path, "a device")
     assert [path.name for path in paths] == [f"scaling-{name}.svg" for name in experiments]
     before = [path.read_bytes() for path in paths]
