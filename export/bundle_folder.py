@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 
+from stmask_deploy.atomic import check_folder
 from stmask_deploy.bundle import DESCRIPTION_FILE, FLOAT_GRAPHS, OPENVINO_FOLDER, OWN_GRAPHS, REPORT_FILE, ROLES
 from stmask_deploy.errors import InputError, OutputError, StmaskError
 
@@ -41,8 +42,10 @@ def check_target(folder: Path, overwrite: bool) -> None:
 
     Raises:
         InputError: it holds something else than a bundle, or more than one.
-        OutputError: it holds a bundle and `overwrite` is False, or cannot be read.
+        OutputError: it holds a bundle and `overwrite` is False, or it cannot be read, written or made.
     """
+    if not os.path.exists(folder):
+        check_folder(Path(os.path.realpath(folder)))  # a link is followed, see `building`
     try:
         if not folder.exists() or (folder.is_dir() and not _not_ours(os.listdir(folder))):
             return

@@ -18,7 +18,6 @@ from stmask_deploy.runtime.options import RunOptions
 from stmask_deploy.runtime.result import FrameResult
 from stmask_deploy.runtime.sources import open_source
 from stmask_deploy.runtime.timing import NoTimer
-from stmask_deploy.runtime.tracker import SCORE_THRESHOLD
 
 Feed = Mapping[str, NDArray[Any]]  # one call's inputs, by name
 
@@ -101,9 +100,7 @@ def track_clip(bundle: Bundle, video: Path) -> RunFile:
     Raises:
         InputError: it cannot be read as a whole.
     """
-    # A bundle may hold fewer candidates than the released threshold lets through.
-    threshold = max(SCORE_THRESHOLD, bundle.description.candidate_threshold)
-    model = Model(bundle, RunOptions(memory="exact", score_threshold=threshold), NoTimer())
+    model = Model(bundle, RunOptions(memory="exact"), NoTimer())
     with open_source(video) as source:
         # In turn: recorded inputs are to be in the order of the frames.
         rows = [tuple(_rows(tracked.result)) for tracked in model.track_frames(source, mode="latency")]

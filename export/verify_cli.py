@@ -40,19 +40,17 @@ def main(ctx: click.Context, bundle: Path, checkpoint: Path, video: Path | None,
     Exit code 1 if anything differs by more than the tolerance, 3 if all agrees on a VIDEO that is damaged.
     """
     require_export_packages()
-    from dataclasses import replace
-
     from stmask_deploy.bundle import read_description
-    from stmask_deploy.models.checkpoint import load_checkpoint
+    from stmask_deploy.models.checkpoint import digest_of, load_checkpoint
 
     from .verify import TOLERANCES, exported_graphs, verify_bundle
 
     description = read_description(bundle)
-    loaded = load_checkpoint(checkpoint)
-    if loaded.sha256 != description.checkpoint_sha256:
+    sha256 = digest_of(checkpoint)
+    if sha256 != description.checkpoint_sha256:
         raise InputError(f"{bundle} was exported from {description.checkpoint_name} (sha256 "
-                         f"{description.checkpoint_sha256[:16]}...), {checkpoint} has {loaded.sha256[:16]}...")
-    model = replace(loaded, config=description.model).build()
+                         f"{description.checkpoint_sha256[:16]}...), {checkpoint} has {sha256[:16]}...; give that file")
+    model = load_checkpoint(checkpoint, config=description.model).build()
     pictures = None if video is None else _pictures(video)
     tolerances = TOLERANCES if tolerance is None else dict.fromkeys(TOLERANCES, tolerance)
     verification = verify_bundle(bundle, model, tolerances, pictures)
@@ -94,14 +92,12 @@ def _compare_tracks(folder: Path, description: Any, model: Any, video: Path, max
     from stmask_deploy.runtime.options import RunOptions
     from stmask_deploy.runtime.sources import open_source
     from stmask_deploy.runtime.timing import NoTimer
-    from stmask_deploy.runtime.tracker import SCORE_THRESHOLD
 
     from .torch_backend import torch_bundle
     from .track_agreement import TrackComparison
     from .verify import TOLERANCES, exported_graphs
 
-    # A bundle may hold fewer candidates than the released threshold lets through.
-    options = RunOptions(memory="exact", score_threshold=max(SCORE_THRESHOLD, description.candidate_threshold))
+    options = RunOptions(memory="exact")
 
     def opened(bundle: Any) -> Model:
         return Model(bundle, options, NoTimer())

@@ -82,8 +82,9 @@ counts.
                    "[default: 0.95]")
 @click.option("--max-age", "max_age_shown", type=int,
               help="Released and paper tracker: key frames an object is shown without being detected.  [default: 10]")
-@click.option("--conf", "score_threshold", type=float, default=0.05,
-              help="Score above which objects are detected and in the results.")
+@click.option("--conf", "score_threshold", type=float,
+              help="Score above which objects are detected and in the results.  [default: 0.05, or above it what the "
+                   "bundle was exported with]")
 @click.option("--nms", type=click.Choice(["cross-class", "per-class"]), default="cross-class",
               help="Suppression over all classes at once, or within each class.")
 @click.option("--nms-iou", type=float, default=0.5, help="Overlap above which the worse of two detections goes.")
@@ -103,7 +104,8 @@ counts.
                    "the same. auto: latency for cameras and single images.")
 @click.option("--parallel", type=click.IntRange(min=1), default=1, metavar="N",
               help="Sources that run at the same time, where there are several.")
-@click.option("--image-fps", type=float, default=30.0, help="Frames a second that the images of a folder stand for.")
+@click.option("--image-fps", type=float, default=30.0,
+              help="Frames a second that the images of a folder stand for, at most 1000.")
 @click.version_option(__version__, prog_name="stmask-run")
 @click.pass_context
 def main(ctx: click.Context, /, sources: Sequence[str], bundle: Path | None, output: Path | None, overwrite: bool,

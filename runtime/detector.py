@@ -55,7 +55,8 @@ class Detector:
         masks = PROTOTYPE_OUTPUTS if bundle.prototypes is None else PROTOTYPE_INPUTS
         self._outputs_between = masks + TEMPORAL_MAPS  # on frames that are no key frames
         self._model = bundle.description.model
-        self._options = options
+        assert options.score_threshold is not None
+        self._options, self._threshold = options, options.score_threshold
         self._timer = timer
 
     def detect(self, image: NDArray[np.uint8], position: int) -> DetectedFrame:
@@ -122,7 +123,7 @@ class Detector:
         best = rows.class_scores.max(axis=1, initial=0)
         scores = best * rows.centerness
         order = np.lexsort((anchors, -scores))
-        order = order[best[order] > np.float32(self._options.score_threshold)]
+        order = order[best[order] > np.float32(self._threshold)]
         chosen = rows[order]
         misses_rows = found > count and self._misses_rows(len(chosen), float(scores.min()))
         return chosen, anchors[order], found - count if misses_rows else 0
@@ -130,14 +131,14 @@ class Detector:
     def _misses_rows(self, num_candidates: int, worst_score: float) -> bool:
         """Whether candidates that did not leave the graph, none of which scores above `worst_score`, could matter."""
         if self._options.nms == "per-class":
-            return worst_score > self._options.score_threshold
+            return worst_score > self._threshold
         return num_candidates < self._options.top_k
 
     def _suppress(self, candidates: Candidates) -> Detections:
         options = self._options
         if options.nms == "per-class":
             return per_class_fast_nms(candidates, iou_threshold=options.nms_iou, top_k=options.top_k,
-                                      score_threshold=options.score_threshold, max_detections=options.max_detections)
+                                      score_threshold=self._threshold, max_detections=options.max_detections)
         return cross_class_fast_nms(candidates, iou_threshold=options.nms_iou, top_k=options.top_k)
 
 

@@ -68,7 +68,7 @@ class ImageSource(FrameSource):
         self._first = next(self._decoded, None)
         if self._first is None:
             what = "it" if kind == "image" else f"any of its {len(paths)} images"
-            raise InputError(f"{name}: cannot read {what}; check that the pictures open elsewhere, or convert them")
+            raise InputError(f"{name}: cannot read {what}{_refusal(paths[0])}")
         self.height, self.width = self._first[1].image.shape[:2]
 
     def _decode(self, paths: Sequence[Path]) -> Iterator[tuple[Path, Frame]]:
@@ -89,6 +89,18 @@ class ImageSource(FrameSource):
 
     def close(self) -> None:
         self._decoded.close()  # type: ignore[attr-defined]
+
+
+def _refusal(path: Path) -> str:
+    """Why a picture cannot be read, and what to do."""
+    try:
+        with open(path, "rb") as file:
+            file.read(1)
+    except PermissionError:
+        return ", it may not be read; check the permissions"
+    except OSError as error:
+        return f" ({error.strerror}); check the disk, or copy it again"
+    return "; check that the pictures open elsewhere, or convert them"
 
 
 def list_images(folder: Path) -> list[Path]:

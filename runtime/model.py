@@ -23,6 +23,7 @@ from .tracking import (
     DEVICE_WORKERS,
     HOST_WORKERS,
     TrackedFrame,
+    check_run,
     is_overlapped,
     track_in_turn,
     track_overlapped,
@@ -160,7 +161,7 @@ class Model:
             mode: latency | throughput | auto: throughput for video files and folders, latency otherwise.
 
         Raises:
-            InputError: the source cannot be read, or `mode` is not known.
+            InputError: the source cannot be read, `mode` is not known, or `max_frames` is no positive whole number.
             DeviceError: the camera does not open.
         """
         with open_source(source, image_fps=image_fps) as opened, \
@@ -174,6 +175,7 @@ class Model:
 
         The source is not closed. It must not be closed before this generator is read out or closed itself.
         """
+        check_run(mode, max_frames)
         self.reset(source.is_live)
         is_ahead = is_overlapped(mode, source)
         run = partial(track_overlapped, detect_workers=self._detect_workers) if is_ahead else track_in_turn

@@ -4,6 +4,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from stmask_deploy.bundle import BundleDescription
@@ -11,7 +12,7 @@ from stmask_deploy.errors import InputError
 from stmask_deploy.tracking_config import SETTING_RANGES, TRACKERS, TrackingConfig
 
 from .propagate import SCORE_DECAY
-from .tracker import MAX_AGE_SHOWN
+from .tracker import MAX_AGE_SHOWN, SCORE_THRESHOLD
 
 NMS_KINDS = ("cross-class", "per-class")
 MEMORY_KINDS = ("exact", "bounded")
@@ -31,7 +32,8 @@ class RunOptions:
         InputError: a value is out of its range, or is given to a tracker that does not read it.
     """
 
-    score_threshold: float = 0.05  # an anchor is a candidate, and a row is shown, above this
+    # An anchor is a candidate, and a row is shown, above this; None: 0.05, or the bundle's candidate threshold above it
+    score_threshold: float | None = None
     nms: str = "cross-class"  # cross-class | per-class
     nms_iou: float = 0.5
     top_k: int = 200  # rows that enter NMS, best first
@@ -70,12 +72,19 @@ class RunOptions:
                   "detect_every": (1, 1000), **SETTING_RANGES}
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and low <= value <= high):
+            if value is None:
+                continue
+            if not isinstance(value, Real):
+                raise InputError(f"{name} must be a number, got {value!r}")
+            if not (math.isfinite(value) and low <= float(value) <= high):
                 raise InputError(f"{name} must be in {low}..{high}, got {value}")
         for name in _WHOLE:
             value = getattr(self, name)
-            if value is not None and value != int(value):
+            if value is None:
+                continue
+            if value != int(value):
                 raise InputError(f"{name} must be a whole number, got {value}")
+            object.__setattr__(self, name, int(value))  # 200.0 counts nothing
 
     def _given_settings(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in SETTING_RANGES if getattr(self, name) is not None}
@@ -114,10 +123,11 @@ class RunOptions:
         Raises:
             InputError: the options ask for something the bundle cannot do.
         """
-        if self.score_threshold < description.candidate_threshold:
-            raise InputError(f"score threshold {self.score_threshold} is below the candidate threshold "
-                             f"{description.candidate_threshold} of this bundle; export again with "
-                             f"--candidate-threshold {self.score_threshold}")
+        lowest = description.candidate_threshold
+        if self.score_threshold is not None and self.score_threshold < lowest:
+            raise InputError(f"score threshold {self.score_threshold} is below the candidate threshold {lowest} of "
+                             f"this bundle; take {lowest} or more, or export again with --candidate-threshold "
+                             f"{self.score_threshold}")
         has_temporal = description.model.temporal is not None
         if not has_temporal and self.tracker not in (None, "frame"):
             raise InputError(f"tracker {self.tracker!r} needs a temporal graph and this bundle has none; "
@@ -131,6 +141,8 @@ class RunOptions:
         bounded = self.memory == "bounded" or self.retire_after is not None or (self.memory is None and is_live)
         chosen: dict[str, Any] = {"tracker": tracking.tracker, **tracking.settings, **propagation,
                                   "memory": "bounded" if bounded else "exact"}
+        if self.score_threshold is None:
+            chosen["score_threshold"] = max(SCORE_THRESHOLD, lowest)
         if bounded and self.retire_after is None:
             chosen["retire_after"] = max(RETIRE_AFTER, propagation.get("max_age_shown", 0))
         return dataclasses.replace(self, **chosen)

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from stmask_deploy.atomic import cannot_write
+from stmask_deploy.atomic import cannot_write, check_folder
 from stmask_deploy.errors import InputError, OutputError
 
 from .sources import is_camera
@@ -33,7 +33,7 @@ class OutputFolder:
     def existing(self) -> tuple[Path, ...]:
         """The files that are there."""
         files = (self.results, self.sequences, self.video, self.unfinished_video, self.picture)
-        return tuple(path for path in files if path.exists())
+        return tuple(path for path in files if os.path.exists(path))
 
     def check(self, overwrite: bool, inputs: Sequence[Path] = ()) -> None:
         """Refuse early what could not be written later; changes nothing.
@@ -55,13 +55,7 @@ class OutputFolder:
         if there and not overwrite:
             raise OutputError(f"{self.path} holds results already ({', '.join(path.name for path in there)}); "
                               "use --overwrite or another folder with -o")
-        nearest = self.path.absolute()
-        while not nearest.exists():
-            nearest = nearest.parent
-        if not nearest.is_dir():
-            raise OutputError(f"{nearest} is a file and cannot be the output folder; choose another with -o")
-        if not os.access(nearest, os.W_OK | os.X_OK):
-            raise OutputError(f"folder {nearest} is not writable; choose another with -o")
+        check_folder(self.path)
 
     def prepare(self, overwrite: bool, inputs: Sequence[Path] = ()) -> None:
         """Make the folder, and clear it of an earlier run, so that the files in it belong together; see `check`."""
@@ -89,7 +83,7 @@ def folder_name(source: str) -> str:
     if is_camera(source):
         name = f"camera {int(source)}"
     else:
-        name = path.resolve().name if path.is_dir() else path.stem
+        name = path.resolve().name if os.path.isdir(path) else path.stem
     return name.replace(" ", "-")
 
 

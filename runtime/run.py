@@ -13,7 +13,7 @@ from .model import Model
 from .output_folder import OutputFolder
 from .progress import Progress
 from .run_writer import RunWriter
-from .tracking import is_overlapped
+from .tracking import check_run, is_overlapped
 
 DRAW_THRESHOLD = 0.3  # what is worth looking at; the results keep everything above the score threshold
 
@@ -58,9 +58,11 @@ def run_video(model: Model, source: FrameSource, folder: Path, *, draw: bool = T
         mask_process: is used where it helps; by default one is started where it does.
 
     Raises:
-        InputError: the source turns out to be unreadable or would be replaced, or `mode` is not known.
+        InputError: the source turns out to be unreadable or would be replaced, `mode` is not known,
+            or `max_frames` is no positive whole number.
         OutputError: `folder` holds results already, or something cannot be written.
     """
+    check_run(mode, max_frames)
     output = OutputFolder(folder)
     output.prepare(overwrite, source.files)
     start = time.perf_counter()

@@ -52,14 +52,20 @@ class _Tracked(NamedTuple):
     seconds: Mapping[str, float]
 
 
-def is_overlapped(mode: str, source: FrameSource) -> bool:
-    """Whether `mode` keeps several frames of `source` in flight; auto does where a video or folder is read from disk.
+def check_run(mode: str, max_frames: int | None) -> None:
+    """Refuse what no run can be asked for.
 
     Raises:
-        InputError: `mode` is not known.
+        InputError: `mode` is not known, or `max_frames` is not a positive whole number.
     """
     if mode not in MODES:
         raise InputError(f"mode {mode!r} is not known; known: {', '.join(MODES)}")
+    if max_frames is not None and not (isinstance(max_frames, int) and max_frames > 0):
+        raise InputError(f"max_frames must be a positive whole number, got {max_frames!r}")
+
+
+def is_overlapped(mode: str, source: FrameSource) -> bool:
+    """Whether `mode` keeps several frames of `source` in flight; auto does where they are read from disk."""
     return mode == "throughput" or (mode == "auto" and source.kind in ("video", "folder"))
 
 

@@ -76,7 +76,9 @@ class VideoSource(FrameSource):
                    if not stream.disposition & av.stream.Disposition.attached_pic]
         if not streams:
             raise InputError(f"{self.name} has no video stream; give a file with pictures in it")
-        stream = streams[0]
+        stream = next((stream for stream in streams if stream.codec_context is not None), None)
+        if stream is None:
+            raise InputError(f"{self.name}: its video codec is not known here; convert it, for instance to H.264")
         context = stream.codec_context
         if context.width * context.height > MAX_PIXELS:
             raise InputError(f"{self.name} announces frames of {context.width}x{context.height}, more than "
@@ -140,6 +142,9 @@ class VideoSource(FrameSource):
             failed = 0
             self._num_packets += bool(packet.size)
             yield packet
+        last = av.Packet()
+        last.stream = self._stream
+        yield last
 
     def _advance(self, frame: av.VideoFrame) -> None:
         """Move the clock to a frame's time."""

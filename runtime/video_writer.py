@@ -1,7 +1,7 @@
 """Annotated video: H.264 in mp4, as browsers play it."""
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -86,16 +86,17 @@ class VideoWriter:
     def _open(self, height: int, width: int) -> None:
         self._container = av.open(f"file:{self._path}", "w", format="mp4", options=CONTAINER_OPTIONS)
         interval = max(1, round(self._fps * KEYFRAME_INTERVAL_S))
-        self._stream = self._container.add_stream("libx264", rate=Fraction(self._fps).limit_denominator(1001),
-                                                  options={**CODEC_OPTIONS, "g": str(interval)})
-        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
-        context = self._stream.codec_context
+        stream = self._container.add_stream("libx264", rate=Fraction(self._fps).limit_denominator(1001),
+                                            options={**CODEC_OPTIONS, "g": str(interval)})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        context = stream.codec_context
         context.time_base = TIME_BASE
         if self._pixel_aspect != SQUARE:
             context.sample_aspect_ratio = self._pixel_aspect
         context.color_primaries = context.color_trc = BT709
         context.colorspace = Colorspace.ITU709
         context.color_range = ColorRange.MPEG
+        self._stream = stream
 
     def _to_yuv(self, image: Image, time_s: float | None) -> av.VideoFrame:
         frame = av.VideoFrame.from_ndarray(image, format="bgr24")
@@ -118,7 +119,8 @@ class VideoWriter:
         """
         try:
             if self._container is not None:
-                self._mux(None)
+                if self._stream is not None:
+                    self._mux(None)
                 self._container.close()
         except (OSError, av.FFmpegError) as error:
             raise _output_error(self._path, error) from error
@@ -137,9 +139,8 @@ class VideoWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        if isinstance(error, OutputError):
-            self._abandon()
-        else:
+        # Another file may be what failed: what was written here is completed all the same.
+        with suppress(OutputError) if isinstance(error, OutputError) else nullcontext():
             self.close()
 
 

@@ -1,6 +1,7 @@
 """Files that appear under their final name only when they are complete."""
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -44,18 +45,39 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
     Raises:
         OutputError: `path` exists and `overwrite` is False, it is a folder, or its folder does not exist.
     """
-    if path.is_dir():
+    # Of `os.path`, whose answer is no where the system refuses to look; those of `Path` raise.
+    if os.path.isdir(path):
         raise OutputError(f"{path} is a folder; name a file to write")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise OutputError(f"{path} cannot be written: folder {path.parent} does not exist")
-    if path.exists() and not overwrite:
+    if os.path.exists(path) and not overwrite:
         raise OutputError(f"{path} exists already; use --overwrite (overwrite=True) or another output folder")
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse early a folder that is missing and cannot be made, or in which nothing can be written.
+
+    Raises:
+        OutputError: the nearest of it and the folders above that exists is a file or not writable, or a link on the
+            way leads nowhere.
+    """
+    nearest = folder.absolute()
+    while not os.path.exists(nearest):
+        if os.path.islink(nearest):
+            raise OutputError(f"{nearest} is a link that leads nowhere; remove it or choose another folder with -o")
+        nearest = nearest.parent
+    if not os.path.isdir(nearest):
+        raise OutputError(f"{nearest} is a file and cannot be the output folder; choose another with -o")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise OutputError(f"folder {nearest} is not writable; choose another with -o")
 
 
 def cannot_write(path: Path, error: OSError) -> OutputError:
     """The error to raise for `path` when the system refused."""
     reason = error.strerror or str(error)
-    return OutputError(f"{path} cannot be written: {reason}; free some space or choose another output folder")
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    cure = "free some space or choose another output folder" if is_full else "choose another output folder"
+    return OutputError(f"{path} cannot be written: {reason}; {cure}")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,7 +131,7 @@ def read_description(folder: Path) -> BundleDescription:
         InputError: the folder is not a bundle.
     """
     path = folder / DESCRIPTION_FILE
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise InputError(f"bundle {folder} does not exist or is not a folder; make one with stmask-export")
     try:
         text = path.read_text(encoding="utf-8")

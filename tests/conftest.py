@@ -1,10 +1,11 @@
 """Shared fixtures, and an early, readable stop where the package is not installed."""
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,27 @@ def interrupts_as_before() -> Iterator[None]:
     before = signal.getsignal(signal.SIGINT)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def shut_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that may not be entered: what is in it cannot even be looked at. For root, whom nothing keeps out."""
+    folder = tmp_path / "shut"
+    folder.mkdir()
+
+    def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
+        def guard(path: Any, *args: Any, **options: Any) -> Any:
+            if not isinstance(path, int) and folder in Path(os.fsdecode(path)).parents:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return function(path, *args, **options)
+        return guard
+
+    access = os.access
+    monkeypatch.setattr(os, "stat", guarded(os.stat))
+    monkeypatch.setattr(os, "lstat", guarded(os.lstat))
+    monkeypatch.setattr(os, "access", lambda path, *args, **options: Path(path) != folder and access(
+        path, *args, **options))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stmask_deploy.atomic import atomic_file, check_writable
+from stmask_deploy.atomic import atomic_file, cannot_write, check_folder, check_writable
 from stmask_deploy.errors import OutputError
 
 
@@ -82,5 +82,50 @@ def test_a_read_only_folder(tmp_path: Path) -> None:
     try:
         with pytest.raises(OutputError, match="Permission denied"), atomic_file(tmp_path / "out"):
             pass
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_what_to_do_depends_on_the_reason() -> None:
+    for code, told in ((errno.ENOSPC, "free some space or choose"), (errno.EDQUOT, "free some space or choose"),
+                       (errno.EACCES, "Permission denied; choose"), (errno.EEXIST, "File exists; choose")):
+        assert told in str(cannot_write(Path("x"), OSError(code, os.strerror(code))))
+
+
+def test_names_that_are_too_long_are_refused_by_the_system_in_words(tmp_path: Path) -> None:
+    path = tmp_path / f"{'a' * 300}.json"
+    check_writable(path, overwrite=False)
+    with pytest.raises(OutputError, match="File name too long; choose another"), atomic_file(path):
+        pass
+
+
+def test_folders_that_can_be_made(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "new", tmp_path / "new" / "below"):
+        check_folder(folder)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("below", ["", "below"])
+def test_folders_that_cannot_be_made(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OutputError, match="file is a file"):
+        check_folder(tmp_path / "file" / below)
+    with pytest.raises(OutputError, match="link is a link that leads nowhere; remove it"):
+        check_folder(tmp_path / "link" / below)
+
+
+@pytest.mark.parametrize("below", ["", "below"])
+def test_a_folder_one_may_not_enter(shut_folder: Path, below: str) -> None:
+    with pytest.raises(OutputError, match=r"shut is not writable"):
+        check_folder(shut_folder / below)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may enter anything")
+def test_a_folder_one_really_may_not_enter(tmp_path: Path) -> None:
+    tmp_path.chmod(0)
+    try:
+        with pytest.raises(OutputError, match="is not writable"):
+            check_folder(tmp_path / "below")
     finally:
         tmp_path.chmod(0o700)

@@ -110,3 +110,8 @@ def test_not_a_bundle(tmp_path: Path) -> None:
     (tmp_path / DESCRIPTION_FILE).write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="cannot read stmask.json"):
         read_description(tmp_path)
+
+
+def test_a_bundle_one_may_not_look_at(shut_folder: Path) -> None:
+    with pytest.raises(InputError, match="does not exist or is not a folder"):
+        read_description(shut_folder / "model")

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,7 +76,7 @@ def main(bundle: Path | None, video: Path | None, row_texts: Sequence[str], thre
     with tempfile.TemporaryDirectory() as scratch:
         # Given as absolute paths: every row's process has them.
         folders = [(bundle or demo_bundle()).absolute()]
-        if compare is not None and compare.is_dir():
+        if compare is not None and os.path.isdir(compare):
             if compare.absolute() in folders:
                 raise InputError(f"--compare {compare} is the bundle that is measured; give another one")
             folders.append(compare.absolute())
@@ -97,7 +98,7 @@ def _measure(jobs: Sequence[Job], rounds: int, compare: Path | None, markdown: b
     from .report import make_report, read_report
     from .tables import comparison_text
 
-    old = read_report(compare) if compare is not None and not compare.is_dir() else None
+    old = read_report(compare) if compare is not None and not os.path.isdir(compare) else None
     first = jobs[0]
     if old is not None:
         settings = {"threads": first.threads, "frames": first.frames, "draw": first.draw}

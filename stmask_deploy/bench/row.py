@@ -60,8 +60,6 @@ class Row:
             RunOptions(**self.options)
         except InputError as error:
             raise InputError(f"row {text!r}: {error}") from error
-        except TypeError as error:
-            raise InputError(f"row {text!r}: a value has the wrong type ({error})") from error
 
     def __str__(self) -> str:
         where = [self.backend, self.precision, *([self.device] if self.device != "auto" else [])]

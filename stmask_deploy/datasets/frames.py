@@ -1,6 +1,7 @@
 """The pictures of a dataset's videos."""
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def check_frames(annotations: Annotations, folder: Path) -> None:
         InputError: some are missing.
     """
     names = [name for video in annotations.videos for name in video.file_names]
-    missing = [name for name in names if not (folder / name).is_file()]
+    missing = [name for name in names if not os.path.isfile(folder / name)]
     if missing:
         raise InputError(f"{len(missing)} of the {len(names)} frames that {annotations.path} lists are not in {folder} "
                          f"(the first is {missing[0]}); give the folder of the frames with --frames "

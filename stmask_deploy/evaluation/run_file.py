@@ -1,6 +1,7 @@
 """`results.jsonl` of stmask-run, checked, as rows of its frames or as entries of a result list."""
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -86,7 +87,7 @@ def read_run_file(path: Path) -> RunFile:
         InputError: it cannot be read or is not such a file, or a row is incomplete or does not fit to the header; names
             the row.
     """
-    path = path / RESULTS_NAME if path.is_dir() else path
+    path = path / RESULTS_NAME if os.path.isdir(path) else path
     results = read_results(path)
     header = Record({"height": results.header.height, "width": results.header.width,
                      "source": results.header.source}, f"{path}, line 1")

@@ -1,6 +1,7 @@
 """Where results come from: a YouTube-VIS list, the results of one video, or a folder of results of many videos."""
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,13 +36,13 @@ def read_result_list(path: Path, annotations: Annotations, chosen: Sequence[str]
         InputError: there are no results, or it is not clear of which videos.
     """
     videos = _select(annotations, chosen)
-    if path.suffix == ".jsonl" or (path / RESULTS_NAME).is_file():
+    if path.suffix == ".jsonl" or os.path.isfile(path / RESULTS_NAME):
         run = read_run_file(path)
         if len(chosen) > 1:
             raise InputError(f"{run.path} holds the results of one video; give --video once")
         video = videos[0] if chosen else _video_of(run, annotations)
         return ResultList(_entries(run, video, annotations), (video.id,), ())
-    if path.is_dir():
+    if os.path.isdir(path):
         return _read_folder(path, annotations, videos)
     entries = read_json(path)
     if not isinstance(entries, list):

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import re
 import warnings
@@ -49,8 +50,8 @@ class Checkpoint:
         return model
 
 
-def load_checkpoint(path: Path, sha256: str | None = None, anchor_ratios: tuple[float, ...] | None = None
-                    ) -> Checkpoint:
+def load_checkpoint(path: Path, sha256: str | None = None, anchor_ratios: tuple[float, ...] | None = None,
+                    config: ModelConfig | None = None) -> Checkpoint:
     """Read a `.pth` (pickle, tensors only) or `.safetensors` checkpoint and find its variant.
 
     A configuration that the checkpoint carries wins over what its tensors show, and must fit them.
@@ -59,6 +60,7 @@ def load_checkpoint(path: Path, sha256: str | None = None, anchor_ratios: tuple[
         path: the file.
         sha256: hexadecimal digest the file must have, or None.
         anchor_ratios: where the checkpoint carries no configuration, see `inference.anchor_shapes`.
+        config: of the network, where it is known; then neither what the checkpoint carries nor its tensors are asked.
 
     Raises:
         InputError: the file is not a checkpoint of a complete STMask network; the message lists every parameter that
@@ -66,7 +68,7 @@ def load_checkpoint(path: Path, sha256: str | None = None, anchor_ratios: tuple[
             lists the missing ones alone: without them it is not known what else is expected.
     """
     path = Path(path)
-    digest = _digest(path)
+    digest = digest_of(path)
     if sha256 is not None and digest != sha256.strip().lower():
         raise InputError(f"{path}: sha256 is {digest}, expected {sha256.strip().lower()}: "
                          "this is not the file that was meant")
@@ -74,7 +76,9 @@ def load_checkpoint(path: Path, sha256: str | None = None, anchor_ratios: tuple[
     state, notes = _clean(content, path)
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     try:
-        if carried is not None:
+        if config is not None:
+            notes.append("configuration: given")
+        elif carried is not None:
             config = ModelConfig.from_dict(carried)
             notes.append("configuration: the checkpoint's own")
         else:
@@ -105,8 +109,13 @@ def _depth_notes(config: ModelConfig) -> list[str]:
     return [f"WARNING: {found}; nothing shows whether whole blocks are missing"]
 
 
-def _digest(path: Path) -> str:
-    if path.is_dir():
+def digest_of(path: Path) -> str:
+    """SHA-256 of a checkpoint file, hexadecimal.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    if os.path.isdir(path):
         raise InputError(f"{path} is a folder; give the checkpoint file (.pth or .safetensors)")
     try:
         with open(path, "rb") as file:

@@ -63,7 +63,7 @@ class SplitFolder:
         Raises:
             OutputError: there is something already and `overwrite` is False, or it was not generated.
         """
-        if self.annotations.exists():
+        if os.path.exists(self.annotations):
             if not self._is_generated():
                 raise OutputError(f"{self.annotations} was not written by stmask-synth; choose another output folder")
         elif not any(self._clips()):
@@ -88,7 +88,7 @@ class SplitFolder:
     def _clips(self) -> list[Path]:
         """Everything in the folders of pictures and videos."""
         folders = (self.path / PICTURES, self.path / VIDEOS)
-        return [clip for folder in folders if folder.is_dir() for clip in folder.iterdir()]
+        return [clip for folder in folders if os.path.isdir(folder) for clip in folder.iterdir()]
 
     def _is_generated(self) -> bool:
         with suppress(OSError, ValueError, AttributeError):

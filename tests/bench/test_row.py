@@ -30,7 +30,7 @@ def test_rows_read_back(text: str) -> None:
     ("openvino:f32,speed=9", "option speed is not known; known: mode, score_threshold"),
     ("openvino:f32,mode=quick", "mode quick is not known"),
     ("openvino:f32,top_k=0", "top_k must be in"),
-    ("openvino:f32,top_k=many", "a value has the wrong type"),
+    ("openvino:f32,top_k=many", "top_k must be a number, got 'many'"),
 ])
 def test_bad_rows(text: str, told: str) -> None:
     with pytest.raises(InputError, match=told):

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from stmask_deploy.datasets.annotations import Video
-from stmask_deploy.datasets.frames import read_frame
+from stmask_deploy.datasets.annotations import Annotations, Category, Video
+from stmask_deploy.datasets.frames import check_frames, read_frame
 from stmask_deploy.errors import InputError
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)  # rich in bytes that look like markers
@@ -70,3 +70,10 @@ def test_another_size(tmp_path: Path) -> None:
     (tmp_path / "frame.png").write_bytes(encode(".png", []))
     with pytest.raises(InputError, match="has 48x64 pixels, its annotations are for 64x48"):
         read_frame(tmp_path, Video(1, 64, 48, 1, ("frame.png",)), 0)
+
+
+def test_frames_one_may_not_look_at(shut_folder: Path) -> None:
+    video = Video(1, 8, 8, 2, ("v/0.png", "v/1.png"))
+    annotations = Annotations(Path("a.json"), (Category(1, "cat"),), (video,), ())
+    with pytest.raises(InputError, match=r"2 of the 2 frames that a.json lists are not in .* \(the first is v/0.png\)"):
+        check_frames(annotations, shut_folder)

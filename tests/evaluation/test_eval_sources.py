@@ -169,3 +169,8 @@ def test_two_folders_of_one_video_are_refused(tmp_path: Path) -> None:
 def test_a_name_of_two_videos_is_refused(tmp_path: Path) -> None:
     refuse(write_run(tmp_path), "'one' is the name or id of 2 of the 2 videos", "one",
            annotations=renamed("one", "one", ids=(5, 6)))
+
+
+def test_results_one_may_not_look_at(shut_folder: Path) -> None:
+    with pytest.raises(InputError, match="results"):
+        read_result_list(shut_folder / "results", dataset())

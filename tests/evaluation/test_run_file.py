@@ -58,3 +58,8 @@ def test_a_wrong_row_is_named(tmp_path: Path, place: tuple[Any, ...], value: Any
     target[place[-1]] = value
     with pytest.raises(InputError, match=rf"results\.jsonl, .*{message}"):
         read_run_file(write_lines(tmp_path / "results.jsonl", lines))
+
+
+def test_a_file_one_may_not_look_at(shut_folder: Path) -> None:
+    with pytest.raises(InputError, match="run"):
+        read_run_file(shut_folder / "run")

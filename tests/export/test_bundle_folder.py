@@ -70,6 +70,22 @@ def test_places_that_hold_nothing(tmp_path: Path) -> None:
         check_target(tmp_path / "file", overwrite=True)
 
 
+def test_places_where_nothing_can_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "file" / "new")
+    for name in ("file/new", "link"):
+        with pytest.raises(OutputError, match="file is a file and cannot be the output folder"):
+            check_target(tmp_path / name, overwrite=False)
+
+
+def test_a_link_to_where_nothing_is_yet(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "new")
+    check_target(tmp_path / "link", overwrite=False)
+    with building(tmp_path / "link", overwrite=False) as build:
+        write(build, "new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "new" / "stmask.json").is_file()
+
+
 def test_a_new_folder(tmp_path: Path) -> None:
     with building(tmp_path / "a" / "bundle", overwrite=False) as build:
         write(build, "new")

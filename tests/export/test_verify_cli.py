@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import pytest
 import torch
 from click.testing import CliRunner
-from tiny_networks import changed_copy
+from tiny_networks import TINY, changed_copy
 
+from stmask_deploy.export.cli import main as export_main
 from stmask_deploy.export.verify_cli import main
+from stmask_deploy.models.untrained import build_untrained
 from stmask_deploy.scenes import render_clip
 
 
@@ -86,3 +89,14 @@ def test_a_missing_graph_is_not_passed_over(native_bundle: Path, tiny_checkpoint
     (folder / "openvino" / "frame.xml").unlink()
     code, output = verify(folder, tiny_checkpoint)
     assert code == 2 and "openvino/frame.xml" in output
+
+
+def test_kernels_whose_ratios_only_the_bundle_tells(tmp_path: Path) -> None:
+    config = replace(TINY, kernel_shapes=((3, 3),) * 2, anchor_shapes=((3, 3), (6, 1.5)))
+    state = build_untrained(config, list(render_clip(2, config.input_size, seed=1)), candidate_share=0.1).state_dict()
+    torch.save(state, tmp_path / "two.pth")
+    exported = CliRunner().invoke(export_main, [str(tmp_path / "two.pth"), "-o", str(tmp_path / "two"),
+                                                "--anchor-ratios", "1,4", "--input-size", "72x100"])
+    assert exported.exit_code == 0, exported.output
+    code, output = verify(tmp_path / "two", tmp_path / "two.pth")
+    assert code == 0 and "verified" in output, output

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from stmask_deploy.classes import OVIS, YTVIS_2019, YTVIS_2021
 from stmask_deploy.config import Calibration, CenternessOrder
+from stmask_deploy.errors import InputError
 from stmask_deploy.models import checkpoint as module
 from stmask_deploy.models.checkpoint import CONFIG_KEY, load_checkpoint
 
@@ -234,9 +235,21 @@ def test_anchor_ratios_where_tensors_cannot_show_them(save: Callable[..., Path])
     assert load_checkpoint(path, anchor_ratios=(1.0, 4.0)).config.anchor_shapes == ((3, 3), (6, 1.5))
 
 
+def test_a_configuration_that_is_known(save: Callable[..., Path]) -> None:
+    known = replace(CONFIG, kernel_shapes=((3, 3),) * 2, anchor_shapes=((3, 3), (5, 2)))
+    loaded = load_checkpoint(save(state_of(known)), config=known)
+    assert loaded.config == known
+    with pytest.raises(InputError, match="missing|shape"):
+        load_checkpoint(save(STATE), config=known)
+
+
 def test_shapes_beyond_all_memory(save: Callable[..., Path]) -> None:
     # A view repeats one stored value: a file of a few kilobytes, a tensor of terabytes.
     huge = torch.zeros(1, 1, 1, 1).expand(10**6, 10**6, 1, 1)
     path = save({**STATE, WEIGHT: huge})
     assert path.stat().st_size < 10**6
     assert "more than 4 GiB" in refuse(path)
+
+
+def test_a_file_one_may_not_look_at(shut_folder: Path) -> None:
+    assert "model.pth does not exist" in refuse(shut_folder / "model.pth")  # to the stand-in of such a folder

@@ -183,3 +183,19 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     expected = cv2.rotate(picture(), cv2.ROTATE_90_CLOCKWISE)
     assert image.shape == expected.shape
     assert np.abs(image.astype(int) - expected).mean() < 8
+
+
+def test_why_a_picture_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "1.png"
+    path.write_bytes(b"garbage")
+    with pytest.raises(InputError, match="1.png: cannot read it; check that the pictures open elsewhere"):
+        ImageSource([path], "image", path.name, None)
+    for error, told in ((PermissionError(13, "Permission denied"), "cannot read it, it may not be read; check"),
+                        (OSError(5, "Input/output error"), r"cannot read it \(Input/output error\); check the disk")):
+        def refuse(*_: object, error: OSError = error, **__: object) -> None:
+            raise error
+
+        with monkeypatch.context() as patched, pytest.raises(InputError, match=told):
+            patched.setattr("builtins.open", refuse)
+            patched.setattr("io.open", refuse)
+            ImageSource([path], "image", path.name, None)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from tiny_bundles import describe
 
@@ -122,6 +123,8 @@ def test_only_bounded_memory_has_something_to_say() -> None:
     ({"score_threshold": float("nan")}, "got nan"),
     ({"nms_iou": -0.1}, "nms_iou"),
     ({"top_k": 0}, "top_k"),
+    ({"score_threshold": "0.3"}, "score_threshold must be a number, got '0.3'"),
+    ({"detect_every": "2"}, "detect_every must be a number, got '2'"),
     ({"retire_after": 0}, "retire_after"),
     ({"detect_every": 0}, "detect_every must be in 1"),
     *(({name: 1.5}, f"{name} must be a whole number") for name in
@@ -146,3 +149,16 @@ def test_a_threshold_below_the_exported_one_is_refused() -> None:
     with pytest.raises(InputError, match=r"--candidate-threshold 0\.01"):
         RunOptions(score_threshold=0.01).resolve(describe(), is_live=False)
     assert RunOptions(score_threshold=0.01).resolve(describe(candidate_threshold=0.01), is_live=False)
+    with pytest.raises(InputError, match=r"threshold 0\.2 of this bundle; take 0\.2 or more, or export again"):
+        RunOptions(score_threshold=0.05).resolve(describe(candidate_threshold=0.2), is_live=False)
+
+
+@pytest.mark.parametrize(("exported", "decided"), [(0.01, 0.05), (0.05, 0.05), (0.2, 0.2)])
+def test_the_threshold_of_a_run_that_does_not_say(exported: float, decided: float) -> None:
+    assert RunOptions().resolve(describe(candidate_threshold=exported), is_live=False).score_threshold == decided
+
+
+def test_whole_numbers_may_be_written_as_others() -> None:
+    options = RunOptions(top_k=200.0, max_age_shown=np.float32(4))  # type: ignore[arg-type]
+    assert (options.top_k, options.max_age_shown) == (200, 4)
+    assert isinstance(options.top_k, int) and isinstance(options.max_age_shown, int)

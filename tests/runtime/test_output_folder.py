@@ -88,3 +88,15 @@ def test_names_of_several_do_not_depend_on_what_opens(tmp_path: Path, monkeypatc
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "clip.mp4").touch()
     assert folder_names(sources) == expected
+
+
+def test_folders_one_may_not_enter(shut_folder: Path) -> None:
+    with pytest.raises(OutputError, match="shut is not writable"):
+        OutputFolder(shut_folder / "out").check(overwrite=False)
+    assert folder_names([str(shut_folder / "clip.mp4"), "a" * 300]) == ["clip", "a" * 300]
+
+
+def test_a_link_that_leads_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to(tmp_path / "gone")
+    with pytest.raises(OutputError, match="out is a link that leads nowhere"):
+        OutputFolder(tmp_path / "out").check(overwrite=True)

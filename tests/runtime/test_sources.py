@@ -7,7 +7,7 @@ import pytest
 from media import pictures, write_image, write_video
 
 from stmask_deploy.errors import DeviceError, InputError
-from stmask_deploy.runtime.sources import is_camera, open_source
+from stmask_deploy.runtime.sources import files_of, is_camera, open_source
 
 
 @pytest.mark.parametrize("as_type", [str, Path])
@@ -45,7 +45,8 @@ def test_a_path_of_digits_comes_before_a_camera(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize(("source", "message"), [
     ("nowhere.mp4", "does not exist"),
-    ("", "has no images"),  # the current folder
+    ("", "the source has no name; give a video"),
+    (".", "has no images"),
     (-1, "are 0 to 99, got -1"),
     ("100", "are 0 to 99, got 100; there is no file"),
     ("99999999999", "are 0 to 99"),
@@ -68,7 +69,24 @@ def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
         open_source(tmp_path / "pipe.mp4")
 
 
-@pytest.mark.parametrize("image_fps", [0, -5, float("nan"), float("inf")])
+@pytest.mark.parametrize("image_fps", [0, -5, float("nan"), float("inf"), 1001, 1e10])
 def test_a_senseless_rate(tmp_path: Path, image_fps: float) -> None:
     with pytest.raises(InputError, match="image_fps must be a positive number"):
         open_source(tmp_path, image_fps=image_fps)
+
+
+LONG = f"{'a' * 300}.mp4"
+
+
+def test_a_name_that_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="does not exist"):
+        open_source(LONG)
+    assert files_of(LONG) == (Path(LONG),)
+
+
+def test_a_file_in_a_folder_one_may_not_enter(shut_folder: Path) -> None:
+    path = shut_folder / "clip.mp4"
+    with pytest.raises(InputError, match="clip.mp4 may not be read; check its permissions"):
+        open_source(path)
+    assert files_of(str(path)) == (path,)

@@ -330,6 +330,16 @@ def test_which_sources_are_overlapped(mode: str, overlapped: list[str]) -> None:
         assert is_overlapped(mode, source) is (kind in overlapped)
 
 
-def test_an_unknown_mode_is_refused(bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="known: auto, latency, throughput"):
-        run_video(load(bundle), Pictures(), tmp_path, mode="fast")
+@pytest.mark.parametrize(("given", "told"), [
+    ({"mode": "fast"}, "known: auto, latency, throughput"),
+    ({"max_frames": 0}, "max_frames must be a positive whole number, got 0"),
+    ({"max_frames": -1}, "got -1"),
+    ({"max_frames": 2.5}, "got 2.5"),
+])
+def test_what_no_run_can_be_asked_for(bundle: Path, tmp_path: Path, given: dict[str, Any], told: str) -> None:
+    (tmp_path / "results.jsonl").write_text("an earlier run")
+    with pytest.raises(InputError, match=told):
+        run_video(load(bundle), Pictures(), tmp_path, overwrite=True, **given)
+    assert (tmp_path / "results.jsonl").read_text() == "an earlier run"
+    with pytest.raises(InputError, match=told):
+        next(load(bundle).track(demo_clip(), **given))

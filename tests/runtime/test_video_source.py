@@ -1,8 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+import errno
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -264,3 +266,40 @@ def test_gigantic_frames_are_refused_before_decoding(folder: Path, monkeypatch: 
     monkeypatch.setattr(video_source, "MAX_PIXELS", 1000)
     with pytest.raises(InputError, match="announces frames of 64x48"):
         VideoSource(folder / "whole.mp4")
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "avi"])
+def test_a_codec_that_is_not_known(folder: Path, tmp_path: Path, suffix: str) -> None:
+    data = (folder / f"whole.{suffix}").read_bytes()
+    for name, other in ((b"V_MPEG4/ISO/AVC", b"V_MPEG4/XSO/XXC"), (b"H264", b"ZQZX"), (b"h264", b"zqzx")):
+        data = data.replace(name, other)
+    path = tmp_path / f"odd.{suffix}"
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=f"odd.{suffix}: its video codec is not known here; convert it"):
+        VideoSource(path)
+
+
+class BreakingOff:
+    """A container that gives `num_packets` of its packets, and then an error whenever it is asked."""
+
+    def __init__(self, container: Any, num_packets: int) -> None:
+        self._container, self._left = container, num_packets
+
+    def demux(self, stream: Any) -> Iterator[Any]:
+        for packet in self._container.demux(stream):
+            if not self._left:
+                raise av.error.OSError(errno.EIO, "Input/output error")
+            self._left -= 1
+            yield packet
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._container, name)
+
+
+def test_a_disk_that_fails_costs_no_frame_that_was_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    container = BreakingOff(video_source._open_container(folder / "whole.mp4"), 30)
+    monkeypatch.setattr(video_source, "_open_container", lambda _: container)
+    shown, damage = read(folder / "whole.mp4")
+    # What comes after the gap in the order of decoding may come before it in that of showing.
+    assert len(shown) == 30 and shown[:28] == list(range(28))
+    assert damage == Damage(frames=30, packet_errors=video_source.MAX_FAILED_READS, missing_frames=NUM_FRAMES - 30)

@@ -241,3 +241,16 @@ def test_time_base_divides_the_usual_rates() -> None:
     from stmask_deploy.runtime.video_writer import TIME_BASE
     for rate in (24, 25, 30, 50, 60, Fraction(30000, 1001)):
         assert (1 / (rate * TIME_BASE)) == round(1 / (rate * TIME_BASE))
+
+
+def test_a_rate_that_cannot_be_written_is_what_is_told(tmp_path: Path) -> None:
+    with pytest.raises(OverflowError):  # and not what closing a video without a stream would raise
+        write(tmp_path / "v.mp4", pictures(2), fps=1e10)
+
+
+def test_an_error_of_another_file_costs_no_frame(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="another file"), VideoWriter(tmp_path / "v.mp4", 30) as writer:
+        for image in pictures(40):
+            writer.write(image)
+        raise OutputError("another file")
+    assert read(tmp_path / "v.mp4")[0] == list(range(40))

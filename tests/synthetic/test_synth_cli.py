@@ -18,6 +18,7 @@ from stmask_deploy.synthetic import writer
 from stmask_deploy.synthetic.cli import main
 from stmask_deploy.synthetic.clips import render
 from stmask_deploy.synthetic.outlines import CLASSES
+from stmask_deploy.synthetic.splits import SPLITS
 
 SIZE = (54, 96)
 SMALL = ("--clips", 2, "--frames", 3, "--size", "54x96", "--workers", 1)
@@ -207,3 +208,7 @@ def test_videos_have_even_sides(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, [str(tmp_path), "--split", "val", "--clips", "1", "--size", "65x96", "--video"])
     assert done.exit_code == 2 and "even sides" in done.stderr
     assert not (tmp_path / "val").exists()
+
+
+def test_a_folder_one_may_not_look_at_is_none_that_is_there(shut_folder: Path) -> None:
+    writer.SplitFolder(shut_folder / "val", SPLITS["val"]).check(overwrite=False)  # making it is what is refused then
