@@ -1,6 +1,7 @@
 """Stages side by side: each works in threads of its own, a bounded number of items ahead of the next one."""
 from __future__ import annotations
 
+import atexit
 import sys
 import threading
 import time
@@ -20,6 +21,7 @@ from .interrupt import find_interrupt
 
 T = TypeVar("T")
 U = TypeVar("U")
+END_S = 20.0  # for which the end of the program waits: a frame in hand takes less, but for the first ones on a GPU
 GRACE_S = 0.3  # for which even Ctrl-C waits: most threads have done by then what they have in hand
 
 
@@ -50,6 +52,7 @@ class Overlap:
         self._handled: BaseException | None = None  # when this was entered
         self._ended: list[threading.Event] = []  # of the stages; a stage ends after the workers that it has
         self._abandoned: list[object] = []  # not empty: the collector found the reader
+        _LIVING.add(self)
 
     def ahead(self, items: Generator[T, None, None]) -> Generator[T, None, None]:
         """The same items, made by a thread of their own that starts now; it closes `items` in the end."""
@@ -128,6 +131,13 @@ class Overlap:
                 if thread.is_alive():
                     thread.name = WORKER_NAME
 
+    def end(self) -> None:
+        """Leave it as the program ends, where a reader was kept, or nobody could wait for the threads."""
+        self._is_left.set()
+        for slots in self._slots:
+            slots.release()
+        self._join(END_S)
+
     def watch(self, reader: Generator[T, None, None]) -> None:
         """Take note if `reader`, which enters this, is left to the garbage collector.
 
@@ -150,6 +160,16 @@ class Overlap:
                 return
         for thread in tuple(self._threads):
             thread.join()
+
+
+# Its threads keep one alive. One that comes back from a library when the interpreter is gone takes the process down.
+_LIVING: weakref.WeakSet[Overlap] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    for overlap in tuple(_LIVING):
+        overlap.end()
 
 
 def _taken(queue: SimpleQueue[T | _End], slots: threading.Semaphore) -> Generator[T, None, None]:

@@ -151,7 +151,7 @@ def read_results(path: str | Path) -> Results:
 def _parse_line(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}, line {number} is not JSON ({error}); the file is damaged") from error
     if not isinstance(record, dict) or not isinstance(record.get("type"), str):
         raise InputError(f"{path}, line {number} is not a record of a results file")

@@ -107,7 +107,7 @@ class BundleDescription:
         """
         try:
             values = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{where} is not valid JSON ({error}); export the checkpoint again") from error
         if not isinstance(values, dict) or values.get("schema") != SCHEMA:
             found = values.get("schema") if isinstance(values, dict) else type(values).__name__
@@ -120,7 +120,7 @@ class BundleDescription:
             values["model"] = ModelConfig.from_dict(values["model"])
             check_forms(cls, values)
             return cls(**values)
-        except (KeyError, TypeError, InputError) as error:
+        except (KeyError, TypeError, InputError, RecursionError) as error:
             raise InputError(f"{where} is incomplete or damaged ({error}); export the checkpoint again") from error
 
 

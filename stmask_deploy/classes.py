@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from .errors import InputError
@@ -24,6 +25,11 @@ COCO = tuple(name.replace("-", "_") for name in (
     "cup fork knife spoon bowl banana apple sandwich orange broccoli carrot hot-dog pizza donut cake chair couch "
     "potted-plant bed dining-table toilet tv laptop mouse remote keyboard cell-phone microwave oven toaster sink "
     "refrigerator book clock vase scissors teddy-bear hair-drier toothbrush").split())
+
+
+def plain_name(name: str) -> str:
+    """A class name as datasets that differ only in case, spaces, hyphens and underscores would agree on."""
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
 
 
 def guess_class_names(file_name: str, count: int) -> tuple[tuple[str, ...], str]:

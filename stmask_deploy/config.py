@@ -183,14 +183,16 @@ class ModelConfig:
         if unknown:
             raise InputError(f"model configuration: unknown keys {', '.join(unknown)}; "
                              f"known: {', '.join(sorted(known))}")
-        converted: dict[str, Any] = {key: _tuples(value) for key, value in values.items()}
         try:
+            converted: dict[str, Any] = {key: _tuples(value) for key, value in values.items()}
             for key in ("class_calibration", "mask_calibration", "track_calibration"):
                 if key in converted:
                     converted[key] = Calibration(converted[key])
             if "centerness_order" in converted:
                 converted["centerness_order"] = CenternessOrder(converted["centerness_order"])
             if converted.get("temporal") is not None:
+                if not isinstance(converted["temporal"], Mapping):
+                    raise TypeError(f"temporal: expected a mapping, found {converted['temporal']!r:.80}")
                 check_forms(TemporalConfig, converted["temporal"])
                 converted["temporal"] = TemporalConfig(**converted["temporal"])
             if "tracking" in converted:
@@ -199,7 +201,7 @@ class ModelConfig:
             return cls(**converted)
         except InputError:
             raise
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise InputError(f"model configuration: {error}") from error
 
 

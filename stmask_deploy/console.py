@@ -1,6 +1,7 @@
 """What all commands share: errors become one line on stderr and a documented exit code."""
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -30,6 +31,9 @@ class Command(click.Command):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         _occupy_closed_streams()
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a name that a terminal cannot show is no reason to end
+                stream.reconfigure(errors="backslashreplace")
         return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -119,7 +119,7 @@ def test_impossible_values(changes: dict[str, Any], message: str) -> None:
     ({"class_names": ["cat"], "anchor_scales": [float("inf")]}, "anchor_scales has the wrong form"),
     ({"class_names": ["cat"], "mask_calibration": "both"}, "'both' is not a valid Calibration"),
     ({"class_names": ["cat"], "centerness_order": "random"}, "'random' is not a valid CenternessOrder"),
-    ({"class_names": ["cat"], "temporal": []}, "TemporalConfig"),
+    ({"class_names": ["cat"], "temporal": []}, r"temporal: expected a mapping, found \(\)"),
     ({"class_names": ["cat"], "temporal": {"patch": 3}}, "patch"),
     ({"class_names": ["cat"], "temporal": {"patch_size": 3.5}}, "patch_size has the wrong form"),
     ({"class_names": ["cat"], "tracking": []}, r"tracking: expected a mapping, found \(\)"),

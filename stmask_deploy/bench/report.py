@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -71,7 +72,7 @@ def read_report(path: Path) -> Report:
         report = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON ({error}); give what stmask-bench --json wrote") from error
     if not isinstance(report, dict) or report.get("schema") != SCHEMA:
         found = report.get("schema") if isinstance(report, dict) else type(report).__name__
@@ -100,8 +101,12 @@ def _is_whole_ceiling(entry: Any) -> bool:
 def _are_seconds(rounds: Any) -> bool:
     """Whether there is a round, and each has taken time."""
     return isinstance(rounds, list) and bool(rounds) and all(
-        isinstance(turn, list) and all(isinstance(value, (int, float)) for value in turn) and sum(turn) > 0
+        isinstance(turn, list) and all(map(_is_time, turn)) and sum(turn) > 0
         for turn in rounds)
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, (int, float)) and 0 <= value <= sys.float_info.max
 
 
 _ENTRIES: Mapping[str, Callable[[Any], bool]] = {

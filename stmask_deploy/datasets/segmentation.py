@@ -40,7 +40,7 @@ def normalise(segmentation: object, height: int, width: int) -> Segmentation:
         raise InputError(f"expected an RLE object or polygons, found {type(segmentation).__name__}")
     size, counts = segmentation.get("size"), segmentation.get("counts")
     if size != [height, width]:
-        raise InputError(f"expected size [{height}, {width}] (height, width), found {size}")
+        raise InputError(f"expected size [{height}, {width}] (height, width), found {size!r:.60}")
     if not isinstance(counts, str | list):
         raise InputError(f"expected counts as a string or a list, found {type(counts).__name__}")
     lengths = run_lengths(counts) if isinstance(counts, str) else _list_of_lengths(counts)

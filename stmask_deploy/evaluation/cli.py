@@ -62,11 +62,11 @@ def main(results: Path, annotations: Path | None, videos: tuple[str, ...], shown
         raise click.UsageError("give ANNOTATIONS, the annotation file, or --agreement REFERENCE, another run")
     else:
         scores = _evaluation(results, annotations, videos, shown_score)
-    for line in scores.lines():
-        click.echo(line)
-    if json_path is not None:
+    if json_path is not None:  # first: whoever reads the lines may be gone
         with atomic_file(json_path, overwrite=overwrite) as file:
             file.write(json.dumps(scores.to_dict(), indent=1, allow_nan=False).encode() + b"\n")
+    for line in scores.lines():
+        click.echo(line)
 
 
 def _agreement(reference: Path, results: Path) -> Agreement:

@@ -2,21 +2,22 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stmask_deploy.runtime.results_jsonl import read_results
+from stmask_deploy.runtime.results_jsonl import Results, read_results
 from stmask_deploy.runtime.ytvis import YtvisCollector
 
+from ..classes import plain_name
 from ..datasets.record import Record
 from ..datasets.segmentation import Segmentation, normalise
 from ..errors import InputError
 
 RESULTS_NAME = "results.jsonl"
+MAX_UNREADABLE = 100_000  # pictures of one folder
 
 
 @dataclass(frozen=True)
@@ -75,13 +76,15 @@ class RunFile:
         labels = {(row.class_id, row.label) for rows in self.frames for row in rows if row.class_id <= len(names)}
         for class_id, label in sorted(labels):
             name = names[class_id - 1]
-            if label != f"class_{class_id}" and _plain(label) != _plain(name):
+            if label != f"class_{class_id}" and plain_name(label) != plain_name(name):
                 raise InputError(f"{self.path} has {label!r} for class {class_id}, which is {name!r} in {dataset}; "
                                  "take a model of these classes, or give it their names: stmask-export --classes")
 
 
 def read_run_file(path: Path) -> RunFile:
     """Read `results.jsonl`, or the one in the folder `path`.
+
+    Pictures of a folder that the run could not read have no line; they are frames in which nothing was found.
 
     Raises:
         InputError: it cannot be read or is not such a file, or a row is incomplete or does not fit to the header; names
@@ -92,19 +95,29 @@ def read_run_file(path: Path) -> RunFile:
     header = Record({"height": results.header.height, "width": results.header.width,
                      "source": results.header.source}, f"{path}, line 1")
     height, width = header.whole_number("height", minimum=1), header.whole_number("width", minimum=1)
-    frames = []
-    for index, frame in enumerate(results.frames):
-        record = Record(frame, f"{path}, frame {index}")
-        if record.whole_number("index") != index:
-            raise record.error(f"expected index {index}, found {frame['index']}; the file is damaged")
+    unreadable = _num_unreadable(results)
+    frames: list[tuple[Row, ...]] = []
+    for position, frame in enumerate(results.frames):
+        record = Record(frame, f"{path}, frame {position}")
+        index = record.whole_number("index")
+        if not len(frames) <= index <= position + unreadable:
+            raise record.error(f"expected index {len(frames)}, found {index}; the file is damaged")
+        frames += [()] * (index - len(frames))
         frames.append(tuple(_read_row(row, height, width) for row in record.records("instances")))
         if len({row.identity for row in frames[-1]}) != len(frames[-1]):
             raise record.error("an id occurs twice")
+    if results.end is not None:
+        frames += [()] * (len(results.frames) + unreadable - len(frames))
     return RunFile(path, Path(header.text("source")).name, height, width, tuple(frames))
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
+def _num_unreadable(results: Results) -> int:
+    """How many pictures have no line; in the file of a run that did not end, as many as there may be."""
+    if results.end is None:
+        return MAX_UNREADABLE
+    damage = results.end.get("damage")
+    count = damage.get("unreadable_files", 0) if isinstance(damage, dict) else 0
+    return count if isinstance(count, int) and 0 <= count <= MAX_UNREADABLE else 0
 
 
 def _read_row(record: Record, height: int, width: int) -> Row:

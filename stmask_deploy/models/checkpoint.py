@@ -193,7 +193,7 @@ def _read_safetensors(path: Path) -> tuple[Any, Any]:
         with safe_open(path, framework="pt", device="cpu") as file:
             carried = json.loads((file.metadata() or {}).get(CONFIG_KEY, "null"))
             content = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not a safetensors file or is damaged ({error})") from error
     return content, carried
 

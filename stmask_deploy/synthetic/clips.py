@@ -16,6 +16,7 @@ from .splits import SPLITS, Split
 
 SIZE = (360, 640)
 MIN_SIZE, MAX_SIZE = 32, 4096  # pixels of a side
+MAX_ASPECT = 16  # of the longer side by the shorter one
 MIN_VISIBLE_PIXELS = 16  # fewer visible pixels of an object in a frame count as none
 
 
@@ -90,6 +91,8 @@ def render(split: str | Split, index: int, num_frames: int | None = None, size: 
     height, width = size
     if not (MIN_SIZE <= height <= MAX_SIZE and MIN_SIZE <= width <= MAX_SIZE):
         raise InputError(f"a size of {height}x{width} is not possible; sides are {MIN_SIZE} to {MAX_SIZE} pixels")
+    if max(size) > MAX_ASPECT * min(size):  # hardly anything would be seen of an object
+        raise InputError(f"a size of {height}x{width} is not possible; a side is at most {MAX_ASPECT} times the other")
     if index < 0 or num_frames < 1:
         raise InputError(f"clip {index} of {num_frames} frames is not possible; clips count from 0, frames from 1")
     return Clip(clip_name(split.name, index), num_frames, make_scene(split, index, num_frames, height, width))

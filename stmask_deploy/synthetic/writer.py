@@ -63,11 +63,14 @@ class SplitFolder:
         Raises:
             OutputError: there is something already and `overwrite` is False, or it was not generated.
         """
-        if os.path.exists(self.annotations):
-            if not self._is_generated():
-                raise OutputError(f"{self.annotations} was not written by stmask-synth; choose another output folder")
-        elif not any(self._clips()):
+        try:
+            is_empty = not os.path.exists(self.annotations) and not any(self._clips())
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+        if is_empty:
             return
+        if os.path.exists(self.annotations) and not self._is_generated():
+            raise OutputError(f"{self.annotations} was not written by stmask-synth; choose another output folder")
         if not overwrite:
             raise OutputError(f"{self.path} exists already; use --overwrite (overwrite=True) or another output folder")
 

@@ -3,13 +3,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..atomic import atomic_file, cannot_write
-from ..errors import OutputError
+from ..errors import InputError, OutputError
 
 LOG_FILE = "log.jsonl"
 
@@ -67,13 +69,18 @@ class TrainingLog:
         return time.monotonic() - self._start
 
     def _lines(self) -> list[str]:
-        if self._path is None or not self._path.is_file():
+        if self._path is None or not os.path.isfile(self._path):
             return []
-        return self._path.read_text(encoding="utf-8").splitlines(keepends=True)
+        try:
+            return self._path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        except OSError as error:
+            raise InputError(f"{self._path} cannot be read ({error.strerror or error}); check its permissions"
+                             ) from error
 
     def _tell(self, line: str) -> None:
         if self._path is not None:
-            self._say(line)
+            with suppress(OSError):  # a reader that is gone must not end hours of training; the file has the line
+                self._say(line)
 
     def _write(self, record: Mapping[str, Any]) -> None:
         if self._path is None:
@@ -89,5 +96,5 @@ def _iteration(line: str) -> float:
     """Of a record; remarks are of none, and half a line that a crash left is later than all."""
     try:
         return float(json.loads(line).get("iteration", 0))
-    except ValueError:
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return math.inf

@@ -58,7 +58,7 @@ def read_recipe(name: str) -> Recipe:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"recipe {name} is neither shipped ({', '.join(shipped_recipes())}) nor a readable file"
                          ) from error
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"recipe {name} is not valid JSON ({error})") from error
     if not isinstance(values, dict) or set(values) - {"model", "training"} or not all(
             isinstance(part, dict) for part in values.values()):

@@ -1,6 +1,8 @@
 """A whole training run: data, network, schedule and evaluation put together."""
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,6 +51,14 @@ class Data:
     def class_names(self) -> tuple[str, ...]:
         """In the order of the categories' ids, which is the order of the network's classes."""
         return tuple(category.name for category in self.annotations.categories)
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells one dataset from another: SHA-256 of the frames' names and of who is seen in which of them."""
+        videos = [(video.id, video.file_names) for video in self.annotations.videos]
+        tracks = [(track.id, track.video_id, track.category_id, [mask is not None for mask in track.segmentations])
+                  for track in self.annotations.tracks]
+        return hashlib.sha256(json.dumps([videos, tracks]).encode()).hexdigest()
 
     def check_classes(self, other: Data) -> None:
         """A network of the classes of `other` can be evaluated on this.
@@ -130,6 +140,8 @@ def open_validation(annotations: Path | None, frames: Path | None, resumed: Star
     if annotations is not None:
         return Data.open(annotations, frames)
     if resumed is None or resumed.snapshot is None or resumed.snapshot.validation is None:
+        if frames is not None:
+            raise InputError("--val-frames says where the frames of --val lie; give --val too")
         return None
     before = [Path(path) for path in resumed.snapshot.validation]
     try:
@@ -184,12 +196,15 @@ def train(start: Start, data: Data, validation: Data | None, folder: Path, proce
         the checkpoint, with averaged weights.
 
     Raises:
-        InputError: a frame cannot be read.
+        InputError: a frame cannot be read, or a resumed run learned from other data.
         OutputError: the folder cannot be written.
         StmaskError: a loss is not a number any more.
     """
     if validation is not None:
         validation.check_classes(data)
+    if start.snapshot is not None and start.snapshot.data not in ("", data.fingerprint):
+        raise InputError(f"the run in {folder} learns from another dataset than {data.annotations.path}, or it was "
+                         "changed since; resume with the one it was started with")
     options, config = start.options, start.config
     dataset = PairDataset(data.annotations, data.frames, config,
                           options.iterations * options.pairs_per_batch * process.count, options.max_gap, options.seed,
@@ -198,7 +213,7 @@ def train(start: Start, data: Data, validation: Data | None, folder: Path, proce
     freeze = start.is_trained if options.freeze_norms is None else options.freeze_norms
     trainer = Trainer(start.model, config, options, folder, process, log, freeze_norms=freeze,
                       is_trained=start.is_trained, validate=_validator(validation, process),
-                      validation=_noted(validation, start.snapshot), num_workers=num_workers)
+                      validation=_noted(validation, start.snapshot), data=data.fingerprint, num_workers=num_workers)
     if start.snapshot is not None:
         trainer.resume(start.snapshot)
         log.resume(start.snapshot.iteration, start.snapshot.seconds)

@@ -1,6 +1,7 @@
 """What a training run leaves on disk: the network so far, and everything needed to go on."""
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from .options import TrainingOptions
 
 MODEL_FILE = "model.pth"  # averaged weights, which stmask-export takes
 STATE_FILE = "state.pth"  # what --resume reads
-_LATER = ("validation", "seconds", "losses")  # fields that snapshots of earlier versions lack
+_LATER = ("validation", "seconds", "losses", "data")  # fields that snapshots of earlier versions lack
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,24 @@ class Snapshot:
     validation: tuple[str, str] | None = None  # annotation file and folder of the frames that it is evaluated on
     seconds: float = 0.0  # that the run took
     losses: Mapping[str, Any] = field(default_factory=dict)  # since the last record: the state of `LossMeans`
+    data: str = ""  # fingerprint of what is learned from; empty: not known
+
+    def __post_init__(self) -> None:
+        for name in ("weights", "average", "optimizer", "losses"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise TypeError(f"{name} is no mapping")
+        for name, least in (("iteration", 0), ("num_updates", 0), ("num_processes", 1)):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
+                raise TypeError(f"{name} is no such number")
+        if self.iteration > self.options.iterations:
+            raise ValueError("more iterations than the run has")
+        paths = self.validation
+        if paths is not None and not (isinstance(paths, tuple) and len(paths) == 2
+                                      and all(isinstance(path, str) for path in paths)):
+            raise TypeError("validation is no pair of paths")
+        if not (isinstance(self.is_trained, bool) and isinstance(self.data, str)
+                and isinstance(self.seconds, (int, float))):
+            raise TypeError("a value has another type")
 
     def write(self, folder: Path) -> None:
         """Replace the snapshot in `folder`; a failure leaves the earlier one.
@@ -47,7 +66,7 @@ class Snapshot:
                   "weights": dict(self.weights), "average": dict(self.average), "num_updates": self.num_updates,
                   "optimizer": dict(self.optimizer), "is_trained": self.is_trained,
                   "num_processes": self.num_processes, "validation": self.validation, "seconds": self.seconds,
-                  "losses": dict(self.losses)}
+                  "losses": dict(self.losses), "data": self.data}
         with atomic_file(folder / STATE_FILE, overwrite=True) as file:
             torch.save(values, file)
 
@@ -59,7 +78,7 @@ class Snapshot:
             InputError: there is none, or it is damaged.
         """
         path = folder / STATE_FILE
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise InputError(f"{path} does not exist: there is no training to resume in {folder}")
         try:
             values = torch.load(path, map_location="cpu", weights_only=True)
@@ -70,9 +89,17 @@ class Snapshot:
                        **{name: values[name] for name in _LATER if name in values})
         except InputError:
             raise
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror or error}); check its permissions and the disk"
+                             ) from error
         except Exception as error:  # torch reports damaged files with whatever its parsers raise
-            raise InputError(f"{path} is damaged or not a training state ({type(error).__name__}); "
-                             "start the training again without --resume") from error
+            raise damaged(folder, error) from error
+
+
+def damaged(folder: Path, error: Exception) -> InputError:
+    """The error to raise for the snapshot in `folder`, in which something is not what it has to be."""
+    return InputError(f"{folder / STATE_FILE} is damaged or not a training state ({type(error).__name__}); start the "
+                      "training again without --resume")
 
 
 def write_model(folder: Path, model: STMask, config: ModelConfig) -> Path:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from .loss_means import LossMeans
 from .options import TrainingOptions
 from .pairs import PairDataset, collate
 from .processes import Process
-from .snapshot import Snapshot, write_model
+from .snapshot import Snapshot, damaged, write_model
 from .targets import PairBatch
 
 LOG_EVERY = 20  # iterations
@@ -82,17 +83,18 @@ class Trainer:
         is_trained: the network comes from a checkpoint; noted in snapshots.
         validate: evaluates a network; None never does.
         validation: annotation file and frames of `validate`; noted in snapshots.
+        data: fingerprint of what is learned from; noted in snapshots.
         num_workers: processes that read frames; 0 reads in between.
     """
 
     def __init__(self, model: STMask, config: ModelConfig, options: TrainingOptions, folder: Path, process: Process,
                  log: TrainingLog, *, freeze_norms: bool, is_trained: bool = False,
-                 validate: Validate | None = None, validation: tuple[str, str] | None = None,
+                 validate: Validate | None = None, validation: tuple[str, str] | None = None, data: str = "",
                  num_workers: int = 0) -> None:
         self._model = model.to(process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._config, self._options, self._folder = config, options, folder
         self._process, self._log, self._validate, self._num_workers = process, log, validate, num_workers
-        self._is_trained, self._validation = is_trained, validation
+        self._is_trained, self._validation, self._data = is_trained, validation, data
         self._average = WeightAverage(self._model, options.ema_decay)
         norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
         self._frozen = norms if freeze_norms else []
@@ -115,16 +117,20 @@ class Trainer:
         """Go on where a snapshot of the same network and options was taken.
 
         Raises:
-            InputError: another number of processes took it, so that samples would be left out or come twice.
+            InputError: another number of processes took it, so that samples would be left out or come twice; or it is
+                of another network, or damaged.
         """
         if snapshot.num_processes != self._process.count:
             raise InputError(f"the run was trained by {snapshot.num_processes} processes, now there are "
                              f"{self._process.count}; resume with as many (torchrun --nproc-per-node)")
-        self._model.load_state_dict(dict(snapshot.weights))
-        self._average.model.load_state_dict(dict(snapshot.average))
-        self._average.num_updates = snapshot.num_updates
-        self._optimizer.load_state_dict(dict(snapshot.optimizer))
-        self._losses.resume(snapshot.losses)
+        try:
+            self._model.load_state_dict(dict(snapshot.weights))
+            self._average.model.load_state_dict(dict(snapshot.average))
+            self._average.num_updates = snapshot.num_updates
+            self._optimizer.load_state_dict(dict(snapshot.optimizer))
+            self._losses.resume(snapshot.losses)
+        except Exception as error:  # PyTorch's words for what does not fit are many
+            raise damaged(self._folder, error) from error
         self._is_same_validation = snapshot.validation == self._validation
         self.iteration = snapshot.iteration
 
@@ -240,7 +246,7 @@ class Trainer:
             Snapshot(self.iteration, self._config, self._options, self._model.state_dict(),
                      self._average.model.state_dict(), self._average.num_updates,
                      self._optimizer.state_dict(), self._is_trained, self._process.count,
-                     self._validation, self._log.seconds, self._losses.state()).write(self._folder)
+                     self._validation, self._log.seconds, self._losses.state(), self._data).write(self._folder)
             self._saved = self.iteration
 
 
@@ -266,3 +272,5 @@ def _start_reading(loader: DataLoader[PairBatch | InputError]) -> Iterator[PairB
 def _start_worker(_worker: int) -> None:
     cv2.setNumThreads(1)  # the workers are the parallelism
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's, which may need a batch to end its step
+    # A thread that hands over a batch meets a closed socket where the trainer has left; its traceback is no news.
+    sys.excepthook = lambda *_: None

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..classes import plain_name
 from ..config import ModelConfig
 from ..models.backbone import ModulatedDeformConv
 from ..models.calibration import CalibratedPrediction
@@ -61,12 +62,13 @@ def from_checkpoint(path: Path, class_names: tuple[str, ...], seed: int = 0) -> 
     model = from_scratch(config, seed)
     fresh = model.state_dict()
     class_layers = [name for name in fresh if CLASS_LAYER.fullmatch(name)]
-    if before == class_names:
+    known, wanted = tuple(map(plain_name, before)), tuple(map(plain_name, class_names))
+    if known == wanted:
         pass
     elif len(before) == len(class_names) and before == tuple(f"class_{i}" for i in range(1, len(before) + 1)):
         notes.append(f"class layers kept: as many classes, but other names ({', '.join(class_names[:3])}, ...)")
-    elif sorted(before) == sorted(class_names):
-        order = torch.tensor([0, *(before.index(name) + 1 for name in class_names)])  # the background stays first
+    elif sorted(known) == sorted(wanted):
+        order = torch.tensor([0, *(known.index(name) + 1 for name in wanted)])  # the background stays first
         state |= {name: _reordered(state[name], order) for name in class_layers}
         notes.append("class layers reordered: the dataset has the checkpoint's classes in another order")
     else:

@@ -63,3 +63,29 @@ def test_a_wrong_row_is_named(tmp_path: Path, place: tuple[Any, ...], value: Any
 def test_a_file_one_may_not_look_at(shut_folder: Path) -> None:
     with pytest.raises(InputError, match="run"):
         read_run_file(shut_folder / "run")
+
+
+@pytest.mark.parametrize("broken", [[0], [1], [3], [0, 2], [2, 3]])
+@pytest.mark.parametrize("is_ended", [True, False])
+def test_pictures_that_could_not_be_read(tmp_path: Path, broken: list[int], is_ended: bool) -> None:
+    shown = [[(1, 1, 0.9, (0, index, 2, 2))] for index in range(4)]
+    lines = [line for line in records(shown) if line.get("index") not in broken]
+    lines[-1] |= {"frames": 4 - len(broken), "damage": {"unreadable_files": len(broken)}}
+    found = read_run_file(write_lines(tmp_path / "results.jsonl", lines if is_ended else lines[:-1]))
+    last = 4 if is_ended else max(set(range(4)) - set(broken)) + 1
+    assert [[row.box[0] for row in rows] for rows in found.frames] == [
+        [] if index in broken else [index] for index in range(last)]
+
+
+@pytest.mark.parametrize(("indices", "unreadable", "told"), [
+    ([0, 2], 0, "frame 1: expected index 1, found 2"), ([0, 3], 1, "expected index 1, found 3"),
+    ([0, 0], 1, "expected index 1, found 0"), ([2, 1], 2, "expected index 3, found 1"),
+    ([0, 10 ** 9], None, "expected index 1, found 1000000000"), ([0, 2], "many", "expected index 1"),
+])
+def test_gaps_that_no_picture_explains(tmp_path: Path, indices: list[int], unreadable: Any, told: str) -> None:
+    lines = records([[], []])
+    for line, index in zip(lines[1:3], indices, strict=True):
+        line["index"] = index
+    lines[-1]["damage"] = {"unreadable_files": unreadable}
+    with pytest.raises(InputError, match=told):
+        read_run_file(write_lines(tmp_path / "results.jsonl", lines[:-1] if unreadable is None else lines))

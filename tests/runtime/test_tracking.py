@@ -6,6 +6,8 @@ import gc
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -343,3 +345,20 @@ def test_what_no_run_can_be_asked_for(bundle: Path, tmp_path: Path, given: dict[
     assert (tmp_path / "results.jsonl").read_text() == "an earlier run"
     with pytest.raises(InputError, match=told):
         next(load(bundle).track(demo_clip(), **given))
+
+
+KEPT = """
+import sys, stmask_deploy
+from stmask_deploy.pretrained import demo_clip
+results = stmask_deploy.load(backend=sys.argv[1], threads=1).track(demo_clip(), mode="throughput")
+for result in results:
+    {left}
+"""
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(("left", "code"), [("break", 0), ("raise SystemExit(3)", 3)])
+def test_a_program_that_keeps_an_iterator_ends_as_it_wants(backend: str, left: str, code: int) -> None:
+    done = subprocess.run([sys.executable, "-c", KEPT.format(left=left), backend], capture_output=True, text=True,
+                          timeout=60)
+    assert (done.returncode, done.stderr) == (code, "")

@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,9 +23,9 @@ def snapshot() -> Snapshot:
     for value in model.parameters():
         value.grad = torch.ones_like(value)
     optimizer.step()
-    return Snapshot(12, CALIBRATED, OPTIONS, model.state_dict(), average.state_dict(), 11, optimizer.state_dict(), True,
-                    num_processes=1, validation=("val.json", "frames"), seconds=12.5,
-                    losses={"sums": {"total": torch.tensor(3.0)}, "count": 2, "seconds": 1.5})
+    return Snapshot(12, CALIBRATED, replace(OPTIONS, iterations=20), model.state_dict(), average.state_dict(), 11,
+                    optimizer.state_dict(), True, num_processes=1, validation=("val.json", "frames"), seconds=12.5,
+                    losses={"sums": {"total": torch.tensor(3.0)}, "count": 2, "seconds": 1.5}, data="fingerprint")
 
 
 def test_written_and_read(tmp_path: Path) -> None:
@@ -31,7 +33,7 @@ def test_written_and_read(tmp_path: Path) -> None:
     before.write(tmp_path)
     after = Snapshot.read(tmp_path)
     for name in ("iteration", "config", "options", "num_updates", "is_trained", "num_processes", "validation",
-                 "seconds", "losses"):
+                 "seconds", "losses", "data"):
         assert getattr(after, name) == getattr(before, name)
     for name in ("weights", "average"):
         found, expected = getattr(after, name), getattr(before, name)
@@ -47,10 +49,10 @@ def test_written_and_read(tmp_path: Path) -> None:
 def test_one_of_an_earlier_version(tmp_path: Path) -> None:
     snapshot().write(tmp_path)
     values = torch.load(tmp_path / "state.pth", weights_only=True)
-    torch.save({key: value for key, value in values.items() if key not in ("validation", "seconds", "losses")},
+    torch.save({key: value for key, value in values.items() if key not in ("validation", "seconds", "losses", "data")},
                tmp_path / "state.pth")
     after = Snapshot.read(tmp_path)
-    assert (after.iteration, after.validation, after.seconds, after.losses) == (12, None, 0.0, {})
+    assert (after.iteration, after.validation, after.seconds, after.losses, after.data) == (12, None, 0.0, {}, "")
 
 
 def test_a_later_one_takes_its_place(tmp_path: Path) -> None:
@@ -102,3 +104,31 @@ def test_models_are_plain_checkpoints(tmp_path: Path) -> None:
     checkpoint = load_checkpoint(path)
     assert checkpoint.config == CALIBRATED
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in checkpoint.state.items())
+
+
+@pytest.mark.parametrize("change", [
+    {"iteration": 1.5}, {"iteration": -1}, {"iteration": 21}, {"weights": None}, {"optimizer": []}, {"validation": "x"},
+    {"validation": ("a", 1)}, {"is_trained": "yes"}, {"num_processes": 0}, {"seconds": None}, {"data": 3},
+    {"options": 7},
+], ids=str)
+def test_values_that_cannot_be(tmp_path: Path, change: dict[str, Any]) -> None:
+    snapshot().write(tmp_path)
+    values = torch.load(tmp_path / "state.pth", weights_only=True)
+    torch.save({**values, **change}, tmp_path / "state.pth")
+    with pytest.raises(InputError):
+        Snapshot.read(tmp_path)
+
+
+def test_one_that_may_not_be_read_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    snapshot().write(tmp_path)
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(InputError, match=r"state.pth cannot be read \(Permission denied\); check"):
+        Snapshot.read(tmp_path)
+
+
+def test_a_folder_one_may_not_enter(shut_folder: Path) -> None:
+    with pytest.raises(InputError, match="no training to resume"):
+        Snapshot.read(shut_folder / "run")

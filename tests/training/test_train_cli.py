@@ -157,6 +157,7 @@ def test_a_broken_frame_of_the_validation_is_told_before_training(clips: Path, r
     (["{clips}", "--from", "{clips}"], 2, "is not a checkpoint"),
     (["{clips}", "--from", "none.pth"], 2, "checkpoint none.pth does not exist"),
     (["{clips}", "--device", "cuda"], 5, "PyTorch finds no CUDA device here"),
+    (["{clips}", "--val-frames", "nowhere"], 2, "give --val too"),
 ])
 def test_mistakes_end_with_one_line_and_leave_an_earlier_run(
     clips: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int,
@@ -172,7 +173,8 @@ def test_mistakes_end_with_one_line_and_leave_an_earlier_run(
     }.items():
         places[name] = changed_json(clips, tmp_path / f"{name}.json", change)
     earlier = put_run(tmp_path / "run")
-    options: list[object] = ["-o", tmp_path / "run", "--overwrite", "--device", "cpu", "--val-frames", frames]
+    options: list[object] = ["-o", tmp_path / "run", "--overwrite", "--device", "cpu"]
+    options += ["--val-frames", frames] if "--val" in arguments else []
     options += [] if "--frames" in arguments else ["--frames", frames]
     options += [] if "--recipe" in arguments else ["--recipe", recipe]
     done = CliRunner().invoke(main, [*map(str, options), *(one.format(**places) for one in arguments)])

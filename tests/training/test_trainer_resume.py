@@ -215,3 +215,24 @@ def test_a_run_goes_on_with_as_many_processes(data: Data, tmp_path: Path) -> Non
     start = Start(from_scratch(CONFIG), CONFIG, snapshot.options, False, (), replace(snapshot, num_processes=2))
     with pytest.raises(InputError, match="trained by 2 processes, now there are 1; resume with as many"):
         train(start, data, None, tmp_path, ALONE)
+
+
+def test_a_run_goes_on_with_its_own_data(data: Data, tmp_path: Path) -> None:
+    run_in(tmp_path, data, new_run(replace(OPTIONS, iterations=2)))
+    tracks = data.annotations.tracks
+    other = replace(data, annotations=replace(data.annotations, tracks=tracks[:-1]))
+    with pytest.raises(InputError, match="learns from another dataset than .* resume with the one it was started with"):
+        run_in(tmp_path, other, resume_run(tmp_path, data.class_names))
+    state = torch.load(tmp_path / "state.pth", weights_only=True)
+    torch.save({**state, "data": ""}, tmp_path / "state.pth")  # of an earlier version
+    run_in(tmp_path, other, resume_run(tmp_path, data.class_names))
+
+
+@pytest.mark.parametrize("change", [{"weights": {}}, {"average": {"x": torch.zeros(1)}}, {"optimizer": {}},
+                                    {"losses": {"sums": {"total": 3}}}], ids=lambda change: next(iter(change)))
+def test_a_state_that_does_not_fit(data: Data, tmp_path: Path, change: dict[str, Any]) -> None:
+    run_in(tmp_path, data, new_run(replace(OPTIONS, iterations=2)))
+    state = torch.load(tmp_path / "state.pth", weights_only=True)
+    torch.save({**state, **change}, tmp_path / "state.pth")
+    with pytest.raises(InputError, match="state.pth is damaged or not a training state"):
+        run_in(tmp_path, data, resume_run(tmp_path, data.class_names))

@@ -71,3 +71,24 @@ def test_which_validations_were_recorded(tmp_path: Path) -> None:
         file.write('{"iteration": 60, "validation": {"a')
     assert [log.has_validation(iteration) for iteration in (20, 40, 60)] == [False, True, False]
     assert not TrainingLog(None, lambda _line: None).has_validation(40)
+
+
+@pytest.mark.parametrize("left", [b"\xff\xfe{", b"5\n", b"[1]\n", b'{"iteration": null}\n', b"[" * 100_000 + b"\n"],
+                         ids=lambda left: repr(left[:20]))
+def test_lines_that_a_crash_left_are_dropped(tmp_path: Path, left: bytes) -> None:
+    log = TrainingLog(tmp_path, lambda _line: None)
+    log.losses(1, 0.1, {"total": 2.0}, 3.0)
+    path = tmp_path / "log.jsonl"
+    kept = path.read_bytes()
+    path.write_bytes(kept + left)
+    assert not log.has_validation(2)
+    log.resume(1, 0.0)
+    assert path.read_bytes() == kept
+
+
+def test_a_reader_that_is_gone_ends_nothing(tmp_path: Path) -> None:
+    def refuse(_line: str) -> None:
+        raise BrokenPipeError
+
+    TrainingLog(tmp_path, refuse).note("hello")
+    assert "hello" in (tmp_path / "log.jsonl").read_text()
