@@ -218,7 +218,7 @@ def main(bundle: Path | None, backend: str, device: str, precision: str, threads
 
 
 def _open(folder: Path, backend: str, device: str, precision: str, threads: int) -> Bundle:
-    return open_bundle(folder, backend, device=device, precision=precision, threads=threads)
+    return open_bundle(folder, backend, device=device, precision=precision, threads=threads, is_whole=False)
 
 
 def _table(points: Sequence[dict[str, Any]]) -> str:

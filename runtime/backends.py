@@ -17,6 +17,9 @@ CUDA_GRAPH = "cuda-graph"  # CUDA, with launches that are recorded once and repl
 DEVICES = {"onnxruntime": ("auto", "cpu", "cuda", CUDA_GRAPH, "tensorrt"), "openvino": ("auto", "cpu", "gpu")}
 
 
+MAX_THREADS = 1024
+
+
 class TensorSpec(NamedTuple):
     """An input or output of a graph."""
 
@@ -89,8 +92,8 @@ def check_request(name: str, device: str, precision: str, threads: int | None) -
                          f"{', '.join(('f32', *OWN_GRAPHS[name]))}; for {precision} use backend openvino")
     if name == "onnxruntime" and precision == "int8" and device not in ("auto", "cpu"):
         raise InputError(f"int8 graphs of onnxruntime are for the CPU; for device {device} use precision f16")
-    if threads is not None and threads < 1:
-        raise InputError(f"threads must be at least 1, got {threads}")
+    if threads is not None and not (isinstance(threads, int) and 1 <= threads <= MAX_THREADS):
+        raise InputError(f"threads must be a whole number from 1 to {MAX_THREADS}, got {threads!r}")
 
 
 def check_finite(graph: str, *columns: NDArray[Any]) -> None:

@@ -6,8 +6,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 from stmask_deploy.bundle import (
+    DESCRIPTION_FILE,
     INSTANCE_MAPS,
     INSTANCE_OUTPUTS,
     OWN_GRAPHS,
@@ -79,6 +81,7 @@ def open_bundle(folder: str | Path, backend: str = "onnxruntime", *, device: str
         if graph.metadata.export_id != description.export_id:
             raise InputError(f"{roles[role]} is of export {graph.metadata.export_id} but the bundle is of export "
                              f"{description.export_id}: files of two exports are mixed; export the checkpoint again")
+        _check_description(roles[role], graph.metadata, description)
         _check_tensors(roles[role], graph, *_expected(role, description, outputs))
         return graph
 
@@ -113,15 +116,32 @@ def run_outputs(description: BundleDescription, roles: Collection[str]) -> tuple
     return tuple(name for name in outputs if name not in unread)
 
 
+def _check_description(graph: Path, own: BundleDescription, description: BundleDescription) -> None:
+    """Names of classes and the tracker are the description's alone; what was computed with is in the graph too."""
+    def fixed(one: BundleDescription) -> dict[str, Any]:
+        model = {f"model.{name}": value for name, value in one.model.to_dict().items()
+                 if name not in ("class_names", "tracking")}
+        return {**model, "model.num_classes": one.model.num_classes, "candidate_threshold": one.candidate_threshold,
+                "max_candidates": one.max_candidates}
+
+    expected, found = fixed(own), fixed(description)
+    wrong = [name for name, value in expected.items() if found[name] != value]
+    if wrong:
+        raise InputError(f"{DESCRIPTION_FILE} was changed: {', '.join(wrong[:3])} is not what {graph.name} was made "
+                         "with; export the checkpoint again")
+
+
 def _check_file(path: Path, backend: str, precision: str) -> None:
-    if not path.is_file():
+    if not os.path.isfile(path):
         options = ["--openvino"] if backend == "openvino" else []
         options += [_EXPORT_OPTIONS[precision]] if precision in OWN_GRAPHS[backend] else []
         cure = f"stmask-export CHECKPOINT {' '.join(options)} makes it" if options else "export again"
         raise InputError(f"the bundle has no {path.parent.name}/{path.name} for backend {backend}: {cure}")
     parts = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
     for part in parts:
-        size = part.stat().st_size if part.is_file() else 0
+        if not os.path.isfile(part):
+            raise InputError(f"{part} is missing; export the checkpoint again")
+        size = part.stat().st_size
         if not 0 < size <= MAX_GRAPH_BYTES:
             raise InputError(f"{part} has {size} bytes and cannot be a graph; export the checkpoint again")
 

@@ -17,7 +17,7 @@ from .loading import Bundle, open_bundle
 from .options import RunOptions
 from .pipeline import Pipeline
 from .result import FrameResult
-from .sources import FrameSource, open_source
+from .sources import Damage, FrameSource, open_source
 from .timing import NoTimer, Timer
 from .tracking import (
     DEVICE_WORKERS,
@@ -107,6 +107,11 @@ class Model:
         """
         return self._lost_candidates
 
+    @property
+    def damage(self) -> Damage:
+        """What could not be read of the source of the last `track`, up to the last frame that it gave."""
+        return self._damage
+
     def fork(self) -> Model:
         """A model for another video, on the same graphs and with the same options and timer.
 
@@ -122,6 +127,7 @@ class Model:
         """
         self._options = self._asked.resolve(self.description, is_live)
         self._lost_candidates = 0
+        self._damage = Damage()
         self._forget()
 
     def _forget(self) -> None:
@@ -183,9 +189,9 @@ class Model:
             with closing(run(self._pipeline, source, max_frames, self.timer)) as frames:
                 for tracked in frames:
                     self._next_index = tracked.frame.index + 1
-                    self._lost_candidates = tracked.lost_candidates
+                    self._lost_candidates, self._damage = tracked.lost_candidates, tracked.damage
                     yield tracked
-            is_ahead = False
+            is_ahead, self._damage = False, source.damage
         finally:
             if is_ahead:
                 self._forget()

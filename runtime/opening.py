@@ -1,8 +1,10 @@
 """Opening one graph with the library that is asked for."""
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
+
+from stmask_deploy.errors import InputError
 
 from .backends import Backend, check_request
 
@@ -29,12 +31,12 @@ def open_backend(name: str, graph: Path, *, device: str = "auto", precision: str
         DeviceError: the library is not installed, or the device or precision asked for is not the one used.
     """
     check_request(name, device, precision, threads)
+    backend: Callable[..., Backend]  # only what is used has to be installed
     if name == "openvino":
-        from .openvino_backend import OpenVinoBackend  # only what is used has to be installed
-
-        return OpenVinoBackend(graph, device=device, precision=precision, threads=threads, cache=cache,
-                               outputs=outputs)
-    from .onnxruntime_backend import OnnxRuntimeBackend
-
-    return OnnxRuntimeBackend(graph, device=device, precision=precision, threads=threads, cache=cache,
-                              outputs=outputs)
+        from .openvino_backend import OpenVinoBackend as backend
+    else:
+        from .onnxruntime_backend import OnnxRuntimeBackend as backend
+    try:
+        return backend(graph, device=device, precision=precision, threads=threads, cache=cache, outputs=outputs)
+    except UnicodeDecodeError as error:  # a name or the description in the graph
+        raise InputError(f"{graph} is damaged ({error.reason}); export the checkpoint again") from error

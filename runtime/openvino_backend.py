@@ -38,7 +38,7 @@ class OpenVinoBackend:
                  outputs: Collection[str] | None) -> None:
         ov = _import_library()
         core = shared_core()
-        plugins = _plugins(core, device, precision)
+        plugins = choose_plugins(core, device, precision)
         model = _read(core, graph)
         if not model.has_rt_info(METADATA_KEY):
             raise InputError(f"{graph} was not exported by this tool (it carries no description); use stmask-export")
@@ -161,7 +161,7 @@ def shared_core() -> Any:
     return _import_library().Core()
 
 
-def _plugins(core: Any, device: str, precision: str) -> list[str]:
+def choose_plugins(core: Any, device: str, precision: str) -> list[str]:
     """OpenVINO's names of the devices to try, the best first."""
     available = list(core.available_devices)
     gpus = [name for name in available if name.split(".")[0] == "GPU"]

@@ -18,7 +18,7 @@ from .rle import encode_patch
 __all__ = ["FrameResult", "MaskPatch"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FrameResult:
     """The instances shown in one frame, k rows. Masks are made when they are first asked for."""
 
@@ -54,6 +54,11 @@ class FrameResult:
                 made = self.__dict__[name]
                 chosen.__dict__[name] = type(made)(made[row] for row in np.arange(len(self))[rows].tolist())
         return chosen
+
+    def __repr__(self) -> str:
+        rows = zip(self.ids.tolist(), self.labels, self.scores.tolist(), strict=True)
+        objects = "; ".join(f"{identity} {label} {score:.2f}" for identity, label, score in rows) or "nothing"
+        return f"FrameResult(index={self.index}, time_s={self.time_s:.3f}: {objects})"
 
     @property
     def labels(self) -> list[str]:

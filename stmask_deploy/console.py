@@ -1,17 +1,18 @@
 """What all commands share: errors become one line on stderr and a documented exit code."""
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
 import sys
 import threading
 import traceback
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
-from .errors import EXIT_INTERRUPTED, StmaskError
+from .errors import EXIT_INTERRUPTED, OutputError, StmaskError
 
 _VERBOSE = "stmask_deploy.verbose"
 WORKER_NAME = "stmask-worker"  # of threads that may be left behind, in the middle of something, where a command ends
@@ -49,11 +50,20 @@ class Command(click.Command):
         except StmaskError as error:
             _say(ctx, f"error: {error}")
             ctx.exit(error.exit_code)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                self._give_up(ctx, error)
+            _say(ctx, f"error: output cannot be written: {error.strerror}; free some space")
+            ctx.exit(OutputError.exit_code)
         except Exception as error:  # the last line of defence: whatever it is, the user gets a line and a code
-            lines = str(error).strip().splitlines() or ["no further message"]
-            hint = "" if is_verbose(ctx) else " (-v prints the traceback)"
-            _say(ctx, f"error: {type(error).__name__}: {lines[0]}{hint}")
-            ctx.exit(1)
+            self._give_up(ctx, error)
+
+    @staticmethod
+    def _give_up(ctx: click.Context, error: Exception) -> NoReturn:
+        lines = str(error).strip().splitlines() or ["no further message"]
+        hint = "" if is_verbose(ctx) else " (-v prints the traceback)"
+        _say(ctx, f"error: {type(error).__name__}: {lines[0]}{hint}")
+        ctx.exit(1)
 
 
 def ignore_interrupts() -> None:

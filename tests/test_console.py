@@ -1,6 +1,7 @@
 """Commands end with one line and the documented exit code, whatever goes wrong inside them."""
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -93,3 +94,9 @@ def test_what_a_command_opens_takes_no_number_of_a_closed_stream(tmp_path: Path)
         shell = ["sh", "-c", f'"$0" -c "$1" "$2" {closed}', sys.executable, program, str(path)]
         done = subprocess.run(shell, timeout=60)
         assert (done.returncode, path.read_text()) == (0, "True")
+
+
+def test_a_full_disk_behind_standard_output_is_code_4() -> None:
+    result = run(OSError(errno.ENOSPC, "No space left on device"))
+    assert result.exit_code == 4
+    assert result.output == "error: output cannot be written: No space left on device; free some space\n"

@@ -13,7 +13,7 @@ from stmask_deploy.errors import DeviceError
 from stmask_deploy.runtime.backends import one_line
 from stmask_deploy.runtime.onnxruntime_providers import CPU, choose_provider
 from stmask_deploy.runtime.onnxruntime_session import SessionMaker
-from stmask_deploy.runtime.openvino_backend import shared_core
+from stmask_deploy.runtime.openvino_backend import choose_plugins, shared_core
 
 from .convolution_chain import ConvolutionChain
 
@@ -86,12 +86,11 @@ class PlainRunner:
         self._job = job
         if job.backend == "openvino":
             self._core = shared_core()
-            has_gpu = any(name.split(".")[0] == "GPU" for name in self._core.available_devices)
-            self.is_on_gpu = job.device == "gpu" or (job.device == "auto" and has_gpu)
+            self.is_on_gpu = choose_plugins(self._core, job.device, job.precision)[0] != "CPU"
         else:
             import onnxruntime
 
-            self._provider, _ = choose_provider(onnxruntime, job.device)
+            self._provider, _ = choose_provider(onnxruntime, "cpu" if job.precision == "int8" else job.device)
             self.is_on_gpu = self._provider != CPU
 
     def load(self, path: Path) -> Run:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from stmask_deploy.bundle import read_description
+from stmask_deploy.errors import InputError
 from stmask_deploy.evaluation.compare_runs import compare_runs
 from stmask_deploy.evaluation.run_file import read_run_file
 from stmask_deploy.runtime.timing import STAGES
@@ -34,22 +35,31 @@ def row_figures(samples: RowSamples, rates: Mapping[str, float]) -> dict[str, An
     Returns:
         `fps`: frames a second of the run in the row's mode, everything included. `graphs_fps`: of the graphs alone.
         `stages_ms`: p50, p90 and p99 of every stage that ran, of the time outside the graphs and of the whole frame, in
-        mode latency; a stage counts as 0 in frames in which it did not run. `gflop`: of the graphs, a frame on average;
-        `gflop_per_s` is what they reached and `of_ceiling` its share of what plain convolutions reached.
+        mode latency; a stage counts as 0 in frames in which it did not run. `gflop`: of the graphs, a frame on average,
+        None where the files in ONNX do not tell; `gflop_per_s` is what they reached and `of_ceiling` its share of what
+        plain convolutions reached.
         `turns`: the seconds themselves: `run` and `graphs`, round by round.
     """
     turns, job = samples.turns, samples.job
     graphs = [_graph_seconds(turn) for turn in turns]
     arithmetic = BundleArithmetic(job.bundle, read_description(job.bundle))
-    flops = [arithmetic.flops(turn.calls) for turn in turns]
-    reached = float(np.median([count / sum(seconds) for count, seconds in zip(flops, graphs, strict=True)])) / 1e9
+    reached: float | None = None
+    gflop: float | None = None
+    try:
+        flops = [arithmetic.flops(turn.calls) for turn in turns]
+    except InputError:  # what was measured is worth telling without
+        pass
+    else:
+        reached = float(np.median([count / sum(seconds) for count, seconds in zip(flops, graphs, strict=True)])) / 1e9
+        gflop = sum(flops) / sum(map(len, graphs)) / 1e9
     ceiling = rates.get(str(CeilingJob(job.row.backend, job.row.precision, job.row.device, job.threads)))
     return {
         "device": samples.device, "startup_s": round(samples.startup_s, 3),
         "peak_mb": None if samples.peak_bytes is None else round(samples.peak_bytes / 1e6, 1),
         "fps": _rate([turn.run for turn in turns]), "graphs_fps": _rate(graphs),
         "stages_ms": _stage_figures(turns),
-        "gflop": round(sum(flops) / sum(map(len, graphs)) / 1e9, 3), "gflop_per_s": round(reached, 2),
+        "gflop": None if gflop is None else round(gflop, 3),
+        "gflop_per_s": None if reached is None else round(reached, 2),
         "of_ceiling": round(reached / ceiling, 4) if ceiling and reached else None,
         "turns": {"run": [_rounded(turn.run) for turn in turns], "graphs": [_rounded(seconds) for seconds in graphs]},
     }

@@ -95,7 +95,9 @@ def _is_whole_row(row: Any) -> bool:
 def _is_whole_ceiling(entry: Any) -> bool:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
         return False
-    return "not_available" in entry or _are_seconds(entry.get("turns"))
+    gflop = entry.get("gflop")
+    is_rate = isinstance(gflop, (int, float)) and _is_time(gflop) and gflop > 0
+    return "not_available" in entry or (is_rate and _are_seconds(entry.get("turns")))
 
 
 def _are_seconds(rounds: Any) -> bool:

@@ -75,7 +75,7 @@ def _name(row: Mapping[str, Any], report: Report) -> str:
 def _summary(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
     agreement = row["agreement"] or {}
     return (name, f"{row['fps']:.2f}", f"{row['graphs_fps']:.2f}", _spread(row["stages_ms"][FRAME]),
-            _number(row["peak_mb"], ".0f"), f"{row['startup_s']:.2f}", f"{row['gflop']:.2f}",
+            _number(row["peak_mb"], ".0f"), f"{row['startup_s']:.2f}", _number(row["gflop"], ".2f"),
             "-" if row["of_ceiling"] is None else f"{100 * row['of_ceiling']:.0f} %",
             _number(agreement.get("ap"), ".2f"), _number(agreement.get("mean_iou"), ".2f"))
 

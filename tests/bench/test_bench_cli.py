@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import multiprocessing
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import pytest
 from click.testing import CliRunner, Result
 from tiny_bundles import CONFIG, write_bundle
 
+from stmask_deploy.bench import ceiling
 from stmask_deploy.bench.cli import main
 from stmask_deploy.bench.report import SCHEMA, make_report, read_report
 from stmask_deploy.bench.row import Job, Row
 from stmask_deploy.bench.tables import report_text
-from stmask_deploy.pretrained import demo_clip
+from stmask_deploy.pretrained import demo_bundle, demo_clip
 from stmask_deploy.runtime.timing import STAGES
 
 QUICK = ["--threads", "1", "--warmup", "1", "--frames", "3"]
@@ -163,3 +165,27 @@ def test_bad_input(args: list[str], told: str, code: int, tmp_path: Path, clip: 
     result = run(*(arg.format(bundle=bundle, clip=clip) for arg in args))
     assert result.exit_code == code, result.output
     assert told in result.output
+
+
+def test_a_bundle_whose_arithmetic_is_not_known_is_measured_all_the_same(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(demo_bundle(), bundle, ignore=shutil.ignore_patterns("*.onnx"))
+    done = CliRunner().invoke(main, [str(bundle), *QUICK, "--rounds", "1", "--row", "openvino:f32",
+                                     "--json", str(tmp_path / "out.json")])
+    assert done.exit_code == 0, done.output
+    row = read_report(tmp_path / "out.json")["rows"][0]
+    assert row["fps"] > 0 and (row["gflop"], row["gflop_per_s"], row["of_ceiling"]) == (None, None, None)
+
+
+@pytest.mark.parametrize(("backend", "precision", "on_gpu"), [
+    ("onnxruntime", "f32", True), ("onnxruntime", "int8", False),
+    ("openvino", "f32", True), ("openvino", "bf16", False)])
+def test_the_ceiling_runs_where_its_row_does(monkeypatch: pytest.MonkeyPatch, backend: str, precision: str, on_gpu: bool
+                                             ) -> None:
+    class Core:
+        available_devices = ("CPU", "GPU")
+
+    monkeypatch.setattr(ceiling, "shared_core", Core)
+    monkeypatch.setattr(ceiling, "choose_provider", lambda _ort, device: (
+        "CPUExecutionProvider" if device == "cpu" else "CUDAExecutionProvider", ""))
+    assert ceiling.PlainRunner(ceiling.CeilingJob(backend, precision, "auto", None)).is_on_gpu is on_gpu

@@ -35,7 +35,7 @@ def report(rows: list[dict[str, Any]], ceiling: float = 0.1, seed: int = 0, **ch
             "settings": {"threads": None, "frames": 10, "draw": False},
             "video": {"name": "clip.mp4", "width": 64, "height": 48, "sha256": "ab" * 32},
             "bundles": [{"name": "new", "export_id": "1" * 32}, {"name": "old", "export_id": "2" * 32}], "rows": rows,
-            "ceilings": [{"name": "openvino:f32", "turns": turns(ceiling, seed + 500)}], **changes}
+            "ceilings": [{"name": "openvino:f32", "gflop": 2.0, "turns": turns(ceiling, seed + 500)}], **changes}
 
 
 def verdicts(change: Change) -> tuple[str, str]:
@@ -85,7 +85,8 @@ def test_what_machine_and_row_share_in_a_round_goes_out() -> None:
     drifts = [[1.0, 2.0, 1.5, 0.9, 1.1], [1.9, 1.0, 0.8, 1.2, 1.6]]
     old, new = (report([{"row": "openvino:f32", "bundle": 0, "turns": {what: [[seconds * drift] for drift in drifts[i]]
                                                                        for what in ("run", "graphs")}}],
-                       ceilings=[{"name": "openvino:f32", "turns": [[0.1 * drift] for drift in drifts[i]]}])
+                       ceilings=[{"name": "openvino:f32", "gflop": 1.0,
+                                  "turns": [[0.1 * drift] for drift in drifts[i]]}])
                 for i, seconds in enumerate((1.0, 0.97)))
     (change,) = compare_reports(new, old).changes
     assert verdicts(change) == ("faster", "faster")
@@ -93,10 +94,10 @@ def test_what_machine_and_row_share_in_a_round_goes_out() -> None:
 
 @pytest.mark.parametrize("ceilings", [
     [],
-    [{"name": "openvino:bf16", "turns": turns(0.1, 7)}],
+    [{"name": "openvino:bf16", "gflop": 1.0, "turns": turns(0.1, 7)}],
     [{"name": "openvino:f32", "turns": [], "not_available": "it failed"}],
     [{"name": "openvino:f32", "turns": turns(0.1, 7, rounds=2), "not_available": "it failed in round 3"}],
-    [{"name": "openvino:f32", "turns": turns(0.1, 7, rounds=4)}],
+    [{"name": "openvino:f32", "gflop": 1.0, "turns": turns(0.1, 7, rounds=4)}],
 ])
 @pytest.mark.parametrize("is_old", [True, False])
 def test_verdicts_that_do_not_know_the_machine_say_so(ceilings: list[dict[str, Any]], is_old: bool) -> None:
@@ -183,3 +184,13 @@ def test_a_folder_is_told_by_the_images_of_a_turn(tmp_path: Path) -> None:
     before = describe_video(job(folder, 3))
     (folder / "2.png").write_bytes((folder / "3.png").read_bytes())
     assert describe_video(job(folder, 3)) != before
+
+
+def test_chains_of_other_lengths_are_told_apart() -> None:
+    # The new run was on a GPU, whose chain has 16 times the arithmetic and takes as long: it is 16 times as fast.
+    old, new = (report([row("onnxruntime:f32", seconds, seconds, seed)], seed=seed,
+                       ceilings=[{"name": "onnxruntime:f32", "gflop": gflop, "turns": turns(0.1, seed)}])
+                for seconds, gflop, seed in ((1.0, 13.6, 1), (0.125, 217.4, 2)))
+    comparison = compare_reports(new, old)
+    assert verdicts(comparison.changes[0]) == ("slower", "slower")  # 8 times as fast only
+    assert comparison.machine["onnxruntime:f32"].ratio == pytest.approx(16, rel=0.05)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -181,3 +182,37 @@ def test_a_device_that_is_no_host_opens_no_windows(make_bundle: MakeBundle, monk
     with pytest.raises(DeviceError):
         open_bundle(folder, device="cuda")
     assert opened == ["frame"]
+
+
+@pytest.mark.parametrize("change", [
+    {"candidate_threshold": 0.0}, {"max_candidates": 9}, {"model": {"input_size": [40, 72]}},
+    {"model": {"pixel_mean": [1.0, 2.0, 3.0]}}], ids=str)
+def test_a_description_that_was_changed_is_refused(make_bundle: MakeBundle, change: dict[str, Any]) -> None:
+    folder = make_bundle()
+    path = folder / "stmask.json"
+    values = json.loads(path.read_text())
+    model = {**values["model"], **change.get("model", {})}
+    path.write_text(json.dumps({**values, **change, "model": model}))
+    with pytest.raises(InputError, match="stmask.json was changed: .* is not what .*.onnx was made with"):
+        open_bundle(folder)
+
+
+def test_names_of_classes_and_the_tracker_are_the_descriptions(make_bundle: MakeBundle) -> None:
+    folder = make_bundle()
+    path = folder / "stmask.json"
+    values = json.loads(path.read_text())
+    names = [f"other {name}" for name in values["model"]["class_names"]]
+    values["model"] |= {"class_names": names, "tracking": {"tracker": "paper"}}
+    path.write_text(json.dumps(values))
+    assert open_bundle(folder).description.model.class_names == tuple(names)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_letters_in_a_graph_that_are_none(make_bundle: MakeBundle, backend: str) -> None:
+    folder = make_bundle(openvino=True)
+    path = folder / ("frame.onnx" if backend == "onnxruntime" else "openvino/frame.xml")
+    name = describe().checkpoint_name.encode()
+    assert name in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(name, b"\xff" + name[1:]))
+    with pytest.raises(InputError, match="frame.* (is damaged|cannot read|cannot be read|cannot load)"):
+        open_bundle(folder, backend)

@@ -234,3 +234,24 @@ def test_unknown_options_are_refused(bundle: Path) -> None:
         load(bundle, iou=0.5)
     with pytest.raises(InputError, match="--candidate-threshold"):
         load(bundle, score_threshold=0.01)
+
+
+@pytest.mark.parametrize("mode", ["latency", "throughput"])
+def test_damage_is_told(bundle: Path, tmp_path: Path, mode: str) -> None:
+    folder = save_pictures(tmp_path / "pictures", [0, 0, 0, 0])
+    (folder / "1.png").write_bytes(b"garbage")
+    (folder / "3.png").write_bytes(b"garbage")
+    model = load(bundle)
+    assert not model.damage.is_damaged
+    frames = model.track(folder, mode=mode)
+    next(frames)
+    assert model.damage.unreadable_files == 0
+    assert len(list(frames)) == 1 and model.damage.unreadable_files == 2
+    model.reset()
+    assert not model.damage.is_damaged
+
+
+@pytest.mark.parametrize("threads", [0, -1, 2.5, "2", np.int64(2), 10 ** 10])
+def test_threads_that_cannot_be(bundle: Path, threads: Any) -> None:
+    with pytest.raises(InputError, match="threads must be a whole number from 1 to 1024"):
+        load(bundle, threads=threads)

@@ -83,3 +83,10 @@ def test_select_takes_rows_and_what_was_made_of_them() -> None:
     assert after.segmentations == [shown.segmentations[2], shown.segmentations[1]]
     np.testing.assert_array_equal(after.masks, shown.masks[[2, 1]])
     assert len(shown.select(np.zeros(3, np.bool_))) == 0
+
+
+def test_it_is_shown_in_a_line() -> None:
+    shown = result([(1, 2, 4, 5), (0, 0, 8, 8)], [0, 4], [2, 1])
+    first, second = shown.scores.tolist()
+    assert repr(shown) == f"FrameResult(index=3, time_s=0.100: 5 dog {first:.2f}; 6 cat {second:.2f})"
+    assert repr(result([], [], [])) == "FrameResult(index=3, time_s=0.100: nothing)"
