@@ -124,7 +124,7 @@ def test_a_mismatch_fails_and_leaves_the_old_bundle_and_no_scraps(native_bundle:
 
 def test_an_unwritable_place_is_an_output_error(tiny: Checkpoint, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="file is a file and cannot be the output folder"):
         export_checkpoint(tiny, tmp_path / "file" / "bundle", ExportOptions())
 
 

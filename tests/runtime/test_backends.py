@@ -114,7 +114,7 @@ def test_what_is_used_is_told(bundle: Path, name: str, library: str) -> None:
     ("openvino", "tensorrt", "f32", None, "tensorrt belongs to backend onnxruntime"),
     ("openvino", "cpu", "int4", None, "known: f32, bf16, f16, int8"),
     ("onnxruntime", "cuda", "int8", None, "use precision f16"),
-    ("openvino", "cpu", "f32", 0, "threads must be at least 1"),
+    ("openvino", "cpu", "f32", 0, "threads must be a whole number from 1"),
 ])
 def test_impossible_requests_are_refused(bundle: Path, name: str, device: str, precision: str, threads: int | None,
                                          told: str) -> None:
