@@ -19,7 +19,7 @@ from .frame_source import Frame, FrameSource, Image
 
 MAX_PIXELS = 8192 * 8192  # larger frames are refused before they are decoded: a broken header can claim anything
 MAX_FAILED_READS = 100  # in a row; then the rest of the file counts as unreadable
-SHORTFALL_S = 1.0  # a video without an index that ends earlier than announced by more than this lacks its end
+SHORTFALL_S = 1.0  # a video without an index that ends earlier than announced by more than this, or half, lacks its end
 # A transport stream loses packets without an error. Its clock tells, where frames come at a constant rate:
 HOLE_FRAMES = 1.5  # a gap longer than the usual one by more than this is a hole
 JITTER_FRAMES = 0.25  # gaps that differ from the usual one by more than this are odd
@@ -180,8 +180,9 @@ class VideoSource(FrameSource):
             return max(0, indexed - self._num_packets)
         announced = _num_avi_packets(self._stream) if self._is_avi else max(indexed, int(self._stream.frames))
         missing = max(0, announced - self._num_packets)
-        shortfall = (self._duration_s or 0.0) - self._end_s
-        if not missing and shortfall > SHORTFALL_S:
+        announced_s = self._duration_s or 0.0
+        shortfall = announced_s - self._end_s
+        if not missing and shortfall > min(SHORTFALL_S, announced_s / 2):
             missing = round(shortfall * (self.fps or 1.0))
         return missing
 

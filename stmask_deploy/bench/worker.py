@@ -104,6 +104,7 @@ class Worker:
 def _serve(open_subject: Opener, job: Any, connection: Connection) -> None:
     # Ctrl-C reaches every process of the terminal; the parent's ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what the subject has opened, folders too, is closed first
     try:
         with open_subject(job) as subject:
             connection.send((subject.facts, peak_memory()))

@@ -124,3 +124,19 @@ def test_peak_memory_grows_with_what_is_used() -> None:
     after = peak_memory()
     assert after is not None and len(taken) > 0
     assert after >= max(before, 300_000_000)
+
+
+@contextmanager
+def open_folder(folder: Path) -> Iterator[Counting]:
+    folder.mkdir()
+    try:
+        yield Counting("counts")
+    finally:
+        folder.rmdir()
+
+
+def test_what_a_subject_has_opened_is_closed_where_the_parent_fails(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), Worker(open_folder, tmp_path / "folder"):
+        assert (tmp_path / "folder").is_dir()
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == [] and multiprocessing.active_children() == []

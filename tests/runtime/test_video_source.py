@@ -303,3 +303,11 @@ def test_a_disk_that_fails_costs_no_frame_that_was_read(folder: Path, monkeypatc
     # What comes after the gap in the order of decoding may come before it in that of showing.
     assert len(shown) == 30 and shown[:28] == list(range(28))
     assert damage == Damage(frames=30, packet_errors=video_source.MAX_FAILED_READS, missing_frames=NUM_FRAMES - 30)
+
+
+def test_a_cut_clip_of_less_than_a_second_lacks_frames(tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "short.mkv", pictures(24))
+    assert read(whole)[1] == Damage(frames=24)
+    shown, damage = read(cut(tmp_path / "cut.mkv", whole, 0.4))
+    assert len(shown) < 12 and damage.missing_frames > 0
+    assert abs(len(shown) + damage.missing_frames + damage.packet_errors - 24) <= 3
