@@ -82,7 +82,7 @@ def _outline(canvas: Image, contours: list[np.ndarray], color: Color, line: int,
 def _draw_plates(canvas: Image, result: FrameResult, colors: list[Color], missed: list[bool]) -> None:
     height, width = canvas.shape[:2]
     style = PlateStyle.for_frame(height, width)
-    texts = [f"{identity} {label} {score:.2f}" for identity, label, score
+    texts = [_text(style, width, f"{identity}", label, f"{score:.2f}") for identity, label, score
              in zip(result.ids.tolist(), result.labels, result.scores.tolist(), strict=True)]
     rows = np.argsort(-result.scores, kind="stable").tolist()
     places = place_plates([_anchor(result, row) for row in rows], [style.plate_size(texts[row]) for row in rows],
@@ -90,6 +90,15 @@ def _draw_plates(canvas: Image, result: FrameResult, colors: list[Color], missed
     # The best one is placed first and drawn last: where plates must overlap, it lies on top.
     for row, place in reversed(list(zip(rows, places, strict=True))):
         draw_plate(canvas, place, texts[row], colors[row], style, is_outlined=missed[row])
+
+
+def _text(style: PlateStyle, width: int, *parts: str) -> str:
+    """As many of the parts as a third of the frame has room for, one at least.
+
+    Letters have a least height: in a very small picture whole plates would leave nothing of it.
+    """
+    texts = [" ".join(parts[:count]) for count in range(len(parts), 0, -1)]
+    return next((text for text in texts if 3 * style.plate_size(text)[0] <= width), texts[-1])
 
 
 def _anchor(result: FrameResult, row: int) -> Rectangle:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from results_sample import frame_result
 
+from stmask_deploy.runtime import drawing
 from stmask_deploy.runtime.colors import identity_color
 from stmask_deploy.runtime.drawing import DETECTED_OPACITY, PROPAGATED_OPACITY, draw_result
 
@@ -113,3 +114,14 @@ def test_a_read_only_frame_will_do() -> None:
     image = ground()
     image.flags.writeable = False
     draw_result(image, frame_result())
+
+
+@pytest.mark.parametrize(("size", "text"), [
+    ((32, 48), "3"), ((90, 160), "3 {label}"), ((180, 320), "3 {label} {score:.2f}")])
+def test_plates_leave_something_of_a_small_picture(monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], text: str
+                                                   ) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(drawing, "draw_plate", lambda _canvas, _place, text, *_, **__: told.append(text))
+    shown = frame_result([(0.5, 0.5, 0.3)], ids=[3], size=size)
+    draw_result(ground(size), shown)
+    assert told == [text.format(label=shown.labels[0], score=shown.scores[0])]
