@@ -22,9 +22,14 @@ def test_a_turn_has_a_pass_of_each_mode_with_the_same_process(tmp_path: Path, mo
         return run_video(*args, **options)
 
     monkeypatch.setattr(bundle_run, "run_video", noted)
+    opened: list[bool] = []
+    open_bundle = bundle_run.open_bundle
+    monkeypatch.setattr(bundle_run, "open_bundle", lambda *args, **options: (
+        opened.append(options["is_whole"]) or open_bundle(*args, **options)))
     job = Job(Row.parse("onnxruntime:f32"), demo_bundle(), demo_clip(), tmp_path, 1, 1, 4, False)
     with open_run(job) as run:
         turns = [run.turn(), run.turn()]
+    assert opened == [False]  # as stmask-run opens it: what a run does not read would count as memory and start
     assert [mode for mode, _ in passes] == ["latency", "auto"] * 2
     [process] = {process for _, process in passes}
     assert isinstance(process, MaskProcess)

@@ -69,6 +69,7 @@ def test_polygons_are_united() -> None:
 @pytest.mark.parametrize("segmentation, message", [
     (3, "expected an RLE object or polygons, found int"),
     ({"size": [3, 2], "counts": [6]}, r"expected size \[2, 3\]"),
+    ({"size": "a\nb", "counts": [6]}, r"found 'a\\nb'"),
     ({"counts": [6]}, "found None"),
     ({"size": [2, 3]}, "expected counts as a string or a list, found NoneType"),
     ({"size": [2, 3], "counts": b"6"}, "found bytes"),

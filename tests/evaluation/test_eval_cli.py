@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -108,3 +111,15 @@ def test_a_json_file_that_exists_is_kept(tmp_path: Path, annotations: Path) -> N
     assert json.loads(scores.read_text()) == "mine"
     assert run(results, annotations, "--json", scores, "--overwrite").exit_code == 0
     assert json.loads(scores.read_text())["videos"] == 2
+
+
+def test_names_that_a_terminal_cannot_show(tmp_path: Path) -> None:
+    values = as_json(DATASET)
+    values["categories"][0]["name"] = "\u9b5a"
+    annotations, results = write(tmp_path / "valid.json", values), write(tmp_path / "results.json", PERFECT)
+    scores = tmp_path / "scores.json"
+    command = "from stmask_deploy.evaluation.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", command, str(results), str(annotations), "--json", str(scores)],
+                          capture_output=True, env={**os.environ, "PYTHONIOENCODING": "latin-1"}, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert b"\\u9b5a" in done.stdout and json.loads(scores.read_text())["videos"] == 2

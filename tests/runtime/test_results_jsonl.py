@@ -129,6 +129,7 @@ def test_every_cut_is_tolerated(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("change", "message"), [
     (lambda lines: [lines[0], b"{half", *lines[2:]], "line 2 is not JSON"),
     (lambda lines: [lines[0], b"\xff\xfe", *lines[2:]], "line 2 is not JSON"),
+    (lambda lines: [lines[0], b"[" * 100_000, *lines[2:]], "line 2 is not JSON"),
     (lambda lines: [lines[0], b"[1]", *lines[2:]], "line 2 is not a record"),
     (lambda lines: [lines[0], b'{"type":"mark"}', *lines[2:]], "line 2: expected a frame, found 'mark'"),
     (lambda lines: [lines[0], b'{"type":"frame","index":0}', *lines[2:]], "line 2: expected a frame"),

@@ -212,3 +212,10 @@ def test_videos_have_even_sides(tmp_path: Path) -> None:
 
 def test_a_folder_one_may_not_look_at_is_none_that_is_there(shut_folder: Path) -> None:
     writer.SplitFolder(shut_folder / "val", SPLITS["val"]).check(overwrite=False)  # making it is what is refused then
+
+
+@pytest.mark.parametrize("size", ["4096x32", "32x4096", "1056x64"])
+def test_sides_that_differ_too_much(tmp_path: Path, size: str) -> None:
+    done = run(tmp_path / "out", "--split", "val", "--clips", "1", "--frames", "1", "--size", size)
+    assert (done.exit_code, "a side is at most 16 times the other" in done.stderr) == (2, True), done.output
+    assert not any((tmp_path / "out").rglob("*.jpg"))

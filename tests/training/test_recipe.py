@@ -77,6 +77,8 @@ def test_an_empty_recipe_is_all_defaults(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("values", "message"), [
     ("{", "is not valid JSON"),
+    pytest.param("[" * 100_000, "is not valid JSON", id="nested"),
+    pytest.param('{"training": {"iterations": ' + "1" * 5000 + "}}", "is not valid JSON", id="long"),
     ([], "expected an object with 'model' and 'training'"),
     ({"modell": {}}, "expected an object with 'model' and 'training'"),
     ({"model": []}, "both objects"),

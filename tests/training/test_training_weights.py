@@ -168,3 +168,14 @@ def test_a_new_network_is_the_recipes(tmp_path: Path) -> None:
 def test_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         from_checkpoint(tmp_path / "none.pth", ("a",))
+
+
+def test_names_that_differ_in_case_and_spaces_are_the_same_classes(tmp_path: Path) -> None:
+    config = replace(CALIBRATED, class_names=("giant_panda", "traffic_light", "cat"))
+    source = save(tmp_path / "three.pth", config)
+    before = load_checkpoint(source).build().state_dict()
+    after, found, notes = from_checkpoint(source, ("Giant panda", "traffic-light", "Cat"))
+    assert found.class_names == ("Giant panda", "traffic-light", "Cat")
+    assert all(torch.equal(value, before[name]) for name, value in after.state_dict().items())
+    assert not any("class layers" in note for note in notes)
+    assert "class layers reordered" in from_checkpoint(source, ("Cat", "Giant Panda", "traffic light"))[2][-1]
