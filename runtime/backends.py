@@ -17,7 +17,7 @@ CUDA_GRAPH = "cuda-graph"  # CUDA, with launches that are recorded once and repl
 DEVICES = {"onnxruntime": ("auto", "cpu", "cuda", CUDA_GRAPH, "tensorrt"), "openvino": ("auto", "cpu", "gpu")}
 
 
-MAX_THREADS = 1024
+MAX_THREADS = 1024  # more than any machine has cores; libraries try to start what they are asked for
 
 
 class TensorSpec(NamedTuple):

@@ -67,7 +67,7 @@ def from_checkpoint(path: Path, class_names: tuple[str, ...], seed: int = 0) -> 
         pass
     elif len(before) == len(class_names) and before == tuple(f"class_{i}" for i in range(1, len(before) + 1)):
         notes.append(f"class layers kept: as many classes, but other names ({', '.join(class_names[:3])}, ...)")
-    elif sorted(known) == sorted(wanted):
+    elif sorted(known) == sorted(wanted) and len(set(known)) == len(known):
         order = torch.tensor([0, *(known.index(name) + 1 for name in wanted)])  # the background stays first
         state |= {name: _reordered(state[name], order) for name in class_layers}
         notes.append("class layers reordered: the dataset has the checkpoint's classes in another order")

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from stmask_deploy.datasets.annotations import read_annotations
 from stmask_deploy.datasets.segmentation import decode
+from stmask_deploy.errors import OutputError
 from stmask_deploy.synthetic import writer
 from stmask_deploy.synthetic.cli import main
 from stmask_deploy.synthetic.clips import render
@@ -219,3 +220,13 @@ def test_sides_that_differ_too_much(tmp_path: Path, size: str) -> None:
     done = run(tmp_path / "out", "--split", "val", "--clips", "1", "--frames", "1", "--size", size)
     assert (done.exit_code, "a side is at most 16 times the other" in done.stderr) == (2, True), done.output
     assert not any((tmp_path / "out").rglob("*.jpg"))
+
+
+def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_folder: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "val" / "JPEGImages").mkdir(parents=True)
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(OutputError, match="val cannot be written: Permission denied"):
+        writer.SplitFolder(tmp_path / "val", SPLITS["val"]).check(overwrite=False)

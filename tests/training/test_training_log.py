@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stmask_deploy.errors import OutputError
+from stmask_deploy.errors import InputError, OutputError
 from stmask_deploy.training.log import LOG_FILE, TrainingLog
 
 
@@ -92,3 +92,13 @@ def test_a_reader_that_is_gone_ends_nothing(tmp_path: Path) -> None:
 
     TrainingLog(tmp_path, refuse).note("hello")
     assert "hello" in (tmp_path / "log.jsonl").read_text()
+
+
+def test_a_log_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "log.jsonl").write_text("{}\n")
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(InputError, match=r"log.jsonl cannot be read \(Permission denied\)"):
+        TrainingLog(tmp_path, lambda _line: None).resume(1, 0.0)

@@ -179,3 +179,8 @@ def test_names_that_differ_in_case_and_spaces_are_the_same_classes(tmp_path: Pat
     assert all(torch.equal(value, before[name]) for name, value in after.state_dict().items())
     assert not any("class layers" in note for note in notes)
     assert "class layers reordered" in from_checkpoint(source, ("Cat", "Giant Panda", "traffic light"))[2][-1]
+
+
+def test_names_that_only_their_case_tells_apart_are_not_reordered(tmp_path: Path) -> None:
+    source = save(tmp_path / "two.pth", replace(CALIBRATED, class_names=("cat", "Cat", "dog")))
+    assert "class layers start anew" in from_checkpoint(source, ("dog", "cat", "Cat"))[2][-1]
