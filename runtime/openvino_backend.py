@@ -27,6 +27,7 @@ from .model_cache import make_cache
 from .openvino_pooling import expand_roi_align
 from .openvino_precision import is_kept, kept_for
 from .openvino_sampling import expand_deformable, keep_grids
+from .openvino_winograd import expand_convolutions
 
 _NAMES = frozenset(FRAME_INPUTS + FRAME_OUTPUTS + TEMPORAL_INPUTS + TEMPORAL_OUTPUTS)
 
@@ -55,7 +56,7 @@ class OpenVinoBackend:
                 expand_deformable(model)
                 keep_grids(model)
             self._compile = partial(_compile, ov, core, graph=graph, plugin=plugin, precision=arithmetic,
-                                    threads=threads, cache=cache)
+                                    is_float=precision != "int8", threads=threads, cache=cache)
             part = model if outputs is None else _part(model, outputs)
             try:
                 compiled = self._compile(part)
@@ -183,14 +184,30 @@ def _read(core: Any, graph: Path) -> Any:
                          "export the checkpoint again") from error
 
 
+def _has_matrix_units(core: Any) -> bool:
+    """Whether the CPU may multiply matrices of bf16 in units of their own; it does in FP16 too, if so.
+
+    They multiply faster than weights are read, so that more weights for less arithmetic are no bargain.
+    """
+    return "FP16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def _own_precision(core: Any, plugin: str) -> str:
     """What the device computes in where nothing is asked for."""
     return str(core.get_property(plugin, "INFERENCE_PRECISION_HINT").get_type_name())
 
 
-def _compile(ov: Any, core: Any, model: Any, *, graph: Path, plugin: str, precision: str, threads: int | None,
-             cache: Path | None) -> Any:
-    """The model compiled for latency, once it is certain that device and precision are the ones asked for."""
+def _compile(ov: Any, core: Any, model: Any, *, graph: Path, plugin: str, precision: str, is_float: bool,
+             threads: int | None, cache: Path | None) -> Any:
+    """The model compiled for latency, once it is certain that device and precision are the ones asked for.
+
+    Its convolutions are replaced where that is faster and all of it is float: here, so that what a part of a model does
+    not compute gets no new weights.
+    """
+    if plugin == "CPU" and is_float and precision == "f32":
+        expand_convolutions(model)
+    elif plugin == "CPU" and is_float and precision == "bf16" and not _has_matrix_units(core):
+        expand_convolutions(model, open_batches_only=True)
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": getattr(ov.Type, precision)}
     if threads is not None and plugin == "CPU":
         settings["INFERENCE_NUM_THREADS"] = threads

@@ -1,0 +1,277 @@
+"""Convolutions for OpenVINO's CPU plugin: Winograd's algorithm, which it does not have, as matrix products.
+
+A map is turned into values at points and back by matrices along its rows and columns; between, each pair of points is
+a matrix product of its own. Maps are (H, W, N, C) meanwhile, and stay so from one convolution to the next.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .openvino_constants import float32, int64
+from .winograd import KERNEL, TILE, WINDOW, Axis, axis, is_worthwhile, transformed
+
+Node = Any  # an openvino.Node or openvino.Output, of a package that may be absent
+Size = Any  # an int, or a Node of one number where the model does not fix it
+
+PAIRS = WINDOW ** 2  # of points
+ORDER = (2, 3, 0, 1)  # of axes: from NCHW to HWNC, and from that back
+SMALL = 100  # cells: one matrix of all of them is faster than one for rows and one for columns
+# Tiles of a block, rows and columns, by measurement; smaller ones where maps have any size, which few tiles fill.
+FIXED_BLOCK, OPEN_BLOCK = (12, 10), (2, 4)
+
+
+def expand_convolutions(model: Any, open_batches_only: bool = False) -> int:
+    """Replace convolutions of 3x3 of an `openvino.Model` by matrix products, in place, where those are faster.
+
+    Left alone are convolutions with strides, dilation, groups or another padding than one cell, those whose weights
+    are not constant (as in 8 bits), and those of few channels or small maps.
+
+    Args:
+        model: the model. Its weights become four times as many, and OpenVINO keeps a second copy.
+        open_batches_only: leave alone what reads a fixed number of maps. The time of the others is that of reading
+            their weights rather than that of computing.
+
+    Returns:
+        How many were replaced.
+    """
+    from openvino import opset13 as op
+    from openvino.passes import ConstantFolding, Manager
+    from openvino.utils import replace_node
+
+    folding = Manager()  # what biases are reshaped to is computed from the shape of what they are added to
+    folding.register_pass(ConstantFolding())
+    folding.run_passes(model)
+    found = [node for node in model.get_ordered_ops() if _is_supported(node)
+             and not (open_batches_only and node.get_output_partial_shape(0)[0].is_static)]
+    weights: dict[str, Node] = {}  # by the name of what they are made from: levels of a pyramid share theirs
+    ready: dict[str, Node] = {}  # what is computed as (H, W, N, C) already, by the name of its node
+    for node in found:
+        source, weight = node.input_value(0), node.input_value(1).get_node()
+        name = weight.get_friendly_name()
+        if name not in weights:
+            weights[name] = op.constant(transformed(_constant(weight)), shared_memory=True)
+        before = ready.get(source.get_node().get_friendly_name()) or _transposed(source)
+        value, last = _with_what_follows(_convolved(before, weights[name], *_sizes(source)[1:]), node)
+        mean = _mean_of_map(last)
+        name = (mean or last).get_friendly_name()
+        if mean is not None:
+            result = _mean(value)
+        else:
+            ready[name] = value
+            result = _restored(value, last)
+        replace_node(mean or last, result)
+        result.set_friendly_name(name)
+    return len(found)
+
+
+def _is_supported(node: Node) -> bool:
+    if node.get_type_name() != "Convolution" or not _is_constant(node.input_value(1).get_node()):
+        return False
+    attributes = node.get_attributes()
+    filters, channels, *kernel = node.input_value(1).get_shape()
+    rank = node.get_input_partial_shape(0).rank
+    return bool(kernel == [KERNEL, KERNEL] and rank.get_length() == 4 and _has(attributes, 1)
+                and is_worthwhile(channels, filters, _sizes(node.input_value(0))))
+
+
+def _has(attributes: Any, pads: int) -> bool:
+    """Whether a convolution moves cell by cell and reads `pads` zeros around the map."""
+    return all(list(attributes[name]) == [number, number] for name, number in
+               {"strides": 1, "dilations": 1, "pads_begin": pads, "pads_end": pads}.items())
+
+
+def _is_constant(node: Node) -> bool:
+    return bool(_unconverted(node).get_type_name() == "Constant")
+
+
+def _constant(node: Node) -> Any:
+    return np.array(_unconverted(node).data)
+
+
+def _unconverted(node: Node) -> Node:
+    """What a weight that is stored as f16 is converted from."""
+    return node.input_value(0).get_node() if node.get_type_name() == "Convert" else node
+
+
+def _sizes(value: Node) -> tuple[int | None, int | None, int | None]:
+    """N, H and W of a value (N, C, H, W), None for each that the model does not fix."""
+    maps, _, height, width = (size.get_length() if size.is_static else None for size in value.get_partial_shape())
+    return maps, height, width
+
+
+def _with_what_follows(value: Node, node: Node) -> tuple[Node, Node]:
+    """What is done to each cell of `node`'s output alone, done to `value`, the same as (H, W, N, C); the last node."""
+    from openvino import opset13 as op
+
+    while (reader := _only_reader(node)) is not None:
+        kind = reader.get_type_name()
+        if kind == "Relu":
+            value = op.relu(value)
+        elif kind == "Add" and (bias := _bias(reader, node)) is not None:
+            value = op.add(value, _reshaped(bias, [-1]))
+        elif kind == "Convolution" and _is_pointwise(reader):
+            weight = reader.input_value(1)
+            value = op.matmul(value, _reshaped(weight, weight.get_shape()[:2]), False, True)
+        else:
+            break
+        node = reader
+    return value, node
+
+
+def _only_reader(node: Node) -> Node | None:
+    readers = list(node.output(0).get_target_inputs())
+    return readers[0].get_node() if len(readers) == 1 else None
+
+
+def _bias(add: Node, node: Node) -> Node | None:
+    """What is added to `node`'s output, if that is one number a channel."""
+    others = [value for value in add.input_values() if value.get_node().get_friendly_name() != node.get_friendly_name()]
+    channels = node.get_output_partial_shape(0)[1]
+    if len(others) != 1 or not others[0].get_partial_shape().is_static or channels.is_dynamic:
+        return None
+    return others[0] if list(others[0].get_shape()) == [1, channels.get_length(), 1, 1] else None
+
+
+def _is_pointwise(node: Node) -> bool:
+    weight = node.input_value(1)
+    return bool(_is_constant(weight.get_node()) and list(weight.get_shape()[2:]) == [1, 1]
+                and _has(node.get_attributes(), 0))
+
+
+def _mean_of_map(node: Node) -> Node | None:
+    """The reader of `node` that reduces each map to its mean, if there is no other."""
+    reader = _only_reader(node)
+    if reader is None or reader.get_type_name() != "ReduceMean" or reader.get_attributes()["keep_dims"]:
+        return None
+    axes = reader.input_value(1).get_node()
+    return reader if axes.get_type_name() == "Constant" and sorted(axes.data.ravel()) == [2, 3] else None
+
+
+def _mean(value: Node) -> Node:
+    """(H, W, N, C) -> (N, C)."""
+    from openvino import opset13 as op
+
+    return op.reduce_mean(value, int64([0, 1]), keep_dims=False)
+
+
+def _transposed(value: Node) -> Node:
+    """NCHW -> HWNC, and back."""
+    from openvino import opset13 as op
+
+    return op.transpose(value, int64(ORDER))
+
+
+def _restored(value: Node, node: Node) -> Node:
+    """(H, W, N, C) -> (N, C, H, W), as `node` has it."""
+    from openvino import opset13 as op
+
+    batch = node.get_output_partial_shape(0)[0]
+    if batch.is_dynamic or batch.get_length() != 1:
+        return _transposed(value)
+    rows_first = op.unsqueeze(op.squeeze(value, int64([2])), int64([0]))  # the order in memory that convolutions want
+    return op.transpose(rows_first, int64([0, 3, 1, 2]))
+
+
+def _convolved(x: Node, weight: Node, height: int | None, width: int | None) -> Node:
+    """(H, W, N, C) by (36, C, O) -> (H, W, N, O)."""
+    if height is not None and width is not None and height * width <= SMALL:
+        return _convolved_at_once(x, weight, axis(height, height), axis(width, width))
+    block = OPEN_BLOCK if height is None or width is None else FIXED_BLOCK
+    return _convolved_by_axis(x, weight, axis(height, block[0]), axis(width, block[1]))
+
+
+def _convolved_at_once(x: Node, weight: Node, rows: Axis, columns: Axis) -> Node:
+    from openvino import opset13 as op
+
+    cells = rows.reads * columns.reads
+    inputs = np.einsum("atp,bsq->abtspq", rows.inputs(), columns.inputs()).reshape(-1, cells)
+    results = np.einsum("pat,qbs->pqabts", rows.results(), columns.results()).reshape(cells, -1)
+    points = op.matmul(float32(inputs), _reshaped(x, [cells, -1]), False, False)
+    products = _products(points, weight)
+    y = op.matmul(float32(results), _reshaped(products, [len(inputs), -1]), False, False)
+    return _reshaped(y, [rows.writes, columns.writes, -1, weight.get_shape()[2]])
+
+
+def _convolved_by_axis(x: Node, weight: Node, rows: Axis, columns: Axis) -> Node:
+    from openvino import opset13 as op
+
+    height, width = (_size(x, place, part.size) for place, part in enumerate((rows, columns)))
+    down, across = _blocks(height, rows), _blocks(width, columns)
+    tile_rows = _times(down, rows.tiles)
+    x = _windows(x, 0, rows, height, down)
+    points = op.matmul(float32(rows.inputs()[:, None]), _reshaped(x, [1, down, rows.reads, -1]), False, False)
+    points = _windows(_reshaped(points, [WINDOW, tile_rows, width, -1]), 2, columns, width, across)
+    points = op.matmul(float32(columns.inputs()[None, :, None, None]),
+                       _reshaped(points, [WINDOW, 1, tile_rows, across, columns.reads, -1]), False, False)
+    products = _reshaped(_products(points, weight), [WINDOW, WINDOW, _times(tile_rows, across), columns.tiles, -1])
+    products = _reshaped(op.transpose(products, int64([0, 2, 1, 3, 4])),
+                         [_times(_times(tile_rows, WINDOW), across), WINDOW * columns.tiles, -1])
+    y = op.matmul(float32(columns.results().reshape(1, columns.writes, -1)), products, False, False)
+    if not rows.is_one_block:
+        y = op.transpose(_reshaped(y, [WINDOW, down, rows.tiles, -1]), int64([1, 0, 2, 3]))
+    y = op.matmul(float32(rows.results().reshape(1, rows.writes, -1)), _reshaped(y, [down, WINDOW * rows.tiles, -1]),
+                  False, False)
+    y = _reshaped(y, [_times(down, rows.writes), _times(across, columns.writes), -1, weight.get_shape()[2]])
+    if rows.is_exact and columns.is_exact:
+        return y
+    return op.slice(y, int64([0, 0]), _shape([height, width]), int64([1, 1]), int64([0, 1]))
+
+
+def _products(points: Node, weight: Node) -> Node:
+    """Of all values at pairs of points, (36 * n * C) of any shape, with their weights: (36, n, O)."""
+    from openvino import opset13 as op
+
+    return op.matmul(_reshaped(points, [PAIRS, -1, weight.get_shape()[1]]), weight, False, False)
+
+
+def _windows(x: Node, place: int, part: Axis, size: Size, blocks: Size) -> Node:
+    """`x` with the cells that each of its blocks reads along an axis, one block after the other."""
+    from openvino import opset13 as op
+
+    if part.is_one_block:
+        return x
+    block = op.range(int64(0), op.squeeze(_shape([blocks]), int64([0])), int64(1), "i64")
+    starts = op.multiply(_reshaped(block, [-1, 1]), int64([[TILE * part.tiles]]))
+    cells = _reshaped(op.add(starts, int64(np.arange(part.reads)[None] - 1)), [-1])
+    # Gather gives zeros for what is not there, but counts back from the end what is negative.
+    cells = op.select(op.less(cells, int64([0])), _shape([size]), cells)
+    return op.gather(x, cells, int64(place))
+
+
+def _size(x: Node, place: int, fixed: int | None) -> Size:
+    from openvino import opset13 as op
+
+    return op.gather(op.shape_of(x, "i64"), int64([place]), int64(0)) if fixed is None else fixed
+
+
+def _blocks(size: Size, part: Axis) -> Size:
+    from openvino import opset13 as op
+
+    if part.size is not None:
+        return part.blocks
+    cells = TILE * part.tiles
+    return op.divide(op.add(size, int64([cells - 1])), int64([cells]))
+
+
+def _times(size: Size, factor: Size) -> Size:
+    from openvino import opset13 as op
+
+    if isinstance(size, int) and isinstance(factor, int):
+        return size * factor
+    return op.multiply(_shape([size]), _shape([factor]))
+
+
+def _shape(sizes: list[Size]) -> Node:
+    from openvino import opset13 as op
+
+    if all(isinstance(size, int) for size in sizes):
+        return int64(sizes)
+    return op.concat([int64([size]) if isinstance(size, int) else size for size in sizes], 0)
+
+
+def _reshaped(value: Node, sizes: list[Size]) -> Node:
+    from openvino import opset13 as op
+
+    return op.reshape(value, _shape(list(sizes)), special_zero=False)

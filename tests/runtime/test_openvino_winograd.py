@@ -1,0 +1,281 @@
+"""Convolutions as matrix products against OpenVINO's own."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+ov = pytest.importorskip("openvino")
+
+from stmask_deploy.runtime.openvino_backend import shared_core  # noqa: E402
+from stmask_deploy.runtime.openvino_winograd import expand_convolutions  # noqa: E402
+
+Array = NDArray[np.float32]
+Build = Callable[[Any, Any], Any]  # of opset and input: the output
+WIDE = 128  # channels, as few as are worth it
+
+
+def random(*shape: int, seed: int = 0) -> Array:
+    return np.random.default_rng((seed, *shape)).standard_normal(shape).astype(np.float32)
+
+
+def weights(filters: int = WIDE, channels: int = WIDE, kernel: tuple[int, int] = (3, 3), seed: int = 0) -> Array:
+    return random(filters, channels, *kernel, seed=seed) / np.float32(np.sqrt(channels * 9))
+
+
+def convolved(op: Any, x: Any, weight: Any = None, strides: int = 1, pads: int = 1, dilations: int = 1) -> Any:
+    weight = op.constant(weights()) if weight is None else weight
+    return op.convolution(x, weight, [strides] * 2, [pads] * 2, [pads] * 2, [dilations] * 2)
+
+
+def biased(op: Any, x: Any, channels: int = WIDE) -> Any:
+    return op.add(x, op.constant(random(1, channels, 1, 1)))
+
+
+def make(build: Build, shape: Any) -> Any:
+    from openvino import opset13 as op
+
+    x = op.parameter(shape, np.float32, name="x")
+    y = build(op, op.negative(x))
+    y.set_friendly_name("y")
+    y.output(0).get_tensor().set_names({"out"})
+    return ov.Model([y], [x])
+
+
+def run(model: Any, x: Array, precision: str = "f32") -> Array:
+    compiled = shared_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision})
+    if compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() != precision:
+        pytest.skip(f"this CPU does not compute in {precision}")
+    return np.array(compiled([x])["out"])
+
+
+def kinds(model: Any) -> list[str]:
+    return [node.get_type_name() for node in model.get_ordered_ops()]
+
+
+def check(build: Build, shape: Any, inputs: Array, count: int = 1, left: int = 0) -> None:
+    """`count` are replaced, `left` stay, and the output is what it was."""
+    expected = run(make(build, shape), inputs)
+    model = make(build, shape)
+    before = model.outputs[0].get_partial_shape()
+    assert expand_convolutions(model) == count
+    assert kinds(model).count("Convolution") == left
+    model.validate_nodes_and_infer_types()
+    after = model.outputs[0].get_partial_shape()
+    assert after.compatible(before) and [size.is_static for size in after] == [size.is_static for size in before]
+    found = run(model, inputs)
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, atol=2e-5 * max(np.abs(expected).max(initial=0), 1e-3))
+
+
+def plain(op: Any, x: Any) -> Any:
+    return op.negative(convolved(op, x))
+
+
+@pytest.mark.parametrize("size", [
+    (16, 16), (7, 40), (13, 16), (48, 44), (50, 21), (97, 5), (3, 100), (1, 90), (10, 10),
+], ids=str)
+def test_maps_of_a_known_size(size: tuple[int, int]) -> None:
+    tiles = -(-size[0] // 4) * -(-size[1] // 4)
+    is_small = tiles < 16
+    check(plain, [1, WIDE, *size], random(1, WIDE, *size), count=not is_small, left=is_small)
+
+
+@pytest.mark.parametrize("size", [(8, 16), (9, 17), (1, 1), (4, 40), (30, 5), (16, 32)], ids=str)
+def test_maps_of_any_size(size: tuple[int, int]) -> None:
+    check(plain, [1, WIDE, -1, -1], random(1, WIDE, *size))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+@pytest.mark.parametrize("size", [(7, 7), (5, 3), (14, 18)], ids=str)
+def test_any_number_of_maps(count: int, size: tuple[int, int]) -> None:
+    check(plain, [-1, WIDE, *size], random(count, WIDE, *size))
+
+
+@pytest.mark.parametrize("shape", [[1, WIDE, 16, 16], [-1, WIDE, 16, 16]], ids=str)
+def test_an_output_of_the_model_keeps_its_name(shape: Any) -> None:
+    check(lambda op, x: op.relu(convolved(op, x)), shape, random(1, WIDE, 16, 16))
+    check(convolved, shape, random(1, WIDE, 16, 16))
+
+
+def test_several_maps_of_a_known_number() -> None:
+    check(plain, [4, WIDE, 7, 7], random(4, WIDE, 7, 7))
+    check(plain, [3, WIDE, 16, 16], random(3, WIDE, 16, 16))
+
+
+def test_what_follows_is_done_where_the_map_is() -> None:
+    """As in a tower of a head: one transposition at each end, none between."""
+    def build(op: Any, x: Any) -> Any:
+        for seed in range(3):
+            x = op.relu(biased(op, convolved(op, x, op.constant(weights(seed=seed)))))
+        return op.negative(convolved(op, x, op.constant(weights(20, kernel=(1, 1))), pads=0))
+
+    check(build, [1, WIDE, 24, 20], random(1, WIDE, 24, 20), count=3)
+    model = make(build, [1, WIDE, 24, 20])
+    expand_convolutions(model)
+    plain_model = make(plain, [1, WIDE, 24, 20])
+    expand_convolutions(plain_model)
+    inner = kinds(plain_model).count("Transpose") - 2  # of each convolution, around its products
+    assert kinds(model).count("Transpose") == 2 + 3 * inner
+
+
+def test_the_mean_of_each_map() -> None:
+    def build(op: Any, x: Any) -> Any:
+        y = op.relu(biased(op, convolved(op, x)))
+        return op.negative(op.reduce_mean(y, op.constant(np.array([3, 2])), keep_dims=False))
+
+    for count in (0, 1, 4):
+        x = random(count, WIDE, 7, 7)
+        model = make(build, [-1, WIDE, 7, 7])
+        assert expand_convolutions(model) == 1
+        assert run(model, x).shape == (count, WIDE)
+    check(build, [-1, WIDE, 7, 7], random(4, WIDE, 7, 7))
+
+
+@pytest.mark.parametrize("axes, keep", [([2], False), ([2, 3], True), ([1, 2], False)])
+def test_other_means_read_the_map_as_it_was(axes: list[int], keep: bool) -> None:
+    def build(op: Any, x: Any) -> Any:
+        return op.negative(op.reduce_mean(convolved(op, x), op.constant(np.array(axes)), keep_dims=keep))
+
+    check(build, [1, WIDE, 16, 16], random(1, WIDE, 16, 16))
+
+
+def test_values_that_several_read() -> None:
+    def build(op: Any, x: Any) -> Any:
+        first = op.relu(convolved(op, x))
+        second = op.relu(biased(op, convolved(op, first)))
+        return op.add(op.multiply(first, second), op.add(second, op.negative(x)))
+
+    check(build, [1, WIDE, 16, 20], random(1, WIDE, 16, 20), count=2)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (1, WIDE, 16, 16), (1, 1, 16, 1), (16, 1)], ids=str)
+def test_what_is_added_may_be_no_bias(shape: tuple[int, ...]) -> None:
+    def build(op: Any, x: Any) -> Any:
+        return op.negative(op.add(op.constant(random(*shape)), convolved(op, x)))
+
+    check(build, [1, WIDE, 16, 16], random(1, WIDE, 16, 16))
+
+
+def test_a_value_that_is_added_to_itself() -> None:
+    def build(op: Any, x: Any) -> Any:
+        y = convolved(op, x)
+        return op.negative(op.add(y, y))
+
+    check(build, [1, WIDE, 16, 16], random(1, WIDE, 16, 16))
+
+
+def test_pyramids_share_their_weights() -> None:
+    def build(op: Any, x: Any) -> Any:
+        weight = op.constant(weights())
+        pooled = op.max_pool(x, [2, 2], [1, 1], [0, 0], [0, 0], [2, 2], "floor", "explicit").output(0)
+        parts = [op.reduce_sum(convolved(op, level, weight), op.constant(np.array([2, 3])), keep_dims=False)
+                 for level in (x, pooled)]
+        return op.concat(parts, 0)
+
+    check(build, [1, WIDE, 32, 40], random(1, WIDE, 32, 40), count=2)
+    model = make(build, [1, WIDE, 32, 40])
+    expand_convolutions(model)
+    assert sum(node.get_type_name() == "Constant" and list(node.get_output_shape(0)) == [36, WIDE, WIDE]
+               for node in model.get_ordered_ops()) == 1
+
+
+def test_weights_that_are_stored_as_f16() -> None:
+    def build(op: Any, x: Any) -> Any:
+        return op.negative(convolved(op, x, op.convert(op.constant(weights().astype(np.float16)), "f32")))
+
+    check(build, [1, WIDE, 16, 16], random(1, WIDE, 16, 16))
+
+
+def test_biases_whose_shape_is_computed_from_what_they_are_added_to() -> None:
+    """As OpenVINO converts an ONNX convolution with a bias on any number of maps."""
+    def build(op: Any, x: Any) -> Any:
+        y = convolved(op, x)
+        rank = op.shape_of(op.shape_of(y, "i64"), "i64")
+        ones = op.broadcast(op.constant(np.int64(1)), op.subtract(rank, op.constant(np.array([2]))))
+        shape = op.concat([op.constant(np.array([1, WIDE])), ones], 0)
+        return op.negative(op.relu(op.add(y, op.reshape(op.constant(random(WIDE)), shape, special_zero=False))))
+
+    check(build, [-1, WIDE, 7, 7], random(4, WIDE, 7, 7))
+
+
+def left_alone() -> dict[str, Build]:
+    def other(**settings: int) -> Build:
+        return lambda op, x: op.negative(convolved(op, x, **settings))
+
+    def of(*shape: int) -> Build:
+        def build(op: Any, x: Any) -> Any:
+            return op.negative(convolved(op, x, op.constant(random(*shape))))
+        return build
+
+    def computed(op: Any, x: Any) -> Any:
+        return op.negative(convolved(op, x, op.multiply(op.constant(weights()), op.reduce_max(
+            op.abs(x), op.constant(np.array([0, 1, 2, 3])), keep_dims=True))))
+
+    def grouped(op: Any, x: Any) -> Any:
+        weight = op.constant(random(2, 64, 64, 3, 3))
+        return op.negative(op.group_convolution(x, weight, [1, 1], [1, 1], [1, 1], [1, 1]))
+
+    def one_sided(op: Any, x: Any) -> Any:
+        return op.negative(op.convolution(x, op.constant(weights()), [1, 1], [1, 1], [1, 2], [1, 1]))
+
+    return {"strides": other(strides=2), "no padding": other(pads=0), "more padding": other(pads=2),
+            "dilation": other(dilations=2), "1x1": of(WIDE, WIDE, 1, 1), "5x5": of(WIDE, WIDE, 5, 5),
+            "3x5": of(WIDE, WIDE, 3, 5), "few filters": of(WIDE - 1, WIDE, 3, 3), "computed weights": computed,
+            "groups": grouped, "padding of one side": one_sided}
+
+
+@pytest.mark.parametrize("name", left_alone())
+def test_leaves_alone(name: str) -> None:
+    build = left_alone()[name]
+    model = make(build, [1, WIDE, 20, 16])
+    before = kinds(model)
+    assert expand_convolutions(model) == 0
+    assert sorted(kinds(model)) == sorted(before)
+
+
+def test_leaves_few_channels_alone() -> None:
+    model = make(lambda op, x: op.negative(convolved(op, x, op.constant(random(WIDE, 64, 3, 3)))), [1, 64, 20, 16])
+    assert expand_convolutions(model) == 0
+
+
+def test_leaves_a_convolution_of_rows_alone() -> None:
+    def build(op: Any, x: Any) -> Any:
+        return op.negative(op.convolution(x, op.constant(random(WIDE, WIDE, 3)), [1], [1], [1], [1]))
+
+    assert expand_convolutions(make(build, [1, WIDE, 200])) == 0
+
+
+def test_of_any_number_of_maps_only() -> None:
+    assert expand_convolutions(make(plain, [1, WIDE, 20, 16]), open_batches_only=True) == 0
+    assert expand_convolutions(make(plain, [1, WIDE, -1, -1]), open_batches_only=True) == 0
+    assert expand_convolutions(make(plain, [-1, WIDE, 7, 7]), open_batches_only=True) == 1
+
+
+def test_names_stay() -> None:
+    def build(op: Any, x: Any) -> Any:
+        y = op.relu(convolved(op, x))
+        y.set_friendly_name("the map")
+        return op.negative(y)
+
+    model = make(build, [1, WIDE, 16, 16])
+    expand_convolutions(model)
+    assert "the map" in {node.get_friendly_name() for node in model.get_ordered_ops()}
+
+
+def test_a_second_time_changes_nothing() -> None:
+    model = make(plain, [1, WIDE, 16, 16])
+    assert expand_convolutions(model) == 1
+    assert expand_convolutions(model) == 0
+
+
+def test_in_bf16_the_error_is_that_of_eight_bits() -> None:
+    x = random(5, WIDE, 7, 7)
+    exact = run(make(plain, [-1, WIDE, 7, 7]), x)
+    model = make(plain, [-1, WIDE, 7, 7])
+    expand_convolutions(model)
+    found = run(model, x, "bf16")
+    assert np.sqrt(np.mean((found - exact) ** 2) / np.mean(exact ** 2)) < 0.02

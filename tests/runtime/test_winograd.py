@@ -1,0 +1,95 @@
+"""Winograd's maps against the plain sums that they stand for."""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from stmask_deploy.runtime.winograd import (
+    FEWEST_CHANNELS,
+    FEWEST_TILES,
+    INPUTS,
+    KERNEL,
+    RESULTS,
+    TILE,
+    WEIGHTS,
+    WINDOW,
+    Axis,
+    axis,
+    is_worthwhile,
+    transformed,
+)
+
+Array = NDArray[Any]
+
+
+def random(*shape: int) -> Array:
+    return np.random.default_rng(sum(shape)).standard_normal(shape)
+
+
+def filtered(row: Array, taps: Array) -> Array:
+    """Slow and obvious: each output is the sum of three neighbours by their taps, zeros outside."""
+    padded = [0.0, *row, 0.0]
+    return np.array([sum(padded[i + k] * taps[k] for k in range(KERNEL)) for i in range(len(row))])
+
+
+def test_one_tile_is_four_sums_of_three() -> None:
+    cells, taps = random(WINDOW), random(KERNEL)
+    expected = [cells[i] * taps[0] + cells[i + 1] * taps[1] + cells[i + 2] * taps[2] for i in range(TILE)]
+    np.testing.assert_allclose(RESULTS @ ((WEIGHTS @ taps) * (INPUTS @ cells)), expected, atol=1e-14)
+
+
+def test_the_maps_of_values_lose_nothing_in_bf16() -> None:
+    for values in (INPUTS, RESULTS):
+        bits = values.astype(np.float32).view(np.uint32)
+        assert not np.any(bits & 0xFFFF) and np.array_equal(values, values.astype(np.float32))
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 10])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 7, 8, 24, 40, 41])
+def test_an_axis_in_blocks_is_filtered_as_a_whole(size: int, most: int) -> None:
+    part, row, taps = axis(size, most), random(size), random(KERNEL)
+    assert part.tiles <= most and part.blocks * part.writes >= size
+    assert part.is_exact == (part.blocks * part.writes == size)
+    padded = np.concatenate([[0.0], row, np.zeros(part.blocks * TILE * part.tiles + 2)])
+    found = []
+    for block in range(part.blocks):
+        start = block * TILE * part.tiles
+        cells = row if part.is_one_block else padded[start:start + part.reads]
+        points = np.einsum("atp,p->at", part.inputs(), cells)
+        found.append(np.einsum("pat,at->p", part.results(), points * (WEIGHTS @ taps)[:, None]))
+    np.testing.assert_allclose(np.concatenate(found)[:size], filtered(row, taps), atol=1e-5)
+
+
+def test_blocks_are_as_even_as_tiles_allow() -> None:
+    assert axis(80, 10) == Axis(80, 10) and axis(84, 10) == Axis(84, 7) and axis(24, 12) == Axis(24, 6)
+    assert not Axis(None, 4).is_one_block and not Axis(None, 4).is_exact
+    assert Axis(None, 4).reads == 18 and Axis(None, 4).writes == 16
+
+
+def test_weights_are_transformed_channel_by_channel() -> None:
+    weight = random(5, 4, KERNEL, KERNEL).astype(np.float32)
+    found = transformed(weight)
+    assert found.shape == (36, 4, 5) and found.dtype == np.float32
+    for output in range(5):
+        for channel in range(4):
+            expected = (WEIGHTS @ weight[output, channel] @ WEIGHTS.T).ravel()
+            np.testing.assert_allclose(found[:, channel, output], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("channels, filters, shape, expected", [
+    (FEWEST_CHANNELS, FEWEST_CHANNELS, (1, 16, 16), True),
+    (FEWEST_CHANNELS - 1, 256, (1, 64, 64), False),
+    (256, FEWEST_CHANNELS - 1, (1, 64, 64), False),
+    (256, 256, (1, 12, 20), False),
+    (256, 256, (1, 13, 16), True),  # a tile may reach beyond the map
+    (256, 256, (4, 7, 7), True),
+    (256, 256, (3, 7, 7), False),
+    (256, 256, (None, 7, 7), True),
+    (256, 256, (1, None, None), True),
+])
+def test_worth_is_judged_by_channels_and_tiles(channels: int, filters: int, shape: Any, expected: bool) -> None:
+    assert FEWEST_TILES == 16
+    assert is_worthwhile(channels, filters, shape) is expected
