@@ -11,7 +11,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from stmask_deploy.export.int8_gate import Limits
 from stmask_deploy.export.lowering import Dcn
 from stmask_deploy.export.torch_backend import torch_bundle
 from stmask_deploy.models.checkpoint import Checkpoint, load_checkpoint
+from stmask_deploy.runtime import winograd
 from stmask_deploy.runtime.frame_tracker import FrameTracker
 from stmask_deploy.runtime.model import Model, load
 from stmask_deploy.runtime.options import RunOptions
@@ -53,6 +54,7 @@ class Row:
     options: Mapping[str, Any] = field(default_factory=dict)  # of `RunOptions`
     is_rounded: bool = False  # f16 as a GPU computes it, imitated by `rounded_half`
     plain_masks: bool = False  # the frame tracker without the released code's second tanh
+    winograd: bool = False  # for any number of channels, as networks of full width have; the demo network has few
 
 
 DEPLOYMENTS = (
@@ -60,9 +62,11 @@ DEPLOYMENTS = (
     Row("ONNX Runtime f32"),
     Row("ONNX Runtime f32, gridsample", dcn=Dcn.GRIDSAMPLE),
     Row("OpenVINO f32", "openvino"),
+    Row("OpenVINO f32, Winograd", "openvino", winograd=True),
     Row("OpenVINO f32, gridsample", "openvino", dcn=Dcn.GRIDSAMPLE),
     Row("OpenVINO f32, f16 weights", "openvino", weights="f16"),
     Row("OpenVINO bf16", "openvino", "bf16"),
+    Row("OpenVINO bf16, Winograd", "openvino", "bf16", winograd=True),
     Row("OpenVINO bf16, gridsample", "openvino", "bf16", dcn=Dcn.GRIDSAMPLE),
     Row("f16 of a GPU, imitated on the CPU", is_rounded=True),
     Row("ONNX Runtime int8", precision="int8"),
@@ -140,7 +144,8 @@ def measure(row: Row, checkpoint: Checkpoint, datasets: Mapping[str, tuple[Annot
             threads: int | None = None, calibration: Path | None = None) -> dict[str, Any]:
     """All scores of one row on every dataset."""
     try:
-        model = open_model(row, checkpoint, scratch, threads, calibration)
+        with winograd_everywhere() if row.winograd else nullcontext():
+            model = open_model(row, checkpoint, scratch, threads, calibration)
     except (DeviceError, InputError) as error:
         return {"row": row.name, "not_available": str(error)}
     result: dict[str, Any] = {"row": row.name, "device": model.device, "tracking": str(model.options.tracking),
@@ -208,6 +213,17 @@ def tanh_passes(count: int) -> Iterator[None]:
         yield
     finally:
         FrameTracker.tanh_passes = before
+
+
+@contextmanager
+def winograd_everywhere() -> Iterator[None]:
+    """For a while, models are opened with Winograd's convolutions however few their channels and tiles are."""
+    before = winograd.FEWEST_CHANNELS, winograd.FEWEST_TILES
+    winograd.FEWEST_CHANNELS = winograd.FEWEST_TILES = 1
+    try:
+        yield
+    finally:
+        winograd.FEWEST_CHANNELS, winograd.FEWEST_TILES = before
 
 
 def header(names: list[str]) -> str:

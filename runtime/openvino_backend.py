@@ -1,6 +1,7 @@
 """Graphs in OpenVINO, on the CPU or on an Intel GPU."""
 from __future__ import annotations
 
+import platform
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -184,12 +185,19 @@ def _read(core: Any, graph: Path) -> Any:
                          "export the checkpoint again") from error
 
 
-def _has_matrix_units(core: Any) -> bool:
-    """Whether the CPU may multiply matrices of bf16 in units of their own; it does in FP16 too, if so.
+def _expand_convolutions(core: Any, model: Any, precision: str) -> None:
+    """Have convolutions computed by Winograd's algorithm, in place, where that was measured to be faster.
 
-    They multiply faster than weights are read, so that more weights for less arithmetic are no bargain.
+    Not measured are other processors than x86; that library has the algorithm for ARM. In bf16 all but what is bound by
+    its weights is as fast as before, and nothing is slow that has matrix units of its own: CPUs with these compute
+    in FP16 as well.
     """
-    return "FP16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return
+    if precision == "f32":
+        expand_convolutions(model)
+    elif precision == "bf16" and "FP16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        expand_convolutions(model, open_batches_only=True)
 
 
 def _own_precision(core: Any, plugin: str) -> str:
@@ -199,15 +207,9 @@ def _own_precision(core: Any, plugin: str) -> str:
 
 def _compile(ov: Any, core: Any, model: Any, *, graph: Path, plugin: str, precision: str, is_float: bool,
              threads: int | None, cache: Path | None) -> Any:
-    """The model compiled for latency, once it is certain that device and precision are the ones asked for.
-
-    Its convolutions are replaced where that is faster and all of it is float: here, so that what a part of a model does
-    not compute gets no new weights.
-    """
-    if plugin == "CPU" and is_float and precision == "f32":
-        expand_convolutions(model)
-    elif plugin == "CPU" and is_float and precision == "bf16" and not _has_matrix_units(core):
-        expand_convolutions(model, open_batches_only=True)
+    """The model compiled for latency, once it is certain that device and precision are the ones asked for."""
+    if plugin == "CPU" and is_float:
+        _expand_convolutions(core, model, precision)
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": getattr(ov.Type, precision)}
     if threads is not None and plugin == "CPU":
         settings["INFERENCE_NUM_THREADS"] = threads

@@ -28,7 +28,7 @@ FEWEST_CHANNELS, FEWEST_TILES = 128, 16
 
 
 def _maps() -> tuple[Any, Any, Any]:
-    """Of inputs (6, 6), weights (6, 3), results (4, 6): d filtered by g is `results @ ((weights @ g) * (inputs @ d))`."""
+    """Of inputs (6, 6), weights (6, 3) and results (4, 6): `results @ (weights @ g * (inputs @ d))` filters d by g."""
     points = np.array(POINTS)
     others = [np.delete(points, i) for i in range(len(points))]
     inputs = np.zeros((WINDOW, WINDOW))

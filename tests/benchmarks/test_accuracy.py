@@ -10,13 +10,25 @@ import cv2
 import onnx
 import pytest
 import torch
-from accuracy import DEPLOYMENTS, TRACKERS, Row, header, line, main, measure, open_dataset, tanh_passes
+from accuracy import (
+    DEPLOYMENTS,
+    TRACKERS,
+    Row,
+    header,
+    line,
+    main,
+    measure,
+    open_dataset,
+    tanh_passes,
+    winograd_everywhere,
+)
 from click.testing import CliRunner
 
 from stmask_deploy.bundle import read_description
 from stmask_deploy.config import Calibration
 from stmask_deploy.models.checkpoint import CONFIG_KEY, load_checkpoint
 from stmask_deploy.models.untrained import build_untrained
+from stmask_deploy.runtime import openvino_winograd, winograd
 from stmask_deploy.runtime.frame_tracker import FrameTracker
 from stmask_deploy.runtime.options import RunOptions
 from stmask_deploy.synthetic.splits import SPLITS
@@ -46,9 +58,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, labelled: Path) -> Path
 
 
 @pytest.mark.slow
-def test_rows_that_compute_the_same_score_the_same(checkpoint: Path, labelled: Path, tmp_path: Path) -> None:
+def test_rows_that_compute_the_same_score_the_same(checkpoint: Path, labelled: Path, tmp_path: Path,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    transformed: list[tuple[int, ...]] = []
+    monkeypatch.setattr(openvino_winograd, "transformed",
+                        lambda weight: [transformed.append(weight.shape), winograd.transformed(weight)][1])
     out = tmp_path / "accuracy.json"
-    names = ["PyTorch f32", "ONNX Runtime f32", "OpenVINO f32"]
+    names = ["PyTorch f32", "ONNX Runtime f32", "OpenVINO f32", "OpenVINO f32, Winograd"]
     done = CliRunner().invoke(main, [str(checkpoint), "--data", str(labelled), "--json", str(out),
                                      *(word for name in names for word in ("--only", name))])
     assert done.exit_code == 0, done.output
@@ -59,6 +75,7 @@ def test_rows_that_compute_the_same_score_the_same(checkpoint: Path, labelled: P
     for scores in others:
         assert scores["results"] == first["results"]
         assert scores["ap"] == pytest.approx(first["ap"], abs=0.05)
+    assert len(transformed) > 15  # of three graphs: too few channels for any but the last row
     assert "val: AP" in done.output and all(f"| {name} | " in done.output for name in names)
 
 
@@ -102,6 +119,13 @@ def test_a_dataset_is_cut_to_its_first_videos(labelled: Path) -> None:
     assert (len(whole.videos), len(cut.videos)) == (2, 1)
     assert {track.video_id for track in cut.tracks} <= {cut.videos[0].id}
     assert cut.tracks_of(1) == whole.tracks_of(1)
+
+
+def test_what_is_worth_winograd_is_put_back() -> None:
+    with pytest.raises(ZeroDivisionError), winograd_everywhere():
+        assert winograd.is_worthwhile(1, 1, (1, 1, 1))
+        raise ZeroDivisionError
+    assert not winograd.is_worthwhile(1, 1, (1, 1, 1))
 
 
 def test_tanh_passes_are_put_back() -> None:

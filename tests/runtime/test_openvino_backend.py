@@ -54,6 +54,54 @@ def test_what_is_rewritten_for_which_precision(bundle: Path, monkeypatch: pytest
     assert len(rewritten) == (precision in precisions)
 
 
+class CoreOfCapabilities:
+    """What of `openvino.Core` says what a CPU is good at."""
+
+    def __init__(self, *words: str) -> None:
+        self.words = list(words)
+
+    def get_property(self, device: str, name: str) -> list[str]:
+        assert (device, name) == ("CPU", "OPTIMIZATION_CAPABILITIES")
+        return self.words
+
+
+@pytest.mark.parametrize(("machine", "words", "precision", "expected"), [
+    ("x86_64", ["FP32"], "f32", [{}]),
+    ("AMD64", ["FP32", "BF16", "FP16"], "f32", [{}]),
+    ("x86_64", ["FP32", "BF16"], "bf16", [{"open_batches_only": True}]),
+    ("x86_64", ["FP32", "BF16", "FP16"], "bf16", []),  # with matrix units
+    ("aarch64", ["FP32"], "f32", []),
+    ("arm64", ["FP32", "BF16"], "bf16", []),
+])
+def test_where_convolutions_are_winograds(monkeypatch: pytest.MonkeyPatch, machine: str, words: list[str],
+                                          precision: str, expected: list[Any]) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(openvino_backend, "expand_convolutions", lambda model, **settings: calls.append(settings))
+    monkeypatch.setattr(openvino_backend.platform, "machine", lambda: machine)
+    openvino_backend._expand_convolutions(CoreOfCapabilities(*words), None, precision)
+    assert calls == expected
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("f32", ["f32"]), ("int8", [])])
+def test_convolutions_of_graphs_in_8_bits_stay(bundle: Path, monkeypatch: pytest.MonkeyPatch, precision: str,
+                                               expected: list[str]) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(openvino_backend, "_expand_convolutions", lambda core, model, used: calls.append(used))
+    open_backend("openvino", describe().graph_path(bundle, "temporal", "openvino"), device="cpu", precision=precision)
+    assert calls == expected
+
+
+def test_only_what_is_computed_gets_new_weights(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models: list[Any] = []
+    monkeypatch.setattr(openvino_backend, "_expand_convolutions", lambda core, model, used: models.append(model))
+    graph = open_backend("openvino", describe().graph_path(bundle, "frame", "openvino"), device="cpu",
+                         outputs=["boxes", "fpn"])
+    frame = np.zeros(tuple(size or 1 for size in graph.inputs["frame"].shape), np.uint8)
+    graph.run({"frame": frame}, ["fpn"])
+    counts = [sum(node.get_type_name() == "Convolution" for node in model.get_ordered_ops()) for model in models]
+    assert [len(model.outputs) for model in models] == [2, 1] and counts[0] > counts[1] > 0
+
+
 @pytest.mark.parametrize("role", ["frame", "temporal"])
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
 def test_outputs_are_the_bundles(role: str, precision: str) -> None:
