@@ -91,11 +91,11 @@ def test_convolutions_of_graphs_in_8_bits_stay(bundle: Path, monkeypatch: pytest
     assert calls == expected
 
 
-def test_only_what_is_computed_gets_new_weights(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_what_is_computed_gets_new_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     models: list[Any] = []
     monkeypatch.setattr(openvino_backend, "_expand_convolutions", lambda core, model, used: models.append(model))
-    graph = open_backend("openvino", describe().graph_path(bundle, "frame", "openvino"), device="cpu",
-                         outputs=["boxes", "fpn"])
+    path = read_description(demo_bundle()).graph_path(demo_bundle(), "frame", "openvino")
+    graph = open_backend("openvino", path, device="cpu", outputs=["boxes", "fpn"])
     frame = np.zeros(tuple(size or 1 for size in graph.inputs["frame"].shape), np.uint8)
     graph.run({"frame": frame}, ["fpn"])
     counts = [sum(node.get_type_name() == "Convolution" for node in model.get_ordered_ops()) for model in models]
