@@ -1,4 +1,4 @@
-"""What the graphs' form costs in OpenVINO: deformable convolution three ways, RoIAlign two, outputs nobody reads.
+"""What the graphs' form costs in OpenVINO: deformable convolution three ways, others and RoIAlign two, unread outputs.
 
     python benchmarks/lowerings.py model_stmask --json lowerings.json
 
@@ -27,9 +27,10 @@ from stmask_deploy.runtime.loading import run_outputs
 from stmask_deploy.runtime.openvino_backend import shared_core
 from stmask_deploy.runtime.openvino_pooling import expand_roi_align
 from stmask_deploy.runtime.openvino_sampling import KIND, expand_deformable
+from stmask_deploy.runtime.openvino_winograd import expand_convolutions
 from stmask_deploy.scenes import render_clip
 
-SCHEMA = "stmask-lowerings/2"
+SCHEMA = "stmask-lowerings/3"
 NUM_ROWS = 20  # given to the instance graph: what NMS keeps of a full frame
 FORMS = ("plain", "kernel", "gathered")
 
@@ -73,14 +74,22 @@ class Forms:
                 expand_deformable(model)
             for is_whole in (True, False):
                 part = model if is_whole else self._part(model, description)
-                yield (f"{form}, {'all outputs' if is_whole else 'outputs of a run'}",
-                       self._run(part, precision, {"frame": frame}))
+                name = f"{form}, {'all outputs' if is_whole else 'outputs of a run'}"
+                yield name, self._run(part, precision, {"frame": frame})
+            yield from self._with_winograd(name, part, precision, {"frame": frame})
         for role, feeds in self._small_graphs(description):
             model = self._core.read_model(description.graph_path(self._folder, role, "openvino"))
             if role == "temporal":
                 yield "temporal graph, kernel of RoIAlign", self._run(model, precision, feeds)
                 expand_roi_align(model)
             yield f"{role} graph", self._run(model, precision, feeds)
+            yield from self._with_winograd(f"{role} graph", model, precision, feeds)
+
+    def _with_winograd(self, name: str, model: Any, precision: str,
+                       feeds: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]]:
+        """A form with Winograd's convolutions, which a run has in this precision on a CPU without matrix units."""
+        if expand_convolutions(model, open_batches_only=precision == "bf16"):
+            yield f"{name}, Winograd", self._run(model, precision, feeds)
 
     def _part(self, model: Any, description: BundleDescription) -> Any:
         names = set(run_outputs(description, [role for role in description.roles if role != "prototypes"]))
