@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stmask_deploy.console import is_verbose
+from stmask_deploy.console import counted, is_verbose
 from stmask_deploy.errors import StmaskError
 
 if TYPE_CHECKING:
@@ -34,13 +34,13 @@ def tell_limits(model: Model, is_live: bool, of: str = "") -> None:
 def tell_summary(summary: RunSummary, of: str = "") -> None:
     """Frames and files on standard output, warnings on standard error; `of` is put before what is told."""
     of = click.format_filename(of)
-    click.echo(f"{of}{summary.frames} frames in {summary.seconds:.1f} s ({summary.fps:.2f} frames/s), "
-               f"{summary.identities} identities")
+    click.echo(f"{of}{counted(summary.frames, 'frame')} in {summary.seconds:.1f} s ({summary.fps:.2f} frames/s), "
+               f"{counted(summary.identities, 'identity', 'identities')}")
     for path in summary.files:
         click.echo(click.format_filename(path))
     if summary.lost_candidates:
-        click.echo(f"warning: {of}{summary.lost_candidates} candidates had no place in the frame graph's rows and were "
-                   "lost; export with more --max-candidates, or raise --conf", err=True)
+        click.echo(f"warning: {of}{counted(summary.lost_candidates, 'candidate')} had no place in the frame graph's "
+                   "rows and were lost; export with more --max-candidates, or raise --conf", err=True)
     if summary.damage.is_damaged:
         click.echo(f"warning: {of}the input is damaged: {summary.damage}; the results are complete for what was read",
                    err=True)
@@ -54,6 +54,6 @@ def tell_failure(ctx: click.Context, source: str, error: BaseException) -> int:
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
     code, text = 1, f"{type(error).__name__}: {' '.join(str(error).split())}"
     if isinstance(error, StmaskError):
-        code, text = error.exit_code, str(error)
+        code, text = error.exit_code, error.line
     click.echo(f"error: {text}" if text.startswith(source) else f"error: {source}: {text}", err=True)
     return code

@@ -1,6 +1,7 @@
 """The Python API: `load` a bundle, `track` a source or `step` through frames of your own."""
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from contextlib import closing
 from functools import partial
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stmask_deploy.bundle import BundleDescription, read_description
+from stmask_deploy.errors import InputError
 from stmask_deploy.pretrained import demo_bundle
 
 from .loading import Bundle, open_bundle
@@ -139,11 +141,13 @@ class Model:
 
         Args:
             image: (H, W, 3) uint8 BGR, any size.
-            time_s: seconds since the start; None counts 30 frames a second.
+            time_s: seconds since the start, finite; None counts 30 frames a second.
 
         Raises:
-            InputError: `image` is not such an array.
+            InputError: `image` is not such an array, or `time_s` no such number.
         """
+        if time_s is not None and not math.isfinite(time_s):
+            raise InputError(f"time_s is {time_s}; give seconds since the start, or None")
         index = self._next_index
         result = self._pipeline.step(image, index, index / STEP_FPS if time_s is None else time_s)
         self._next_index = index + 1

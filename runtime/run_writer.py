@@ -8,7 +8,7 @@ from types import TracebackType
 import cv2
 
 from stmask_deploy.atomic import atomic_file, cannot_write
-from stmask_deploy.errors import OutputError
+from stmask_deploy.errors import OutputError, StmaskError
 
 from .drawing import draw_result
 from .frame_source import Damage, Frame, FrameSource, Image
@@ -58,6 +58,8 @@ class RunWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
+        if isinstance(error, StmaskError) and self.num_frames:
+            error.add_note(f"frames before that in {self._output.results}: {self.num_frames}")
         self._stack.__exit__(kind, error, trace)
 
     def _header(self) -> ResultsHeader:

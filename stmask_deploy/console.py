@@ -48,7 +48,7 @@ class Command(click.Command):
             _leave_workers(EXIT_INTERRUPTED)
             ctx.exit(EXIT_INTERRUPTED)
         except StmaskError as error:
-            _say(ctx, f"error: {error}")
+            _say(ctx, f"error: {error.line}")
             ctx.exit(error.exit_code)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -64,6 +64,11 @@ class Command(click.Command):
         hint = "" if is_verbose(ctx) else " (-v prints the traceback)"
         _say(ctx, f"error: {type(error).__name__}: {lines[0]}{hint}")
         ctx.exit(1)
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """"1 frame", "2 frames"; `many` where an s is not enough."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def ignore_interrupts() -> None:

@@ -6,6 +6,11 @@ class StmaskError(Exception):
 
     exit_code = 1
 
+    @property
+    def line(self) -> str:
+        """The message, and what was added to it on its way (`add_note`)."""
+        return "; ".join([str(self), *getattr(self, "__notes__", [])])
+
 
 class InputError(StmaskError, ValueError):
     """The checkpoint, bundle, video or option given cannot be used. Exit code 2."""

@@ -10,7 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from stmask_deploy.console import Command
+from stmask_deploy.console import Command, counted
 from stmask_deploy.errors import DeviceError, InputError, OutputError, StmaskError
 
 
@@ -24,6 +24,21 @@ def run(error: BaseException | None, *args: str) -> Result:
         click.echo(f"count {count}")
 
     return CliRunner().invoke(command, list(args))
+
+
+def test_what_was_added_to_an_error_is_in_its_line() -> None:
+    error = OutputError("disk full")
+    error.add_note("frames before that: 3")
+    assert error.line == "disk full; frames before that: 3" and str(error) == "disk full"
+    assert run(error).output == "error: disk full; frames before that: 3\n"
+
+
+@pytest.mark.parametrize(("number", "words", "expected"), [
+    (0, ("frame",), "0 frames"), (1, ("frame",), "1 frame"), (2, ("frame",), "2 frames"),
+    (1, ("identity", "identities"), "1 identity"), (2, ("identity", "identities"), "2 identities"),
+])
+def test_counted(number: int, words: tuple[str, ...], expected: str) -> None:
+    assert counted(number, *words) == expected
 
 
 @pytest.mark.parametrize(("error", "code", "line"), [

@@ -77,7 +77,7 @@ def main(bundle: Path | None, video: Path | None, row_texts: Sequence[str], thre
         # Given as absolute paths: every row's process has them.
         folders = [(bundle or demo_bundle()).absolute()]
         if compare is not None and os.path.isdir(compare):
-            if compare.absolute() in folders:
+            if os.path.exists(folders[0]) and os.path.samefile(compare, folders[0]):
                 raise InputError(f"--compare {compare} is the bundle that is measured; give another one")
             folders.append(compare.absolute())
         jobs = [Job(row, folder, (video or demo_clip()).absolute(), Path(scratch) / f"{i}-{j}", threads, warmup, frames,

@@ -101,10 +101,18 @@ def _class_names(samples: RowSamples) -> tuple[str, ...]:
     return read_description(samples.job.bundle).model.class_names
 
 
-def describe_bundle(folder: Path) -> dict[str, Any]:
-    """What tells a bundle from others."""
+def describe_bundles(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """What tells one or two bundles from others, and from each other."""
+    paths = [folder.resolve() for folder in folders]
+    depth = 1  # parts of the path that their names are: one, if that tells them apart
+    while len({path.parts[-depth:] for path in paths}) < len(set(paths)):
+        depth += 1
+    return [_describe_bundle(path, "/".join(path.parts[-depth:])) for path in paths]
+
+
+def _describe_bundle(folder: Path, name: str) -> dict[str, Any]:
     description = read_description(folder)
-    return {"name": folder.resolve().name, "variant": description.model.variant, "export_id": description.export_id,
+    return {"name": name, "variant": description.model.variant, "export_id": description.export_id,
             "dcn": description.dcn, "input_size": list(description.model.input_size),
             "checkpoint": description.checkpoint_name, "checkpoint_sha256": description.checkpoint_sha256}
 

@@ -11,7 +11,7 @@ from typing import Any
 from stmask_deploy.errors import InputError
 
 from .bundle_run import describe_video
-from .figures import agreements, ceiling_figures, describe_bundle, row_figures
+from .figures import agreements, ceiling_figures, describe_bundles, row_figures
 from .machine import describe_machine, library_versions
 from .rounds import RowSamples, Say, measure
 from .row import Job
@@ -43,7 +43,7 @@ def make_report(jobs: Sequence[Job], rounds: int, say: Say) -> Report:
         "settings": {"threads": first.threads, "warmup": first.warmup, "frames": first.frames, "rounds": rounds,
                      "draw": first.draw},
         "video": describe_video(first),
-        "bundles": [describe_bundle(folder) for folder in bundles]}
+        "bundles": describe_bundles(bundles)}
     rows, ceilings = measure(jobs, rounds, say)
     report["ceilings"] = [ceiling_figures(samples) for samples in ceilings]
     report["rows"] = _rows(rows, report["ceilings"], bundles)

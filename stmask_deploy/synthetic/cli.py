@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from stmask_deploy import __version__
-from stmask_deploy.console import Command
+from stmask_deploy.console import Command, counted
 
 _SPLITS = ("train", "val", "hard")
 _DEMO = "demo"  # one clip, of no use for training or measuring: only written when asked for
@@ -66,7 +66,8 @@ def main(output: Path, names: tuple[str, ...], num_clips: int | None, num_frames
                                as_video=as_video, workers=workers or available_cpus(), overwrite=overwrite,
                                advance=progress.advance)
         frames, seconds = total * (num_frames or split.num_frames), time.perf_counter() - start
-        click.echo(f"{path}: {total} clips, {frames} frames in {seconds:.1f} s ({frames / seconds:.0f} frames/s)")
+        click.echo(f"{path}: {counted(total, 'clip')}, {counted(frames, 'frame')} in {seconds:.1f} s "
+                   f"({frames / seconds:.0f} frames/s)")
 
 
 class _Progress:

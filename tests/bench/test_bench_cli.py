@@ -15,6 +15,7 @@ from tiny_bundles import CONFIG, write_bundle
 
 from stmask_deploy.bench import ceiling
 from stmask_deploy.bench.cli import main
+from stmask_deploy.bench.figures import describe_bundles
 from stmask_deploy.bench.report import SCHEMA, make_report, read_report
 from stmask_deploy.bench.row import Job, Row
 from stmask_deploy.bench.tables import report_text
@@ -150,6 +151,18 @@ def test_an_old_report_that_cannot_be_used(text: str, told: str, tmp_path: Path,
     assert told in result.output and len(result.output.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize(("places", "names"), [
+    (["a"], ["a"]), (["a", "b"], ["a", "b"]), (["a/model", "b/model"], ["a/model", "b/model"]),
+    (["x/a/model", "y/a/model"], ["x/a/model", "y/a/model"]), (["a", "a"], ["a", "a"]),
+])
+def test_bundles_have_names_that_tell_them_apart(places: list[str], names: list[str], tmp_path: Path) -> None:
+    folders = [tmp_path / place for place in places]
+    for folder in dict.fromkeys(folders):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        write_bundle(folder)
+    assert [entry["name"] for entry in describe_bundles(folders)] == names
+
+
 @pytest.mark.parametrize("args, told, code", [
     (["nowhere"], "nowhere does not exist", 2),
     (["{bundle}", "nowhere.mp4"], "nowhere.mp4 does not exist", 2),
@@ -157,12 +170,15 @@ def test_an_old_report_that_cannot_be_used(text: str, told: str, tmp_path: Path,
     (["{bundle}", "{clip}", "--row", "onnxruntime"], "give BACKEND:PRECISION", 2),
     (["{bundle}", "{clip}", "--compare", "nowhere.json"], "nowhere.json cannot be read", 2),
     (["{bundle}", "{clip}", "--compare", "{bundle}"], "is the bundle that is measured; give another one", 2),
+    (["{bundle}", "{clip}", "--compare", "{link}"], "is the bundle that is measured; give another one", 2),
+    (["nowhere", "{clip}", "--frames", "3", "--warmup", "1", "--compare", "{bundle}"], "nowhere does not exist", 2),
     (["{bundle}", "{clip}", "--json", "{clip}"], "exists already", 4),
     (["{bundle}", "{clip}", "--frames", "3", "--row", "openvino:f32"], "no row can be measured: openvino:f32: ", 1),
 ])
 def test_bad_input(args: list[str], told: str, code: int, tmp_path: Path, clip: Path) -> None:
-    bundle = write_bundle(tmp_path / "bundle")
-    result = run(*(arg.format(bundle=bundle, clip=clip) for arg in args))
+    bundle, link = write_bundle(tmp_path / "bundle"), tmp_path / "link"
+    link.symlink_to(bundle)
+    result = run(*(arg.format(bundle=bundle, clip=clip, link=link) for arg in args))
     assert result.exit_code == code, result.output
     assert told in result.output
 

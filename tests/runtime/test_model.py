@@ -175,6 +175,9 @@ def test_sources_and_pictures_that_are_none(bundle: Path, tmp_path: Path) -> Non
         next(model.track(tmp_path / "nothing.mp4"))
     with pytest.raises(InputError, match="uint8"):
         model.step(np.zeros((4, 4, 3), np.float32))  # type: ignore[arg-type]
+    for time_s in (float("nan"), float("inf")):
+        with pytest.raises(InputError, match=f"time_s is {time_s}; give seconds"):
+            model.step(picture(100), time_s)
     assert model.step(picture(100)).index == 0
 
 
