@@ -219,7 +219,7 @@ def tanh_passes(count: int) -> Iterator[None]:
 def winograd_everywhere() -> Iterator[None]:
     """For a while, models are opened with Winograd's convolutions however few their channels and tiles are."""
     before = winograd.FEWEST_CHANNELS, winograd.FEWEST_TILES
-    winograd.FEWEST_CHANNELS = winograd.FEWEST_TILES = 1
+    winograd.FEWEST_CHANNELS, winograd.FEWEST_TILES = dict.fromkeys(winograd.FEWEST_CHANNELS, 1), 1
     try:
         yield
     finally:

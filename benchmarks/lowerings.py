@@ -23,7 +23,7 @@ from stmask_deploy.bench.machine import describe_machine, library_versions
 from stmask_deploy.bundle import BundleDescription, read_description
 from stmask_deploy.console import Command
 from stmask_deploy.geometry import level_sizes
-from stmask_deploy.runtime.loading import run_outputs
+from stmask_deploy.runtime.loading import check_file, run_outputs
 from stmask_deploy.runtime.openvino_backend import shared_core
 from stmask_deploy.runtime.openvino_pooling import expand_roi_align
 from stmask_deploy.runtime.openvino_sampling import KIND, expand_deformable
@@ -53,6 +53,9 @@ class Forms:
     Args:
         folder: bundle with IR.
         threads: of the CPU.
+
+    Raises:
+        InputError: the bundle has no IR.
     """
 
     def __init__(self, folder: Path, threads: int) -> None:
@@ -60,6 +63,8 @@ class Forms:
 
         self._openvino, self._core, self._folder, self._threads = openvino, shared_core(), folder, threads
         self._description = read_description(folder)
+        for role in self._description.roles:
+            check_file(self._description.graph_path(folder, role, "openvino"), "openvino", "f32")
 
     def runs(self, precision: str) -> Iterator[tuple[str, Callable[[], Any]]]:
         """(name, function that runs one frame) of every form."""
@@ -88,7 +93,7 @@ class Forms:
     def _with_winograd(self, name: str, model: Any, precision: str,
                        feeds: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]]:
         """A form with Winograd's convolutions, which a run has in this precision on a CPU without matrix units."""
-        if expand_convolutions(model, open_batches_only=precision == "bf16"):
+        if expand_convolutions(model, precision):
             yield f"{name}, Winograd", self._run(model, precision, feeds)
 
     def _part(self, model: Any, description: BundleDescription) -> Any:

@@ -21,7 +21,7 @@ from lowerings import turns
 from stmask_deploy.bench.machine import describe_machine, library_versions
 from stmask_deploy.bundle import read_description
 from stmask_deploy.console import Command
-from stmask_deploy.runtime.loading import run_outputs
+from stmask_deploy.runtime.loading import check_file, run_outputs
 from stmask_deploy.runtime.opening import open_backend
 from stmask_deploy.runtime.prototypes import prototypes_within
 from stmask_deploy.scenes import render_clip
@@ -47,8 +47,9 @@ def runs_of(folder: Path, backend: str, precision: str, threads: int) -> Iterato
     whole = run_outputs(description, [role for role in description.roles if role != "prototypes"])
 
     def opened(role: str, outputs: tuple[str, ...] | None = None) -> Any:
-        return open_backend(backend, description.graph_path(folder, role, backend, precision), device="cpu",
-                            precision=precision, threads=threads, outputs=outputs)
+        path = description.graph_path(folder, role, backend, precision)
+        check_file(path, backend, precision)
+        return open_backend(backend, path, device="cpu", precision=precision, threads=threads, outputs=outputs)
 
     dense, frame, prototypes = opened("frame", whole), opened("frame", windowed), opened("prototypes")
     yield BASE, lambda: dense.run({"frame": picture})

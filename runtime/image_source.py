@@ -67,7 +67,8 @@ class ImageSource(FrameSource):
         self._decoded = self._decode(paths)
         self._first = next(self._decoded, None)
         if self._first is None:
-            what = "it" if kind == "image" else f"any of its {len(paths)} images"
+            some = "its only image" if len(paths) == 1 else f"any of its {len(paths)} images"
+            what = "it" if kind == "image" else some
             raise InputError(f"{name}: cannot read {what}{_refusal(paths[0])}")
         self.height, self.width = self._first[1].image.shape[:2]
 

@@ -72,7 +72,7 @@ def open_bundle(folder: str | Path, backend: str = "onnxruntime", *, device: str
     roles = {role: description.graph_path(folder, role, backend, precision) for role in description.roles
              if (with_temporal or role != "temporal") and (role != "prototypes" or device in _HOSTS)}
     for path in roles.values():
-        _check_file(path, backend, precision)
+        check_file(path, backend, precision)
 
     def opened(role: str) -> Backend:
         outputs = run_outputs(description, roles) if role == "frame" and not is_whole else None
@@ -131,7 +131,12 @@ def _check_description(graph: Path, own: BundleDescription, description: BundleD
                          "with; export the checkpoint again")
 
 
-def _check_file(path: Path, backend: str, precision: str) -> None:
+def check_file(path: Path, backend: str, precision: str) -> None:
+    """Whether a graph of a bundle is there, with its weights.
+
+    Raises:
+        InputError: it is not, or has a size that no graph has.
+    """
     if not os.path.isfile(path):
         options = ["--openvino"] if backend == "openvino" else []
         options += [_EXPORT_OPTIONS[precision]] if precision in OWN_GRAPHS[backend] else []

@@ -57,8 +57,10 @@ class OpenVinoBackend:
                 expand_deformable(model)
                 keep_grids(model)
             self._compile = partial(_compile, ov, core, graph=graph, plugin=plugin, precision=arithmetic,
-                                    is_float=precision != "int8", threads=threads, cache=cache)
+                                    threads=threads, cache=cache)
             part = model if outputs is None else _part(model, outputs)
+            if plugin == "CPU" and precision != "int8":  # now, so that what is left out gets no new weights
+                _expand_convolutions(core, part, precision)
             try:
                 compiled = self._compile(part)
                 break
@@ -188,16 +190,14 @@ def _read(core: Any, graph: Path) -> Any:
 def _expand_convolutions(core: Any, model: Any, precision: str) -> None:
     """Have convolutions computed by Winograd's algorithm, in place, where that was measured to be faster.
 
-    Not measured are other processors than x86; that library has the algorithm for ARM. In bf16 all but what is bound by
-    its weights is as fast as before, and nothing is slow that has matrix units of its own: CPUs with these compute
-    in FP16 as well.
+    Not measured are other processors than x86 (the plugin has the algorithm on ARM), and bf16 on CPUs with matrix units
+    (AMX), to which multiplications matter less than weights that are read. These compute in FP16 as well.
     """
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return
-    if precision == "f32":
-        expand_convolutions(model)
-    elif precision == "bf16" and "FP16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        expand_convolutions(model, open_batches_only=True)
+    has_matrix_units = "FP16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if precision == "f32" or precision == "bf16" and not has_matrix_units:
+        expand_convolutions(model, precision)
 
 
 def _own_precision(core: Any, plugin: str) -> str:
@@ -205,11 +205,9 @@ def _own_precision(core: Any, plugin: str) -> str:
     return str(core.get_property(plugin, "INFERENCE_PRECISION_HINT").get_type_name())
 
 
-def _compile(ov: Any, core: Any, model: Any, *, graph: Path, plugin: str, precision: str, is_float: bool,
-             threads: int | None, cache: Path | None) -> Any:
+def _compile(ov: Any, core: Any, model: Any, *, graph: Path, plugin: str, precision: str, threads: int | None,
+             cache: Path | None) -> Any:
     """The model compiled for latency, once it is certain that device and precision are the ones asked for."""
-    if plugin == "CPU" and is_float:
-        _expand_convolutions(core, model, precision)
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": getattr(ov.Type, precision)}
     if threads is not None and plugin == "CPU":
         settings["INFERENCE_NUM_THREADS"] = threads

@@ -22,7 +22,7 @@ SMALL = 100  # cells: one matrix of all of them is faster than one for rows and 
 FIXED_BLOCK, OPEN_BLOCK = (12, 10), (2, 4)
 
 
-def expand_convolutions(model: Any, open_batches_only: bool = False) -> int:
+def expand_convolutions(model: Any, precision: str) -> int:
     """Replace convolutions of 3x3 of an `openvino.Model` by matrix products, in place, where those are faster.
 
     Left alone are convolutions with strides, dilation, groups or another padding than one cell, those whose weights
@@ -30,30 +30,27 @@ def expand_convolutions(model: Any, open_batches_only: bool = False) -> int:
 
     Args:
         model: the model. Its weights become four times as many, and OpenVINO keeps a second copy.
-        open_batches_only: leave alone what reads a fixed number of maps. The time of the others is that of reading
-            their weights rather than that of computing.
+        precision: "f32" or "bf16", what the plugin computes in.
 
     Returns:
         How many were replaced.
     """
     from openvino import opset13 as op
-    from openvino.passes import ConstantFolding, Manager
     from openvino.utils import replace_node
 
-    folding = Manager()  # what biases are reshaped to is computed from the shape of what they are added to
-    folding.register_pass(ConstantFolding())
-    folding.run_passes(model)
-    found = [node for node in model.get_ordered_ops() if _is_supported(node)
-             and not (open_batches_only and node.get_output_partial_shape(0)[0].is_static)]
+    found = [node for node in model.get_ordered_ops() if _is_supported(node, precision)]
     weights: dict[str, Node] = {}  # by the name of what they are made from: levels of a pyramid share theirs
     ready: dict[str, Node] = {}  # what is computed as (H, W, N, C) already, by the name of its node
     for node in found:
         source, weight = node.input_value(0), node.input_value(1).get_node()
-        name = weight.get_friendly_name()
-        if name not in weights:
-            weights[name] = op.constant(transformed(_constant(weight)), shared_memory=True)
+        made_from = weight.get_friendly_name()
+        if made_from not in weights:
+            weights[made_from] = op.constant(transformed(_constant(weight)), shared_memory=True)
         before = ready.get(source.get_node().get_friendly_name()) or _transposed(source)
-        value, last = _with_what_follows(_convolved(before, weights[name], *_sizes(source)[1:]), node)
+        convolved = _convolved(before, weights[made_from], *_sizes(source)[1:])
+        for reader in _shape_readers(node):
+            reader.replace_source_output(_restored(convolved, node).output(0))
+        value, last = _with_what_follows(convolved, node)
         mean = _mean_of_map(last)
         name = (mean or last).get_friendly_name()
         if mean is not None:
@@ -66,14 +63,14 @@ def expand_convolutions(model: Any, open_batches_only: bool = False) -> int:
     return len(found)
 
 
-def _is_supported(node: Node) -> bool:
+def _is_supported(node: Node, precision: str) -> bool:
     if node.get_type_name() != "Convolution" or not _is_constant(node.input_value(1).get_node()):
         return False
     attributes = node.get_attributes()
     filters, channels, *kernel = node.input_value(1).get_shape()
-    rank = node.get_input_partial_shape(0).rank
-    return bool(kernel == [KERNEL, KERNEL] and rank.get_length() == 4 and _has(attributes, 1)
-                and is_worthwhile(channels, filters, _sizes(node.input_value(0))))
+    return bool(kernel == [KERNEL, KERNEL] and node.get_output_element_type(0).get_type_name() == "f32"
+                and _has(attributes, 1)
+                and is_worthwhile(channels, filters, _sizes(node.input_value(0)), precision))
 
 
 def _has(attributes: Any, pads: int) -> bool:
@@ -120,6 +117,11 @@ def _with_what_follows(value: Node, node: Node) -> tuple[Node, Node]:
     return value, node
 
 
+def _shape_readers(node: Node) -> list[Node]:
+    """What reads of `node`'s output its shape alone: a converted model reshapes biases to that."""
+    return [reader for reader in node.output(0).get_target_inputs() if reader.get_node().get_type_name() == "ShapeOf"]
+
+
 def _only_reader(node: Node) -> Node | None:
     readers = list(node.output(0).get_target_inputs())
     return readers[0].get_node() if len(readers) == 1 else None
@@ -128,10 +130,12 @@ def _only_reader(node: Node) -> Node | None:
 def _bias(add: Node, node: Node) -> Node | None:
     """What is added to `node`'s output, if that is one number a channel."""
     others = [value for value in add.input_values() if value.get_node().get_friendly_name() != node.get_friendly_name()]
-    channels = node.get_output_partial_shape(0)[1]
-    if len(others) != 1 or not others[0].get_partial_shape().is_static or channels.is_dynamic:
+    if len(others) != 1 or not others[0].get_partial_shape().is_static:
         return None
-    return others[0] if list(others[0].get_shape()) == [1, channels.get_length(), 1, 1] else None
+    bias, channels = others[0], node.get_output_partial_shape(0)[1].get_length()
+    if list(bias.get_shape()) != [1, channels, 1, 1]:
+        return None
+    return bias.get_node().input_value(0) if bias.get_node().get_type_name() == "Reshape" else bias
 
 
 def _is_pointwise(node: Node) -> bool:

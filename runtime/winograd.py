@@ -1,4 +1,4 @@
-"""Winograd's minimal filtering: convolutions of 3x3 with a third of the multiplications.
+"""Winograd's minimal filtering: convolutions of 3x3 with a quarter of the multiplications.
 
 Four neighbouring outputs of a filter of three need twelve multiplications; as values of a polynomial at six points they
 need six (Winograd, 1980; Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016, section 4). Over
@@ -23,8 +23,10 @@ WINDOW = TILE + KERNEL - 1  # inputs that a tile reads; as many points
 # the usual 0, 1, -1, 2, -2; and they have few bits, so that the maps lose nothing where they are rounded to bf16.
 POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
 
-# With fewer channels, the maps take as long as the products save; with fewer tiles, reading four times as many weights.
-FEWEST_CHANNELS, FEWEST_TILES = 128, 16
+# With fewer channels, the linear maps take as long as the products save; in bf16 the products take half of the time
+# and the maps, between conversions to f32 and back, do not. With fewer tiles, it is reading four times as many weights.
+FEWEST_CHANNELS = {"f32": 128, "bf16": 512}
+FEWEST_TILES = 16
 
 
 def _maps() -> tuple[Any, Any, Any]:
@@ -117,15 +119,16 @@ def axis(size: int | None, most: int) -> Axis:
     return Axis(size, -(-tiles // blocks))
 
 
-def is_worthwhile(channels: int, filters: int, shape: Sequence[int | None]) -> bool:
+def is_worthwhile(channels: int, filters: int, shape: Sequence[int | None], precision: str) -> bool:
     """Whether a convolution is faster so, by measurement: it needs many channels, and tiles enough.
 
     Args:
         channels, filters: how many it reads and writes.
         shape: (N, H, W) of what it reads, None for each that it does not fix.
+        precision: "f32" or "bf16", of the products.
     """
     maps, height, width = shape
     tiles = FEWEST_TILES
     if maps is not None and height is not None and width is not None:
         tiles = maps * -(-height // TILE) * -(-width // TILE)
-    return min(channels, filters) >= FEWEST_CHANNELS and tiles >= FEWEST_TILES
+    return min(channels, filters) >= FEWEST_CHANNELS[precision] and tiles >= FEWEST_TILES

@@ -123,9 +123,9 @@ def test_a_dataset_is_cut_to_its_first_videos(labelled: Path) -> None:
 
 def test_what_is_worth_winograd_is_put_back() -> None:
     with pytest.raises(ZeroDivisionError), winograd_everywhere():
-        assert winograd.is_worthwhile(1, 1, (1, 1, 1))
+        assert winograd.is_worthwhile(1, 1, (1, 1, 1), "bf16")
         raise ZeroDivisionError
-    assert not winograd.is_worthwhile(1, 1, (1, 1, 1))
+    assert not winograd.is_worthwhile(1, 1, (1, 1, 1), "f32")
 
 
 def test_tanh_passes_are_put_back() -> None:

@@ -163,13 +163,14 @@ def test_no_images(tmp_path: Path) -> None:
         list_images(tmp_path)
 
 
-@pytest.mark.parametrize(("kind", "message"), [("folder", "any of its 2 images"), ("image", "cannot read it")])
-def test_nothing_readable(tmp_path: Path, kind: str, message: str) -> None:
-    paths = [tmp_path / "1.png", tmp_path / "2.png"]
+@pytest.mark.parametrize(("kind", "count", "message"), [
+    ("folder", 2, "any of its 2 images"), ("folder", 1, "its only image"), ("image", 1, "cannot read it")])
+def test_nothing_readable(tmp_path: Path, kind: str, count: int, message: str) -> None:
+    paths = [tmp_path / "1.png", tmp_path / "2.png"][:count]
     for path in paths:
         path.write_bytes(b"no")
     with pytest.raises(InputError, match=message):
-        ImageSource(paths if kind == "folder" else paths[:1], kind, "x", 30.0)  # type: ignore[arg-type]
+        ImageSource(paths, kind, "x", 30.0)  # type: ignore[arg-type]
 
 
 def test_exif_orientation_is_applied(tmp_path: Path) -> None:

@@ -8,8 +8,6 @@ import pytest
 from numpy.typing import NDArray
 
 from stmask_deploy.runtime.winograd import (
-    FEWEST_CHANNELS,
-    FEWEST_TILES,
     INPUTS,
     KERNEL,
     RESULTS,
@@ -80,9 +78,9 @@ def test_weights_are_transformed_channel_by_channel() -> None:
 
 
 @pytest.mark.parametrize("channels, filters, shape, expected", [
-    (FEWEST_CHANNELS, FEWEST_CHANNELS, (1, 16, 16), True),
-    (FEWEST_CHANNELS - 1, 256, (1, 64, 64), False),
-    (256, FEWEST_CHANNELS - 1, (1, 64, 64), False),
+    (128, 128, (1, 16, 16), True),
+    (127, 256, (1, 64, 64), False),
+    (256, 127, (1, 64, 64), False),
     (256, 256, (1, 12, 20), False),
     (256, 256, (1, 13, 16), True),  # a tile may reach beyond the map
     (256, 256, (4, 7, 7), True),
@@ -91,5 +89,6 @@ def test_weights_are_transformed_channel_by_channel() -> None:
     (256, 256, (1, None, None), True),
 ])
 def test_worth_is_judged_by_channels_and_tiles(channels: int, filters: int, shape: Any, expected: bool) -> None:
-    assert FEWEST_TILES == 16
-    assert is_worthwhile(channels, filters, shape) is expected
+    assert is_worthwhile(channels, filters, shape, "f32") is expected
+    assert not is_worthwhile(channels, filters, shape, "bf16")
+    assert is_worthwhile(4 * channels, 4 * filters, shape, "bf16") is expected
