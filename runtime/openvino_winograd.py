@@ -129,11 +129,10 @@ def _only_reader(node: Node) -> Node | None:
 
 def _bias(add: Node, node: Node) -> Node | None:
     """What is added to `node`'s output, if that is one number a channel."""
-    others = [value for value in add.input_values() if value.get_node().get_friendly_name() != node.get_friendly_name()]
-    if len(others) != 1 or not others[0].get_partial_shape().is_static:
-        return None
-    bias, channels = others[0], node.get_output_partial_shape(0)[1].get_length()
-    if list(bias.get_shape()) != [1, channels, 1, 1]:
+    [bias] = [value for value in add.input_values()
+              if value.get_node().get_friendly_name() != node.get_friendly_name()]  # a sum with itself has two readers
+    channels = node.get_output_partial_shape(0)[1].get_length()
+    if not bias.get_partial_shape().is_static or list(bias.get_shape()) != [1, channels, 1, 1]:
         return None
     return bias.get_node().input_value(0) if bias.get_node().get_type_name() == "Reshape" else bias
 

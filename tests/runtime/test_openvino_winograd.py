@@ -160,6 +160,10 @@ def test_what_is_added_may_be_no_bias(shape: tuple[int, ...]) -> None:
     check(build, [1, WIDE, 16, 16], random(1, WIDE, 16, 16))
 
 
+def test_what_is_added_may_have_any_number_of_maps_too() -> None:
+    check(lambda op, x: op.negative(op.add(convolved(op, x), x)), [-1, WIDE, 7, 7], random(3, WIDE, 7, 7))
+
+
 def test_a_value_that_is_added_to_itself() -> None:
     def build(op: Any, x: Any) -> Any:
         y = convolved(op, x)
