@@ -18,8 +18,9 @@ Size = Any  # an int, or a Node of one number where the model does not fix it
 PAIRS = WINDOW ** 2  # of points
 ORDER = (2, 3, 0, 1)  # of axes: from NCHW to HWNC, and from that back
 SMALL = 100  # cells: one matrix of all of them is faster than one for rows and one for columns
-# Tiles of a block, rows and columns, by measurement; smaller ones where maps have any size, which few tiles fill.
-FIXED_BLOCK, OPEN_BLOCK = (12, 10), (2, 4)
+# By measurement: columns of tiles in a block; tiles that are computed at a time, so that what is between the products
+# stays in the cache; and the block, rows and columns, where maps have any size, since small ones waste less at its end.
+COLUMNS, BAND, OPEN_BLOCK = 10, 80, (2, 4)
 
 
 def expand_convolutions(model: Any, precision: str) -> int:
@@ -181,8 +182,9 @@ def _convolved(x: Node, weight: Node, height: int | None, width: int | None) -> 
     """(H, W, N, C) by (36, C, O) -> (H, W, N, O)."""
     if height is not None and width is not None and height * width <= SMALL:
         return _convolved_at_once(x, weight, axis(height, height), axis(width, width))
-    block = OPEN_BLOCK if height is None or width is None else FIXED_BLOCK
-    return _convolved_by_axis(x, weight, axis(height, block[0]), axis(width, block[1]))
+    if height is None or width is None:
+        return _convolved_by_axis(x, weight, *map(axis, (height, width), OPEN_BLOCK))
+    return _convolved_by_axis(x, weight, axis(height, max(BAND * TILE // width, 1)), axis(width, COLUMNS))
 
 
 def _convolved_at_once(x: Node, weight: Node, rows: Axis, columns: Axis) -> Node:
@@ -202,8 +204,22 @@ def _convolved_by_axis(x: Node, weight: Node, rows: Axis, columns: Axis) -> Node
 
     height, width = (_size(x, place, part.size) for place, part in enumerate((rows, columns)))
     down, across = _blocks(height, rows), _blocks(width, columns)
+    windows = _windows(x, 0, rows, height, down)
+    if isinstance(down, int) and down > 1:
+        y = op.concat([_band(band, weight, rows, columns, 1, width, across)
+                       for band in op.split(windows, int64(0), down).outputs()], 0)
+    else:
+        y = _band(windows, weight, rows, columns, down, width, across)
+    if rows.is_exact and columns.is_exact:
+        return y
+    return op.slice(y, int64([0, 0]), _shape([height, width]), int64([1, 1]), int64([0, 1]))
+
+
+def _band(x: Node, weight: Node, rows: Axis, columns: Axis, down: Size, width: Size, across: Size) -> Node:
+    """Blocks of rows (down * reads, W, N, C) by (36, C, O) -> (down * writes, across * writes, N, O)."""
+    from openvino import opset13 as op
+
     tile_rows = _times(down, rows.tiles)
-    x = _windows(x, 0, rows, height, down)
     points = op.matmul(float32(rows.inputs()[:, None]), _reshaped(x, [1, down, rows.reads, -1]), False, False)
     points = _windows(_reshaped(points, [WINDOW, tile_rows, width, -1]), 2, columns, width, across)
     points = op.matmul(float32(columns.inputs()[None, :, None, None]),
@@ -212,14 +228,11 @@ def _convolved_by_axis(x: Node, weight: Node, rows: Axis, columns: Axis) -> Node
     products = _reshaped(op.transpose(products, int64([0, 2, 1, 3, 4])),
                          [_times(_times(tile_rows, WINDOW), across), WINDOW * columns.tiles, -1])
     y = op.matmul(float32(columns.results().reshape(1, columns.writes, -1)), products, False, False)
-    if not rows.is_one_block:
+    if not isinstance(down, int) or down > 1:
         y = op.transpose(_reshaped(y, [WINDOW, down, rows.tiles, -1]), int64([1, 0, 2, 3]))
     y = op.matmul(float32(rows.results().reshape(1, rows.writes, -1)), _reshaped(y, [down, WINDOW * rows.tiles, -1]),
                   False, False)
-    y = _reshaped(y, [_times(down, rows.writes), _times(across, columns.writes), -1, weight.get_shape()[2]])
-    if rows.is_exact and columns.is_exact:
-        return y
-    return op.slice(y, int64([0, 0]), _shape([height, width]), int64([1, 1]), int64([0, 1]))
+    return _reshaped(y, [_times(down, rows.writes), _times(across, columns.writes), -1, weight.get_shape()[2]])
 
 
 def _products(points: Node, weight: Node) -> Node:

@@ -76,7 +76,8 @@ def plain(op: Any, x: Any) -> Any:
 
 
 @pytest.mark.parametrize("size", [
-    (16, 16), (7, 40), (13, 16), (48, 44), (50, 21), (97, 5), (3, 100), (1, 90), (10, 10),
+    (16, 16), (7, 40), (13, 16), (48, 44), (50, 21), (97, 5), (3, 100), (1, 90), (10, 10), (90, 84), (8, 330),
+    (32, 400),
 ], ids=str)
 def test_maps_of_a_known_size(size: tuple[int, int]) -> None:
     tiles = -(-size[0] // 4) * -(-size[1] // 4)
