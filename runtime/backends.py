@@ -57,7 +57,7 @@ class Backend(Protocol):
             Values that outlive the next run.
 
         Raises:
-            InputError: an output is not one of the graph's.
+            InputError: an output is not one of the graph's, or an input is missing.
             StmaskError: the library failed, for instance because an input has another shape.
         """
         ...
@@ -75,6 +75,17 @@ def chosen_outputs(known: Sequence[str], outputs: Sequence[str] | None) -> tuple
     if unknown:
         raise InputError(f"the graph has no output {', '.join(unknown)}; it has: {', '.join(known)}")
     return tuple(dict.fromkeys(outputs))
+
+
+def check_inputs(known: Sequence[str], inputs: Mapping[str, Value]) -> None:
+    """OpenVINO, and launches that are recorded, would take what an earlier run was given.
+
+    Raises:
+        InputError: one of the graph's own inputs, `known`, has no value.
+    """
+    missing = [name for name in known if name not in inputs]
+    if missing:
+        raise InputError(f"the graph needs {', '.join(missing)}, which was not given")
 
 
 def check_request(name: str, device: str, precision: str, threads: int | None) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from stmask_deploy.bundle import BundleDescription
 from stmask_deploy.errors import DeviceError, InputError, StmaskError
 
-from .backends import CUDA_GRAPH, Value, chosen_outputs, one_line
+from .backends import CUDA_GRAPH, Value, check_inputs, chosen_outputs, one_line
 from .interrupt import raise_interrupt
 from .onnxruntime_providers import CPU, WORDS, choose_provider
 from .onnxruntime_recording import RecordedSession
@@ -75,6 +75,7 @@ class OnnxRuntimeBackend:
             keep: Collection[str] = ()) -> dict[str, Value]:
         """See `Backend.run`."""
         names = chosen_outputs(self.output_names, outputs)
+        check_inputs(self.input_names, inputs)
         if not names:
             return {}
         rows = {name: len(inputs[name]) for name in self._open_rows if name in inputs}

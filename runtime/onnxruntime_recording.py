@@ -67,7 +67,7 @@ class RecordedSession:
         """Compute outputs; those in `keep` stay on the device, as `OrtValue`s.
 
         Raises:
-            ValueError: an input is missing or has another type or shape.
+            ValueError: an input has another type or shape.
         """
         recording = self._held[0]
         given = recording.checked(inputs)
@@ -128,9 +128,6 @@ class _Recording:
 
     def checked(self, inputs: Mapping[str, Value]) -> dict[str, Value]:
         """The inputs, all of them; see `RecordedSession.run`."""
-        missing = self._input_specs.keys() - inputs.keys()
-        if missing:  # there is still the one of the run before
-            raise ValueError(f"input {min(missing)} is missing")
         return {name: _checked(name, inputs[name], spec) for name, spec in self._input_specs.items()}
 
     def run(self, inputs: Mapping[str, Value], names: Sequence[str], keep: Collection[str]) -> dict[str, Value]:

@@ -22,7 +22,7 @@ from stmask_deploy.bundle import (
 )
 from stmask_deploy.errors import DeviceError, InputError, StmaskError
 
-from .backends import TensorSpec, Value, chosen_outputs, one_line
+from .backends import TensorSpec, Value, check_inputs, chosen_outputs, one_line
 from .interrupt import raise_interrupt
 from .model_cache import make_cache
 from .openvino_pooling import expand_roi_align
@@ -93,6 +93,7 @@ class OpenVinoBackend:
             keep: Collection[str] = ()) -> dict[str, Value]:
         """See `Backend.run`."""
         names = chosen_outputs(self.output_names, outputs)
+        check_inputs(self.input_names, inputs)
         if not names:
             return {}
         requests = self._requests_for(names)

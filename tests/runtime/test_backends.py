@@ -200,6 +200,16 @@ def test_damaged_graphs_end_in_one_line(tmp_path: Path, name: str, content: str)
 
 
 @pytest.mark.parametrize("name", BACKENDS)
+def test_an_input_that_is_missing_is_not_that_of_the_run_before(bundle: Path, name: str) -> None:
+    backend = open_backend(name, graph_path(bundle, "temporal", name), device="cpu")
+    inputs = {key: np.ones(SHAPES[key.removeprefix("prev_")], np.float32)
+              for key in ("prev_fpn", "fpn", "prev_temporal", "temporal")}
+    backend.run({**inputs, "boxes": np.ones((2, 4), np.float32)})
+    with pytest.raises(InputError, match="the graph needs boxes, which was not given"):
+        backend.run(inputs)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
 def test_a_failure_in_the_graph_is_one_line(bundle: Path, name: str) -> None:
     backend = open_backend(name, graph_path(bundle, "frame", name))
     with pytest.raises(StmaskError, match="failed in the graph") as caught:

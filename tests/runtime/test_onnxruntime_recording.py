@@ -15,7 +15,7 @@ import pytest
 from recorded_graphs import MAP_VALUES, Memory, open_recorded, picture, value_of
 
 import stmask_deploy
-from stmask_deploy.errors import DeviceError, StmaskError
+from stmask_deploy.errors import DeviceError, InputError, StmaskError
 from stmask_deploy.pretrained import demo_bundle, demo_clip
 from stmask_deploy.runtime.onnxruntime_copies import Copies
 from stmask_deploy.runtime.onnxruntime_providers import CPU, CUDA
@@ -186,14 +186,14 @@ def test_what_a_graph_does_not_take_is_refused_and_not_remembered(recorded: None
     temporal = open_recorded(graphs / "temporal.onnx")
     feeds = MAP_VALUES | {"boxes": np.zeros((2, 4), np.float32)}
     good = temporal.run(feeds)
-    wrong = [({"fpn": None}, "fpn is missing"),
-             ({"boxes": np.zeros((2, 4))}, "boxes: expected float32 .*float64"),
+    wrong = [({"boxes": np.zeros((2, 4))}, "boxes: expected float32 .*float64"),
              ({"fpn": value_of(feeds["fpn"].reshape(-1))}, r"fpn: expected float32 \(1, .* got float32 \(\d+,\)"),
              ({"fpn": feeds["fpn"].reshape(-1)}, r"fpn: expected float32 \(1, .* got float32 \(\d+,\)")]
     for change, told in wrong:
-        changed = {name: value for name, value in (feeds | change).items() if value is not None}
         with pytest.raises(StmaskError, match=f"failed in the graph: input {told}"):
-            temporal.run(changed)
+            temporal.run(feeds | change)
+    with pytest.raises(InputError, match="the graph needs fpn, which was not given"):
+        temporal.run({name: value for name, value in feeds.items() if name != "fpn"})
     assert all(np.array_equal(values, good[name]) for name, values in temporal.run(feeds).items())
 
 
