@@ -2,8 +2,8 @@
 
 Four neighbouring outputs of a filter of three need twelve multiplications; as values of a polynomial at six points they
 need six (Winograd, 1980; Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016, section 4). Over
-both axes a tile of 4x4 outputs takes 36 instead of 144 for each pair of channels, in exchange for three linear maps:
-of what is read, of the weights, which is done once, and of the result.
+both axes a tile of 4x4 outputs takes 36 instead of 144 for each pair of channels, in exchange for three linear
+transforms: of what is read, of the weights, which is done once, and of the result.
 """
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ TILE = 4  # outputs along an axis
 KERNEL = 3
 WINDOW = TILE + KERNEL - 1  # inputs that a tile reads; as many points
 # And infinity. Powers and differences of these are all near one, so that half as much is lost to cancellation as with
-# the usual 0, 1, -1, 2, -2; and they have few bits, so that the maps lose nothing where they are rounded to bf16.
+# the usual 0, 1, -1, 2, -2; and they have few bits, so that the matrices of rows and columns lose nothing in bf16.
 POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
 
-# With fewer channels, the linear maps take as long as the products save; in bf16 the products take half of the time
-# and the maps, between conversions to f32 and back, do not. With fewer tiles, it is reading four times as many weights.
+# With fewer channels, the transforms take as long as the products save; in bf16 products take half of the time and the
+# transforms, between conversions to f32 and back, do not. With fewer tiles, it is reading four times as many weights.
 FEWEST_CHANNELS = {"f32": 128, "bf16": 512}
 FEWEST_TILES = 16
 
 
-def _maps() -> tuple[Any, Any, Any]:
+def _transforms() -> tuple[Any, Any, Any]:
     """Of inputs (6, 6), weights (6, 3) and results (4, 6): `results @ (weights @ g * (inputs @ d))` filters d by g."""
     points = np.array(POINTS)
     others = [np.delete(points, i) for i in range(len(points))]
@@ -43,7 +43,7 @@ def _maps() -> tuple[Any, Any, Any]:
     return inputs, np.concatenate([weights, infinity[0]]), np.concatenate([results, infinity[1]], axis=1)
 
 
-INPUTS, WEIGHTS, RESULTS = _maps()
+INPUTS, WEIGHTS, RESULTS = _transforms()
 
 
 def transformed(weight: Array) -> Array:
@@ -58,7 +58,7 @@ def transformed(weight: Array) -> Array:
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of a map in blocks of tiles: the maps of a block are matrices, and large blocks make wasteful ones.
+    """One axis of a map in blocks of tiles: a block's transforms are matrices, which in large blocks are mostly zeros.
 
     Attributes:
         size: of the map, in cells; None where it is known when the graph runs.

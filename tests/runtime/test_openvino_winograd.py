@@ -85,6 +85,12 @@ def test_maps_of_a_known_size(size: tuple[int, int]) -> None:
     check(plain, [1, WIDE, *size], random(1, WIDE, *size), count=not is_small, left=is_small)
 
 
+def test_large_maps_are_computed_in_bands() -> None:
+    model = make(plain, [1, WIDE, 90, 84])
+    expand_convolutions(model, "f32")
+    assert kinds(model).count("MatMul") == 5 * 8  # of each, to points and back by rows and columns, and with weights
+
+
 @pytest.mark.parametrize("size", [(8, 16), (9, 17), (1, 1), (4, 40), (30, 5), (16, 32)], ids=str)
 def test_maps_of_any_size(size: tuple[int, int]) -> None:
     check(plain, [1, WIDE, -1, -1], random(1, WIDE, *size))

@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from tiny_bundles import picture, save_pictures, write_bundle
 from without_torch import RUN_WITHOUT_TORCH
 
+from stmask_deploy.errors import StmaskError
 from stmask_deploy.runtime.cli import main
 from stmask_deploy.runtime.results_jsonl import read_results
 
@@ -290,20 +291,25 @@ def test_a_source_that_fails_leaves_the_others_their_results(bundle: Path, clip:
     def fail_for_the_bug(writer: RunWriter, frame: Any, result: Any) -> None:
         if writer._source.name == "bug.mp4":
             raise KeyError("a bug")
+        if writer._source.name == "half.mp4" and writer.num_frames == 1:
+            raise StmaskError("no more")
         write(writer, frame, result)
 
     monkeypatch.setattr(RunWriter, "write", fail_for_the_bug)
-    bug, last = (write_clip(tmp_path / name, 3) for name in ("bug.mp4", "last.mp4"))
+    bug, half, last = (write_clip(tmp_path / name, 3) for name in ("bug.mp4", "half.mp4", "last.mp4"))
     taken = tmp_path / "out" / "street-2"
     taken.mkdir(parents=True)
     (taken / "results.json").write_text("precious")
-    result = call(clip, clip, bug, tmp_path / "nothing.mp4", last, "-m", bundle, "-o", tmp_path / "out", "--no-video")
+    result = call(clip, clip, bug, tmp_path / "nothing.mp4", half, last, "-m", bundle, "-o", tmp_path / "out",
+                  "--no-video")
     assert result.exit_code == 4  # of the first that failed
     told = result.stderr.splitlines()
     assert told[1].startswith(f"error: {clip}: ") and "--overwrite" in told[1]
     assert told[2] == f"error: {bug}: KeyError: 'a bug'"
     assert told[3].startswith(f"error: {tmp_path / 'nothing.mp4'} does not exist")
-    assert told[4:] == [f"3 of 5 sources failed: {clip}, {bug}, {tmp_path / 'nothing.mp4'}"]
+    kept = tmp_path / "out" / "half" / "results.jsonl"
+    assert told[4] == f"error: {half}: no more; frames before that in {kept}: 1"
+    assert told[5:] == [f"4 of 6 sources failed: {clip}, {bug}, {tmp_path / 'nothing.mp4'}, {half}"]
     assert (taken / "results.json").read_text() == "precious"
     for name, frames in (("street", 8), ("last", 3)):
         results = read_results(tmp_path / "out" / name / "results.jsonl")
@@ -367,6 +373,11 @@ def test_ctrl_c_completes_all_that_run(bundle: Path, long_clip: Path, tmp_path: 
         end = read_results(path).end
         assert end is not None and end["interrupted"] is True
     assert not (tmp_path / "out" / "long-3").exists()
+
+
+def test_a_single_frame_is_told_as_one(bundle: Path, clip: Path, tmp_path: Path) -> None:
+    result = call(clip, "-m", bundle, "-o", tmp_path / "out", "--no-video", "--max-frames", 1)
+    assert result.stdout.startswith("1 frame in ")
 
 
 def test_lost_candidates_are_told(clip: Path, tmp_path: Path) -> None:

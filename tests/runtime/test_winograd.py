@@ -1,4 +1,4 @@
-"""Winograd's maps against the plain sums that they stand for."""
+"""Winograd's transforms against the plain sums that they stand for."""
 from __future__ import annotations
 
 from typing import Any
@@ -39,7 +39,7 @@ def test_one_tile_is_four_sums_of_three() -> None:
     np.testing.assert_allclose(RESULTS @ ((WEIGHTS @ taps) * (INPUTS @ cells)), expected, atol=1e-14)
 
 
-def test_the_maps_of_values_lose_nothing_in_bf16() -> None:
+def test_the_transforms_of_values_lose_nothing_in_bf16() -> None:
     for values in (INPUTS, RESULTS):
         bits = values.astype(np.float32).view(np.uint32)
         assert not np.any(bits & 0xFFFF) and np.array_equal(values, values.astype(np.float32))

@@ -33,6 +33,11 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+def test_one_is_told_as_one(tmp_path: Path) -> None:
+    result = run(tmp_path, "--split", "val", "--clips", 1, "--frames", 1, "--size", "54x96", "--workers", 1)
+    assert ": 1 clip, 1 frame in " in result.stdout
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("synth")
