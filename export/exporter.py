@@ -208,7 +208,8 @@ def _write(folder: Path, description: BundleDescription, graphs: Mapping[str, on
     for role, ir in irs.items():
         path = description.graph_path(folder, role, "openvino")
         path.parent.mkdir(exist_ok=True)
-        save_ir(ir, path, description.openvino_weights == "f16", metadata(description, role))
+        save_ir(ir, path, description.openvino_weights == "f16", metadata(description, role),
+                description.export_id)
 
 
 def _sizes(folder: Path) -> dict[str, float]:

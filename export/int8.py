@@ -143,7 +143,7 @@ def write_int8(folder: Path, description: BundleDescription, backends: Mapping[s
         for role, graph in made.graphs.items():
             path = description.graph_path(folder, role, backend, PRECISION)
             if backend == "openvino":
-                save_ir(graph, path, description.openvino_weights == "f16", info(role))
+                save_ir(graph, path, description.openvino_weights == "f16", info(role), description.export_id)
             else:
                 del graph.metadata_props[:]
                 onnx.helper.set_model_props(graph, info(role))

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnx.inliner
 
+from stmask_deploy.bundle import weights_mark
 from stmask_deploy.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def to_openvino(model: onnx.ModelProto) -> openvino.Model:
         return core.read_model(path)
 
 
-def save_ir(model: openvino.Model, path: Path, half_weights: bool, info: Mapping[str, str]) -> None:
+def save_ir(model: openvino.Model, path: Path, half_weights: bool, info: Mapping[str, str], export_id: str) -> None:
     """Write `path` (.xml) and the .bin beside it.
 
     Args:
@@ -52,6 +53,7 @@ def save_ir(model: openvino.Model, path: Path, half_weights: bool, info: Mapping
         path: the .xml file.
         half_weights: store weights as float16 (computed in float32 all the same, unless the device is told otherwise).
         info: runtime information, readable as `model.get_rt_info(key)`.
+        export_id: of the bundle, which the .bin is marked with too.
 
     Raises:
         OutputError: it cannot be written.
@@ -61,7 +63,9 @@ def save_ir(model: openvino.Model, path: Path, half_weights: bool, info: Mapping
         model.set_rt_info(value, key)
     try:
         ov.save_model(model, path, compress_to_fp16=half_weights)
-    except RuntimeError as error:  # of its streams, which know no reason
+        with open(path.with_suffix(".bin"), "ab") as file:
+            file.write(weights_mark(export_id))
+    except (RuntimeError, OSError) as error:  # the former of OpenVINO's streams, which know no reason
         raise OutputError(f"OpenVINO cannot write {path.name} and its weights; free some space or choose another folder"
                           ) from error
 

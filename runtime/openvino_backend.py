@@ -19,6 +19,7 @@ from stmask_deploy.bundle import (
     TEMPORAL_INPUTS,
     TEMPORAL_OUTPUTS,
     BundleDescription,
+    weights_mark,
 )
 from stmask_deploy.errors import DeviceError, InputError, StmaskError
 
@@ -46,6 +47,7 @@ class OpenVinoBackend:
             raise InputError(f"{graph} was not exported by this tool (it carries no description); use stmask-export")
         self.metadata = BundleDescription.from_json(model.get_rt_info(METADATA_KEY).astype(str),
                                                     f"the description in {graph}")
+        _check_weights(graph.with_suffix(".bin"), self.metadata.export_id)
         note = " (chosen by auto)" if device == "auto" else ""
         for plugin in plugins:
             # Layers in 8 bits are marked in the graph. What else there is takes the device's own choice: bf16 where a
@@ -186,6 +188,15 @@ def _read(core: Any, graph: Path) -> Any:
     except RuntimeError as error:
         raise InputError(f"{graph}: OpenVINO cannot read it ({one_line(error)}); "
                          "export the checkpoint again") from error
+
+
+def _check_weights(path: Path, export_id: str) -> None:
+    mark = weights_mark(export_id)
+    with open(path, "rb") as file:
+        file.seek(max(path.stat().st_size - len(mark), 0))
+        if file.read() != mark:
+            raise InputError(f"{path} is not of export {export_id} as the .xml beside it, or is damaged, or of an "
+                             "earlier version of this tool; export the checkpoint again")
 
 
 def _expand_convolutions(core: Any, model: Any, precision: str) -> None:

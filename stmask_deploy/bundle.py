@@ -124,6 +124,11 @@ class BundleDescription:
             raise InputError(f"{where} is incomplete or damaged ({error}); export the checkpoint again") from error
 
 
+def weights_mark(export_id: str) -> bytes:
+    """The end of an IR's .bin, behind all that OpenVINO reads; by the weights alone it could be any export's."""
+    return f"stmask {export_id}".encode()
+
+
 def read_description(folder: Path) -> BundleDescription:
     """The description of the bundle in `folder`.
 

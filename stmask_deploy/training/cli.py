@@ -48,6 +48,9 @@ def _size(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -
 @click.option("--from", "checkpoint", type=click.Path(path_type=Path), metavar="CHECKPOINT",
               help="Start from this network instead of the recipe's; its class layers start anew where the classes "
                    "differ.")
+@click.option("--classes", "names_file", type=click.Path(path_type=Path), metavar="FILE",
+              help="Names of the classes of --from, one a line or a JSON list.  [default: the checkpoint's, or those "
+                   "of the known dataset with as many]")
 @click.option("--centerness-order", type=click.Choice(["released", "anchor"]),
               help="Of the centerness map.  [default: the checkpoint's, or anchor]")
 @click.option("--input-size", callback=_size, metavar="HxW",
@@ -66,9 +69,9 @@ def _size(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: PyTorch's choice]")
 @click.option("--workers", type=click.IntRange(min=0), default=1, help="Processes that read frames.")
 def main(annotations: Path, folder: Path, frames: Path | None, val_annotations: Path | None, val_frames: Path | None,
-         no_val: bool, recipe: str | None, checkpoint: Path | None, centerness_order: str | None,
-         input_size: tuple[int, int] | None, resume: bool, overwrite: bool, device: str, threads: int | None,
-         workers: int, **overrides: Any) -> None:
+         no_val: bool, recipe: str | None, checkpoint: Path | None, names_file: Path | None,
+         centerness_order: str | None, input_size: tuple[int, int] | None, resume: bool, overwrite: bool, device: str,
+         threads: int | None, workers: int, **overrides: Any) -> None:
     """Train or fine-tune a network on ANNOTATIONS, a dataset in YouTube-VIS format (masks as RLE or polygons).
 
     The result is a checkpoint with the released parameter names that carries its configuration. A run can be
@@ -82,12 +85,14 @@ def main(annotations: Path, folder: Path, frames: Path | None, val_annotations: 
     from .run import Data, open_validation, prepare_folder, resume_run, start_run, train, without_validation
 
     overrides = {name: value for name, value in overrides.items() if value is not None}
-    given = _given({"recipe": recipe, "overwrite": overwrite or None, "from": checkpoint,
+    given = _given({"recipe": recipe, "overwrite": overwrite or None, "from": checkpoint, "classes": names_file,
                     "centerness_order": centerness_order, "input_size": input_size, **overrides})
     if resume and given:
         raise InputError(f"--resume goes on with the numbers of the run; leave out {', '.join(given)}")
     if no_val and (not resume or val_annotations or val_frames):
         raise InputError("--no-val is for a run that is resumed, and excludes --val and --val-frames")
+    if names_file is not None and checkpoint is None:
+        raise InputError("--classes names the classes of a checkpoint; give it with --from, or leave --classes out")
     if threads is not None:
         torch.set_num_threads(threads)
     data = Data.open(annotations, frames)
@@ -102,7 +107,8 @@ def main(annotations: Path, folder: Path, frames: Path | None, val_annotations: 
     else:
         order = None if centerness_order is None else CenternessOrder(centerness_order)
         recipe = recipe or ("demo" if checkpoint is None else "fine-tune")
-        start = start_run(_recipe(recipe, overrides), data.class_names, checkpoint, order, input_size)
+        start = start_run(_recipe(recipe, overrides), data.class_names, checkpoint, order, input_size,
+                          names_file)
     with join_processes(device) as process:
         if process.is_first and validation is not None:
             validation.read_all()

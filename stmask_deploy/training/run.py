@@ -94,16 +94,18 @@ class Start:
 
 
 def start_run(recipe: Recipe, class_names: tuple[str, ...], checkpoint: Path | None = None,
-              centerness_order: CenternessOrder | None = None, input_size: tuple[int, int] | None = None) -> Start:
+              centerness_order: CenternessOrder | None = None, input_size: tuple[int, int] | None = None,
+              names_file: Path | None = None) -> Start:
     """A new run: from nothing with the recipe's network, or from a checkpoint with its own.
 
-    A checkpoint keeps its order of the centerness map and its input size unless others are asked for.
+    A checkpoint keeps its order of the centerness map and its input size unless others are asked for;
+    `names_file`: see `from_checkpoint`.
 
     Raises:
         InputError: the recipe or the checkpoint cannot be used.
     """
     if checkpoint is not None:
-        model, config, notes = from_checkpoint(checkpoint, class_names, recipe.options.seed)
+        model, config, notes = from_checkpoint(checkpoint, class_names, recipe.options.seed, names_file)
     else:
         config, notes = recipe.config(class_names), []
         model = from_scratch(config, recipe.options.seed)

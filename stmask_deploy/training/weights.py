@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..classes import plain_name
+from ..classes import plain_name, read_class_names
 from ..config import ModelConfig
 from ..models.backbone import ModulatedDeformConv
 from ..models.calibration import CalibratedPrediction
@@ -42,23 +42,29 @@ def from_scratch(config: ModelConfig, seed: int = 0) -> STMask:
     return model
 
 
-def from_checkpoint(path: Path, class_names: tuple[str, ...], seed: int = 0) -> tuple[STMask, ModelConfig, list[str]]:
+def from_checkpoint(path: Path, class_names: tuple[str, ...], seed: int = 0, names_file: Path | None = None
+                    ) -> tuple[STMask, ModelConfig, list[str]]:
     """A trained network for other, or the same, classes; class layers start anew where the classes differ.
 
     Args:
         path: any checkpoint that `stmask-export` takes.
         class_names: of the dataset it will be trained on.
         seed: of class layers that are new.
+        names_file: what the checkpoint's own classes are called, see `read_class_names`; None takes what it carries, or
+            else the dataset's that has as many.
 
     Returns:
         the network, its configuration, and what was changed, one line each.
 
     Raises:
-        InputError: see `load_checkpoint`.
+        InputError: see `load_checkpoint` and `read_class_names`.
     """
     checkpoint = load_checkpoint(path)
     config, before = replace(checkpoint.config, class_names=class_names), checkpoint.config.class_names
     notes, state = list(checkpoint.notes), dict(checkpoint.state)
+    if names_file is not None:
+        before = read_class_names(names_file, len(before))
+        notes = [note for note in notes if not note.startswith("class names:")] + [f"class names: {names_file.name}"]
     model = from_scratch(config, seed)
     fresh = model.state_dict()
     class_layers = [name for name in fresh if CLASS_LAYER.fullmatch(name)]

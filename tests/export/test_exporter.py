@@ -167,4 +167,5 @@ def test_a_reader_that_goes_away_is_no_error_of_the_disk(tiny: Checkpoint, tmp_p
 def test_a_full_disk_under_an_ir(native_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "frame.bin").symlink_to("/dev/full")
     with pytest.raises(OutputError, match="cannot write frame.xml"):
-        save_ir(openvino.Core().read_model(native_bundle / "openvino/frame.xml"), tmp_path / "frame.xml", False, {})
+        save_ir(openvino.Core().read_model(native_bundle / "openvino/frame.xml"), tmp_path / "frame.xml", False, {},
+                "0123")

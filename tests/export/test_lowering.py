@@ -93,7 +93,7 @@ def run_everywhere(model: onnx.ModelProto, feeds: dict[str, np.ndarray], folder:
                    ) -> dict[str, list[np.ndarray]]:
     """Outputs by runtime. The IR is read by a core without extensions."""
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    save_ir(to_openvino(model), folder / "model.xml", half_weights=False, info={})
+    save_ir(to_openvino(model), folder / "model.xml", half_weights=False, info={}, export_id="")
     core = shared_core()
     compiled = core.compile_model(core.read_model(folder / "model.xml"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     outputs = compiled(feeds)

@@ -54,8 +54,9 @@ def test_paths_may_be_strings(bundle: Path) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_graphs_of_two_exports_are_refused(make_bundle: MakeBundle, role: str, backend: str) -> None:
     folder, other = make_bundle("one", openvino=True), make_bundle("two", export_id="89ef", openvino=True)
-    description = describe()
-    description.graph_path(other, role, backend).replace(description.graph_path(folder, role, backend))
+    path = describe().graph_path(folder, role, backend)
+    for part in [path, path.with_suffix(".bin")][:1 if backend == "onnxruntime" else 2]:
+        (other / part.relative_to(folder)).replace(part)
     with pytest.raises(InputError, match="89ef but the bundle is of export 0123abcd: files of two exports are mixed"):
         open_bundle(folder, backend)
 
@@ -97,6 +98,19 @@ def test_a_missing_weights_file_is_told(make_bundle: MakeBundle) -> None:
     (folder / "openvino" / "temporal.bin").unlink()
     with pytest.raises(InputError, match=r"temporal\.bin"):
         open_bundle(folder, "openvino")
+
+
+def test_weights_of_another_export_are_refused(make_bundle: MakeBundle) -> None:
+    folder, other = make_bundle("one", openvino=True), make_bundle("two", export_id="89ef", openvino=True)
+    path = folder / "openvino" / "frame.bin"
+    own = path.read_bytes()
+    path.write_bytes((other / "openvino" / "frame.bin").read_bytes())
+    with pytest.raises(InputError, match=r"frame\.bin is not of export .*; export the checkpoint again"):
+        open_bundle(folder, "openvino")
+    for cut in (own[:-1], own[-3:], own + b"x"):
+        path.write_bytes(cut)
+        with pytest.raises(InputError, match=r"frame\."):
+            open_bundle(folder, "openvino")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

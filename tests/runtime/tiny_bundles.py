@@ -149,6 +149,9 @@ def save_ir(onnx_path: Path, path: Path, description: BundleDescription | None) 
         model.set_rt_info(description.to_json(), METADATA_KEY)
     path.parent.mkdir(exist_ok=True)
     openvino.save_model(model, path, compress_to_fp16=False)
+    if description is not None:
+        with open(path.with_suffix(".bin"), "ab") as file:
+            file.write(f"stmask {description.export_id}".encode())
 
 
 def write_bundle(folder: Path, *, count: int = 3, has_temporal: bool = True, openvino: bool = False,

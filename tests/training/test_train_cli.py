@@ -196,6 +196,16 @@ def test_a_folder_with_a_run(clips: Path, recipe: Path, tmp_path: Path) -> None:
     assert b"earlier" not in (tmp_path / "run" / "log.jsonl").read_bytes()
 
 
+def test_names_of_classes_are_those_of_a_checkpoint(clips: Path, recipe: Path, tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("cat\ncat\n")
+    code, output = command(clips, "-o", tmp_path / "run", "--recipe", recipe, "--classes", names)
+    assert code == 2 and "--classes names the classes of a checkpoint; give it with --from" in output
+    code, output = command(clips, "-o", tmp_path / "run", "--resume", "--classes", names)
+    assert code == 2 and "--classes" in output.split("leave out")[1]
+    assert not (tmp_path / "run").exists()
+
+
 def test_resuming_needs_a_run_and_takes_no_numbers(clips: Path, tmp_path: Path) -> None:
     code, output = command(clips, "-o", tmp_path / "run", "--resume")
     assert code == 2 and "there is no training to resume" in output

@@ -184,3 +184,23 @@ def test_names_that_differ_in_case_and_spaces_are_the_same_classes(tmp_path: Pat
 def test_names_that_only_their_case_tells_apart_are_not_reordered(tmp_path: Path) -> None:
     source = save(tmp_path / "two.pth", replace(CALIBRATED, class_names=("cat", "Cat", "dog")))
     assert "class layers start anew" in from_checkpoint(source, ("dog", "cat", "Cat"))[2][-1]
+
+
+def test_the_classes_of_a_checkpoint_can_be_named(released: Path, tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("ant\nbee\ncat\n")
+    plain = from_checkpoint(released, ("cat", "ant", "bee"))
+    _, config, notes = named = from_checkpoint(released, ("cat", "ant", "bee"), names_file=names)
+    assert config.class_names == ("cat", "ant", "bee")
+    assert [note for note in notes if "class" in note] == [
+        "class names: names.txt", "class layers reordered: the dataset has the checkpoint's classes in another order"]
+    name = "prediction_layers.0.conf_layer.0.conv.weight"
+    kept, reordered = (one[0].state_dict()[name].unflatten(0, (-1, 4)) for one in (plain, named))
+    assert torch.equal(reordered, kept[:, [0, 3, 1, 2]]) and not torch.equal(reordered, kept)
+
+
+def test_names_that_do_not_fit_the_checkpoint_are_refused(released: Path, tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("ant\nbee\n")
+    with pytest.raises(InputError, match="names 2 classes, the checkpoint has 3"):
+        from_checkpoint(released, ("ant", "bee"), names_file=names)
