@@ -17,7 +17,7 @@ from stmask_deploy.bundle import DESCRIPTION_FILE, FLOAT_GRAPHS, OPENVINO_FOLDER
 from stmask_deploy.errors import InputError, OutputError, StmaskError
 
 PREFIX = ".stmask-export-"  # of folders in which exports build
-# Behind it, of folders that hold files of the old bundle: some of them, or all of them.
+# Behind it, see `_aside`.
 _GOING, _GONE = "-going", "-gone"
 STALE_S = 24 * 3600.0  # an export that is older than this was killed
 EXCHANGE_S = 5.0  # an exchange takes milliseconds: one that is older than this was broken off
@@ -40,6 +40,8 @@ BUNDLE_FILES = _bundle_files()
 def check_target(folder: Path, overwrite: bool) -> None:
     """Refuse a folder in which something would be lost; changes nothing, but that it tidies up after killed exports.
 
+    An exchange of files that another export is at is waited for.
+
     Raises:
         InputError: it holds something else than a bundle, or more than one.
         OutputError: it holds a bundle and `overwrite` is False, or it cannot be read, written or made.
@@ -47,11 +49,12 @@ def check_target(folder: Path, overwrite: bool) -> None:
     if not os.path.exists(folder):
         check_folder(Path(os.path.realpath(folder)))  # a link is followed, see `building`
     try:
+        _remove_stale(Path(os.path.realpath(folder)).parent)  # where a folder is built that is not there yet
+        if folder.is_dir():
+            _settle_all(folder)
+            _remove_stale(folder)
         if not folder.exists() or (folder.is_dir() and not _not_ours(os.listdir(folder))):
             return
-        if folder.is_dir():
-            _settle(folder, EXCHANGE_S)
-            _remove_stale(folder)
         is_bundle = (folder / DESCRIPTION_FILE).is_file()
         # Of another folder not everything is listed: it may be large.
         names = [path.relative_to(folder).as_posix() for path in folder.rglob("*")] if is_bundle else []
@@ -69,8 +72,9 @@ def check_target(folder: Path, overwrite: bool) -> None:
 
 def _remove_stale(folder: Path) -> None:
     """Remove what killed exports were building; one that was begun lately may still be at it."""
-    for build in _left(folder, "", STALE_S):
-        _discard(build)
+    for build in folder.glob(f"{PREFIX}*"):
+        if not build.name.endswith((_GOING, _GONE)) and _age_s(build) >= STALE_S:
+            _discard(build)
 
 
 def _not_ours(names: Iterable[str]) -> list[str]:
@@ -121,7 +125,7 @@ def _exchange(build: Path, folder: Path) -> None:
     The description goes first and comes last: a reader that meets a part of it finds no bundle. Where the files of the
     old one are tells how far it came: whatever ends it, `_settle` can bring them back.
     """
-    going, gone = (folder / f"{build.name}{end}" for end in (_GOING, _GONE))
+    going, gone = _aside(folder, build.name)
     try:
         for name in BUNDLE_FILES:
             _move(folder / name, going / name)
@@ -130,7 +134,7 @@ def _exchange(build: Path, folder: Path) -> None:
         for name in reversed(BUNDLE_FILES):
             _move(build / name, folder / name)
     finally:
-        _settle(folder)
+        _settle(folder, build.name)
     with contextlib.suppress(OSError):  # it is not empty, or not there
         (folder / OPENVINO_FOLDER).rmdir()
 
@@ -141,28 +145,54 @@ def _move(source: Path, target: Path) -> None:
         source.rename(target)
 
 
-def _settle(folder: Path, min_age_s: float = 0.0) -> None:
-    """Complete an exchange whose last file is in its place, and undo any other; may be broken off and done again."""
-    for gone in _left(folder, _GONE, min_age_s):
+def _settle_all(folder: Path) -> None:
+    """Settle all exchanges that were broken off; one that is still going on ends by itself, in milliseconds."""
+    end = time.monotonic() + EXCHANGE_S
+    while (left := _left(folder)) and time.monotonic() < end and min(map(_age_s, left)) < EXCHANGE_S:
+        time.sleep(0.02)
+    for name in {path.name.removesuffix(_GOING).removesuffix(_GONE) for path in left}:
+        _settle(folder, name)
+
+
+def _settle(folder: Path, name: str) -> None:
+    """Complete the exchange of the build called `name` if its last file is in its place, else undo it.
+
+    May be broken off and done again.
+    """
+    going, gone = _aside(folder, name)
+    if gone.exists():
         if (folder / DESCRIPTION_FILE).exists():
             _discard(gone)
-            continue
-        for name in BUNDLE_FILES:
-            (folder / name).unlink(missing_ok=True)  # of the new bundle
-        gone.rename(gone.with_name(gone.name.removesuffix(_GONE) + _GOING))
-    for going in _left(folder, _GOING, min_age_s):
-        for name in reversed(BUNDLE_FILES):
-            _move(going / name, folder / name)
+            return
+        for file in BUNDLE_FILES:
+            (folder / file).unlink(missing_ok=True)  # of the new bundle
+        gone.rename(going)
+    if going.exists():
+        for file in reversed(BUNDLE_FILES):
+            _move(going / file, folder / file)
         _discard(going)
+
+
+def _aside(folder: Path, name: str) -> tuple[Path, Path]:
+    """Where files of the old bundle lie while those of the build called `name` come: some of them, or all of them."""
+    return folder / f"{name}{_GOING}", folder / f"{name}{_GONE}"
+
+
+def _left(folder: Path) -> list[Path]:
+    return [path for end in (_GOING, _GONE) for path in folder.glob(f"{PREFIX}*{end}")]
+
+
+def _age_s(path: Path) -> float:
+    """Since something in it changed; of what has gone meanwhile, none."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _discard(folder: Path) -> None:
     with contextlib.suppress(OSError):  # of Python 3.11 where a signal comes meanwhile, whatever is ignored
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _left(folder: Path, end: str, min_age_s: float) -> list[Path]:
-    return [path for path in folder.glob(f"{PREFIX}*{end}") if time.time() - path.stat().st_mtime >= min_age_s]
 
 
 @contextlib.contextmanager

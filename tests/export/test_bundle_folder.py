@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -198,9 +199,8 @@ def test_whenever_the_exchange_is_broken_off_all_is_old_or_all_is_new(
     assert outcomes.count(new) == (moment == "after") and content(bundle) == new
 
 
-@pytest.mark.parametrize("number", range(10))
-def test_what_a_killed_exchange_left_is_settled_by_the_next(bundle: Path, number: int) -> None:
-    """Killed after so many renames: nothing in the process could tidy up."""
+def kill_an_exchange(bundle: Path, number: int) -> bool:
+    """Whether an export into `bundle` was killed after so many renames, when nothing in the process could tidy up."""
     program = f"""if True:
         import os
         from pathlib import Path
@@ -218,14 +218,61 @@ def test_what_a_killed_exchange_left_is_settled_by_the_next(bundle: Path, number
     done = subprocess.run([sys.executable, "-c", program], timeout=60)
     for left in (*bundle.glob(f"{PREFIX}*-going"), *bundle.glob(f"{PREFIX}*-gone")):
         os.utime(left, (time.time() - EXCHANGE_S,) * 2)
+    return done.returncode != 0
+
+
+@pytest.mark.parametrize("number", range(10))
+@pytest.mark.parametrize("has_ir", [True, False])  # without, its files may all be out of the way
+def test_what_a_killed_exchange_left_is_settled_by_the_next(bundle: Path, has_ir: bool, number: int) -> None:
+    if not has_ir:
+        shutil.rmtree(bundle / "openvino")
+    old = content(bundle)
+    was_killed = kill_an_exchange(bundle, number)
     with pytest.raises(OutputError, match="exists; give --overwrite"):
         check_target(bundle, overwrite=False)
     found = {name: text for name, text in content(bundle).items() if not name.startswith(PREFIX)}
-    assert found == ({**NEW, "temporal.onnx": "new"} if done.returncode == 0 else OLD)
+    assert found == (old if was_killed else {**NEW, "temporal.onnx": "new"})
     for left in bundle.glob(f"{PREFIX}*"):
         os.utime(left, (0, 0))
     check_target(bundle, overwrite=True)
     assert not list(bundle.glob(f"{PREFIX}*"))
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+def test_an_export_after_a_killed_one_stays(bundle: Path, number: int) -> None:
+    shutil.rmtree(bundle / "openvino")
+    assert kill_an_exchange(bundle, number)
+    with building(bundle, overwrite=True) as build:
+        write(build, "newer")
+    found = {name: text for name, text in content(bundle).items() if not name.startswith(PREFIX)}
+    assert found == {"stmask.json": "newer", "frame.onnx": "newer"}
+
+
+def test_an_exchange_that_goes_on_is_waited_for(bundle: Path) -> None:
+    other = bundle / f"{PREFIX}other-going"
+    other.mkdir()
+    (bundle / "stmask.json").rename(other / "stmask.json")
+
+    def finish() -> None:
+        (other / "stmask.json").rename(bundle / "stmask.json")
+        other.rmdir()
+
+    timer = threading.Timer(0.3, finish)
+    timer.start()
+    with pytest.raises(OutputError, match="exists; give --overwrite"):
+        check_target(bundle, overwrite=False)
+    assert content(bundle) == OLD
+    timer.join()
+
+
+def test_a_build_beside_a_folder_that_never_came_is_removed_after_a_day(tmp_path: Path) -> None:
+    stale, fresh, aside = (tmp_path / f"{PREFIX}{name}" for name in ("stale", "fresh", "aside-going"))
+    for folder in (stale, fresh, aside):
+        folder.mkdir()
+    for folder in (stale, aside):
+        os.utime(folder, (0, 0))
+    check_target(tmp_path / "bundle", overwrite=False)
+    assert not stale.exists() and fresh.exists() and aside.exists()
 
 
 @pytest.mark.parametrize(("raised", "expected"), [
