@@ -7,7 +7,6 @@ The bundles are exported on the way and not kept. `--rows trackers` compares tra
 """
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -18,9 +17,10 @@ from typing import Any
 
 import click
 import onnx
+from report_file import ReportFile, new_report, report_options
 from rounded_half import rounded
 
-from stmask_deploy.bench.machine import describe_machine, library_versions
+from stmask_deploy.console import Command
 from stmask_deploy.datasets.annotations import Annotations, read_annotations
 from stmask_deploy.datasets.frames import FRAMES_FOLDER, check_frames
 from stmask_deploy.errors import DeviceError, InputError
@@ -39,6 +39,8 @@ from stmask_deploy.runtime.frame_tracker import FrameTracker
 from stmask_deploy.runtime.model import Model, load
 from stmask_deploy.runtime.options import RunOptions
 from stmask_deploy.runtime.timing import NoTimer
+
+SCHEMA = "stmask-accuracy/1"
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ GPU = (
 ROWS = {"deployments": DEPLOYMENTS, "trackers": TRACKERS, "gpu": GPU}
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("checkpoint", type=click.Path(exists=True, path_type=Path))
 @click.option("--data", "folders", multiple=True, required=True, type=click.Path(exists=True, path_type=Path),
               help="Folder with instances.json and JPEGImages; may be given again.")
@@ -104,9 +106,9 @@ ROWS = {"deployments": DEPLOYMENTS, "trackers": TRACKERS, "gpu": GPU}
 @click.option("--calibration", type=click.Path(exists=True, path_type=Path),
               help="Video that the rows of int8 are calibrated with; without one they are left out.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write everything here.")
+@report_options
 def main(checkpoint: Path, folders: tuple[Path, ...], kind: str, only: tuple[str, ...], max_videos: int | None,
-         calibration: Path | None, threads: int | None, json_file: Path | None) -> None:
+         calibration: Path | None, threads: int | None, report_file: ReportFile) -> None:
     """Evaluate CHECKPOINT on every dataset in every row."""
     rows = [row for row in ROWS[kind] if not only or row.name in only]
     unknown = set(only) - {row.name for row in rows}
@@ -117,15 +119,14 @@ def main(checkpoint: Path, folders: tuple[Path, ...], kind: str, only: tuple[str
     datasets = {folder.name: open_dataset(folder, max_videos) for folder in folders}
     if len(datasets) < len(folders):
         raise click.BadParameter("folders of the same name would share their columns", param_hint="--data")
-    report: dict[str, Any] = {"checkpoint": checkpoint.name, "sha256": loaded.sha256, "variant": loaded.config.variant,
-                              "machine": describe_machine(), "versions": library_versions(), "rows": []}
+    report: dict[str, Any] = {**new_report(SCHEMA), "checkpoint": checkpoint.name, "sha256": loaded.sha256,
+                              "variant": loaded.config.variant, "rows": []}
     click.echo(header(list(datasets)))
     with tempfile.TemporaryDirectory() as scratch:
         for row in rows:
             report["rows"].append(measure(row, loaded, datasets, Path(scratch), threads, calibration))
+            report_file.write(report)
             click.echo(line(report["rows"][-1], list(datasets)))
-            if json_file is not None:
-                json_file.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def open_dataset(folder: Path, max_videos: int | None = None, skip: int = 0) -> tuple[Annotations, Path]:

@@ -7,19 +7,16 @@ count; `stmask-bench` measures whole runs.
 """
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+from report_file import ReportFile, new_report, report_options
 
-from stmask_deploy.atomic import atomic_file, check_writable
-from stmask_deploy.bench.machine import describe_machine, library_versions
 from stmask_deploy.bench.statistics import percentiles
 from stmask_deploy.bench.tables import format_table
 from stmask_deploy.bundle import BundleDescription, read_description
@@ -67,27 +64,20 @@ ROWS = (
 @click.command(cls=Command, context_settings={"show_default": True})
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--runs", type=click.IntRange(min=1), default=60, help="Of each graph.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write figures there.")
-@click.option("--overwrite", is_flag=True)
-def main(bundle: Path, runs: int, json_path: Path | None, overwrite: bool) -> None:
+@report_options
+def main(bundle: Path, runs: int, report_file: ReportFile) -> None:
     """Measure the graphs of BUNDLE under options of the CUDA provider."""
-    if json_path is not None:
-        check_writable(json_path, overwrite=overwrite)
     import onnxruntime
 
+    report = new_report(SCHEMA)
     description = read_description(bundle)
     choose_provider(onnxruntime, "cuda")
     found = []
     for row in (row for row in ROWS if row.role in description.roles):
         click.echo(f"measuring {row.name}", err=True)
         found.append({"row": row.name, "role": row.role, "precision": row.precision, **measure(row, bundle, runs)})
+    report_file.write({**report, "runs": runs, "variant": description.model.variant, "rows": found})
     click.echo(table(found))
-    if json_path is not None:
-        report = {"schema": SCHEMA, "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                  "machine": describe_machine(), "versions": library_versions(), "runs": runs,
-                  "variant": description.model.variant, "rows": found}
-        with atomic_file(json_path, overwrite=overwrite) as file:
-            file.write(json.dumps(report, indent=1).encode() + b"\n")
 
 
 def measure(row: Row, bundle: Path, runs: int) -> dict[str, Any]:

@@ -9,12 +9,10 @@ graphs at the same time depends on the graphs: rows for both cases bracket it.
 """
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +20,9 @@ import click
 import numpy as np
 from held_source import hold
 from replayed import ROLES, Record
+from report_file import ReportFile, new_report, report_options
 
-from stmask_deploy.atomic import atomic_file, check_writable
 from stmask_deploy.bench.bundle_run import FrameClock
-from stmask_deploy.bench.machine import describe_machine, library_versions
 from stmask_deploy.bench.tables import format_table
 from stmask_deploy.bundle import read_description
 from stmask_deploy.console import Command
@@ -72,18 +69,15 @@ ROWS = (
 @click.option("--rounds", type=click.IntRange(min=1), default=5, help="Turns of every row.")
 @click.option("--decoded", is_flag=True, help="Frames are in memory, as if other cores had decoded them.")
 @click.option("--memory", type=click.Choice(["exact", "bounded"]), default="bounded")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write everything there.")
-@click.option("--overwrite", is_flag=True)
+@report_options
 def main(bundle: Path | None, video: Path | None, times: Sequence[Times], frames: int, warmup: int, rounds: int,
-         decoded: bool, memory: str, json_path: Path | None, overwrite: bool) -> None:
+         decoded: bool, memory: str, report_file: ReportFile) -> None:
     """Measure BUNDLE on VIDEO, the demo model and its clip where they are left out."""
-    if json_path is not None:
-        check_writable(json_path, overwrite=overwrite)
     if warmup >= frames:
         raise InputError(f"--warmup {warmup} leaves none of --frames {frames}; give more frames")
     video = video or demo_clip()
     options = RunOptions(memory=memory)
-    machine = describe_machine()  # with the load that others put on it
+    report = new_report(SCHEMA)
     held = hold(video, frames)
     with MaskProcess() as helper, tempfile.TemporaryDirectory() as folder:
         record = Record(open_bundle(bundle or demo_bundle(), device="cpu"))
@@ -99,15 +93,10 @@ def main(bundle: Path | None, video: Path | None, times: Sequence[Times], frames
                                      helper if row.is_helped else MaskProcess(), Path(folder), clock, warmup))
     rows = [{"ms": dict(zip(ROLES, ms, strict=True)), "row": row.name, **summary(found)}
             for (ms, row), found in turns.items()]
+    report_file.write({**report, "variant": read_description(bundle or demo_bundle()).model.variant,
+                       "video": video.name, "frames": frames, "warmup": warmup, "rounds": rounds, "memory": memory,
+                       "is_decoded": decoded, "rows": rows})
     click.echo(table(rows))
-    if json_path is not None:
-        report = {"schema": SCHEMA, "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                  "machine": machine, "versions": library_versions(),
-                  "variant": read_description(bundle or demo_bundle()).model.variant, "video": video.name,
-                  "frames": frames, "warmup": warmup, "rounds": rounds, "memory": memory, "is_decoded": decoded,
-                  "rows": rows}
-        with atomic_file(json_path, overwrite=overwrite) as file:
-            file.write(json.dumps(report, indent=1).encode() + b"\n")
 
 
 def parse(texts: Sequence[str]) -> list[Times]:

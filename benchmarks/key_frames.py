@@ -4,19 +4,16 @@
 """
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 from accuracy import open_dataset
+from report_file import ReportFile, new_report, report_options
 
-from stmask_deploy.atomic import atomic_file, check_writable
-from stmask_deploy.bench.machine import describe_machine, library_versions
 from stmask_deploy.bench.tables import format_table
 from stmask_deploy.console import Command
 from stmask_deploy.datasets.annotations import Annotations, Video
@@ -41,27 +38,20 @@ SCHEMA = "stmask-key-frames/1"
 @click.option("--precision", default="f32")
 @click.option("--threads", type=click.IntRange(min=1), default=2, help="CPU threads of the graphs.")
 @click.option("--max-videos", type=click.IntRange(min=1), help="The first videos only.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write everything there.")
-@click.option("--overwrite", is_flag=True)
+@report_options
 def main(dataset: Path, bundle: Path | None, intervals: Sequence[int], backend: str, precision: str, threads: int,
-         max_videos: int | None, json_path: Path | None, overwrite: bool) -> None:
+         max_videos: int | None, report_file: ReportFile) -> None:
     """Measure on DATASET, a folder with instances.json and JPEGImages in the format of YouTube-VIS."""
-    if json_path is not None:
-        check_writable(json_path, overwrite=overwrite)
+    report = new_report(SCHEMA)
     truth, frames = open_dataset(dataset, max_videos)
     models = {every: load(bundle, backend, "auto", precision, threads, detect_every=every)
               for every in sorted({1, *intervals})}
     with tempfile.TemporaryDirectory() as folder:
         seconds = run_all(models, truth, frames, Path(folder))
         rows = [score(every, truth, Path(folder), seconds[every]) for every in models]
+    report_file.write({**report, "device": models[1].device, "checkpoint": models[1].description.checkpoint_name,
+                       "dataset": dataset.name, "videos": len(truth.videos), "rows": rows})
     click.echo(table(rows))
-    if json_path is not None:
-        report = {"schema": SCHEMA, "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                  "machine": describe_machine(), "versions": library_versions(), "device": models[1].device,
-                  "checkpoint": models[1].description.checkpoint_name, "dataset": dataset.name,
-                  "videos": len(truth.videos), "rows": rows}
-        with atomic_file(json_path, overwrite=overwrite) as file:
-            file.write(json.dumps(report, indent=1).encode() + b"\n")
 
 
 def run_all(models: Mapping[int, Model], truth: Annotations, frames: Path, folder: Path) -> dict[int, list[float]]:

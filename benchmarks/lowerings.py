@@ -8,18 +8,16 @@ arithmetic.
 """
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+from report_file import ReportFile, new_report, report_options
 
 from stmask_deploy.bench.ceiling import CeilingJob, open_ceiling
-from stmask_deploy.bench.machine import describe_machine, library_versions
 from stmask_deploy.bundle import BundleDescription, read_description
 from stmask_deploy.console import Command
 from stmask_deploy.geometry import level_sizes
@@ -145,12 +143,11 @@ def turns(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[flo
 @click.option("--precisions", default="f32,bf16", show_default=True, help="Of OpenVINO.")
 @click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), default=15, show_default=True)
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all figures.")
-def main(bundle: Path, precisions: str, threads: int, rounds: int, json_path: Path | None) -> None:
+@report_options
+def main(bundle: Path, precisions: str, threads: int, rounds: int, report_file: ReportFile) -> None:
     """Measure the forms of the graphs of BUNDLE (exported with --openvino)."""
     description = read_description(bundle)
-    report: dict[str, Any] = {"schema": SCHEMA, "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                              "machine": describe_machine(), "versions": library_versions(), "threads": threads,
+    report: dict[str, Any] = {**new_report(SCHEMA), "threads": threads,
                               "variant": description.model.variant, "rows": {}}
     for precision in precisions.split(","):
         runs = dict(Forms(bundle, threads).runs(precision))
@@ -161,15 +158,14 @@ def main(bundle: Path, precisions: str, threads: int, rounds: int, json_path: Pa
         medians = {name: round(float(np.median(values)), 2) for name, values in samples.items() if name != "ceiling"}
         gflops = ceiling.facts["flops"] / float(np.median(chain)) / 1e9
         base = medians["plain, all outputs"]
+        report["rows"][precision] = {"gflops_of_ceiling": round(gflops, 1), "milliseconds": medians,
+                                     "samples": {name: [round(one, 2) for one in values]
+                                                 for name, values in samples.items() if name != "ceiling"}}
+        report_file.write(report)
         click.echo(f"{description.model.variant}, {precision}, {threads} threads; plain convolutions reach "
                    f"{gflops:.0f} GFLOP/s")
         for name, value in medians.items():
             click.echo(f"  {name:35s} {value:8.1f} ms  {value / base:5.2f}x")
-        report["rows"][precision] = {"gflops_of_ceiling": round(gflops, 1), "milliseconds": medians,
-                                     "samples": {name: [round(one, 2) for one in values]
-                                                 for name, values in samples.items() if name != "ceiling"}}
-    if json_path is not None:
-        json_path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

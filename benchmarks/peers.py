@@ -7,22 +7,19 @@ other graphs read stay there. Every row has a process of its own, and the rows t
 """
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import click
 from naive_graphs import export_raw_heads, export_sliced_correlation
 from peer_subjects import NUM_ROWS, PeerJob, PeerTurn, open_peer, pipeline_outputs
+from report_file import ReportFile, new_report, report_options
 from rtmdet_peer import SIZE, export_rtmdet
 
-from stmask_deploy.atomic import atomic_file, check_writable
 from stmask_deploy.bench.arithmetic import BundleArithmetic, count_flops
-from stmask_deploy.bench.machine import describe_machine, library_versions
 from stmask_deploy.bench.statistics import percentiles
 from stmask_deploy.bench.tables import format_table
 from stmask_deploy.bench.watched_graph import Call
@@ -48,13 +45,10 @@ REFERENCE = "PyTorch eager, f32"  # what the others are compared with
 @click.option("--threads", type=click.IntRange(min=1), default=2, help="CPU threads.")
 @click.option("--runs", type=click.IntRange(min=1), default=10, help="Of each graph in a turn.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, help="Turns of each row.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write figures and samples there.")
-@click.option("--overwrite", is_flag=True)
+@report_options
 def main(checkpoint: Path | None, bundle: Path | None, only: Sequence[str], device: str, threads: int, runs: int,
-         rounds: int, json_path: Path | None, overwrite: bool) -> None:
+         rounds: int, report_file: ReportFile) -> None:
     """Measure CHECKPOINT (the demo model's by default) beside its peers."""
-    if json_path is not None:
-        check_writable(json_path, overwrite=overwrite)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         loaded = load_checkpoint(checkpoint or demo_checkpoint())
@@ -66,14 +60,11 @@ def main(checkpoint: Path | None, bundle: Path | None, only: Sequence[str], devi
         flops = prepare(chosen, loaded, bundle, scratch)
         description = read_description(bundle)
         report: dict[str, Any] = {
-            "schema": SCHEMA, "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "machine": describe_machine(), "versions": library_versions(), "device": device, "threads": threads,
-            "runs": runs, "rounds": rounds, "variant": description.model.variant,
-            "checkpoint": description.checkpoint_name, "rows": measure(chosen, rounds, flops)}
+            **new_report(SCHEMA), "device": device, "threads": threads, "runs": runs, "rounds": rounds,
+            "variant": description.model.variant, "checkpoint": description.checkpoint_name,
+            "rows": measure(chosen, rounds, flops)}
+    report_file.write(report)
     click.echo(table(report["rows"]))
-    if json_path is not None:
-        with atomic_file(json_path, overwrite=overwrite) as file:
-            file.write(json.dumps(report, indent=1).encode() + b"\n")
 
 
 def _bundle(checkpoint: Path | None, bundle: Path | None, loaded: Checkpoint, scratch: Path, device: str) -> Path:

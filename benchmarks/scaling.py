@@ -6,14 +6,12 @@ Graphs really run; where the number of objects matters they are made up (`inject
 """
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,11 +19,10 @@ from typing import Any
 import click
 import numpy as np
 from injected import Objects, inject
+from report_file import ReportFile, new_report, report_options
 
-from stmask_deploy.atomic import atomic_file, check_writable
 from stmask_deploy.bench.bundle_run import FrameClock
 from stmask_deploy.bench.figures import CODECS, GRAPHS
-from stmask_deploy.bench.machine import describe_machine, library_versions
 from stmask_deploy.bench.tables import format_table
 from stmask_deploy.console import Command
 from stmask_deploy.errors import InputError
@@ -179,14 +176,11 @@ def _milliseconds(seconds: Sequence[float]) -> float:
 @click.option("--frames", type=click.IntRange(min=1), default=12, help="Of each measurement in a round.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, help="Turns of each measurement.")
 @click.option("--only", multiple=True, type=click.Choice(list(EXPERIMENTS)), help="[default: all]")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures there.")
+@report_options
 @click.option("--plots", type=click.Path(path_type=Path, file_okay=False), help="Folder for plots, as SVG.")
-@click.option("--overwrite", is_flag=True)
 def main(bundle: Path | None, backend: str, device: str, precision: str, threads: int, frames: int, rounds: int,
-         only: Sequence[str], json_path: Path | None, plots: Path | None, overwrite: bool) -> None:
+         only: Sequence[str], report_file: ReportFile, plots: Path | None) -> None:
     """Measure how cost grows."""
-    if json_path is not None:
-        check_writable(json_path, overwrite=overwrite)
     if plots is not None:
         from plots import check_plots
 
@@ -197,19 +191,15 @@ def main(bundle: Path | None, backend: str, device: str, precision: str, threads
         raise InputError("objects and length are about the temporal graph, which this bundle does not have; measure "
                          "--only size --only streams --only threads")
     report: dict[str, Any] = {
-        "schema": SCHEMA, "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": describe_machine(), "versions": library_versions(), "device": opened.frame.device,
-        "variant": opened.description.model.variant, "checkpoint": opened.description.checkpoint_name,
-        "frames": frames, "rounds": rounds, "experiments": {}}
+        **new_report(SCHEMA), "device": opened.frame.device, "variant": opened.description.model.variant,
+        "checkpoint": opened.description.checkpoint_name, "frames": frames, "rounds": rounds, "experiments": {}}
     with tempfile.TemporaryDirectory() as folder:
         setup = Setup(opened, open_with, frames, rounds, Path(folder))
         for name in only or EXPERIMENTS:
             click.echo(f"measuring by {name}", err=True)
             report["experiments"][name] = EXPERIMENTS[name](setup)
+            report_file.write(report)
             click.echo(f"\n### {name}\n\n{_table(report['experiments'][name])}")
-    if json_path is not None:
-        with atomic_file(json_path, overwrite=overwrite) as file:
-            file.write(json.dumps(report, indent=1).encode() + b"\n")
     if plots is not None:
         from plots import write_plots
 

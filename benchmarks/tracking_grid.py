@@ -9,17 +9,14 @@ goes to `stmask-export --tracking`, or into the recipe of a new network (`tracki
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import click
 from accuracy import open_dataset
+from report_file import ReportFile, new_report, report_options
 
-from stmask_deploy.atomic import atomic_file, check_writable
-from stmask_deploy.bench.machine import describe_machine, library_versions
 from stmask_deploy.bench.tables import format_table
 from stmask_deploy.bundle import read_description
 from stmask_deploy.config import ModelConfig
@@ -52,13 +49,11 @@ EXTENSIONS = ({}, {"embedding_momentum": 1.0}, {"max_cover": 0.7}, {"embedding_m
 @click.option("--skip", type=click.IntRange(min=0), default=0, help="Leave out the first videos.")
 @click.option("--max-videos", type=click.IntRange(min=1), help="At most so many videos.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of the graphs.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write everything there.")
-@click.option("--overwrite", is_flag=True)
+@report_options
 def main(dataset: Path, folder: Path | None, texts: Sequence[str], skip: int, max_videos: int | None,
-         threads: int | None, json_path: Path | None, overwrite: bool) -> None:
+         threads: int | None, report_file: ReportFile) -> None:
     """Track DATASET, a folder with instances.json and JPEGImages in the format of YouTube-VIS, in every way."""
-    if json_path is not None:
-        check_writable(json_path, overwrite=overwrite)
+    report = new_report(SCHEMA)
     truth, frames = open_dataset(dataset, max_videos, skip)
     if not truth.videos:
         raise InputError(f"--skip {skip} leaves no video of {dataset}")
@@ -72,15 +67,10 @@ def main(dataset: Path, folder: Path | None, texts: Sequence[str], skip: int, ma
         for found, tracked in zip(entries, track(bundle, options, video, frames), strict=True):
             found += tracked
     scores = [score(row, truth, in_categories(found, truth)) for row, found in zip(rows, entries, strict=True)]
+    report_file.write({**report, "checkpoint": description.checkpoint_name,
+                       "checkpoint_sha256": description.checkpoint_sha256, "dataset": dataset.name, "skipped": skip,
+                       "videos": len(truth.videos), "tracks": len(truth.tracks), "rows": scores})
     click.echo(table(scores))
-    if json_path is not None:
-        report = {"schema": SCHEMA, "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                  "machine": describe_machine(), "versions": library_versions(),
-                  "checkpoint": description.checkpoint_name, "checkpoint_sha256": description.checkpoint_sha256,
-                  "dataset": dataset.name, "skipped": skip, "videos": len(truth.videos),
-                  "tracks": len(truth.tracks), "rows": scores}
-        with atomic_file(json_path, overwrite=overwrite) as file:
-            file.write(json.dumps(report, indent=1).encode() + b"\n")
 
 
 def grid(model: ModelConfig) -> tuple[TrackingConfig, ...]:

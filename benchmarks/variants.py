@@ -13,6 +13,8 @@ from pathlib import Path
 
 import click
 
+from stmask_deploy.atomic import check_writable
+from stmask_deploy.console import Command
 from stmask_deploy.export.exporter import ExportOptions, export_checkpoint, library_versions
 from stmask_deploy.export.lowering import Dcn
 from stmask_deploy.models.checkpoint import load_checkpoint
@@ -43,13 +45,15 @@ def line(row: dict[str, object]) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("checkpoints", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--openvino/--no-openvino", default=False)
 @click.option("--dcn", type=click.Choice(["native", "gridsample"]), default="native")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Add the rows to this file.")
 def main(checkpoints: tuple[Path, ...], openvino: bool, dcn: str, json_file: Path | None) -> None:
     """Export and verify CHECKPOINTS, one row each."""
+    if json_file is not None:
+        check_writable(json_file, overwrite=True)
     options = ExportOptions(dcn=Dcn(dcn), openvino_weights="f32" if openvino else None)
     known = json.loads(json_file.read_text()) if json_file is not None and json_file.exists() else None
     content = known or {"versions": library_versions(), "dcn": dcn, "rows": []}
@@ -57,9 +61,9 @@ def main(checkpoints: tuple[Path, ...], openvino: bool, dcn: str, json_file: Pat
         click.echo(HEADER)
     for path in checkpoints:
         content["rows"].append(measure(path, options))
-        click.echo(line(content["rows"][-1]))
         if json_file is not None:
             json_file.write_text(json.dumps(content, indent=1) + "\n")
+        click.echo(line(content["rows"][-1]))
 
 
 if __name__ == "__main__":

@@ -7,9 +7,7 @@ sizes after it, take turns in one process.
 """
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,8 @@ from typing import Any
 import click
 import numpy as np
 from lowerings import turns
+from report_file import ReportFile, new_report, report_options
 
-from stmask_deploy.bench.machine import describe_machine, library_versions
 from stmask_deploy.bundle import read_description
 from stmask_deploy.console import Command
 from stmask_deploy.runtime.loading import check_file, run_outputs
@@ -64,23 +62,21 @@ def runs_of(folder: Path, backend: str, precision: str, threads: int) -> Iterato
               help="BACKEND:PRECISION, separated by commas.")
 @click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), default=15, show_default=True)
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all figures.")
-def main(bundle: Path, rows: str, threads: int, rounds: int, json_path: Path | None) -> None:
+@report_options
+def main(bundle: Path, rows: str, threads: int, rounds: int, report_file: ReportFile) -> None:
     """Measure frame and prototype graph of BUNDLE for windows of several sizes."""
-    report: dict[str, Any] = {"schema": SCHEMA, "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                              "machine": describe_machine(), "versions": library_versions(), "threads": threads,
+    report: dict[str, Any] = {**new_report(SCHEMA), "threads": threads,
                               "variant": read_description(bundle).model.variant, "rows": {}}
     for row in rows.split(","):
         backend, _, precision = row.partition(":")
         samples = turns(dict(runs_of(bundle, backend, precision, threads)), rounds)
         medians = {name: round(float(np.median(values)), 2) for name, values in samples.items()}
+        report["rows"][row] = {"milliseconds": medians, "samples": {name: [round(one, 2) for one in values]
+                                                                    for name, values in samples.items()}}
+        report_file.write(report)
         click.echo(f"{row}, {threads} threads; by the share of the frame that is around objects:")
         for name, value in medians.items():
             click.echo(f"  {name:12s} {value:8.1f} ms  {value / medians[BASE]:5.2f}x")
-        report["rows"][row] = {"milliseconds": medians, "samples": {name: [round(one, 2) for one in values]
-                                                                    for name, values in samples.items()}}
-    if json_path is not None:
-        json_path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -83,12 +83,12 @@ def main(bundle: Path | None, video: Path | None, row_texts: Sequence[str], thre
         jobs = [Job(row, folder, (video or demo_clip()).absolute(), Path(scratch) / f"{i}-{j}", threads, warmup, frames,
                     draw) for i, row in enumerate(rows) for j, folder in enumerate(folders)]
         report, compared = _measure(jobs, rounds, compare, markdown)
+    if json_path is not None:  # first: whoever reads the tables may be gone
+        with atomic_file(json_path, overwrite=overwrite) as file:
+            file.write(json.dumps(report, allow_nan=False).encode() + b"\n")
     click.echo(report_text(report, markdown=markdown))
     if compared:
         click.echo(f"\n{compared}")
-    if json_path is not None:
-        with atomic_file(json_path, overwrite=overwrite) as file:
-            file.write(json.dumps(report, allow_nan=False).encode() + b"\n")
 
 
 def _measure(jobs: Sequence[Job], rounds: int, compare: Path | None, markdown: bool) -> tuple[Report, str]:

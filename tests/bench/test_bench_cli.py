@@ -52,6 +52,17 @@ def test_the_demo_model(tmp_path: Path) -> None:
     assert str(tmp_path) not in out.read_text()
 
 
+def test_figures_outlive_the_reader_of_the_tables(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object, **__: object) -> str:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("stmask_deploy.bench.tables.report_text", gone)
+    out = tmp_path / "out.json"
+    assert run(write_bundle(tmp_path / "one"), clip, "--row", "onnxruntime:f32", *QUICK, "--rounds", 1,
+               "--json", out).exit_code == 1
+    assert len(read_report(out)["rows"]) == 1
+
+
 def test_two_bundles_take_turns_and_rows_that_cannot_run_are_told(tmp_path: Path, clip: Path) -> None:
     bundles = [write_bundle(tmp_path / name, count=3) for name in ("new", "old")]
     result = run(bundles[0], clip, "--row", "onnxruntime:f32,mode=latency", "--row", "openvino:f32", *QUICK,
