@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import cv2
 import numpy as np
@@ -11,8 +10,7 @@ import numpy as np
 from stmask_deploy.errors import DeviceError
 
 from .frame_source import Frame, FrameSource, Image
-
-SILENT = 0  # OpenCV's log level
+from .opencv_log import SILENCE
 
 
 class CameraSource(FrameSource):
@@ -28,8 +26,10 @@ class CameraSource(FrameSource):
         super().__init__()
         self.name = f"camera {number}"
         self.num_frames = None
-        self._capture = _open_quietly(number)
+        with SILENCE:  # several lines about a camera that is not there; the error below says it in one
+            self._capture = cv2.VideoCapture(number)
         self._first = self._read()
+        self._start = time.monotonic()  # much may happen before frames are asked for
         if self._first is None:
             self.close()
             raise DeviceError(f"{self.name} gives no picture; check that it is connected, that no other program "
@@ -47,30 +47,14 @@ class CameraSource(FrameSource):
 
     def _frames(self) -> Iterator[Frame]:
         image, self._first = self._first, None
-        start = time.monotonic()
-        index = 0
+        index, time_s = 0, 0.0
         while image is not None:
             self._check_size(image, f"frame {index} of {self.name}")
-            yield Frame(index, time.monotonic() - start, image)
+            yield Frame(index, time_s, image)
             index += 1
             image = self._read()
+            time_s = time.monotonic() - self._start
         self._count(packet_errors=1)
 
     def close(self) -> None:
         self._capture.release()
-
-
-def _open_quietly(number: int) -> cv2.VideoCapture:
-    """OpenCV prints several lines about a camera that is not there; our error says it in one."""
-    logging = opencv_logging()
-    level = logging.getLogLevel()
-    logging.setLogLevel(SILENT)
-    try:
-        return cv2.VideoCapture(number)
-    finally:
-        logging.setLogLevel(level)
-
-
-def opencv_logging() -> Any:
-    """Where `getLogLevel` and `setLogLevel` are: OpenCV 5 moved them."""
-    return cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging

@@ -168,11 +168,11 @@ def _run_several(ctx: click.Context, sources: Sequence[str], parallel: int, mode
     def prepare(name: str) -> Job:
         with ExitStack() as stack:
             source, folder = stack.enter_context(opened(name, output / next(folders)))
-            kept = stack.pop_all()
-        fork = model.fork()
-        if source.is_live:
-            fork.reset(is_live=True)
-            tell_limits(fork, is_live=True, of=f"{name}: ")
+            fork = model.fork()
+            if source.is_live:
+                fork.reset(is_live=True)
+                tell_limits(fork, is_live=True, of=f"{name}: ")
+            kept = stack.pop_all()  # from here on the job closes it
 
         def job(interrupt: InterruptFlag) -> RunSummary:
             with kept:

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,35 +11,10 @@ import numpy as np
 from stmask_deploy.errors import InputError
 from stmask_deploy.picture_file import is_cut_off
 
-from .camera_source import SILENT, opencv_logging
 from .frame_source import Frame, FrameSource, Image, SourceKind
+from .opencv_log import SILENCE
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
-
-
-class _Quiet:
-    """Context manager in which OpenCV prints nothing; several threads may be inside. Its log level is the process's."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._num_inside = 0
-        self._level = SILENT
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._num_inside:
-                self._level = opencv_logging().getLogLevel()
-                opencv_logging().setLogLevel(SILENT)
-            self._num_inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._num_inside -= 1
-            if not self._num_inside:
-                opencv_logging().setLogLevel(self._level)
-
-
-_QUIET = _Quiet()
 
 
 class ImageSource(FrameSource):
@@ -133,7 +107,7 @@ def read_image(path: Path) -> Image | None:
         data = path.read_bytes()
         if not data or is_cut_off(data):
             return None
-        with _QUIET:
+        with SILENCE:
             image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except (OSError, cv2.error):
         return None

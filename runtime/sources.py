@@ -40,7 +40,7 @@ def open_source(source: str | int | Path, *, image_fps: float = 30.0) -> FrameSo
     if source == "":  # as a path it would be the folder one is in
         raise InputError(f"the source has no name; {_GIVE}")
     if isinstance(source, int) or is_camera(source):
-        return _open_camera(int(str(source)))
+        return _open_camera(source if isinstance(source, int) else int(str(source)))
     path = Path(source)
     if isinstance(source, str) and re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", source):
         raise InputError(f"{source} is an address; network streams are not supported: download the video and give "

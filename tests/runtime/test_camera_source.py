@@ -6,7 +6,8 @@ import pytest
 from media import picture
 
 from stmask_deploy.errors import DeviceError, InputError
-from stmask_deploy.runtime.camera_source import CameraSource, opencv_logging
+from stmask_deploy.runtime.camera_source import CameraSource
+from stmask_deploy.runtime.opencv_log import opencv_logging
 
 
 class FakeCapture:
@@ -49,6 +50,16 @@ def test_frames_until_the_camera_stops(camera: type[FakeCapture], monkeypatch: p
     assert source.damage.frames == 3
     assert source.damage.is_damaged  # it went away, nobody stopped it
     assert camera.released == 1
+
+
+def test_time_counts_from_the_first_picture(camera: type[FakeCapture], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one is taken when the camera opens, before a model is loaded."""
+    monkeypatch.setattr(camera, "images", [picture()] * 3)
+    now = [100.0]
+    monkeypatch.setattr("stmask_deploy.runtime.camera_source.time.monotonic", lambda: now[0])
+    with CameraSource(0) as source:
+        now[0] = 107.5
+        assert [frame.time_s for frame in source] == [0.0, 7.5, 7.5]
 
 
 def test_stopping_it_is_no_damage(camera: type[FakeCapture], monkeypatch: pytest.MonkeyPatch) -> None:

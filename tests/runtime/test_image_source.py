@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import random
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -12,9 +11,9 @@ from hypothesis import strategies as st
 from media import cut, picture, write_image
 
 from stmask_deploy.errors import InputError
-from stmask_deploy.runtime.camera_source import opencv_logging
 from stmask_deploy.runtime.frame_source import Damage
 from stmask_deploy.runtime.image_source import ImageSource, list_images, natural_key, read_image
+from stmask_deploy.runtime.opencv_log import opencv_logging
 
 SUFFIXES = ("png", "jpg", "jpeg", "bmp", "webp", "tif", "tiff")
 
@@ -130,14 +129,6 @@ def test_an_unreadable_image_is_told_by_nobody_else(tmp_path: Path, suffix: str,
     whole = write_image(tmp_path / f"whole.{suffix}", picture(size=(200, 300)))
     read_image(cut(tmp_path / f"cut.{suffix}", whole, share))
     assert capfd.readouterr() == ("", "")
-    assert opencv_logging().getLogLevel() == level
-
-
-def test_threads_that_read_leave_the_log_level_as_it_was(tmp_path: Path) -> None:
-    level = opencv_logging().getLogLevel()
-    paths = [write_image(tmp_path / f"{number}.png") for number in range(4)]
-    with ThreadPoolExecutor(4) as pool:
-        assert all(image is not None for image in pool.map(read_image, paths * 50))
     assert opencv_logging().getLogLevel() == level
 
 

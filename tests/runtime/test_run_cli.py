@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import av
 import pytest
@@ -349,6 +349,32 @@ def test_cameras_at_the_same_time(bundle: Path, clip: Path, tmp_path: Path, monk
         assert result.stderr.count(f"{clip}: {note}") == 2
     for name in ("street", "street-2"):
         assert sorted(path.name for path in (tmp_path / name).iterdir()) == ["results.jsonl", "video.mp4"]
+
+
+def test_sources_that_cannot_be_prepared_are_closed(bundle: Path, clip: Path, tmp_path: Path,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    from stmask_deploy.runtime.video_source import VideoSource
+
+    class Source(VideoSource):
+        open_ones: ClassVar[set[object]] = set()
+        is_live = True
+
+        def __init__(self, path: Path) -> None:
+            super().__init__(path)
+            self.open_ones.add(self)
+
+        def close(self) -> None:
+            super().close()
+            self.open_ones.discard(self)
+
+    def gone(*_: object, **__: object) -> None:
+        assert len(Source.open_ones) == 1
+        raise BrokenPipeError
+
+    monkeypatch.setattr("stmask_deploy.runtime.sources.VideoSource", Source)
+    monkeypatch.setattr("stmask_deploy.runtime.cli.tell_limits", gone)
+    assert call(clip, clip, "-m", bundle, "-o", tmp_path, "--parallel", 2).exit_code == 1
+    assert not Source.open_ones
 
 
 def test_more_at_the_same_time_than_there_are(bundle: Path, clip: Path, tmp_path: Path) -> None:
