@@ -372,9 +372,13 @@ def test_sources_that_cannot_be_prepared_are_closed(bundle: Path, clip: Path, tm
         raise BrokenPipeError
 
     monkeypatch.setattr("stmask_deploy.runtime.sources.VideoSource", Source)
+    def told(*_: object) -> int:
+        assert not Source.open_ones
+        return 7
+
     monkeypatch.setattr("stmask_deploy.runtime.cli.tell_limits", gone)
-    assert call(clip, clip, "-m", bundle, "-o", tmp_path, "--parallel", 2).exit_code == 1
-    assert not Source.open_ones
+    monkeypatch.setattr("stmask_deploy.runtime.cli.tell_failure", told)
+    assert call(clip, clip, "-m", bundle, "-o", tmp_path, "--parallel", 2).exit_code == 7
 
 
 def test_more_at_the_same_time_than_there_are(bundle: Path, clip: Path, tmp_path: Path) -> None:
