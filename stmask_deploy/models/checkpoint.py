@@ -6,8 +6,6 @@ import json
 import os
 import pickle
 import re
-import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,13 +19,10 @@ from ..config import ModelConfig
 from ..errors import InputError
 from .inference import infer_config
 from .stmask import STMask, build_stmask
+from .torch_file import MAX_BYTES, PICKLE_START, ZIP_START, load_tensors
 
 CONFIG_KEY = "stmask_config"  # beside the state dict (or in safetensors metadata): a checkpoint's own ModelConfig
 STATE_KEYS = ("state_dict", "model")
-ZIP_START, PICKLE_START = b"PK\x03\x04", b"\x80"  # of files that torch writes: today, and before 1.6
-# torch < 2.10 executes or corrupts memory on crafted files even with weights_only (CVE-2025-32434, CVE-2026-24747).
-TORCH_FLOOR = (2, 10)
-MAX_BYTES = 4 << 30  # of tensors; the largest released variant holds 0.3 GB
 RESNETS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # layers -> blocks of each stage
 RESNET_WIDTHS = (64, 128, 256, 512)
 TRAINING_ONLY = ("semantic_seg_conv.", "maskiou_net.", "class_existence_fc.")  # heads used by training losses alone
@@ -131,15 +126,9 @@ def digest_of(path: Path) -> str:
 
 def _read_pickle(path: Path) -> tuple[Any, Any]:
     """(content, the ModelConfig it carries as a dict or None)."""
-    version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
-    if version < TORCH_FLOOR:
-        raise InputError(f"torch {torch.__version__} cannot load checkpoints safely; install torch >= 2.10")
     _check_form(path)
     try:
-        _check_unpacked_size(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about torch's own internals and old pickle protocols
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_tensors(path)
     except InputError:
         raise
     except Exception as error:  # torch reports damaged files with whatever its parsers raise
@@ -171,16 +160,6 @@ def _torch_reason(error: Exception) -> str:
         return "is a TorchScript archive; give the checkpoint that it was made from"
     what = f"holds {never_run}" if isinstance(error, pickle.UnpicklingError) else "is not a checkpoint"
     return f"is damaged or {what}; download it again"
-
-
-def _check_unpacked_size(path: Path) -> None:
-    with open(path, "rb") as file:
-        is_zip = file.read(4) == ZIP_START  # what torch goes by
-    if is_zip:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        if size > MAX_BYTES:
-            raise InputError(f"{path} unpacks to more than {MAX_BYTES >> 30} GiB, which no STMask checkpoint does")
 
 
 def _read_safetensors(path: Path) -> tuple[Any, Any]:

@@ -14,6 +14,7 @@ from ..config import ModelConfig
 from ..errors import InputError
 from ..models.checkpoint import CONFIG_KEY
 from ..models.stmask import STMask
+from ..models.torch_file import load_tensors
 from .options import TrainingOptions
 
 MODEL_FILE = "model.pth"  # averaged weights, which stmask-export takes
@@ -75,13 +76,13 @@ class Snapshot:
         """The snapshot in `folder`.
 
         Raises:
-            InputError: there is none, or it is damaged.
+            InputError: there is none, it is damaged, or this torch cannot load it safely.
         """
         path = folder / STATE_FILE
         if not os.path.isfile(path):
             raise InputError(f"{path} does not exist: there is no training to resume in {folder}")
         try:
-            values = torch.load(path, map_location="cpu", weights_only=True)
+            values = load_tensors(path)
             return cls(values["iteration"], ModelConfig.from_dict(values["config"]),
                        TrainingOptions.from_dict(values["options"]), values["weights"], values["average"],
                        values["num_updates"], values["optimizer"], values["is_trained"],

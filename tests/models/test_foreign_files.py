@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from tiny_models import CONFIG, random_model, state_of
 
 from stmask_deploy.errors import InputError
-from stmask_deploy.models import checkpoint as module
+from stmask_deploy.models import torch_file
 from stmask_deploy.models.checkpoint import load_checkpoint
 
 STATE = state_of(CONFIG)
@@ -172,7 +172,7 @@ def test_floor_on_torch(save: Callable[..., Path], monkeypatch: pytest.MonkeyPat
 
 
 def test_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(torch_file, "MAX_BYTES", 1 << 20)
     with zipfile.ZipFile(tmp_path / "model.pth", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data/0", bytes(2 << 20))
     assert "unpacks to more than" in refuse(tmp_path / "model.pth")

@@ -132,3 +132,11 @@ def test_one_that_may_not_be_read_is_not_called_damaged(tmp_path: Path, monkeypa
 def test_a_folder_one_may_not_enter(shut_folder: Path) -> None:
     with pytest.raises(InputError, match="no training to resume"):
         Snapshot.read(shut_folder / "run")
+
+
+def test_nothing_is_loaded_by_a_torch_that_may_run_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot().write(tmp_path)
+    monkeypatch.setattr(torch, "__version__", "2.5.0")
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was loaded"))
+    with pytest.raises(InputError, match="install torch >= 2.10"):
+        Snapshot.read(tmp_path)
