@@ -10,6 +10,7 @@ import numpy as np
 
 from stmask_deploy.config import ModelConfig
 from stmask_deploy.runtime.backends import Backend, Value
+from stmask_deploy.runtime.delegating_backend import DelegatingBackend
 from stmask_deploy.runtime.loading import Bundle
 
 COLUMNS, ROWS = 25, 20  # places for objects, none of which overlap
@@ -55,27 +56,25 @@ def _embedding(identity: int, width: int) -> Any:
     return (row / np.linalg.norm(row)).astype(np.float32)
 
 
-class _Injected:
+class _Injected(DelegatingBackend):
     """A `Backend` that runs another one and replaces what it finds."""
 
     def __init__(self, graph: Backend, config: ModelConfig) -> None:
-        self.metadata, self.device = graph.metadata, graph.device
-        self.inputs, self.outputs = graph.inputs, graph.outputs
-        self.input_names, self.output_names = graph.input_names, graph.output_names
-        self.graph, self.config = graph, config
+        super().__init__(graph)
+        self._config = config
 
     def run(self, inputs: Mapping[str, Value], outputs: Sequence[str] | None = None,
             keep: Collection[str] = ()) -> dict[str, Value]:
         """See `Backend.run`."""
-        found = self.graph.run(inputs, outputs, keep)
+        found = super().run(inputs, outputs, keep)
         return {**found, **{name: value for name, value in self.made_up(inputs).items() if name in found}}
 
     def made_up(self, inputs: Mapping[str, Value]) -> dict[str, Any]:
         raise NotImplementedError
 
     def _rows(self, identities: Any) -> dict[str, Any]:
-        return {"mask_coeffs": np.full((len(identities), self.config.num_prototypes), COEFFICIENT, np.float32),
-                "embeddings": embeddings_of(identities, self.config.embedding_dim)}
+        return {"mask_coeffs": np.full((len(identities), self._config.num_prototypes), COEFFICIENT, np.float32),
+                "embeddings": embeddings_of(identities, self._config.embedding_dim)}
 
 
 class InjectedFrame(_Injected):
@@ -88,7 +87,7 @@ class InjectedFrame(_Injected):
     def made_up(self, inputs: Mapping[str, Value]) -> dict[str, Any]:
         identities = self._objects.identities(self._frame)
         self._frame += 1
-        scores = np.zeros((len(identities), self.config.num_classes - 1), np.float32)
+        scores = np.zeros((len(identities), self._config.num_classes - 1), np.float32)
         scores[:, 0] = SCORE
         # The identity is told to the instance graph as the anchor; every one of these anchors exists.
         return {"boxes": boxes_of(identities), "class_scores": scores, "anchor_index": identities % (COLUMNS * ROWS),
@@ -109,7 +108,7 @@ class InjectedTemporal(_Injected):
     def made_up(self, inputs: Mapping[str, Value]) -> dict[str, Any]:
         count = len(inputs["boxes"])
         return {"box_deltas": np.zeros((count, 4), np.float32),
-                "coeff_deltas": np.zeros((count, self.config.num_prototypes), np.float32)}
+                "coeff_deltas": np.zeros((count, self._config.num_prototypes), np.float32)}
 
 
 def inject(bundle: Bundle, objects: Objects) -> Bundle:

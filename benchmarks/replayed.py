@@ -13,6 +13,7 @@ import numpy as np
 from stmask_deploy.errors import StmaskError
 from stmask_deploy.runtime.backends import Backend, Value, chosen_outputs
 from stmask_deploy.runtime.daemon_thread import DaemonThread
+from stmask_deploy.runtime.delegating_backend import DelegatingBackend
 from stmask_deploy.runtime.loading import Bundle
 
 ROLES = ("frame", "instances", "temporal")  # all prototypes come from the frame graph, as on a GPU
@@ -68,31 +69,22 @@ class Record:
         return replace(self._bundle, **graphs)
 
 
-class _Graph:
-    """A `Backend` in the place of another one."""
-
-    def __init__(self, graph: Backend) -> None:
-        self.metadata, self.device, self.is_on_host = graph.metadata, graph.device, graph.is_on_host
-        self.inputs, self.outputs = graph.inputs, graph.outputs
-        self.input_names, self.output_names = graph.input_names, graph.output_names
-
-
-class _Recorder(_Graph):
+class _Recorder(DelegatingBackend):
     def __init__(self, graph: Backend, record: Record, answers: Answers) -> None:
         super().__init__(graph)
-        self._graph, self._record, self._answers = graph, record, answers
+        self._record, self._answers = record, answers
 
     def run(self, inputs: Mapping[str, Value], outputs: Sequence[str] | None = None,
             keep: Collection[str] = ()) -> dict[str, Value]:
         """See `Backend.run`."""
-        found = self._graph.run(inputs, outputs, keep)
+        found = super().run(inputs, outputs, keep)
         known = {name: self._record.number_of(value) if _is_map(name) else value for name, value in inputs.items()}
         self._answers[_key(known)] = {name: self._record.number_of(value) if name in keep else value
                                       for name, value in found.items()}
         return found
 
 
-class _Player(_Graph):
+class _Player(DelegatingBackend):
     def __init__(self, graph: Backend, answers: Answers, seconds: float, thread: DaemonThread) -> None:
         super().__init__(graph)
         self.is_on_host = False

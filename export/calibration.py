@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from stmask_deploy.errors import InputError
 from stmask_deploy.evaluation.run_file import Row, RunFile
 from stmask_deploy.runtime.backends import Backend, Value
+from stmask_deploy.runtime.delegating_backend import DelegatingBackend
 from stmask_deploy.runtime.loading import Bundle, open_bundle
 from stmask_deploy.runtime.model import Model
 from stmask_deploy.runtime.options import RunOptions
@@ -50,21 +51,18 @@ class EvenSample:
         self._seen += 1
 
 
-class RecordingBackend:
+class RecordingBackend(DelegatingBackend):
     """A `Backend` that remembers inputs of an opened graph."""
 
     def __init__(self, graph: Backend, size: int) -> None:
-        self._graph = graph
+        super().__init__(graph)
         self.sample = EvenSample(size)
-        self.metadata, self.device, self.is_on_host = graph.metadata, graph.device, graph.is_on_host
-        self.inputs, self.outputs = graph.inputs, graph.outputs
-        self.input_names, self.output_names = graph.input_names, graph.output_names
 
     def run(self, inputs: Mapping[str, Value], outputs: Sequence[str] | None = None,
             keep: Collection[str] = ()) -> dict[str, Value]:
         """See `Backend.run`."""
         self.sample.add({name: np.asarray(value) for name, value in inputs.items()})
-        return self._graph.run(inputs, outputs, keep)
+        return super().run(inputs, outputs, keep)
 
 
 def record(folder: Path, video: Path, num_frames: int, roles: Collection[str]) -> Calibration:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stmask_deploy.runtime.backends import Backend, Value
+from stmask_deploy.runtime.delegating_backend import DelegatingBackend
 from stmask_deploy.runtime.loading import Bundle
 
 _ROWS = {"instances": "anchor_index", "temporal": "boxes"}  # the input with any number of rows
@@ -22,21 +23,19 @@ class Call(NamedTuple):
     rows: int  # objects, or cells of the prototype graph's window; 0 for the frame graph
 
 
-class WatchedGraph:
+class WatchedGraph(DelegatingBackend):
     """A `Backend` that counts the calls of another one in `calls`."""
 
     def __init__(self, graph: Backend, role: str, calls: Counter[Call]) -> None:
-        self.metadata, self.device, self.is_on_host = graph.metadata, graph.device, graph.is_on_host
-        self.inputs, self.outputs = graph.inputs, graph.outputs
-        self.input_names, self.output_names = graph.input_names, graph.output_names
-        self._graph, self._role, self._calls = graph, role, calls
+        super().__init__(graph)
+        self._role, self._calls = role, calls
 
     def run(self, inputs: Mapping[str, Value], outputs: Sequence[str] | None = None,
             keep: Collection[str] = ()) -> dict[str, Value]:
         """See `Backend.run`."""
         names = tuple(self.output_names if outputs is None else outputs)
         self._calls[Call(self._role, names, _rows(self._role, inputs))] += 1
-        return self._graph.run(inputs, outputs, keep)
+        return super().run(inputs, outputs, keep)
 
 
 def _rows(role: str, inputs: Mapping[str, Value]) -> int:

@@ -56,12 +56,3 @@ def test_a_turn_ends_with_a_failure(bundle: Path) -> None:
     with pytest.raises(InputError, match="no output 'nothing'|no output nothing"):
         graph.run({"frame": frame}, ["nothing"])
     assert graph.run({"frame": frame}, ["centerness"], keep=["centerness"])["centerness"].shape  # not locked
-
-
-def test_it_is_told_of_as_the_graph_itself(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shared = open_bundle(bundle).frame
-    monkeypatch.setattr(loading, "_cores", lambda: 64)
-    alone = open_bundle(bundle, threads=2).frame
-    assert type(shared) is not type(alone)
-    for name in ("metadata", "inputs", "outputs", "input_names", "output_names", "is_on_host"):
-        assert getattr(shared, name) == getattr(alone, name)
