@@ -27,6 +27,7 @@ from stmask_deploy.errors import InputError
 from stmask_deploy.evaluation.evaluate import evaluate
 from stmask_deploy.evaluation.track_dataset import in_categories
 from stmask_deploy.pretrained import demo_bundle
+from stmask_deploy.runtime.detector import Detector
 from stmask_deploy.runtime.loading import Bundle, open_bundle
 from stmask_deploy.runtime.options import RunOptions
 from stmask_deploy.runtime.pipeline import Pipeline
@@ -91,10 +92,11 @@ def as_options(tracking: TrackingConfig) -> RunOptions:
 def track(bundle: Bundle, options: Sequence[RunOptions], video: Video,
           frames: Path) -> list[list[dict[str, Any]]]:
     """The YouTube-VIS entries of one video, one list for each of `options`; they differ in the tracker only."""
+    detector = Detector(bundle, options[0], NoTimer())  # a pipeline's would make masks for its own tracker
     pipelines = [Pipeline(bundle, one, NoTimer()) for one in options]
     collectors = [YtvisCollector(video.id) for _ in options]
     for index in range(video.length):
-        detected = pipelines[0].detect(read_frame(frames, video, index), index)
+        detected = detector.detect(read_frame(frames, video, index), index)
         for pipeline, collector in zip(pipelines, collectors, strict=True):
             collector.add(pipeline.track(detected, index, 0.0))
     return [collector.entries() for collector in collectors]

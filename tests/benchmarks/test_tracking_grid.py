@@ -2,18 +2,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from accuracy import open_dataset
 from click.testing import CliRunner
 from tiny_bundles import describe
-from tracking_grid import as_options, grid, main
+from tracking_grid import as_options, grid, main, track
 
 from stmask_deploy.config import ModelConfig, TemporalConfig
 from stmask_deploy.evaluation.evaluate import evaluate
 from stmask_deploy.evaluation.track_dataset import track_dataset
+from stmask_deploy.pretrained import demo_bundle
+from stmask_deploy.runtime.loading import open_bundle
 from stmask_deploy.runtime.model import load
+from stmask_deploy.tracking_config import TrackingConfig
 
 
 def test_rows_are_what_plain_runs_give(data: Path, tmp_path: Path) -> None:
@@ -32,6 +36,17 @@ def test_rows_are_what_plain_runs_give(data: Path, tmp_path: Path) -> None:
         assert row["switches_per_ten_tracks"] == scores.identities.switches_per_ten_tracks
     assert "| paper,alpha=2,beta=1,epsilon=1,embedding_momentum=0,max_cover=1 | " in done.output
     assert len({row["j"] for row in report["rows"]}) > 1
+
+
+def test_no_row_depends_on_the_others(data: Path) -> None:
+    """Where the frame graph gives the prototypes, as on a GPU, masks could be made before it is known for whom."""
+    truth, frames = open_dataset(data)
+    bundle = replace(open_bundle(demo_bundle(), device="cpu", threads=1), prototypes=None)
+    options = [as_options(TrackingConfig(name)).resolve(bundle.description, is_live=False)
+               for name in ("released", "frame")]
+    for video in truth.videos:
+        together = track(bundle, options, video, frames)
+        assert together == [track(bundle, [one], video, frames)[0] for one in options]
 
 
 def test_the_grid_holds_what_is_the_default_and_no_row_twice() -> None:
