@@ -52,15 +52,8 @@ def place_plates(anchors: Sequence[Rectangle], sizes: Sequence[tuple[int, int]],
     """
     placed: list[Rectangle] = []
     for anchor, size in zip(anchors, sizes, strict=True):
-        best, least = None, float("inf")
-        for candidate in _candidates(anchor, size, frame_wh):
-            overlap = sum(_overlap(candidate, other) for other in placed)
-            if overlap < least:
-                best, least = candidate, overlap
-            if overlap == 0:
-                break
-        assert best is not None
-        placed.append(best)
+        placed.append(min(_candidates(anchor, size, frame_wh),
+                          key=lambda place: sum(_overlap(place, other) for other in placed)))
     return placed
 
 

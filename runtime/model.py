@@ -189,13 +189,14 @@ class Model:
         self.reset(source.is_live)
         is_ahead = is_overlapped(mode, source)
         run = partial(track_overlapped, detect_workers=self._detect_workers) if is_ahead else track_in_turn
+        is_complete = False
         try:
             with closing(run(self._pipeline, source, max_frames, self.timer)) as frames:
                 for tracked in frames:
                     self._next_index = tracked.frame.index + 1
                     self._lost_candidates, self._damage = tracked.lost_candidates, tracked.damage
                     yield tracked
-            is_ahead, self._damage = False, source.damage
+            is_complete, self._damage = True, source.damage
         finally:
-            if is_ahead:
+            if is_ahead and not is_complete:  # frames were tracked that nobody saw
                 self._forget()

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,12 +70,13 @@ def run_video(model: Model, source: FrameSource, folder: Path, *, draw: bool = T
     total = min((count for count in (source.num_frames, max_frames) if count is not None), default=None)
     # Where it is drawn, the masks are needed here too.
     is_helped = not draw and model.leaves_cores and is_overlapped(mode, source)
-    with nullcontext(interrupt) if interrupt else InterruptFlag() as interrupt, \
-            RunWriter(model, source, output, draw, draw_threshold) as writer, \
-            MaskProcess() if is_helped and mask_process is None else nullcontext(mask_process) as mask_process:
+    with ExitStack() as stack:
+        if interrupt is None:
+            interrupt = stack.enter_context(InterruptFlag())
+        writer = stack.enter_context(RunWriter(model, source, output, draw, draw_threshold))
         tracked_frames = model.track_frames(source, max_frames=max_frames, mode=mode)
-        if is_helped and mask_process is not None:
-            tracked_frames = mask_process.ahead(tracked_frames)
+        if is_helped:
+            tracked_frames = (mask_process or stack.enter_context(MaskProcess())).ahead(tracked_frames)
         with Progress(total) if show_progress else nullcontext() as progress, closing(tracked_frames) as frames:
             for tracked in frames:
                 writer.write(tracked.frame, tracked.result)

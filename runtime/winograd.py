@@ -127,8 +127,9 @@ def is_worthwhile(channels: int, filters: int, shape: Sequence[int | None], prec
         shape: (N, H, W) of what it reads, None for each that it does not fix.
         precision: "f32" or "bf16", of the products.
     """
+    if min(channels, filters) < FEWEST_CHANNELS[precision]:
+        return False
     maps, height, width = shape
-    tiles = FEWEST_TILES
-    if maps is not None and height is not None and width is not None:
-        tiles = maps * -(-height // TILE) * -(-width // TILE)
-    return min(channels, filters) >= FEWEST_CHANNELS[precision] and tiles >= FEWEST_TILES
+    if maps is None or height is None or width is None:
+        return True
+    return maps * -(-height // TILE) * -(-width // TILE) >= FEWEST_TILES

@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from functools import cache
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,14 +23,10 @@ RowsT = TypeVar("RowsT", bound="Rows")
 class Rows:
     """Base of the dataclasses whose fields are parallel arrays, one row an instance."""
 
-    _kept_names: ClassVar[tuple[str, ...]]
-
     @classmethod
+    @cache
     def _names(cls) -> tuple[str, ...]:
-        """Of the fields; a frame asks for them dozens of times, so they are kept."""
-        if "_kept_names" not in cls.__dict__:
-            cls._kept_names = tuple(field.name for field in dataclasses.fields(cls))  # type: ignore[arg-type]
-        return cls._kept_names
+        return tuple(field.name for field in dataclasses.fields(cls))  # type: ignore[arg-type]
 
     def _columns(self) -> list[tuple[str, Any]]:
         return [(name, getattr(self, name)) for name in self._names()]

@@ -36,10 +36,16 @@ def compare_runs(reference: RunFile, found: RunFile) -> Agreement:
         frames=len(reference.frames), reference_rows=int((overlap.truth_areas > 0).sum()),
         rows=int((overlap.areas > 0).sum()), matched=len(pairs), **_differences(pairs),
         reference_tracks=int((overlap.truth_areas > 0).any(0).sum()), tracks=int((overlap.areas > 0).any(0).sum()),
-        switches=evaluation.identities.switches if evaluation else 0,
-        switches_per_ten_tracks=evaluation.identities.switches_per_ten_tracks if evaluation else None,
-        ap=evaluation.ap if evaluation else None, ap50=evaluation.ap50 if evaluation else None,
-        ap75=evaluation.ap75 if evaluation else None)
+        **_scores(evaluation))
+
+
+def _scores(evaluation: Evaluation | None) -> dict[str, Any]:
+    """None where the reference shows nothing that could be found."""
+    if evaluation is None:
+        return {"switches": 0, "switches_per_ten_tracks": None, "ap": None, "ap50": None, "ap75": None}
+    identities = evaluation.identities
+    return {"switches": identities.switches, "switches_per_ten_tracks": identities.switches_per_ten_tracks,
+            "ap": evaluation.ap, "ap50": evaluation.ap50, "ap75": evaluation.ap75}
 
 
 def _tracks(run: RunFile) -> list[RowTrack]:
@@ -80,7 +86,7 @@ def _correspondence(near: Mapping[tuple[int, int], Sequence[tuple[int, float]]])
             yield row, column
 
 
-def _differences(pairs: list[tuple[Row, Row, float]]) -> dict[str, float | None]:
+def _differences(pairs: list[tuple[Row, Row, float]]) -> dict[str, Any]:
     """Of the matched rows."""
     names = ("mean_iou", "lowest_iou", "same_class", "mean_score_difference", "highest_score_difference",
              "mean_box_difference_px", "highest_box_difference_px")

@@ -69,6 +69,9 @@ class Interrupts:
 
     def _note(self, _signal: int, _frame: FrameType | None) -> None:
         is_second, self.is_set = self.is_set, True
-        # A launcher passes Ctrl-C on to processes that may have it already: one among several never minds the second.
-        if is_second if self._is_held and self._is_only else not self._is_held and (self._is_only or not is_second):
+        if self._is_only:
+            is_due = is_second or not self._is_held
+        else:  # a launcher passes Ctrl-C on to processes that may have it already: the second one means nothing
+            is_due = not (is_second or self._is_held)
+        if is_due:
             raise KeyboardInterrupt

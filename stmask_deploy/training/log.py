@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic import atomic_file, cannot_write
-from ..errors import InputError, OutputError
+from ..errors import InputError
 
 LOG_FILE = "log.jsonl"
 
@@ -89,7 +89,7 @@ class TrainingLog:
             with open(self._path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
-            raise OutputError(str(cannot_write(self._path, error))) from error
+            raise cannot_write(self._path, error) from error
 
 
 def _iteration(line: str) -> float:
