@@ -3,16 +3,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from stmask_deploy.console import Command
+from stmask_deploy.bundle import CANDIDATE_THRESHOLD, MAX_CANDIDATES
+from stmask_deploy.console import Command, FrameSize
 from stmask_deploy.errors import InputError
 
 from .requirements import require_export_packages
 
-_OVERRIDES = ("classes", "input_size", "anchor_ratios", "anchor_scales", "temporal_level", "roi_size", "tracking")
+if TYPE_CHECKING:
+    from stmask_deploy.models.checkpoint import Checkpoint
+
+    from .int8 import Int8Options
+
+# The options that are passed on together.
+_VARIANT = ("sha256", "classes", "input_size", "anchor_ratios", "anchor_scales", "temporal_level", "roi_size",
+            "centerness_order", "tracking")
+_INT8 = ("with_int8", "calibration", "calibration_annotations", "calibration_frames", "int8_agreement", "int8_ap_loss")
 
 
 def parsed(parse: str) -> Callable[[click.Context, click.Parameter, str | None], Any]:
@@ -35,7 +44,7 @@ def variant_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--sha256", metavar="HEX", help="Refuse the checkpoint unless it has this digest."),
         click.option("--classes", type=click.Path(path_type=Path), metavar="FILE",
                      help="Class names, one a line or a JSON list. [default: from the checkpoint or its dataset]"),
-        click.option("--input-size", callback=parsed("parse_size"), metavar="HxW",
+        click.option("--input-size", type=FrameSize(),
                      help="Size frames are resized to. [default: 360x640, or the checkpoint's own]"),
         click.option("--anchor-ratios", callback=parsed("parse_numbers"), metavar="R,R,R",
                      help="Height / width of the anchors of kernels of one shape. [default: 1,0.5,2]"),
@@ -56,8 +65,8 @@ def variant_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def load_with_overrides(path: Path, values: dict[str, Any]) -> Any:
-    """The checkpoint at `path` with the values of `variant_options`, taken out of `values`."""
+def load_with_overrides(path: Path, *, sha256: str | None, centerness_order: str | None, **chosen: Any) -> Checkpoint:
+    """The checkpoint at `path`, with what `variant_options` say of it."""
     from dataclasses import replace
 
     from stmask_deploy.config import CenternessOrder
@@ -65,19 +74,20 @@ def load_with_overrides(path: Path, values: dict[str, Any]) -> Any:
 
     from .overrides import Overrides
 
-    checkpoint = load_checkpoint(path, values.pop("sha256"), values["anchor_ratios"])
-    order = values.pop("centerness_order")
-    chosen = Overrides(centerness_order=None if order is None else CenternessOrder(order),
-                       **{name: values.pop(name) for name in _OVERRIDES})
+    overrides = Overrides(centerness_order=None if centerness_order is None else CenternessOrder(centerness_order),
+                          **chosen)
+    checkpoint = load_checkpoint(path, sha256, overrides.anchor_ratios)
     notes = checkpoint.notes
-    if chosen.classes is not None:
+    if overrides.classes is not None:
         notes = (*(note for note in notes if not note.startswith("class names:")),
-                 f"class names: {chosen.classes.name}")
-    return replace(checkpoint, config=chosen.apply(checkpoint.config), notes=notes)
+                 f"class names: {overrides.classes.name}")
+    return replace(checkpoint, config=overrides.apply(checkpoint.config), notes=notes)
 
 
-def int8_options(values: dict[str, Any]) -> Any:
-    """The `Int8Options` that a command line asks for, None for none; takes its options out of `values`.
+def int8_options(*, with_int8: bool, calibration: Path | None, calibration_annotations: Path | None,
+                 calibration_frames: int | None, int8_agreement: float | None, int8_ap_loss: float | None
+                 ) -> Int8Options | None:
+    """How int8 graphs are asked for; None if they are not.
 
     Raises:
         UsageError: options are given without the one that they belong to.
@@ -85,22 +95,19 @@ def int8_options(values: dict[str, Any]) -> Any:
     from .int8 import Int8Options
     from .int8_gate import Limits
 
-    wanted = values.pop("with_int8")
-    calibration = values.pop("calibration")
-    annotations, frames = values.pop("calibration_annotations"), values.pop("calibration_frames")
-    limits = {"min_agreement": values.pop("int8_agreement"), "max_ap_loss": values.pop("int8_ap_loss")}
-    if wanted and calibration is None:
+    if with_int8 and calibration is None:
         raise click.UsageError("--int8 needs --calibration VIDEO, a video that shows what the model will see")
-    given = [one for one in (calibration, annotations, frames, *limits.values()) if one is not None]
-    if not wanted and given:
+    given = (calibration, calibration_annotations, calibration_frames, int8_agreement, int8_ap_loss)
+    if not with_int8 and any(one is not None for one in given):
         raise click.UsageError("--calibration, --calibration-* and --int8-* belong to --int8; give that too")
-    if limits["max_ap_loss"] is not None and annotations is None:
+    if int8_ap_loss is not None and calibration_annotations is None:
         raise click.UsageError("--int8-ap-loss needs --calibration-annotations JSON to measure AP on")
-    if not wanted:
+    if calibration is None:
         return None
-    chosen = {name: value for name, value in limits.items() if value is not None}
-    return Int8Options(calibration, annotations, **({} if frames is None else {"frames": frames}),
-                       limits=Limits(**chosen))
+    limits = {"min_agreement": int8_agreement, "max_ap_loss": int8_ap_loss}
+    frames = {} if calibration_frames is None else {"frames": calibration_frames}
+    return Int8Options(calibration, calibration_annotations, **frames,
+                       limits=Limits(**{name: value for name, value in limits.items() if value is not None}))
 
 
 @click.command(cls=Command)
@@ -126,9 +133,9 @@ def int8_options(values: dict[str, Any]) -> Any:
               help="Least recall and precision of int8 against f32 on VIDEO. [default: 90]")
 @click.option("--int8-ap-loss", type=click.FloatRange(0, 100), metavar="POINTS",
               help="Largest loss of AP on the annotations. [default: 1]")
-@click.option("--max-candidates", type=int, default=512, show_default=True, metavar="K",
+@click.option("--max-candidates", type=int, default=MAX_CANDIDATES, show_default=True, metavar="K",
               help="Rows that leave the frame graph.")
-@click.option("--candidate-threshold", type=float, default=0.05, show_default=True,
+@click.option("--candidate-threshold", type=float, default=CANDIDATE_THRESHOLD, show_default=True,
               help="Foreground probability that makes an anchor a candidate.")
 @click.option("--simplify/--no-simplify", default=True, show_default=True, help="Simplify with onnxsim, and check it.")
 @click.option("--tolerance", type=click.FloatRange(0, 1),
@@ -152,14 +159,15 @@ def main(checkpoint: Path, output: Path | None, dcn: str, openvino: bool, openvi
     require_export_packages()
     if openvino_weights is not None and not openvino:
         raise click.UsageError("--openvino-weights belongs to --openvino; give that too")
-    loaded = load_with_overrides(checkpoint, values)
+    loaded = load_with_overrides(checkpoint, **{name: values[name] for name in _VARIANT})
     from .exporter import ExportOptions, check_export, export_checkpoint
     from .lowering import Dcn
     from .plan import assumptions, plan_lines
 
-    int8 = int8_options(values)
-    options = ExportOptions(dcn=Dcn(dcn), int8=int8, openvino_weights=(openvino_weights or "f32") if openvino else None,
-                            **values)
+    options = ExportOptions(
+        dcn=Dcn(dcn), openvino_weights=(openvino_weights or "f32") if openvino else None,
+        int8=int8_options(**{name: values[name] for name in _INT8}),
+        **{name: value for name, value in values.items() if name not in (*_VARIANT, *_INT8)})
     folder = output or checkpoint.with_name(f"{checkpoint.stem}_stmask")
     click.echo(f"{loaded.config.variant}, {loaded.config.num_classes - 1} classes  (sha256 {loaded.sha256[:16]}...)")
     for line in (*loaded.notes, *assumptions(loaded.config)):

@@ -16,7 +16,15 @@ import onnx
 import torch
 
 import stmask_deploy
-from stmask_deploy.bundle import DESCRIPTION_FILE, FLOAT_GRAPHS, METADATA_KEY, REPORT_FILE, BundleDescription
+from stmask_deploy.bundle import (
+    CANDIDATE_THRESHOLD,
+    DESCRIPTION_FILE,
+    FLOAT_GRAPHS,
+    MAX_CANDIDATES,
+    METADATA_KEY,
+    REPORT_FILE,
+    BundleDescription,
+)
 from stmask_deploy.errors import InputError, StmaskError
 from stmask_deploy.models.checkpoint import Checkpoint
 from stmask_deploy.models.stmask import STMask
@@ -44,8 +52,8 @@ class ExportOptions:
 
     dcn: Dcn = Dcn.NATIVE
     opset: int = 20
-    max_candidates: int = 512  # K; more than the 200 that NMS keeps, so cross-class NMS never misses one
-    candidate_threshold: float = 0.05
+    max_candidates: int = MAX_CANDIDATES  # K; more than the 200 that NMS keeps, so cross-class NMS never misses one
+    candidate_threshold: float = CANDIDATE_THRESHOLD
     simplify: bool = True
     openvino_weights: str | None = None  # f32 | f16; None writes no IR
     half: bool = False  # graphs of f16 beside those of f32

@@ -66,14 +66,6 @@ class Overrides:
         return replace(config, temporal=temporal)
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """`HxW` -> (height, width); raises InputError."""
-    match = re.fullmatch(r"(\d+)[xX](\d+)", text.strip())
-    if not match:
-        raise InputError(f"size {text!r} is not HEIGHTxWIDTH, for instance 360x640")
-    return int(match[1]), int(match[2])
-
-
 def parse_numbers(text: str) -> tuple[float, ...]:
     """`1,0.5,2` -> floats, all positive; raises InputError."""
     try:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stmask_deploy.geometry import box_iou
+from stmask_deploy.tracking_config import TRACKERS
 from stmask_deploy.types import Array, Instances, IntArray
 
 from .masks import MASK_THRESHOLD
@@ -16,8 +17,8 @@ RELEASED_COSINE_WEIGHT = 1.0
 RELEASED_MASK_WEIGHT = 1.0
 RELEASED_BOX_WEIGHT = 2.0
 NEW_OBJECT = -1  # in an assignment: the detection belongs to no known object
-# What a new object has to be beaten by: half a cosine, 0.3 of mask IoU and 0.3 of box IoU under the weights above.
-NEW_OBJECT_SCORE = 1.4
+# What a known object has to exceed: half a cosine, 0.3 of mask IoU and 0.3 of box IoU under the weights above.
+NEW_OBJECT_SCORE = TRACKERS["released"]["new_object_score"]
 PAIRS_AT_ONCE = 512  # of masks whose overlap is counted in one go: 1 MB of a common size, which stays in the cache
 
 

@@ -3,12 +3,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from stmask_deploy.tracking_config import TRACKERS
 from stmask_deploy.types import Array, Instances, IntArray, TrackedInstances
 
 from .matching import NEW_OBJECT, best_objects, mask_cover, paper_scores
 from .tracker import DROPPED, MAX_AGE_SHOWN, SCORE_THRESHOLD, TrackStore, keep_best, merge, shown
 
-EPSILON = 0.7  # in [-alpha, alpha + beta]; the paper names epsilon and gives no value
+DEFAULTS = TRACKERS["paper"]
 
 
 class PaperTracker(TrackStore):
@@ -28,7 +29,7 @@ class PaperTracker(TrackStore):
     Args:
         alpha: weight of the cosine of embeddings, in [-1, 1].
         beta: weight of the mask IoU, in [0, 1].
-        epsilon: score a known object has to exceed.
+        epsilon: score a known object has to exceed, in [-alpha, alpha + beta]; the paper gives no value.
         embedding_momentum: m in [0, 1]. A detection with score s (cut to 0..1) leaves m * (1 - s) of the embedding that
             is known of its object and brings in the rest; 0 replaces it. What is half hidden or blurred scores low and
             looks like something else, and would otherwise be all that the object is known by from then on.
@@ -43,8 +44,9 @@ class PaperTracker(TrackStore):
     uses_propagation = True
     tanh_passes = 1
 
-    def __init__(self, alpha: float = 1.0, beta: float = 1.0, epsilon: float = EPSILON,
-                 embedding_momentum: float = 0.0, max_cover: float = 1.0, max_age_shown: int = MAX_AGE_SHOWN,
+    def __init__(self, alpha: float = DEFAULTS["alpha"], beta: float = DEFAULTS["beta"],
+                 epsilon: float = DEFAULTS["epsilon"], embedding_momentum: float = DEFAULTS["embedding_momentum"],
+                 max_cover: float = DEFAULTS["max_cover"], max_age_shown: int = MAX_AGE_SHOWN,
                  score_threshold: float = SCORE_THRESHOLD, retire_after: int | None = None) -> None:
         super().__init__(retire_after)
         self._alpha = alpha

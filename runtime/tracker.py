@@ -20,7 +20,7 @@ DROPPED = -2  # in an assignment: a better detection took the object
 
 
 class Tracker(Protocol):
-    """Gives detections identities that last. Ids count up from 0 and belong to one tracker, until `reset`."""
+    """Gives detections identities that last. Ids count up from 0 and belong to one tracker: a video has its own."""
 
     @property
     def uses_propagation(self) -> bool:
@@ -45,9 +45,6 @@ class Tracker(Protocol):
             What is to be shown in this frame.
         """
 
-    def reset(self) -> None:
-        """Forget everything: the next frame is the first of another video."""
-
 
 class TrackStore:
     """What every tracker keeps from frame to frame: the objects known, and the next id.
@@ -58,10 +55,6 @@ class TrackStore:
 
     def __init__(self, retire_after: int | None) -> None:
         self._retire_after = retire_after
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget all objects; ids start at 0 again."""
         self._tracks = no_tracks()
         self._next_id = 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -64,6 +65,21 @@ class Command(click.Command):
         hint = "" if is_verbose(ctx) else " (-v prints the traceback)"
         _say(ctx, f"error: {type(error).__name__}: {lines[0]}{hint}")
         ctx.exit(1)
+
+
+class FrameSize(click.ParamType):  # type: ignore[type-arg]  # click before 8.4 knows none
+    """`HEIGHTxWIDTH` -> (height, width)."""
+
+    name = "HxW"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        match = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", value.strip())
+        if match is None:
+            self.fail(f"{value!r} is not HEIGHTxWIDTH, for instance 360x640", param, ctx)
+        return int(match[1]), int(match[2])
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return self.name
 
 
 def counted(number: int, one: str, many: str = "") -> str:

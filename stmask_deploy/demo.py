@@ -17,6 +17,8 @@ from .console import Command
 from .errors import InputError, OutputError, StmaskError
 from .pretrained import demo_annotations, demo_checkpoint, demo_clip
 
+SHEET = 2, 3  # rows and columns of the pictures
+
 
 @click.command(cls=Command)
 @click.argument("out_dir", type=click.Path(path_type=Path, file_okay=False), default=Path("demo"))
@@ -51,8 +53,9 @@ def run_command(name: str, *arguments: object) -> None:
     click.echo()
 
 
-def write_contact_sheet(path: Path, video: Path, rows: int = 2, columns: int = 3) -> None:
+def write_contact_sheet(path: Path, video: Path) -> None:
     """Write evenly spaced frames of a video as one picture."""
+    rows, columns = SHEET
     with av.open(str(video)) as container:
         frames = [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
     picks = [frames[i] for i in np.linspace(0, len(frames) - 1, rows * columns).round().astype(int)]

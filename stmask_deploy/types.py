@@ -125,8 +125,3 @@ class TrackedInstances(Rows):
 
     def __len__(self) -> int:
         return len(self.ids)
-
-    @classmethod
-    def concat(cls, parts: Sequence[TrackedInstances]) -> TrackedInstances:
-        return cls(Instances.concat([part.instances for part in parts]), np.concatenate([part.ids for part in parts]),
-                   np.concatenate([part.ages for part in parts]))

@@ -10,7 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from stmask_deploy.console import Command, counted
+from stmask_deploy.console import Command, FrameSize, counted
 from stmask_deploy.errors import DeviceError, InputError, OutputError, StmaskError
 
 
@@ -115,3 +115,24 @@ def test_a_full_disk_behind_standard_output_is_code_4() -> None:
     result = run(OSError(errno.ENOSPC, "No space left on device"))
     assert result.exit_code == 4
     assert result.output == "error: output cannot be written: No space left on device; free some space\n"
+
+
+def test_sizes_of_frames() -> None:
+    @click.command(cls=Command)
+    @click.option("--size", type=FrameSize())
+    @click.option("--other", type=FrameSize(), default="48x64", show_default=True)
+    def command(size: tuple[int, int] | None, other: tuple[int, int]) -> None:
+        """Shows them."""
+        click.echo(f"{size} {other}")
+
+    def told(*args: str) -> tuple[int, str]:
+        done = CliRunner().invoke(command, args)
+        return done.exit_code, done.output
+
+    assert told() == (0, "None (48, 64)\n")
+    assert told("--size", " 360X640 ", "--other", "1x2") == (0, "(360, 640) (1, 2)\n")
+    for wrong in ("360", "360x", "axb", "-1x5", "1x2x3", "", "123456x1"):
+        code, output = told("--size", wrong)
+        assert code == 2 and f"{wrong!r} is not HEIGHTxWIDTH, for instance 360x640" in output
+    code, output = told("--help")
+    assert code == 0 and "--size HxW" in output and "[default: 48x64]" in output

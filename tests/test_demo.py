@@ -36,7 +36,7 @@ def test_the_whole_path_where_it_ran_before(tmp_path: Path, capfd: pytest.Captur
 def test_contact_sheet_takes_evenly_spaced_frames(tmp_path: Path) -> None:
     greys = np.linspace(20, 220, 11).astype(np.uint8)
     write_video(tmp_path / "clip.mp4", [np.full((64, 96, 3), grey, np.uint8) for grey in greys])
-    demo.write_contact_sheet(tmp_path / "sheet.png", tmp_path / "clip.mp4", rows=2, columns=3)
+    demo.write_contact_sheet(tmp_path / "sheet.png", tmp_path / "clip.mp4")
     sheet = cv2.imread(str(tmp_path / "sheet.png"))
     shown = [int(sheet[32 + 64 * row, 48 + 96 * column].mean()) for row in range(2) for column in range(3)]
     assert np.abs(np.array(shown) - greys[::2]).max() <= 4

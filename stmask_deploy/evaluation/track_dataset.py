@@ -1,7 +1,6 @@
 """Run a model over the videos of a dataset."""
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +12,13 @@ if TYPE_CHECKING:
 
 
 def track_dataset(model: Model, annotations: Annotations, frames_folder: Path,
-                  advance: Callable[[], None] = lambda: None) -> list[dict[str, Any]]:
+                  ) -> list[dict[str, Any]]:
     """The YouTube-VIS result list of a model over every video; category ids are those of the annotation file.
 
     Args:
         model: opened bundle whose classes are the dataset's, in the order of their ids; it is reset before each video.
         annotations: say which videos there are; what is annotated is not read.
         frames_folder: what their file names are relative to.
-        advance: called after every frame.
 
     Raises:
         InputError: a frame cannot be read.
@@ -33,7 +31,6 @@ def track_dataset(model: Model, annotations: Annotations, frames_folder: Path,
         collector = YtvisCollector(video.id)
         for index in range(video.length):
             collector.add(model.step(read_frame(frames_folder, video, index)))
-            advance()
         entries += collector.entries()
     return in_categories(entries, annotations)
 

@@ -1,7 +1,6 @@
 """`stmask-synth`: generated, annotated clips."""
 from __future__ import annotations
 
-import re
 import sys
 import time
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import click
 
 from stmask_deploy import __version__
-from stmask_deploy.console import Command, counted
+from stmask_deploy.console import Command, FrameSize, counted
 
 _SPLITS = ("train", "val", "hard")
 _DEMO = "demo"  # one clip, of no use for training or measuring: only written when asked for
@@ -24,13 +23,6 @@ Exit codes: 0 done; 1 the run failed; 2 bad input or usage; 4 output could not b
 """
 
 
-def _parse_size(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
-    if match is None:
-        raise click.BadParameter(f"{text!r} is not HEIGHTxWIDTH, for example 360x640")
-    return int(match[1]), int(match[2])
-
-
 @click.command(cls=Command, epilog=_EPILOG, context_settings={"max_content_width": 110, "show_default": True})
 @click.argument("output", type=click.Path(path_type=Path), metavar="OUT_DIR")
 @click.option("--split", "names", type=click.Choice([*_SPLITS, _DEMO]), multiple=True, default=_SPLITS,
@@ -39,7 +31,7 @@ def _parse_size(_ctx: click.Context, _param: click.Parameter, text: str) -> tupl
               help="Clips a split.  [default: 480 for train, 30 for val and hard, 1 for demo]")
 @click.option("--frames", "num_frames", type=click.IntRange(min=1), metavar="N",
               help="Frames a clip.  [default: 12 for train, 30 for val and hard, 96 for demo]")
-@click.option("--size", callback=_parse_size, default="360x640", metavar="HxW", help="Of the frames, in pixels.")
+@click.option("--size", type=FrameSize(), default="360x640", help="Of the frames, in pixels.")
 @click.option("--video", "as_video", is_flag=True, help="Write OUT_DIR/SPLIT/videos/CLIP.mp4 instead of pictures.")
 @click.option("--workers", type=click.IntRange(min=1), metavar="N",
               help="Processes; the result does not depend on them.  [default: one a CPU]")

@@ -14,7 +14,7 @@ FPS = 24
 QUALITY = 20  # x264's constant rate factor: what a good camera leaves
 
 
-def write_video(path: Path, frames: Iterable[Image], quality: int = QUALITY) -> None:
+def write_video(path: Path, frames: Iterable[Image]) -> None:
     """Write (H, W, 3) BGR frames of one size, sides even, as H.264 in mp4.
 
     Raises:
@@ -22,7 +22,7 @@ def write_video(path: Path, frames: Iterable[Image], quality: int = QUALITY) -> 
     """
     try:
         with av.open(f"file:{path}", "w", format="mp4") as container:
-            stream = container.add_stream("libx264", rate=FPS, options={"crf": str(quality), "preset": "slow"})
+            stream = container.add_stream("libx264", rate=FPS, options={"crf": str(QUALITY), "preset": "slow"})
             stream.pix_fmt = "yuv420p"
             stream.codec_context.thread_count = 1  # the same file whatever the machine
             for index, frame in enumerate(frames):

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..console import Command
+from ..console import Command, FrameSize
 from ..errors import InputError
 
 _EPILOG = """\b
@@ -21,15 +21,6 @@ Examples:
 Exit codes: 0 done; 1 training failed; 2 bad input or usage; 4 output could not be written; 5 device; 130 interrupted,
 --resume goes on.
 """
-
-
-def _size(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
-    from stmask_deploy.export.overrides import parse_size
-
-    try:
-        return None if value is None else parse_size(value)
-    except InputError as error:
-        raise click.BadParameter(str(error)) from error
 
 
 @click.command(cls=Command, epilog=_EPILOG, context_settings={"max_content_width": 110, "show_default": True})
@@ -53,7 +44,7 @@ def _size(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -
                    "of the known dataset with as many]")
 @click.option("--centerness-order", type=click.Choice(["released", "anchor"]),
               help="Of the centerness map.  [default: the checkpoint's, or anchor]")
-@click.option("--input-size", callback=_size, metavar="HxW",
+@click.option("--input-size", type=FrameSize(),
               help="What frames are resized to.  [default: the recipe's, or the checkpoint's]")
 @click.option("--resume", is_flag=True, help="Go on with the run in DIR, with its network and numbers.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in DIR.")

@@ -2,10 +2,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from .. import __version__
-from ..bundle import BundleDescription
+from ..bundle import CANDIDATE_THRESHOLD, MAX_CANDIDATES, BundleDescription
 from ..config import ModelConfig
 from ..datasets.annotations import Annotations
 from ..evaluation.evaluate import evaluate
@@ -13,12 +12,9 @@ from ..evaluation.evaluation import Evaluation
 from ..evaluation.track_dataset import track_dataset
 from ..models.stmask import STMask
 
-MAX_CANDIDATES = 512
-CANDIDATE_THRESHOLD = 0.05
-
 
 def evaluate_model(model: STMask, config: ModelConfig, annotations: Annotations, frames_folder: Path,
-                   device: str = "cpu", **options: Any) -> Evaluation:
+                   device: str = "cpu") -> Evaluation:
     """Track every video of a dataset and compare with what is annotated.
 
     Args:
@@ -27,7 +23,6 @@ def evaluate_model(model: STMask, config: ModelConfig, annotations: Annotations,
         annotations: the truth.
         frames_folder: what their file names are relative to.
         device: where the network runs: cpu | cuda:N.
-        options: fields of the runtime's `RunOptions`.
 
     Raises:
         InputError: a frame cannot be read.
@@ -39,5 +34,5 @@ def evaluate_model(model: STMask, config: ModelConfig, annotations: Annotations,
 
     description = BundleDescription("in training", config, "in training", "", MAX_CANDIDATES, CANDIDATE_THRESHOLD, 20,
                                     "native", __version__)
-    runner = Model(torch_bundle(model, description, device), RunOptions(**options), NoTimer())
+    runner = Model(torch_bundle(model, description, device), RunOptions(), NoTimer())
     return evaluate(annotations, track_dataset(runner, annotations, frames_folder))

@@ -8,7 +8,7 @@ from tiny_networks import TINY
 
 from stmask_deploy.config import CenternessOrder
 from stmask_deploy.errors import InputError
-from stmask_deploy.export.overrides import Overrides, parse_level, parse_numbers, parse_size, parse_tracking
+from stmask_deploy.export.overrides import Overrides, parse_level, parse_numbers, parse_tracking
 from stmask_deploy.tracking_config import TrackingConfig
 
 PLAIN = replace(TINY, kernel_shapes=((3, 3),) * 3, anchor_scales=(1.0, 2.0))
@@ -66,12 +66,12 @@ def test_a_tracker_that_propagates_needs_a_temporal_network() -> None:
 
 
 def test_parsing() -> None:
-    assert parse_size("360x640") == (360, 640) and parse_numbers("1,0.5, 2") == (1, 0.5, 2) and parse_level("P4") == 1
+    assert parse_numbers("1,0.5, 2") == (1, 0.5, 2) and parse_level("P4") == 1
     assert parse_tracking("paper,alpha=4") == TrackingConfig("paper", alpha=4.0)
 
 
 @pytest.mark.parametrize(("parse", "text"), [
-    (parse_size, "360"), (parse_size, "axb"), (parse_size, "-1x5"), (parse_numbers, "1,,2"), (parse_numbers, "0,1"),
+    (parse_numbers, "1,,2"), (parse_numbers, "0,1"),
     (parse_numbers, "nan"), (parse_level, "4"), (parse_level, "P2"), (parse_level, "P44"),
     (parse_tracking, "sort")])
 def test_text_that_cannot_be_read(parse: object, text: str) -> None:

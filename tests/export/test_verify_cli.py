@@ -9,10 +9,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 from tiny_networks import TINY, changed_copy
+from untrained import build_untrained
 
 from stmask_deploy.export.cli import main as export_main
 from stmask_deploy.export.verify_cli import main
-from stmask_deploy.models.untrained import build_untrained
 from stmask_deploy.scenes import render_clip
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
+from untrained import build_untrained
 
 from stmask_deploy.bundle import DESCRIPTION_FILE, read_description
 from stmask_deploy.config import Calibration, ModelConfig, TemporalConfig
 from stmask_deploy.models.checkpoint import CONFIG_KEY
-from stmask_deploy.models.untrained import build_untrained
 from stmask_deploy.scenes import render_clip
 
 TINY = ModelConfig(

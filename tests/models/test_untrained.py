@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from untrained import CANDIDATE_THRESHOLD, build_untrained
 
 from stmask_deploy.config import Calibration, ModelConfig, TemporalConfig
 from stmask_deploy.models.checkpoint import CONFIG_KEY, load_checkpoint
 from stmask_deploy.models.frames import prepare_frames
 from stmask_deploy.models.stmask import FramePrediction, STMask
-from stmask_deploy.models.untrained import CANDIDATE_THRESHOLD, build_untrained
 from stmask_deploy.scenes import render_clip
 
 CONFIG = ModelConfig(

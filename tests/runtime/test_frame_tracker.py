@@ -73,7 +73,7 @@ def test_best_of_several_detections_keeps_the_id() -> None:
     assert tracker.tracks.instances.class_ids.tolist() == [2]
 
 
-def test_retired_ids_are_not_used_again_and_reset_starts_at_zero() -> None:
+def test_retired_ids_are_not_used_again() -> None:
     tracker = FrameTracker(retire_after=2)
     step(tracker, instances([LEFT], [0]))
     step(tracker, NOTHING)
@@ -82,8 +82,6 @@ def test_retired_ids_are_not_used_again_and_reset_starts_at_zero() -> None:
     step(tracker, NOTHING)
     assert len(tracker.tracks) == 0
     assert step(tracker, instances([LEFT], [0])).ids.tolist() == [1]
-    tracker.reset()
-    assert step(tracker, instances([LEFT], [0])).ids.tolist() == [0]
 
 
 def test_tells_how_masks_are_made() -> None:

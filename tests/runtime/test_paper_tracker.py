@@ -158,15 +158,13 @@ def test_a_known_object_may_be_covered() -> None:
     assert step(tracker, instances([LEFT, LEFT], [0, 1], [0.9, 0.8])).ids.tolist() == [0, 1]
 
 
-def test_retired_ids_are_not_used_again_and_reset_starts_at_zero() -> None:
+def test_retired_ids_are_not_used_again() -> None:
     tracker = PaperTracker(retire_after=1)
     step(tracker, instances([LEFT], [0]))
     step(tracker, NOTHING)
     assert len(step(tracker, NOTHING)) == len(tracker.tracks) == 0
     step(tracker, NOTHING)
     assert step(tracker, instances([LEFT], [0])).ids.tolist() == [1]
-    tracker.reset()
-    assert step(tracker, instances([LEFT], [0])).ids.tolist() == [0]
 
 
 def test_score_threshold() -> None:

@@ -94,16 +94,6 @@ def test_retiring_bounds_the_state() -> None:
     assert len(seen) > 50
 
 
-def test_reset_starts_again() -> None:
-    tracker = ReleasedTracker()
-    first = step(tracker, instances([LEFT, RIGHT], [0, 1]))
-    step(tracker, instances([BELOW], [2]))
-    tracker.reset()
-    assert len(tracker.tracks) == 0
-    again = step(tracker, instances([LEFT, RIGHT], [0, 1]))
-    assert again.ids.tolist() == first.ids.tolist()
-
-
 def test_arguments_stay_as_they_were() -> None:
     tracker = ReleasedTracker()
     step(tracker, instances([LEFT], [0]))

@@ -1,4 +1,4 @@
-"""Weights without training that keep a network's numbers in a useful range: for demonstrations, tests and timing.
+"""Weights without training that keep a network's numbers in a useful range: for tests.
 
 What such a network finds is meaningless. But it finds something, in every frame, and follows it.
 """
@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..config import ModelConfig
-from .calibration import CalibratedPrediction, SameConv
-from .frames import prepare_frames
-from .head import PredictionHead
-from .stmask import STMask, build_stmask
+from stmask_deploy.config import ModelConfig
+from stmask_deploy.models.calibration import CalibratedPrediction, SameConv
+from stmask_deploy.models.frames import prepare_frames
+from stmask_deploy.models.head import PredictionHead
+from stmask_deploy.models.stmask import STMask, build_stmask
 
 CANDIDATE_THRESHOLD = 0.05  # released: anchors whose best foreground probability exceeds it are candidates
 OFFSET_STD = 0.25  # cells; random offsets that are larger turn rounding errors of positions into errors of values
