@@ -8,6 +8,7 @@ import torch
 from stmask_deploy.bundle import FLOAT_GRAPHS, OWN_GRAPHS, BundleDescription
 from stmask_deploy.config import Calibration, ModelConfig
 from stmask_deploy.geometry import level_sizes
+from stmask_deploy.graph_tensors import GraphTensor, graph_tensors
 from stmask_deploy.models.stmask import STMask, build_stmask
 
 from .exporter import ExportOptions
@@ -40,11 +41,10 @@ def plan_lines(config: ModelConfig, options: ExportOptions) -> list[str]:
     lines = [f"opset {options.opset}, deformable convolution as {options.dcn.value}, "
              f"{sum(h * w for h, w in levels) * config.anchors_per_cell} anchors on {config.num_levels} levels"]
     for role in description.roles:
-        inputs, outputs = description.tensor_names(role)
-        shapes = graph_shapes(description)
+        inputs, _ = description.tensor_names(role)
         lines.append(f"{role}.onnx  {_megabytes(model, role):.1f} MB")
-        lines += [f"  {kind:3s} {name:15s} {shapes[role][name]}" for kind, names in (("in", inputs), ("out", outputs))
-                  for name in names]
+        lines += [f"  {'in' if name in inputs else 'out':3s} {name:15s} {_words(tensor)}{' BGR' * (name == 'frame')}"
+                  for name, tensor in graph_tensors(description, role).items()]
         lines.append(f"  operators: {', '.join(_operators(config, options.dcn, role))}")
     if options.openvino_weights is not None:
         half = 0.5 if options.openvino_weights == "f16" else 1.0
@@ -64,29 +64,9 @@ def _other_precisions(description: BundleDescription, options: ExportOptions) ->
             for role in description.roles if role not in FLOAT_GRAPHS.get(precision, ())]
 
 
-def graph_shapes(description: BundleDescription) -> dict[str, dict[str, str]]:
-    """Types and shapes of all inputs and outputs, as text."""
-    config, rows = description.model, description.max_candidates
-    levels = level_sizes(config.padded_size, config.num_levels)
-    height, width = config.input_size
-    shared = f"({sum(h * w for h, w in levels)}, {config.head_width})"
-    frame = {"frame": f"uint8 (1, {height}, {width}, 3) BGR", "boxes": f"({rows}, 4)",
-             "class_scores": f"({rows}, {config.num_classes - 1})", "centerness": f"({rows},)",
-             "mask_coeffs": f"({rows}, {config.num_prototypes})", "embeddings": f"({rows}, {config.embedding_dim})",
-             "anchor_index": f"int64 ({rows},)", "num_candidates": "int64 ()",
-             "prototypes": f"({2 * levels[0][0]}, {2 * levels[0][1]}, {config.num_prototypes})",
-             "p3": f"(1, {config.fpn_width}, {levels[0][0]}, {levels[0][1]})", "shared": shared}
-    prototypes = {"p3": f"(1, {config.fpn_width}, H, W)", "prototypes": f"(2H, 2W, {config.num_prototypes})"}
-    instances = {"shared": shared, "anchor_index": "int64 (N,)", "mask_coeffs": f"(N, {config.num_prototypes})",
-                 "embeddings": f"(N, {config.embedding_dim})"}
-    small = {"prototypes": prototypes, "instances": instances}
-    if config.temporal is None:
-        return {"frame": frame, **small}
-    h, w = levels[config.temporal.level]
-    maps = {"fpn": f"(1, {config.fpn_width}, {h}, {w})", "temporal": f"(1, {config.head_width}, {h}, {w})"}
-    temporal = {**maps, **{f"prev_{name}": shape for name, shape in maps.items()}, "boxes": "(N, 4)",
-                "box_deltas": "(N, 4)", "coeff_deltas": f"(N, {config.num_prototypes})"}
-    return {"frame": {**frame, **maps}, **small, "temporal": temporal}
+def _words(tensor: GraphTensor) -> str:
+    sizes = ", ".join(map(str, tensor.shape)) + ("," if len(tensor.shape) == 1 else "")
+    return f"({sizes})" if tensor.dtype == "float32" else f"{tensor.dtype} ({sizes})"
 
 
 def _operators(config: ModelConfig, dcn: Dcn, role: str) -> list[str]:

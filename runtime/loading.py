@@ -21,7 +21,7 @@ from stmask_deploy.bundle import (
     read_description,
 )
 from stmask_deploy.errors import InputError
-from stmask_deploy.geometry import level_sizes
+from stmask_deploy.graph_tensors import graph_tensors
 
 from .backends import Backend, TensorSpec, check_request
 from .in_turn import InTurn
@@ -153,40 +153,15 @@ def check_file(path: Path, backend: str, precision: str) -> None:
 
 def _expected(role: str, description: BundleDescription, kept: Collection[str] | None
               ) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
-    """Inputs and outputs of the graph of `role`, as the exporter writes them; `kept` are those of the frame graph."""
-    model = description.model
-    levels = level_sizes(model.padded_size, model.num_levels)
-    rows = description.max_candidates
-    maps: dict[str, tuple[int | None, ...]] = {}
-    if model.temporal is not None:
-        maps = {"fpn": (1, model.fpn_width, *levels[model.temporal.level]),
-                "temporal": (1, model.head_width, *levels[model.temporal.level])}
-    cells = sum(height * width for height, width in levels)
-    shared = (cells, model.head_width)
-    if role == "prototypes":
-        shapes: dict[str, tuple[int | None, ...]] = {
-            "p3": (1, model.fpn_width, None, None), "prototypes": (None, None, model.num_prototypes)}
-    elif role == "instances":
-        shapes = {
-            "shared": shared, "anchor_index": (None,), "mask_coeffs": (None, model.num_prototypes),
-            "embeddings": (None, model.embedding_dim)}
-    elif role == "frame":
-        shapes = {
-            "frame": (1, *model.input_size, 3), "boxes": (rows, 4), "class_scores": (rows, model.num_classes - 1),
-            "centerness": (rows,), "mask_coeffs": (rows, model.num_prototypes),
-            "embeddings": (rows, model.embedding_dim), "anchor_index": (rows,), "num_candidates": (),
-            "prototypes": (2 * levels[0][0], 2 * levels[0][1], model.num_prototypes),
-            "p3": (1, model.fpn_width, *levels[0]), "shared": shared, **maps}
-    else:
-        shapes = {**maps, **{f"prev_{name}": shape for name, shape in maps.items()}, "boxes": (None, 4),
-                  "box_deltas": (None, 4), "coeff_deltas": (None, model.num_prototypes)}
+    """Inputs and outputs of the graph of `role`; `kept` are those outputs of the frame graph that are opened."""
     inputs, outputs = description.tensor_names(role)
     if role == "frame" and kept is not None:
         outputs = tuple(name for name in outputs if name in kept)
-    types = {"frame": "uint8", "anchor_index": "int64", "num_candidates": "int64"}
+    tensors = graph_tensors(description, role)
 
     def specs(names: tuple[str, ...]) -> dict[str, TensorSpec]:
-        return {name: TensorSpec(types.get(name, "float32"), shapes[name]) for name in names}
+        return {name: TensorSpec(tensors[name].dtype, tuple(None if isinstance(size, str) else size
+                                                            for size in tensors[name].shape)) for name in names}
 
     return specs(inputs), specs(outputs)
 
