@@ -15,6 +15,7 @@ from types import TracebackType
 
 import numpy as np
 
+from stmask_deploy.datasets.segmentation import Segmentation
 from stmask_deploy.types import Array, IntArray
 
 from .mask_server import READY
@@ -106,10 +107,11 @@ class MaskProcess:
 
     def _completed(self, tracked: TrackedFrame, number: int) -> TrackedFrame:
         counts = self._receive(number) if number else None
-        if counts is not None:
-            size = list(tracked.result.geometry.original_hw)
-            tracked.result.take_segmentations([{"size": size, "counts": one} for one in counts])
-        return tracked
+        if counts is None:
+            return tracked
+        size = list(tracked.result.geometry.original_hw)
+        segmentations: list[Segmentation] = [{"size": size, "counts": one} for one in counts]
+        return dataclasses.replace(tracked, result=tracked.result.with_segmentations(segmentations))
 
     def _receive(self, number: int) -> list[str] | None:
         """The answer to a request; None where the process has ended, or stands still."""

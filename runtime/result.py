@@ -85,9 +85,11 @@ class FrameResult:
             mask[patch.y:patch.y + h, patch.x:patch.x + w] = patch.pixels
         return masks
 
-    def take_segmentations(self, segmentations: list[Segmentation]) -> None:
-        """Take over what `segmentations` would be, made elsewhere."""
-        self.__dict__["segmentations"] = segmentations
+    def with_segmentations(self, segmentations: list[Segmentation]) -> FrameResult:
+        """The same result, whose `segmentations` are these: they were made elsewhere."""
+        result = dataclasses.replace(self)
+        result.__dict__["segmentations"] = segmentations
+        return result
 
     @cached_property
     def segmentations(self) -> list[Segmentation]:
