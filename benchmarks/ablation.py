@@ -30,7 +30,7 @@ from stmask_deploy.atomic import atomic_file
 from stmask_deploy.bench.machine import describe_machine, library_versions
 from stmask_deploy.errors import StmaskError
 from stmask_deploy.models.checkpoint import Checkpoint, load_checkpoint
-from stmask_deploy.models.inference import anchor_shapes
+from stmask_deploy.models.variant import anchor_shapes
 from stmask_deploy.pretrained import demo_checkpoint
 from stmask_deploy.training.options import TrainingOptions
 from stmask_deploy.training.recipe import Recipe, read_recipe

@@ -8,7 +8,7 @@ from pathlib import Path
 from stmask_deploy.classes import read_class_names
 from stmask_deploy.config import CenternessOrder, ModelConfig
 from stmask_deploy.errors import InputError
-from stmask_deploy.models.inference import anchor_shapes
+from stmask_deploy.models.variant import anchor_shapes
 from stmask_deploy.tracking_config import TrackingConfig
 
 

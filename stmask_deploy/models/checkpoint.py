@@ -17,9 +17,9 @@ from torch import Tensor
 from ..classes import guess_class_names
 from ..config import ModelConfig
 from ..errors import InputError
-from .inference import infer_config
 from .stmask import STMask, build_stmask
 from .torch_file import MAX_BYTES, PICKLE_START, ZIP_START, load_tensors
+from .variant import infer_config
 
 CONFIG_KEY = "stmask_config"  # beside the state dict (or in safetensors metadata): a checkpoint's own ModelConfig
 STATE_KEYS = ("state_dict", "model")
@@ -54,7 +54,7 @@ def load_checkpoint(path: Path, sha256: str | None = None, anchor_ratios: tuple[
     Args:
         path: the file.
         sha256: hexadecimal digest the file must have, or None.
-        anchor_ratios: where the checkpoint carries no configuration, see `inference.anchor_shapes`.
+        anchor_ratios: where the checkpoint carries no configuration, see `variant.anchor_shapes`.
         config: of the network, where it is known; then neither what the checkpoint carries nor its tensors are asked.
 
     Raises:

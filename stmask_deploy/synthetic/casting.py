@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from .arrays import Floats
-from .motion import Camera, Path
+from .motion import Camera, Trajectory
 from .outlines import CLASSES, box_outline, class_outline, clutter_outline
 from .splits import Style
 from .sprites import make_sprite
@@ -94,7 +94,7 @@ def _rehearsed(stage: Stage, things: Sequence[Thing]) -> tuple[Thing, ...]:
     return tuple(thing for thing, frames in zip(things, seen, strict=True) if frames >= enough or not thing.class_id)
 
 
-def _object(stage: Stage, path: Path, class_index: int, palette: Floats) -> Thing:
+def _object(stage: Stage, path: Trajectory, class_index: int, palette: Floats) -> Thing:
     rng = stage.rng
     colors = rng.permutation(palette) if rng.random() < 0.5 else random_palette(rng)
     sprite = make_sprite(class_outline(CLASSES[class_index], rng), colors, path.size * stage.height, rng)
@@ -108,14 +108,14 @@ def _mover(stage: Stage, palette: Floats) -> Thing:
     return Thing(sprite, path, 0)
 
 
-def _free_path(stage: Stage) -> Path:
+def _free_path(stage: Stage) -> Trajectory:
     """Anywhere in the view at some moment, often near its border."""
     rng = stage.rng
     border = 0.02 if rng.random() < 0.3 else 0.15
     return _path(stage, stage.place(border), stage.moment(), _velocity(stage))
 
 
-def _crowd(stage: Stage, most: int) -> list[Path]:
+def _crowd(stage: Stage, most: int) -> list[Trajectory]:
     """Paths that cross each other slowly, at about the same place and time."""
     rng = stage.rng
     x, y = stage.place(0.3)
@@ -126,7 +126,7 @@ def _crowd(stage: Stage, most: int) -> list[Path]:
             for dx, dy in jitter.tolist()]
 
 
-def _pillar(stage: Stage) -> tuple[Thing, list[Path]]:
+def _pillar(stage: Stage) -> tuple[Thing, list[Trajectory]]:
     """A bar in the foreground, wide enough to hide one or two small objects whose paths lead behind it."""
     rng, style = stage.rng, stage.style
     x, moment = rng.uniform(0.3, 0.7) * stage.aspect, stage.moment(0.35, 0.65)
@@ -138,11 +138,11 @@ def _pillar(stage: Stage) -> tuple[Thing, list[Path]]:
         direction = rng.choice([-1.0, 1.0])
         place = x + rng.uniform(-0.02, 0.02), rng.uniform(0.2, 0.8)
         velocity = drift + direction * speed, rng.uniform(-0.008, 0.008)
-        passing.append(Path(place, moment, velocity, size=largest * rng.uniform(0.85, 1), angle=rng.uniform(0, 6),
+        passing.append(Trajectory(place, moment, velocity, size=largest * rng.uniform(0.85, 1), angle=rng.uniform(0, 6),
                             spin=rng.uniform(-0.03, 0.03)).limited(style.speed_limit, stage.num_frames))
     width = largest * 1.15 + hidden * speed
     sprite = make_sprite(box_outline(width / _PILLAR_LENGTH), random_palette(rng), _PILLAR_LENGTH * stage.height, rng)
-    path = Path((x, 0.5), moment, (drift, 0.0), size=_PILLAR_LENGTH, angle=rng.uniform(-0.15, 0.15))
+    path = Trajectory((x, 0.5), moment, (drift, 0.0), size=_PILLAR_LENGTH, angle=rng.uniform(-0.15, 0.15))
     return Thing(sprite, path, 0), passing
 
 
@@ -153,14 +153,14 @@ def _velocity(stage: Stage, factor: float = 1.0) -> tuple[float, float]:
     return speed * np.cos(turn), 0.6 * speed * np.sin(turn)
 
 
-def _path(stage: Stage, anchor: tuple[float, float], moment: float, velocity: tuple[float, float]) -> Path:
+def _path(stage: Stage, anchor: tuple[float, float], moment: float, velocity: tuple[float, float]) -> Trajectory:
     """A path through a place at a moment, with random turns: some bend, some gather or lose speed, some swing."""
     rng, style = stage.rng, stage.style
     size = rng.uniform(*style.sizes)
     growth = min(rng.uniform(0, 0.25), 1 - MIN_SIZE / size)
     bend = rng.uniform(-0.0012, 0.0012, 2) * (rng.random() < 0.4)
     sway = rng.uniform(-0.06, 0.06, 2) * (rng.random() < 0.4)
-    path = Path(anchor, moment, velocity, size, acceleration=(bend[0], bend[1]), sway=(sway[0], sway[1]),
+    path = Trajectory(anchor, moment, velocity, size, acceleration=(bend[0], bend[1]), sway=(sway[0], sway[1]),
                 sway_rate=rng.uniform(0.1, 0.3), growth=growth, growth_rate=rng.uniform(0.05, 0.25),
                 angle=rng.uniform(0, 2 * np.pi), spin=rng.normal(0, 0.035), phase=rng.uniform(0, 2 * np.pi))
     return path.limited(style.speed_limit, stage.num_frames)

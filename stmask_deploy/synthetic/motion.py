@@ -9,7 +9,7 @@ from .arrays import Points
 
 
 @dataclass(frozen=True)
-class Path:
+class Trajectory:
     """Where an object is in the view of a steady camera, how large it is and how far it has turned."""
 
     anchor: tuple[float, float]  # xy of its centre at `anchor_time`, but for the sway
@@ -42,7 +42,7 @@ class Path:
         places = np.array([self.position(time) for time in range(num_frames)])
         return float(np.linalg.norm(np.diff(places, axis=0), axis=1).max(initial=0))
 
-    def limited(self, speed: float, num_frames: int) -> Path:
+    def limited(self, speed: float, num_frames: int) -> Trajectory:
         """The same path, slowed down where a step of it would be longer than `speed`."""
         share = min(1.0, speed / max(self.fastest(num_frames), 1e-9))
         return replace(self, velocity=_times(self.velocity, share), acceleration=_times(self.acceleration, share),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .arrays import Image, Points
-from .motion import Camera, Path
+from .motion import Camera, Trajectory
 from .sprites import Pose, Sprite, bounds, coverage
 
 SOLID = 128  # coverage, in 255ths, from which on a pixel belongs to a thing
@@ -18,7 +18,7 @@ class Thing:
     """A sprite on its way."""
 
     sprite: Sprite
-    path: Path
+    path: Trajectory
     class_id: int  # 1-based; 0 where it is of no class and not annotated
 
     def pose(self, camera: Camera, time: float, height: int, width: int) -> Pose:

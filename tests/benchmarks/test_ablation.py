@@ -12,8 +12,8 @@ import torch
 from ablation import ROWS, TABLES, Row, tables
 
 from stmask_deploy.models.checkpoint import load_checkpoint
-from stmask_deploy.models.inference import infer_config
 from stmask_deploy.models.stmask import build_stmask
+from stmask_deploy.models.variant import infer_config
 from stmask_deploy.pretrained import demo_checkpoint
 from stmask_deploy.tracking_config import TrackingConfig
 from stmask_deploy.training.recipe import Recipe, read_recipe

@@ -7,7 +7,7 @@ import numpy as np
 
 from stmask_deploy.synthetic.backdrop import Backdrop
 from stmask_deploy.synthetic.clips import Clip
-from stmask_deploy.synthetic.motion import Camera, Path
+from stmask_deploy.synthetic.motion import Camera, Trajectory
 from stmask_deploy.synthetic.outlines import class_outline
 from stmask_deploy.synthetic.scene import Scene
 from stmask_deploy.synthetic.sensor import NOISE_SHIFTS, Sensor
@@ -17,15 +17,15 @@ from stmask_deploy.synthetic.things import Thing
 HEIGHT, WIDTH = 90, 160
 
 
-def thing(path: Path, name: str = "star", class_id: int = 2, level: int = 255) -> Thing:
+def thing(path: Trajectory, name: str = "star", class_id: int = 2, level: int = 255) -> Thing:
     """An evenly grey thing."""
     outline = class_outline(name, np.random.default_rng(0))
     return Thing(Sprite(outline, np.full((41, 41, 3), level, np.uint8), 20.0), path, class_id)
 
 
-def still(x: float, y: float, size: float) -> Path:
+def still(x: float, y: float, size: float) -> Trajectory:
     """A path that stays; shares of the height."""
-    return Path((x, y), 0.0, (0.0, 0.0), size)
+    return Trajectory((x, y), 0.0, (0.0, 0.0), size)
 
 
 def clip(*things: Thing, num_frames: int = 5, shutter: float = 0.0, camera: Camera | None = None) -> Clip:

@@ -10,7 +10,7 @@ from plain_scenes import HEIGHT, WIDTH, clip, still, thing, without
 
 from stmask_deploy.errors import InputError
 from stmask_deploy.synthetic.clips import MIN_VISIBLE_PIXELS, Clip, render
-from stmask_deploy.synthetic.motion import Camera, Jolt, Path
+from stmask_deploy.synthetic.motion import Camera, Jolt, Trajectory
 
 SMALL = (90, 160)
 
@@ -127,7 +127,7 @@ def test_things_of_no_class_cover_but_are_not_annotated() -> None:
 
 
 def test_out_of_view_is_no_mask() -> None:
-    leaving = clip(thing(Path((1.5, 0.5), 0.0, (0.2, 0.0), 0.4)), num_frames=6)
+    leaving = clip(thing(Trajectory((1.5, 0.5), 0.0, (0.2, 0.0), 0.4)), num_frames=6)
     areas = [int(leaving.masks(index).sum()) for index in range(6)]
     assert areas[0] > areas[1] > areas[-1] == 0
     assert leaving.frame(5).image.max() == 0
@@ -142,7 +142,7 @@ def test_a_sliver_counts_as_nothing() -> None:
 
 
 def test_an_open_shutter_blurs_along_the_motion_about_the_mask() -> None:
-    moving = Path((0.4, 0.5), 0.0, (0.1, 0.0), 0.4)
+    moving = Trajectory((0.4, 0.5), 0.0, (0.1, 0.0), 0.4)
     sharp, blurred = clip(thing(moving)), clip(thing(moving), shutter=0.8)
     assert np.array_equal(sharp.masks(2), blurred.masks(2))
     images = [one.frame(2).image[:, :, 0].astype(float) for one in (sharp, blurred)]

@@ -17,8 +17,8 @@ from tiny_models import CONFIG, shapes_of, tiny_config
 from stmask_deploy.classes import YTVIS_2019
 from stmask_deploy.config import Calibration, CenternessOrder, ModelConfig, TemporalConfig
 from stmask_deploy.errors import InputError
-from stmask_deploy.models.inference import anchor_scales, anchor_shapes, infer_config
 from stmask_deploy.models.stmask import build_stmask
+from stmask_deploy.models.variant import anchor_scales, anchor_shapes, infer_config
 
 NONE, ADAPTIVE, ALIGNED = Calibration.NONE, Calibration.ADAPTIVE, Calibration.ALIGNED
 RELEASED = tiny_config(input_size=(360, 640))  # values that tensors do not show, as released
