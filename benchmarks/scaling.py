@@ -6,7 +6,6 @@ Graphs really run; where the number of objects matters they are made up (`inject
 """
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +24,7 @@ from stmask_deploy.bench.bundle_run import FrameClock
 from stmask_deploy.bench.figures import CODECS, GRAPHS
 from stmask_deploy.bench.tables import format_table
 from stmask_deploy.console import Command
+from stmask_deploy.environment import available_cpus
 from stmask_deploy.errors import InputError
 from stmask_deploy.pretrained import demo_bundle, demo_clip
 from stmask_deploy.runtime.loading import Bundle, open_bundle
@@ -138,7 +138,7 @@ def by_streams(setup: Setup) -> list[dict[str, Any]]:
 
 def by_threads(setup: Setup) -> list[dict[str, Any]]:
     """Frames a second of one video, everything overlapped, by CPU threads of the graphs."""
-    bundles = {count: setup.open(count) for count in thread_counts(os.cpu_count() or 1)}
+    bundles = {count: setup.open(count) for count in thread_counts(available_cpus())}
     runs: dict[int, list[float]] = {count: [] for count in bundles}
     for _ in range(setup.rounds):
         for count, bundle in bundles.items():

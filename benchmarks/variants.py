@@ -14,8 +14,9 @@ from pathlib import Path
 import click
 
 from stmask_deploy.atomic import check_writable
+from stmask_deploy.bench.machine import library_versions
 from stmask_deploy.console import Command
-from stmask_deploy.export.exporter import ExportOptions, export_checkpoint, library_versions
+from stmask_deploy.export.exporter import ExportOptions, export_checkpoint
 from stmask_deploy.export.lowering import Dcn
 from stmask_deploy.models.checkpoint import load_checkpoint
 

@@ -1,7 +1,6 @@
 """Checkpoint -> verified bundle."""
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 import uuid
@@ -25,6 +24,7 @@ from stmask_deploy.bundle import (
     REPORT_FILE,
     BundleDescription,
 )
+from stmask_deploy.environment import installed_versions
 from stmask_deploy.errors import InputError, StmaskError
 from stmask_deploy.models.checkpoint import Checkpoint
 from stmask_deploy.models.stmask import STMask
@@ -44,6 +44,8 @@ from .verification import Verification
 from .verify import ROW_OUTPUTS, TOLERANCES, verify_bundle
 
 Say = Callable[[str], None]
+# What takes part in an export.
+PACKAGES = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "onnxruntime-gpu", "openvino", "nncf", "numpy")
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def export_checkpoint(checkpoint: Checkpoint, folder: Path, options: ExportOptio
             build, description, options.int8, graphs, irs, partial(metadata, description), say)
         report = {"bundle": description.to_dict(), "notes": list(checkpoint.notes),
                   "operators": count_operators(graphs), "megabytes": _sizes(build),
-                  "seconds": round(time.perf_counter() - started, 1), "versions": library_versions(),
+                  "seconds": round(time.perf_counter() - started, 1), "versions": installed_versions(PACKAGES),
                   "verification": verification.to_dict(),
                   "f16": {role: half.to_dict() for role, (_, half) in halves.items()},
                   "int8": int8}
@@ -192,18 +194,6 @@ def count_operators(graphs: Mapping[str, onnx.ModelProto]) -> dict[str, dict[str
         names = [f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in graph.graph.node]
         counts[role] = dict(Counter(names).most_common())
     return counts
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of what took part in an export."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    for name in ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "onnxruntime-gpu", "openvino", "nncf",
-                 "numpy"):
-        with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
 
 
 def _write(folder: Path, description: BundleDescription, graphs: Mapping[str, onnx.ModelProto],

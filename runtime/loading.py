@@ -20,6 +20,7 @@ from stmask_deploy.bundle import (
     BundleDescription,
     read_description,
 )
+from stmask_deploy.environment import available_cpus
 from stmask_deploy.errors import InputError
 from stmask_deploy.graph_tensors import graph_tensors
 
@@ -94,17 +95,12 @@ def open_bundle(folder: str | Path, backend: str = "onnxruntime", *, device: str
                 graphs.clear()
                 break
     graphs |= {role: opened(role) for role in roles if role not in graphs}
-    may_overlap = not graphs["frame"].is_on_host or (threads is not None and 2 * threads <= _cores())
+    may_overlap = not graphs["frame"].is_on_host or (threads is not None and 2 * threads <= available_cpus())
     if not may_overlap:
         turn = Lock()  # of this model and all its forks
         graphs = {role: InTurn(graph, turn) for role, graph in graphs.items()}
     return Bundle(description, graphs["frame"], graphs.get("prototypes"), graphs.get("instances"),
                   graphs.get("temporal"), may_overlap)
-
-
-def _cores() -> int:
-    """Logical cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_outputs(description: BundleDescription, roles: Collection[str]) -> tuple[str, ...]:

@@ -3,9 +3,10 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from ..environment import available_cpus, installed_versions
 
 PACKAGES = ("stmask-deploy", "torch", "onnxruntime", "onnxruntime-gpu", "openvino", "numpy", "opencv-python-headless",
             "av")
@@ -24,23 +25,16 @@ def describe_machine(cpuinfo: str | None = None) -> dict[str, Any]:
     fields = {key.strip(): value.strip() for key, _, value in
               (line.partition(":") for line in reversed(cpuinfo.splitlines()))}  # of the first core
     flags = set(fields.get("flags", "").split())
-    affinity = getattr(os, "sched_getaffinity", None)
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": fields.get("model name") or platform.processor() or "unknown",
         "cpu_family_model": "/".join(fields.get(name, "?") for name in ("cpu family", "model")),
         "cpu_flags": [name for name in CPU_FLAGS if name in flags],
-        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "cores": available_cpus(),
         "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
     }
 
 
 def library_versions() -> dict[str, str]:
     """Python's version, and that of every one of `PACKAGES` that is installed."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {"python": platform.python_version(), **installed_versions(PACKAGES)}

@@ -9,6 +9,7 @@ import click
 
 from stmask_deploy import __version__
 from stmask_deploy.console import Command, FrameSize, counted
+from stmask_deploy.environment import available_cpus
 
 _SPLITS = ("train", "val", "hard")
 _DEMO = "demo"  # one clip, of no use for training or measuring: only written when asked for
@@ -45,7 +46,7 @@ def main(output: Path, names: tuple[str, ...], num_clips: int | None, num_frames
     everything; val: moderate; hard: occlusion, look-alikes, motion blur, poor light.
     """
     from .splits import SPLITS
-    from .writer import SplitFolder, available_cpus, write_split
+    from .writer import SplitFolder, write_split
 
     names = tuple(dict.fromkeys(names))
     for name in names:  # all of them before the first is written

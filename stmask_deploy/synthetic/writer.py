@@ -191,8 +191,3 @@ def _run(tasks: list[ClipTask], workers: int) -> Iterator[VideoAnnotation]:
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to every process: the first one ends the others
     cv2.setNumThreads(1)
-
-
-def available_cpus() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

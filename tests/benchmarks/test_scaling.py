@@ -63,7 +63,7 @@ def test_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[int] = []
     monkeypatch.setattr(scaling, "open_bundle", lambda *args, threads, **options: (
         opened.append(threads) or open_bundle(*args, threads=threads, **options)))
-    monkeypatch.setattr(scaling.os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(scaling, "available_cpus", lambda: 3)
     for name, value in (("LENGTH", 8), ("WINDOW", 4), ("CHANGE_EVERY", 2), ("AT_ONCE", 2)):
         monkeypatch.setattr(scaling, name, value)
     out = tmp_path / "out.json"

@@ -46,7 +46,7 @@ def most_at_once(bundle: Bundle) -> int:
 @pytest.mark.parametrize(("cores", "is_in_turn"), [(1, True), (2, False)])
 def test_one_at_a_time_where_cores_are_shared(bundle: Path, monkeypatch: pytest.MonkeyPatch, cores: int,
                                               is_in_turn: bool) -> None:
-    monkeypatch.setattr(loading, "_cores", lambda: cores)
+    monkeypatch.setattr(loading, "available_cpus", lambda: cores)
     assert (most_at_once(open_bundle(bundle, threads=1)) == 1) == is_in_turn
 
 

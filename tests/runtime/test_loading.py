@@ -42,7 +42,7 @@ def test_graphs_that_are_not_needed_are_not_loaded(make_bundle: MakeBundle) -> N
     (None, 64, False), (1, 1, False), (1, 2, True), (2, 2, False), (2, 3, False), (2, 4, True), (8, 4, False)])
 def test_graphs_overlap_where_they_have_cores_of_their_own(bundle: Path, monkeypatch: pytest.MonkeyPatch,
                                                            threads: int | None, cores: int, expected: bool) -> None:
-    monkeypatch.setattr(loading, "_cores", lambda: cores)
+    monkeypatch.setattr(loading, "available_cpus", lambda: cores)
     assert open_bundle(bundle, threads=threads).may_overlap is expected
 
 
