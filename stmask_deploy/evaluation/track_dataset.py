@@ -1,4 +1,4 @@
-"""Run a model over the videos of a dataset."""
+"""Runs a model over the videos of a dataset."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -36,6 +36,6 @@ def track_dataset(model: Model, annotations: Annotations, frames_folder: Path,
 
 
 def in_categories(entries: list[dict[str, Any]], annotations: Annotations) -> list[dict[str, Any]]:
-    """The entries with the category ids of the annotation file in place of the positions of its classes, from 1 on."""
+    """The entries with their 1-based class positions replaced by the category ids of the annotation file."""
     ids = [category.id for category in annotations.categories]
     return [{**entry, "category_id": ids[entry["category_id"] - 1]} for entry in entries]
