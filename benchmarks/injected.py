@@ -57,7 +57,7 @@ def _embedding(identity: int, width: int) -> Any:
 
 
 class _Injected(DelegatingBackend):
-    """A `Backend` that runs another one and replaces what it finds."""
+    """A `Backend` that runs another one and replaces its outputs."""
 
     def __init__(self, graph: Backend, config: ModelConfig) -> None:
         super().__init__(graph)

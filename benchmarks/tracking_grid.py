@@ -91,8 +91,8 @@ def as_options(tracking: TrackingConfig) -> RunOptions:
 
 def track(bundle: Bundle, options: Sequence[RunOptions], video: Video,
           frames: Path) -> list[list[dict[str, Any]]]:
-    """The YouTube-VIS entries of one video, one list for each of `options`; they differ in the tracker only."""
-    detector = Detector(bundle, options[0], NoTimer())  # a pipeline's would make masks for its own tracker
+    """The YouTube-VIS entries of one video, one list for each of `options`, which differ only in the tracker."""
+    detector = Detector(bundle, options[0], NoTimer())  # a pipeline's own would make masks for its tracker only
     pipelines = [Pipeline(bundle, one, NoTimer()) for one in options]
     collectors = [YtvisCollector(video.id) for _ in options]
     for index in range(video.length):

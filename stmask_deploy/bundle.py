@@ -20,7 +20,7 @@ from .errors import InputError
 
 SCHEMA = "stmask-bundle/3"
 DESCRIPTION_FILE = "stmask.json"
-MAX_CANDIDATES, CANDIDATE_THRESHOLD = 512, 0.05  # unless an export is told otherwise, see `BundleDescription`
+MAX_CANDIDATES, CANDIDATE_THRESHOLD = 512, 0.05  # defaults of an export, see `BundleDescription`
 REPORT_FILE = "export_report.json"
 METADATA_KEY = "stmask"  # the description as JSON, in metadata_props and rt_info
 OPENVINO_FOLDER = "openvino"

@@ -67,8 +67,8 @@ class Command(click.Command):
         ctx.exit(1)
 
 
-class FrameSize(click.ParamType):  # type: ignore[type-arg]  # click before 8.4 knows none
-    """`HEIGHTxWIDTH` -> (height, width)."""
+class FrameSize(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
+    """An option value `HEIGHTxWIDTH`, converted to (height, width)."""
 
     name = "HxW"
 

@@ -17,7 +17,7 @@ from .console import Command
 from .errors import InputError, OutputError, StmaskError
 from .pretrained import demo_annotations, demo_checkpoint, demo_clip
 
-SHEET = 2, 3  # rows and columns of the pictures
+SHEET = 2, 3  # rows and columns of the grid
 
 
 @click.command(cls=Command)
@@ -54,7 +54,7 @@ def run_command(name: str, *arguments: object) -> None:
 
 
 def write_contact_sheet(path: Path, video: Path) -> None:
-    """Write evenly spaced frames of a video as one picture."""
+    """Write evenly spaced frames of a video as a grid in one picture."""
     rows, columns = SHEET
     with av.open(str(video)) as container:
         frames = [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]

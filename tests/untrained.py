@@ -1,4 +1,4 @@
-"""Weights without training that keep a network's numbers in a useful range: for tests.
+"""Untrained weights that keep a network's activations in a useful range, for tests.
 
 Such a network's detections are meaningless, but it detects something in every frame and tracks it.
 """

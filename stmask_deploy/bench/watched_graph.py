@@ -24,7 +24,7 @@ class Call(NamedTuple):
 
 
 class WatchedGraph(DelegatingBackend):
-    """A `Backend` that counts the calls of another one in `calls`."""
+    """A `Backend` wrapper that counts calls in `calls`."""
 
     def __init__(self, graph: Backend, role: str, calls: Counter[Call]) -> None:
         super().__init__(graph)

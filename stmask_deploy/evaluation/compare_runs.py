@@ -40,7 +40,7 @@ def compare_runs(reference: RunFile, found: RunFile) -> Agreement:
 
 
 def _scores(evaluation: Evaluation | None) -> dict[str, Any]:
-    """None where the reference shows nothing that could be found."""
+    """None if the reference run shows no objects."""
     if evaluation is None:
         return {"switches": 0, "switches_per_ten_tracks": None, "ap": None, "ap50": None, "ap75": None}
     identities = evaluation.identities
@@ -87,7 +87,7 @@ def _correspondence(near: Mapping[tuple[int, int], Sequence[tuple[int, float]]])
 
 
 def _differences(pairs: list[tuple[Row, Row, float]]) -> dict[str, Any]:
-    """Of the matched rows."""
+    """Statistics of the matched rows, by field name."""
     names = ("mean_iou", "lowest_iou", "same_class", "mean_score_difference", "highest_score_difference",
              "mean_box_difference_px", "highest_box_difference_px")
     if not pairs:

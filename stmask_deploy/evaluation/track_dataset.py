@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 def track_dataset(model: Model, annotations: Annotations, frames_folder: Path,
                   ) -> list[dict[str, Any]]:
-    """The YouTube-VIS result list of a model over every video; category ids are those of the annotation file.
+    """The YouTube-VIS result list of a model for all videos; category ids are those of the annotation file.
 
     Args:
         model: opened bundle whose classes are the dataset's, in the order of their ids; it is reset before each video.
-        annotations: say which videos there are; what is annotated is not read.
-        frames_folder: what their file names are relative to.
+        annotations: the list of videos; their ground truth is not read.
+        frames_folder: base folder of the videos' file names.
 
     Raises:
         InputError: a frame cannot be read.

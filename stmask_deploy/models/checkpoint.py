@@ -125,7 +125,7 @@ def digest_of(path: Path) -> str:
 
 
 def _read_pickle(path: Path) -> tuple[Any, Any]:
-    """(content, the ModelConfig it carries as a dict or None)."""
+    """(content, the stored ModelConfig as a dict, or None)."""
     _check_form(path)
     try:
         content = load_tensors(path)

@@ -71,7 +71,7 @@ class Interrupts:
         is_second, self.is_set = self.is_set, True
         if self._is_only:
             is_due = is_second or not self._is_held
-        else:  # a launcher passes Ctrl-C on to processes that may have it already: the second one means nothing
+        else:  # a launcher forwards Ctrl-C to processes that may have received it already, so ignore a second
             is_due = not (is_second or self._is_held)
         if is_due:
             raise KeyboardInterrupt

@@ -76,7 +76,7 @@ class Snapshot:
         """Read the snapshot in `folder`.
 
         Raises:
-            InputError: there is none, it is damaged, or this torch cannot load it safely.
+            InputError: there is none, it cannot be read or is damaged, or this torch cannot load it safely.
         """
         path = folder / STATE_FILE
         if not os.path.isfile(path):

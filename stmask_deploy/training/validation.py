@@ -15,7 +15,7 @@ from ..models.stmask import STMask
 
 def evaluate_model(model: STMask, config: ModelConfig, annotations: Annotations, frames_folder: Path,
                    device: str = "cpu") -> Evaluation:
-    """Track every video of a dataset and compare with what is annotated.
+    """Track every video of a dataset and compare the results with its annotations.
 
     Args:
         model: the network; it is set to evaluation mode.
