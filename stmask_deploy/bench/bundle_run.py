@@ -114,7 +114,7 @@ def open_run(job: Job) -> Iterator[BundleRun]:
 
     Raises:
         InputError: the bundle, the video or an option cannot be used.
-        DeviceError: the backend is not installed, or would not compute as asked for.
+        DeviceError: the backend is not installed, or would not compute as requested.
     """
     with MaskProcess() as mask_process:  # its start-up is not part of a turn, nor is that of the graphs
         yield BundleRun(job, mask_process)

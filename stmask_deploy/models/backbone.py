@@ -11,8 +11,7 @@ from ..ops import deform_conv2d
 
 
 class ModulatedDeformConv(nn.Module):
-    """DCNv2: a 3x3 convolution whose sampling offsets and modulation a second 3x3 convolution predicts from the input.
-    """
+    """DCNv2: a 3x3 convolution whose sampling offsets and modulation are predicted by a second 3x3 convolution."""
 
     TAPS = 9
 

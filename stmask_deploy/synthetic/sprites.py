@@ -76,8 +76,7 @@ def bounds(vertices: Points, height: int, width: int, margin: float = 0) -> Rect
 
 
 def coverage(vertices: Points, rect: Rect) -> Image:
-    """(H, W) of `rect`: coverage of each pixel by a polygon, in [0, 255]. From 128 on a pixel belongs to the polygon.
-    """
+    """(H, W) of `rect`: coverage of each pixel by a polygon, in [0, 255]; from 128 on a pixel belongs to it."""
     height, width = rect.y2 - rect.y1, rect.x2 - rect.x1
     fine = np.zeros((height * SUPERSAMPLING, width * SUPERSAMPLING), np.uint8)
     fill(fine, (vertices - [rect.x1, rect.y1] + 0.5) * SUPERSAMPLING - 0.5)

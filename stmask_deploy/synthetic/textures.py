@@ -25,8 +25,7 @@ def random_palette(rng: np.random.Generator) -> Floats:
 
 
 def muted(colors: Floats, share: float) -> Floats:
-    """Move colours (n, 3) towards a blend of their own grey and mid-grey; `share` 0 keeps them, 1 removes all colour.
-    """
+    """Move colours (n, 3) towards a blend of their own grey and mid-grey; `share` 0 keeps them, 1 leaves the blend."""
     grey = 0.6 * colors.mean(axis=1, keepdims=True) + 0.4 * 118
     return np.asarray((1 - share) * colors + share * grey, np.float32)
 

@@ -32,8 +32,7 @@ class Thing:
 
 
 def label_map(things: Sequence[Thing], camera: Camera, time: float, height: int, width: int) -> Image:
-    """(height, width): number of the thing visible at each pixel, 1 for the first; 0 for none. Later ones are in front.
-    """
+    """(height, width): number of the thing seen at each pixel, 1 for the first; 0 for none. Later ones are in front."""
     labels = np.zeros((height, width), np.uint8)
     for number, thing in enumerate(things, start=1):
         outline = thing.outline(camera, time, height, width)

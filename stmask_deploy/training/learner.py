@@ -92,8 +92,7 @@ class PairLearner(nn.Module):
 
     def _temporal_losses(self, prediction: FramePrediction, batch: PairBatch,
                          matches: Sequence[AnchorMatch]) -> dict[str, Tensor]:
-        """From ground-truth boxes of the first frame to boxes and masks of the same objects in the second (eq. 10-14).
-        """
+        """From true boxes in the first frame to boxes and masks of the same objects in the second (eq. 10-14)."""
         net, pairs = self.model.TemporalNet, len(batch.first_targets)
         fused = net.fuse(prediction.fpn[:pairs], prediction.fpn[pairs:], prediction.temporal[:pairs],
                          prediction.temporal[pairs:])

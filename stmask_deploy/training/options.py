@@ -13,7 +13,7 @@ from ..errors import InputError
 OPTIMIZERS = ("adamw", "sgd")
 DECAYS = ("cosine", "steps")
 PRECISIONS = ("f32", "bf16")
-WHOLE = ("iterations", "pairs_per_batch", "max_gap", "max_shift_gap", "validate_every", "save_every", "seed")  # no 1.5
+WHOLE = ("iterations", "pairs_per_batch", "max_gap", "max_shift_gap", "validate_every", "save_every", "seed")  # ints
 
 
 @dataclass(frozen=True)

@@ -261,8 +261,7 @@ def make_optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Op
 
 
 def _start_reading(loader: DataLoader[PairBatch | InputError]) -> Iterator[PairBatch | InputError]:
-    """Iterate over `loader`. OpenCV is single-threaded while its workers are forked: they would wait for its threads.
-    """
+    """Iterate over `loader`, whose workers start while OpenCV has no threads: they would wait for these forever."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     batches: Iterator[PairBatch | InputError] = iter(loader)
