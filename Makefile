@@ -1,8 +1,8 @@
-# make demo   build .venv, install, run the whole path on generated material
+# make demo   build .venv, install, run the whole workflow on a generated clip
 # make test   build .venv, install, lint, check types, run the tests (what .ci/run calls)
-# make check  the same three checks in the environment that is there
-# make demo-model   train the demo model anew (about two and a half hours on 2 cores with bf16) and put it into the package
-# make clean  remove what was built
+# make check  the same three checks in the current environment
+# make demo-model   retrain the demo model (about two and a half hours on 2 cores, bf16) and install it in the package
+# make clean  remove everything that was built
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
             2>/dev/null && { echo $$p; break; }; done)
 VENV := .venv
@@ -22,7 +22,7 @@ DEMO_RUNS := demo-small demo demo-finish
 demo: $(STAMP)
 	$(BIN)python -m stmask_deploy.demo demo
 
-# Two processes of one thread make better use of two cores than one of two; together they take the recipes' batches.
+# Two single-threaded processes use two cores better than one with two threads; together they process a recipe's batch.
 demo-model: $(STAMP)
 	$(BIN)stmask-synth synth --overwrite
 	$(BIN)stmask-synth synth/more --split train --clips 1440 --overwrite
@@ -43,13 +43,13 @@ check: lint types unit
 lint:
 	$(BIN)ruff check $(LINTED)
 
-# A type checker does not know package_dir: links show it the tree as it is installed.
+# mypy does not support package_dir, so links show it the tree as installed.
 types:
 	mkdir -p $(LINKS)
 	ln -sfn $(CURDIR)/stmask_deploy/* $(CURDIR)/export $(CURDIR)/runtime $(LINKS)
 	$(BIN)mypy
 
-# A folder of tests at a time on each core (tests/conftest.py), so that what a folder's tests share is made once.
+# One folder of tests at a time per process (tests/conftest.py), so that the fixtures a folder shares are made once.
 unit:
 	$(BIN)python -m pytest --numprocesses auto --maxprocesses 4
 

@@ -1,13 +1,13 @@
-"""The paper's Tables 1, 2, 4 and 5 in small: every component trained and evaluated on the synthetic benchmark.
+"""The paper's Tables 1, 2, 4 and 5 at small scale: every component trained and evaluated on the synthetic benchmark.
 
     stmask-synth synth
     python benchmarks/ablation.py --data synth --out runs/ablation
 
-Each row is the demo recipe with other components at a smaller budget, trained once a seed with `stmask-train`. As the
-paper starts from YOLACT trained on COCO, every row starts from the same trained trunk (backbone, FPN and prototype
-network, of the demo model); heads and TemporalNet start anew. Runs that are complete are not repeated, so the command
-can be interrupted, and processes with other `--seeds` can work side by side into one folder. The table holds means and
-half the spread over the seeds.
+Each row is the demo recipe with other components and a smaller budget, trained with `stmask-train` once per seed. As
+the paper starts from YOLACT trained on COCO, every row starts from the same trained trunk (backbone, FPN and prototype
+network of the demo model); heads and TemporalNet are newly initialised. Completed runs are not repeated, so the command
+can be interrupted, and processes with different `--seeds` can share one folder. The table shows the mean and half the
+range over the seeds.
 """
 from __future__ import annotations
 
@@ -42,29 +42,29 @@ SMALL = ((3, 3), (3, 2), (2, 3))
 LARGE = ((3, 3), (3, 5), (5, 3))
 BRANCHES = ("class", "mask", "track")
 TRUNK = ("backbone.", "fpn.", "proto_net.")
-AVERAGED = 0.25  # share of the iterations that the moving average of the weights looks back, as in the demo recipe
+AVERAGED = 0.25  # time constant of the moving average of the weights, as a fraction of the iterations
 SPLITS = ("val", "hard")
 SCORES = ("ap", "ap50", "ap75")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A network: which components it has."""
+    """A network, defined by its components."""
 
     name: str
-    kernels: tuple[tuple[int, int], ...] = SQUARE  # other than SQUARE is feature calibration for anchors
-    calibration: str = "none"  # of boxes: adaptive | aligned
-    branches: tuple[str, ...] = ()  # that are calibrated
+    kernels: tuple[tuple[int, int], ...] = SQUARE  # anything else is feature calibration for anchors
+    calibration: str = "none"  # to boxes: adaptive | aligned
+    branches: tuple[str, ...] = ()  # the calibrated ones
     temporal: bool = False
 
     def model(self, base: Mapping[str, Any]) -> dict[str, Any]:
-        """Fields of `ModelConfig`: those of the demo network with this row's components."""
+        """Fields of `ModelConfig`: those of the demo network, changed to this row's components."""
         changed = {**base, "kernel_shapes": self.kernels, "anchor_shapes": anchor_shapes(self.kernels)}
         for branch in BRANCHES:
             changed[f"{branch}_calibration"] = self.calibration if branch in self.branches else "none"
         if not self.temporal:
             changed["temporal"] = None
-        # What suits the demo model's embeddings need not suit a row's, and the released rule asks the least of them.
+        # Tracking tuned to the demo model's embeddings may not suit a row's; the released rule depends least on them.
         changed.pop("tracking", None)
         return changed
 
@@ -109,7 +109,7 @@ TABLES = {
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
 def main(data: Path, out: Path, seeds: str, iterations: int, pairs: int, trunk_file: Path, only: tuple[str, ...],
          threads: int | None) -> None:
-    """Train and evaluate all rows; the table is written anew after each."""
+    """Train and evaluate all rows; the table is rewritten after each."""
     out.mkdir(parents=True, exist_ok=True)
     trunk = load_checkpoint(trunk_file)
     budget = {"iterations": iterations, "pairs_per_batch": pairs, "trunk_sha256": trunk.sha256,
@@ -128,7 +128,7 @@ def main(data: Path, out: Path, seeds: str, iterations: int, pairs: int, trunk_f
 
 
 def data_digest(data: Path) -> str:
-    """SHA-256 of all annotations: other clips are another budget."""
+    """SHA-256 of all annotations: part of the budget, because other clips are not comparable."""
     digest = hashlib.sha256()
     for split in ("train", *SPLITS):
         digest.update((data / split / "instances.json").read_bytes())
@@ -136,14 +136,14 @@ def data_digest(data: Path) -> str:
 
 
 def finished(out: Path, budget: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """All runs in `out` with this budget that are complete, those of other processes too."""
+    """All completed runs in `out` with this budget, including those of other processes."""
     found = [json.loads(path.read_text()) for path in sorted(out.glob("*/result.json"))]
     return [result for result in found if result["budget"] == budget]
 
 
 def run(row: Row, seed: int, budget: Mapping[str, Any], trunk: Checkpoint, data: Path, out: Path,
         threads: int | None) -> dict[str, Any]:
-    """Train and evaluate one row with one seed, unless that was done with the same budget."""
+    """Train and evaluate one row with one seed, unless already done with the same budget."""
     folder = out / f"{row.name.replace(' ', '_').replace(':', '').replace('/', '')}_{seed}"
     done = folder / "result.json"
     if done.exists():
@@ -166,10 +166,10 @@ def run(row: Row, seed: int, budget: Mapping[str, Any], trunk: Checkpoint, data:
     click.echo(f"{row.name}, seed {seed}")
     if subprocess.run(command).returncode != 0:
         raise StmaskError(f"training {row.name} with seed {seed} failed; its message is above")
-    # Without temporal fusion detections are linked as they are: masks as trained, not as the released code cut them.
+    # Without temporal fusion, detections are linked directly; masks are assembled as trained, not as in released code.
     way = Deployment("ONNX Runtime f32", plain_masks=True)
     datasets = {name: open_dataset(data / name) for name in SPLITS}
-    with tempfile.TemporaryDirectory() as scratch:  # a bundle that stays would be taken for that of the next training
+    with tempfile.TemporaryDirectory() as scratch:  # a persistent bundle would be mistaken for the next training's
         scores = measure(way, load_checkpoint(folder / "model.pth"), datasets, Path(scratch), threads)["scores"]
     result = {"row": row.name, "seed": seed, "budget": dict(budget), "scores": scores}
     done.write_text(json.dumps(result, indent=1) + "\n")
@@ -177,7 +177,7 @@ def run(row: Row, seed: int, budget: Mapping[str, Any], trunk: Checkpoint, data:
 
 
 def write_start(row: Row, seed: int, trunk: Checkpoint, folder: Path) -> Path:
-    """The checkpoint that a run starts from: the row's network, new but for its trunk."""
+    """Write the checkpoint that a run starts from: the row's network, newly initialised except for its trunk."""
     config = Recipe(row.model(read_recipe("demo").model), TrainingOptions()).config(trunk.config.class_names)
     model = from_scratch(config, seed)
     model.load_state_dict({**model.state_dict(), **{name: value for name, value in trunk.state.items()
@@ -186,7 +186,7 @@ def write_start(row: Row, seed: int, trunk: Checkpoint, folder: Path) -> Path:
 
 
 def tables(results: Sequence[Mapping[str, Any]]) -> str:
-    """The paper's tables, as Markdown, of the rows that have results."""
+    """The paper's tables in Markdown, limited to rows that have results."""
     columns = [f"{split}: {score.upper()}" for split in SPLITS for score in SCORES]
     lines = []
     for title, names in TABLES.items():

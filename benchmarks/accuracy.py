@@ -1,8 +1,8 @@
-"""Accuracy of one checkpoint in every way it can be deployed: one row each, AP of YouTube-VIS and identity switches.
+"""Accuracy of one checkpoint in every deployment: YouTube-VIS AP and identity switches, one row each.
 
     python benchmarks/accuracy.py shapes.pth --data synth/val --data synth/hard --json accuracy.json
 
-The bundles are exported on the way and not kept. `--rows trackers` compares trackers and suppression on one backend,
+Bundles are exported temporarily. `--rows trackers` compares trackers and non-maximum suppression on one backend,
 `--rows gpu` is for machines with an NVIDIA GPU.
 """
 from __future__ import annotations
@@ -53,10 +53,10 @@ class Row:
     device: str = "cpu"
     dcn: Dcn = Dcn.NATIVE
     weights: str = "f32"  # of the OpenVINO IR
-    options: Mapping[str, Any] = field(default_factory=dict)  # of `RunOptions`
-    is_rounded: bool = False  # f16 as a GPU computes it, imitated by `rounded_half`
+    options: Mapping[str, Any] = field(default_factory=dict)  # for `RunOptions`
+    is_rounded: bool = False  # f16 arithmetic of a GPU, emulated by `rounded_half`
     plain_masks: bool = False  # the frame tracker without the released code's second tanh
-    winograd: bool = False  # for any number of channels, as networks of full width have; the demo network has few
+    winograd: bool = False  # for any number of channels: the demo network has too few to enable it by default
 
 
 DEPLOYMENTS = (
@@ -74,7 +74,7 @@ DEPLOYMENTS = (
     Row("ONNX Runtime int8", precision="int8"),
     Row("OpenVINO int8", "openvino", "int8"),
 )
-PLAIN = {"embedding_momentum": 0.0, "max_cover": 1.0}  # nothing beyond the paper
+PLAIN = {"embedding_momentum": 0.0, "max_cover": 1.0}  # no extensions to the paper
 TRACKERS = (
     Row("what suits the network (default)"),
     Row("released tracker", options={"tracker": "released"}),
@@ -109,7 +109,7 @@ ROWS = {"deployments": DEPLOYMENTS, "trackers": TRACKERS, "gpu": GPU}
 @report_options
 def main(checkpoint: Path, folders: tuple[Path, ...], kind: str, only: tuple[str, ...], max_videos: int | None,
          calibration: Path | None, threads: int | None, report_file: ReportFile) -> None:
-    """Evaluate CHECKPOINT on every dataset in every row."""
+    """Evaluate CHECKPOINT on every dataset, once per row."""
     rows = [row for row in ROWS[kind] if not only or row.name in only]
     unknown = set(only) - {row.name for row in rows}
     if unknown:
@@ -130,7 +130,7 @@ def main(checkpoint: Path, folders: tuple[Path, ...], kind: str, only: tuple[str
 
 
 def open_dataset(folder: Path, max_videos: int | None = None, skip: int = 0) -> tuple[Annotations, Path]:
-    """(annotations, folder of the frames), cut to some videos: at most `max_videos` behind the first `skip`."""
+    """(annotations, folder of the frames) of at most `max_videos` videos after the first `skip`."""
     annotations = read_annotations(folder / "instances.json")
     if skip or max_videos is not None:
         videos = annotations.videos[skip:][:max_videos]
@@ -143,7 +143,7 @@ def open_dataset(folder: Path, max_videos: int | None = None, skip: int = 0) -> 
 
 def measure(row: Row, checkpoint: Checkpoint, datasets: Mapping[str, tuple[Annotations, Path]], scratch: Path,
             threads: int | None = None, calibration: Path | None = None) -> dict[str, Any]:
-    """All scores of one row on every dataset."""
+    """Scores of one row on every dataset, or the reason why it is not available."""
     try:
         with winograd_everywhere() if row.winograd else nullcontext():
             model = open_model(row, checkpoint, scratch, threads, calibration)
@@ -161,7 +161,7 @@ def measure(row: Row, checkpoint: Checkpoint, datasets: Mapping[str, tuple[Annot
 
 
 def open_model(row: Row, checkpoint: Checkpoint, scratch: Path, threads: int | None, calibration: Path | None) -> Model:
-    """The model of a row; bundles are exported into `scratch` once for all rows that share them."""
+    """The model of a row; rows that share a bundle share one export in `scratch`."""
     if row.precision == "int8":
         return load(int8_bundle(row, checkpoint, scratch, calibration), row.backend, row.device, row.precision,
                     threads, **row.options)
@@ -169,7 +169,7 @@ def open_model(row: Row, checkpoint: Checkpoint, scratch: Path, threads: int | N
     kind = "_rounded" if row.is_rounded else "_half" if is_half else ""
     folder = scratch / f"{row.dcn.value}_{row.weights}{kind}"
     if not folder.exists():
-        weights = row.weights if row.device == "cpu" and not row.is_rounded else None  # no IR where nothing reads it
+        weights = row.weights if row.device == "cpu" and not row.is_rounded else None  # no IR if nothing reads it
         export_checkpoint(checkpoint, folder, ExportOptions(dcn=row.dcn, openvino_weights=weights, half=is_half))
         if row.is_rounded:
             for graph in folder.glob("*.onnx"):
@@ -183,7 +183,7 @@ def open_model(row: Row, checkpoint: Checkpoint, scratch: Path, threads: int | N
 
 
 def round_graph(path: Path) -> None:
-    """Put the graph of f16, imitated in f32, in the place of one of f32."""
+    """Replace an f32 graph by its f16 version, emulated in f32."""
     model = onnx.load(path)
     half = to_half(model)[0]
     half.metadata_props.extend(model.metadata_props)
@@ -191,10 +191,10 @@ def round_graph(path: Path) -> None:
 
 
 def int8_bundle(row: Row, checkpoint: Checkpoint, scratch: Path, calibration: Path | None) -> Path:
-    """A bundle with int8 graphs of the row's backend; what they cost is measured here, so no limit is set.
+    """A bundle with int8 graphs for the row's backend, without an accuracy limit, since accuracy is measured here.
 
     Raises:
-        InputError: there is no video to calibrate with, or nncf is needed and not installed.
+        InputError: there is no calibration video, or nncf is needed but not installed.
     """
     if calibration is None:
         raise InputError("int8 needs --calibration VIDEO")
@@ -208,7 +208,7 @@ def int8_bundle(row: Row, checkpoint: Checkpoint, scratch: Path, calibration: Pa
 
 @contextmanager
 def tanh_passes(count: int) -> Iterator[None]:
-    """For a while, the frame tracker's coefficients pass through tanh so often."""
+    """Temporarily set how many times the frame tracker applies tanh to mask coefficients."""
     before, FrameTracker.tanh_passes = FrameTracker.tanh_passes, count
     try:
         yield
@@ -218,7 +218,7 @@ def tanh_passes(count: int) -> Iterator[None]:
 
 @contextmanager
 def winograd_everywhere() -> Iterator[None]:
-    """For a while, models are opened with Winograd's convolutions however few their channels and tiles are."""
+    """Temporarily open models with Winograd convolutions, however few channels and tiles they have."""
     before = winograd.FEWEST_CHANNELS, winograd.FEWEST_TILES
     winograd.FEWEST_CHANNELS, winograd.FEWEST_TILES = dict.fromkeys(winograd.FEWEST_CHANNELS, 1), 1
     try:
@@ -242,7 +242,7 @@ def line(row: Mapping[str, Any], names: list[str]) -> str:
 
 def _cells(scores: Mapping[str, Any]) -> Iterator[str]:
     for name in ("ap", "ap50", "ap75"):
-        yield "-" if scores[name] is None else f"{scores[name]:.2f}"  # the bounds are hundredths
+        yield "-" if scores[name] is None else f"{scores[name]:.2f}"  # accuracy bounds are given in hundredths
     yield percent(scores["identities"]["j"])
     yield percent(scores["identities"]["switches_per_ten_tracks"])
 

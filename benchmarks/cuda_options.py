@@ -1,9 +1,9 @@
-"""What each option of ONNX Runtime's CUDA provider is worth on this GPU: a bundle's graphs, alone, option by option.
+"""Effect of each option of ONNX Runtime's CUDA provider on this GPU, measured on a bundle's graphs alone.
 
     python benchmarks/cuda_options.py BUNDLE --json options.json
 
-The bundle needs graphs of f16 (`stmask-export --half`). Inputs and outputs stay on the GPU, so that copies do not
-count; `stmask-bench` measures whole runs.
+The bundle needs f16 graphs (`stmask-export --half`). Inputs and outputs stay on the GPU, so copies are not measured;
+`stmask-bench` measures whole runs.
 """
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from stmask_deploy.runtime.onnxruntime_providers import CUDA, choose_provider, p
 from stmask_deploy.runtime.onnxruntime_session import specs
 
 SCHEMA = "stmask-cuda-options/1"
-MEMORY = "cuda"  # as ONNX Runtime calls it
-WARMUP = 8  # runs; the first ones search for kernels, and record
+MEMORY = "cuda"  # ONNX Runtime's name for it
+WARMUP = 8  # runs; the first ones search for kernels and record the CUDA graph
 
 
 @dataclass(frozen=True)
 class Row:
-    """One graph with some options changed from those that a run sets."""
+    """One graph with some options changed from those of a run."""
 
     name: str
     role: str = "frame"
     precision: str = "f16"
     is_recorded: bool = True
     changed: Mapping[str, str] = field(default_factory=dict)
-    rows: int = 16  # objects, where the graph takes any number
+    rows: int = 16  # objects, for graphs with a dynamic number of them
 
 
 PLAIN = {"prefer_nhwc": "0", "fuse_conv_bias": "0"}
@@ -66,7 +66,7 @@ ROWS = (
 @click.option("--runs", type=click.IntRange(min=1), default=60, help="Of each graph.")
 @report_options
 def main(bundle: Path, runs: int, report_file: ReportFile) -> None:
-    """Measure the graphs of BUNDLE under options of the CUDA provider."""
+    """Measure the graphs of BUNDLE under various options of the CUDA provider."""
     import onnxruntime
 
     report = new_report(SCHEMA)
@@ -81,7 +81,7 @@ def main(bundle: Path, runs: int, report_file: ReportFile) -> None:
 
 
 def measure(row: Row, bundle: Path, runs: int) -> dict[str, Any]:
-    """Milliseconds of runs after the first ones, and seconds of the first; or why there are none."""
+    """Milliseconds per run after warm-up and seconds of the first run, or the reason why there are none."""
     import onnxruntime
 
     description = read_description(bundle)
@@ -104,7 +104,7 @@ def measure(row: Row, bundle: Path, runs: int) -> dict[str, Any]:
             start = time.perf_counter()
             session.run_with_iobinding(binding)
             seconds.append(time.perf_counter() - start)
-    except Exception as error:  # ONNX Runtime's own exception classes have no common base but this
+    except Exception as error:  # the only base class that ONNX Runtime's exceptions share
         return {"not_available": " ".join(str(error).split())[:500]}
     return {"ms": {name: round(1000 * value, 3) for name, value in percentiles(seconds[WARMUP:]).items()},
             "first_s": round(first_s, 2)}
@@ -117,7 +117,7 @@ def _outputs(description: BundleDescription, role: str) -> tuple[str, ...]:
 
 
 def _bind(ort: Any, session: Any) -> tuple[Any, list[Any]]:
-    """A binding of random inputs and of outputs, all on the GPU, and what it needs to be kept."""
+    """An I/O binding of random inputs and of outputs, all on the GPU, and the values that must be kept alive."""
     rng = np.random.default_rng(0)
     binding, values = session.io_binding(), []
     for name, spec in specs(session.get_inputs()).items():
@@ -135,7 +135,7 @@ def _bind(ort: Any, session: Any) -> tuple[Any, list[Any]]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: milliseconds, and seconds of the first run."""
+    """A Markdown table of milliseconds per run and seconds of the first run."""
     cells = [("graph", "p50 / p90 ms", "first run s")]
     for row in rows:
         figures = row.get("ms")

@@ -1,4 +1,4 @@
-"""A source whose frames are in memory."""
+"""A frame source that holds its frames in memory."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
@@ -13,8 +13,8 @@ class HeldSource(FrameSource):
     """The first frames of another source, in memory.
 
     Args:
-        source: that they come from, closed or not.
-        frames: of it.
+        source: where they come from, open or closed.
+        frames: the frames.
     """
 
     def __init__(self, source: FrameSource, frames: Sequence[Frame]) -> None:
@@ -24,18 +24,18 @@ class HeldSource(FrameSource):
         self._held = frames
 
     def again(self) -> HeldSource:
-        """The same frames, to be read once more."""
+        """A new source of the same frames, since a source can be read only once."""
         return HeldSource(self, self._held)
 
     def _frames(self) -> Iterator[Frame]:
         return iter(self._held)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Does nothing: no file is open."""
 
 
 def hold(video: Path, frames: int) -> HeldSource:
-    """The first frames of a video; to be read once, as every source is.
+    """The first frames of a video, as a source that can be read once.
 
     Raises:
         InputError: it cannot be read.

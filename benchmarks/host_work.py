@@ -1,11 +1,11 @@
-"""What the host's part of a run costs, and what it would allow with graphs as fast as you say.
+"""Cost of the host's part of a run, and the throughput it would allow with graphs of given speeds.
 
     python benchmarks/host_work.py BUNDLE VIDEO --ms 3.7,0.8,0.9 --ms 0,0,0 --json host.json
 
-Graphs really run once, on the CPU; then their answers are given again after those times, in which a thread sleeps. Else
-everything is real: decoding, NMS, masks, tracking, writing. This stands for a GPU that is not there. It leaves out that
-driving one takes time of a core, and adds what looking up and copying the answers takes. Whether a GPU computes two
-graphs at the same time depends on the graphs: rows for both cases bracket it.
+The graphs are run once, on the CPU; their outputs are then replayed after the given times, during which a thread
+sleeps. Everything else is real: decoding, NMS, masks, tracking, writing. This emulates an absent GPU. It omits the CPU
+time of driving one, and adds the time to look up and copy the outputs. Whether a GPU runs two graphs concurrently
+depends on the graphs, so there are rows for both extremes.
 """
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ from stmask_deploy.runtime.sources import open_source
 from stmask_deploy.runtime.timing import STAGES
 
 SCHEMA = "stmask-host-work/1"
-Times = tuple[float, float, float]  # milliseconds, of the graphs in the order of ROLES
+Times = tuple[float, float, float]  # milliseconds of the graphs, in the order of ROLES
 
 
 @dataclass(frozen=True)
 class Row:
-    """A way to run."""
+    """One way to run."""
 
     name: str
     mode: str
-    is_helped: bool = False  # a process encodes masks
-    one_at_a_time: bool = False  # of the graphs
+    is_helped: bool = False  # a separate process encodes masks
+    one_at_a_time: bool = False  # graphs do not run concurrently
 
 
 ROWS = (
@@ -72,7 +72,7 @@ ROWS = (
 @report_options
 def main(bundle: Path | None, video: Path | None, times: Sequence[Times], frames: int, warmup: int, rounds: int,
          decoded: bool, memory: str, report_file: ReportFile) -> None:
-    """Measure BUNDLE on VIDEO, the demo model and its clip where they are left out."""
+    """Measure BUNDLE on VIDEO (by default the demo model on its clip)."""
     if warmup >= frames:
         raise InputError(f"--warmup {warmup} leaves none of --frames {frames}; give more frames")
     video = video or demo_clip()
@@ -100,10 +100,10 @@ def main(bundle: Path | None, video: Path | None, times: Sequence[Times], frames
 
 
 def parse(texts: Sequence[str]) -> list[Times]:
-    """Milliseconds of the three graphs, from numbers with commas between them.
+    """Parse milliseconds of the three graphs, separated by commas.
 
     Raises:
-        BadParameter: there are not three, or one is no time.
+        BadParameter: there are not three numbers, or one is negative or not finite.
     """
     found = []
     for text in texts:
@@ -118,16 +118,16 @@ def parse(texts: Sequence[str]) -> list[Times]:
 
 
 def seconds_of(ms: Times) -> dict[str, float]:
-    """By role."""
+    """Seconds by role."""
     return {role: one / 1000 for role, one in zip(ROLES, ms, strict=True)}
 
 
 def run(model: Model, source: FrameSource, frames: int, mode: str, helper: MaskProcess, folder: Path, clock: FrameClock,
         warmup: int = 0) -> dict[str, Any]:
-    """One run: seconds of the frames behind the first ones and of their stages, and of cores, for this process.
+    """One run: seconds per frame and stage after warm-up, and this process's CPU seconds per frame, warm-up included.
 
     Args:
-        helper: encodes masks in mode throughput; one that was not started leaves that to this process.
+        helper: encodes masks in mode throughput; if it was not started, this process does.
     """
     clock.restart()
     cores_s = time.process_time()
@@ -141,9 +141,9 @@ def run(model: Model, source: FrameSource, frames: int, mode: str, helper: MaskP
 
 
 def summary(turns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Frames a second of each turn; and medians over all: of a frame's core time and of its stages, in ms.
+    """Frames per second of each turn, and medians over all turns, in ms, of CPU time and stages per frame.
 
-    Core time is without that of the process for masks.
+    CPU time excludes the process that encodes masks.
     """
     stages = [stages for turn in turns for stages in turn["stages"]]
     return {"fps": [round(len(turn["seconds"]) / sum(turn["seconds"]), 2) for turn in turns],
@@ -153,7 +153,7 @@ def summary(turns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown, a line for each row; stages of mode throughput include waiting, and are in the JSON alone."""
+    """A Markdown table, one line per row; stage times of mode throughput include waiting and are in the JSON only."""
     stages = list(rows[0]["stages_ms"])
     cells = [("graphs' ms", "row", "FPS", "slowest", "fastest turn", "own core ms a frame",
               *(f"{one} ms" for one in stages))]

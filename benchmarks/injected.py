@@ -1,4 +1,4 @@
-"""A bundle whose graphs really run, but whose objects are made up: as many as are asked for, in places of their own."""
+"""A bundle whose graphs really run but whose detections are replaced by any number of synthetic, separate objects."""
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
@@ -13,51 +13,51 @@ from stmask_deploy.runtime.backends import Backend, Value
 from stmask_deploy.runtime.delegating_backend import DelegatingBackend
 from stmask_deploy.runtime.loading import Bundle
 
-COLUMNS, ROWS = 25, 20  # places for objects, none of which overlap
-FILL = 0.8  # side of an object as a share of its place
+COLUMNS, ROWS = 25, 20  # grid of non-overlapping places for objects
+FILL = 0.8  # side of an object as a fraction of its place
 SCORE, CENTERNESS = 0.9, 0.95
-COEFFICIENT = 4.0  # of every prototype, which are not negative: masks fill their boxes
+COEFFICIENT = 4.0  # for every prototype; prototypes are non-negative, so masks fill their boxes
 
 
 @dataclass(frozen=True)
 class Objects:
-    """Which objects each frame shows.
+    """The objects shown in each frame.
 
     Args:
-        count: in every frame.
-        change_every: frames after which all of them are others, in other places; None: they stay.
+        count: number in every frame.
+        change_every: frames after which all are replaced by others elsewhere; None keeps them throughout.
     """
 
     count: int
     change_every: int | None = None
 
     def identities(self, frame: int) -> Any:
-        """(count,) int64."""
+        """(count,) int64 identities of the objects in a frame."""
         first = 0 if self.change_every is None else frame // self.change_every * self.count
         return np.arange(first, first + self.count)
 
 
 def boxes_of(identities: Any) -> Any:
-    """(n, 4) xyxy, fractions of the padded frame; as many places as there are, then from the first one again."""
+    """(n, 4) xyxy, fractions of the padded frame; identities beyond the number of places wrap round."""
     places = identities % (COLUMNS * ROWS)
     corners = np.stack([places % COLUMNS / COLUMNS, places // COLUMNS / ROWS], axis=1)
     return np.concatenate([corners, corners + FILL / np.array([COLUMNS, ROWS])], axis=1).astype(np.float32)
 
 
 def embeddings_of(identities: Any, width: int) -> Any:
-    """(n, width) unit length, another one for every identity."""
+    """(n, width) unit-length embeddings, a different one for every identity."""
     return np.stack([_embedding(int(identity), width) for identity in identities])
 
 
 @cache
 def _embedding(identity: int, width: int) -> Any:
-    """(width,); kept, so that making it up takes no time of the frames that are measured."""
+    """(width,); cached, so that generating it adds no time to the measured frames."""
     row = np.random.default_rng(identity).standard_normal(width)
     return (row / np.linalg.norm(row)).astype(np.float32)
 
 
 class _Injected(DelegatingBackend):
-    """A `Backend` that runs another one and replaces what it finds."""
+    """A `Backend` that runs another one and replaces its outputs."""
 
     def __init__(self, graph: Backend, config: ModelConfig) -> None:
         super().__init__(graph)
@@ -78,7 +78,7 @@ class _Injected(DelegatingBackend):
 
 
 class InjectedFrame(_Injected):
-    """The frame graph. It counts frames, so only runs in mode latency show them in their order."""
+    """The frame graph. It counts its calls, so frames come in order only in mode latency."""
 
     def __init__(self, graph: Backend, config: ModelConfig, objects: Objects) -> None:
         super().__init__(graph, config)
@@ -89,7 +89,7 @@ class InjectedFrame(_Injected):
         self._frame += 1
         scores = np.zeros((len(identities), self._config.num_classes - 1), np.float32)
         scores[:, 0] = SCORE
-        # The identity is told to the instance graph as the anchor; every one of these anchors exists.
+        # The anchor index passes the identity on to the instance graph; every one of these anchors exists.
         return {"boxes": boxes_of(identities), "class_scores": scores, "anchor_index": identities % (COLUMNS * ROWS),
                 "centerness": np.full(len(identities), CENTERNESS, np.float32),
                 "num_candidates": np.int64(len(identities)), **self._rows(identities)}
@@ -103,7 +103,7 @@ class InjectedInstances(_Injected):
 
 
 class InjectedTemporal(_Injected):
-    """The temporal graph: nothing moves."""
+    """The temporal graph, with zero motion."""
 
     def made_up(self, inputs: Mapping[str, Value]) -> dict[str, Any]:
         count = len(inputs["boxes"])
@@ -112,7 +112,7 @@ class InjectedTemporal(_Injected):
 
 
 def inject(bundle: Bundle, objects: Objects) -> Bundle:
-    """The bundle with these objects in every video, from its first frame on."""
+    """The bundle with these objects in every frame; the sequence starts when it is first run."""
     config = bundle.description.model
     return replace(bundle, frame=InjectedFrame(bundle.frame, config, objects),
                    instances=None if bundle.instances is None else InjectedInstances(bundle.instances, config),

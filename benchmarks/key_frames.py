@@ -1,4 +1,4 @@
-"""What `--detect-every K` gains and costs: speed, average precision, and agreement with a run that detects everywhere.
+"""Gains and costs of `--detect-every K`: speed, average precision, and agreement with detection in every frame.
 
     python benchmarks/key_frames.py synth/val --json key_frames.json
 """
@@ -41,7 +41,7 @@ SCHEMA = "stmask-key-frames/1"
 @report_options
 def main(dataset: Path, bundle: Path | None, intervals: Sequence[int], backend: str, precision: str, threads: int,
          max_videos: int | None, report_file: ReportFile) -> None:
-    """Measure on DATASET, a folder with instances.json and JPEGImages in the format of YouTube-VIS."""
+    """Measure on DATASET, a folder with instances.json and JPEGImages in YouTube-VIS format."""
     report = new_report(SCHEMA)
     truth, frames = open_dataset(dataset, max_videos)
     models = {every: load(bundle, backend, "auto", precision, threads, detect_every=every)
@@ -55,7 +55,7 @@ def main(dataset: Path, bundle: Path | None, intervals: Sequence[int], backend: 
 
 
 def run_all(models: Mapping[int, Model], truth: Annotations, frames: Path, folder: Path) -> dict[int, list[float]]:
-    """Every model on every video, results in `folder`/K/VIDEO; the models take turns. Gives seconds by K and video."""
+    """Run every model on every video in turns, writing to `folder`/K/VIDEO; returns seconds by K and video."""
     seconds: dict[int, list[float]] = {every: [] for every in models}
     for video in truth.videos:
         for every, model in models.items():
@@ -70,7 +70,7 @@ def run_all(models: Mapping[int, Model], truth: Annotations, frames: Path, folde
 
 
 def video_name(video: Video) -> str:
-    """The folder of its frames."""
+    """The folder of its frames, relative to JPEGImages."""
     return Path(video.file_names[0]).parent.as_posix()
 
 
@@ -88,13 +88,13 @@ def score(every: int, truth: Annotations, folder: Path, seconds: Sequence[float]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """Of the videos in which there is something to agree about."""
+    """Mean over the videos in which the score is defined."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown, a line for each K."""
+    """A Markdown table, one line per K."""
     cells = [("detect every", "FPS", "times K=1", "AP", "AP50", "switches / 10 tracks", "agreement AP", "mask IoU")]
     for row in rows:
         values = (row["ap"], row["ap50"], row["switches_per_ten_tracks"], row["agreement"]["ap"],

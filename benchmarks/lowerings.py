@@ -1,9 +1,9 @@
-"""What the graphs' form costs in OpenVINO: deformable convolution three ways, others and RoIAlign two, unread outputs.
+"""Cost of graph variants in OpenVINO: deformable convolution in three forms, RoIAlign in two, with or without Winograd.
 
     python benchmarks/lowerings.py model_stmask --json lowerings.json
 
-All forms of one bundle take turns in one process, beside a chain of plain convolutions, the ceiling. The form without
-deformable convolution is the same network with its kernels applied at the plain positions: another network, of the same
+All forms of one bundle take turns in one process, along with a chain of plain convolutions as the ceiling. The form
+without deformable convolution applies the same kernels at the regular positions: a different network with the same
 arithmetic.
 """
 from __future__ import annotations
@@ -29,12 +29,12 @@ from stmask_deploy.runtime.openvino_winograd import expand_convolutions
 from stmask_deploy.scenes import render_clip
 
 SCHEMA = "stmask-lowerings/3"
-NUM_ROWS = 20  # given to the instance graph: what NMS keeps of a full frame
+NUM_ROWS = 20  # for the instance graph: detections that NMS keeps in a crowded frame
 FORMS = ("plain", "kernel", "gathered")
 
 
 def without_deformation(model: Any) -> None:
-    """Replace deformable convolutions by plain ones of the same weights, in place."""
+    """Replace deformable convolutions by plain ones with the same weights, in place."""
     from openvino import opset13 as op
     from openvino.utils import replace_node
 
@@ -50,7 +50,7 @@ class Forms:
 
     Args:
         folder: bundle with IR.
-        threads: of the CPU.
+        threads: CPU threads.
 
     Raises:
         InputError: the bundle has no IR.
@@ -65,7 +65,7 @@ class Forms:
             check_file(self._description.graph_path(folder, role, "openvino"), "openvino", "f32")
 
     def runs(self, precision: str) -> Iterator[tuple[str, Callable[[], Any]]]:
-        """(name, function that runs one frame) of every form."""
+        """Yield (name, function that runs one frame) for every form."""
         description = self._description
         height, width = description.model.input_size
         frame = next(iter(render_clip(1, (height, width), seed=7)))[None]
@@ -90,7 +90,7 @@ class Forms:
 
     def _with_winograd(self, name: str, model: Any, precision: str,
                        feeds: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]]:
-        """A form with Winograd's convolutions, which a run has in this precision on a CPU without matrix units."""
+        """The form with Winograd convolutions, as a run uses at this precision on a CPU without matrix units."""
         if expand_convolutions(model, precision):
             yield f"{name}, Winograd", self._run(model, precision, feeds)
 
@@ -127,7 +127,7 @@ class Forms:
 
 
 def turns(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of every run, in turns; each turn warms up with one that is not counted."""
+    """Milliseconds of every run, taken in turns; each turn starts with one warm-up run that is not counted."""
     samples: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():

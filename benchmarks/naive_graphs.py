@@ -1,4 +1,4 @@
-"""Graphs as one would export them without further thought, for contrast."""
+"""Graphs as a straightforward export would produce them, for comparison."""
 from __future__ import annotations
 
 from dataclasses import fields
@@ -20,14 +20,14 @@ from stmask_deploy.models.temporal import LEAKY_SLOPE
 
 
 class RawHeads(nn.Module):
-    """The frame network whose outputs are those of its heads, for every anchor: all choice is left to the host."""
+    """The frame network with the raw outputs of its heads for every anchor: all selection is left to the host."""
 
     def __init__(self, model: STMask, config: ModelConfig) -> None:
         super().__init__()
         self.model, self.config = model, config
 
     def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
-        """uint8 (1, H, W, 3) BGR -> the fields of `AnchorPredictions`, prototypes, and maps that are read."""
+        """uint8 (1, H, W, 3) BGR -> the fields of `AnchorPredictions`, prototypes, and maps for the temporal graph."""
         prediction = self.model(prepare_frames(frame, self.config))
         anchors = (getattr(prediction.anchors, entry.name) for entry in fields(AnchorPredictions))
         maps = () if self.config.temporal is None else (prediction.fpn, prediction.temporal)
@@ -35,7 +35,7 @@ class RawHeads(nn.Module):
 
 
 class SlicedCorrelation(nn.Module):
-    """The temporal graph with a correlation of d*d shifted products, each a slice, a product and a mean."""
+    """The temporal graph with correlation as d*d shifted products, each a slice, a product and a mean."""
 
     def __init__(self, model: STMask) -> None:
         super().__init__()
@@ -43,14 +43,14 @@ class SlicedCorrelation(nn.Module):
 
     def forward(self, prev_fpn: Tensor, fpn: Tensor, prev_temporal: Tensor, temporal: Tensor,
                 boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """As `TemporalGraph`."""
+        """Same inputs and outputs as `TemporalGraph`."""
         motion = F.leaky_relu(sliced_correlation(prev_fpn, fpn, self.net.patch_size), LEAKY_SLOPE)
         features = F.relu(torch.cat([motion, prev_temporal, temporal], dim=1))
         return self.net.predict(self.net.pool_boxes(features, boxes))
 
 
 def sliced_correlation(prev: Tensor, cur: Tensor, patch_size: int) -> Tensor:
-    """The same as `ops.correlation`."""
+    """Equivalent to `ops.correlation`."""
     height, width = prev.shape[2:]
     padded = F.pad(cur, [patch_size // 2] * 4)
     return torch.stack([(prev * padded[:, :, i:i + height, j:j + width]).mean(1)

@@ -1,4 +1,4 @@
-"""What `peers.py` measures: one way to run a frame network, and a temporal graph where it has one."""
+"""The subjects of `peers.py`: different ways to run a frame network and, optionally, a temporal graph."""
 from __future__ import annotations
 
 import time
@@ -22,9 +22,9 @@ from stmask_deploy.bundle import (
 from stmask_deploy.geometry import level_sizes
 from stmask_deploy.runtime.loading import open_bundle, run_outputs
 
-NUM_BOXES = 10  # objects given to the temporal graph
-NUM_ROWS = 20  # given to the instance graph: what NMS keeps of a full frame
-# Of the frame graph's outputs; on a GPU they stay there, as in a run.
+NUM_BOXES = 10  # objects in the temporal graph's input
+NUM_ROWS = 20  # rows in the instance graph's input: detections that NMS keeps in a crowded frame
+# Frame graph outputs that stay on the GPU, as in a run.
 MAPS = PROTOTYPE_INPUTS + INSTANCE_MAPS + TEMPORAL_MAPS
 
 Feeds = dict[str, Any]
@@ -33,20 +33,20 @@ Run = Callable[[Feeds], Any]
 
 @dataclass(frozen=True)
 class PeerJob:
-    """One line of the table, with everything its process needs."""
+    """One row of the table, with everything its process needs."""
 
     name: str
     kind: str  # bundle | torch | file | rtmdet
-    backend: str  # of bundle and file; of torch and rtmdet: eager | compile | reduce-overhead, which has CUDA graphs
+    backend: str  # bundle and file: its name; torch and rtmdet: eager | compile | reduce-overhead (with CUDA graphs)
     precision: str
-    bundle: Path  # sizes come from it
-    checkpoint: Path  # PyTorch reads it
-    frame: Path | None  # a graph that is no bundle's, for kind file
+    bundle: Path  # provides the sizes
+    checkpoint: Path  # for PyTorch
+    frame: Path | None  # a graph that is not a bundle's, for kind file
     temporal: Path | None
     channels_last: bool
-    device: str  # cpu | cuda; of bundle: of `open_bundle`
+    device: str  # cpu | cuda; for bundle as in `open_bundle`
     threads: int
-    runs: int  # of each graph in a turn
+    runs: int  # per graph and turn
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ class PeerTurn:
     """Seconds of every run."""
 
     frame: tuple[float, ...]
-    temporal: tuple[float, ...]  # empty where there is none
+    temporal: tuple[float, ...]  # empty if there is no temporal graph
 
 
 class Peer:
-    """A `Subject`: each turn runs every graph some times. Arrays go in and come out, but for maps on a GPU."""
+    """A `Subject`: each turn runs every graph several times. Inputs and outputs are arrays, except maps on a GPU."""
 
     def __init__(self, job: PeerJob, graphs: Mapping[str, tuple[Run, Feeds]], device: str) -> None:
         self.facts: Mapping[str, Any] = {"device": device}
@@ -77,12 +77,12 @@ class Peer:
             start = time.perf_counter()
             run(feeds)
             seconds.append(time.perf_counter() - start)
-        return seconds[1:]  # the first one warms up
+        return seconds[1:]  # the first run is warm-up
 
 
 @contextmanager
 def open_peer(job: PeerJob) -> Iterator[Peer]:
-    """Load what the job names, run once.
+    """Load the job's graphs and run each once.
 
     Raises:
         StmaskError: it cannot be loaded.
@@ -96,7 +96,7 @@ def open_peer(job: PeerJob) -> Iterator[Peer]:
 
 
 def example_feeds(description: BundleDescription) -> dict[str, Feeds]:
-    """Inputs of the frame and the temporal graph: their values do not change what is computed."""
+    """Inputs of the frame and the temporal graph; the amount of computation does not depend on their values."""
     rng = np.random.default_rng(0)
     model = description.model
     feeds: dict[str, Feeds] = {"frame": {"frame": rng.integers(0, 256, (1, *model.input_size, 3), dtype=np.uint8)}}
@@ -111,7 +111,7 @@ def example_feeds(description: BundleDescription) -> dict[str, Feeds]:
 
 
 def pipeline_outputs(description: BundleDescription) -> tuple[str, ...]:
-    """What a run asks the frame graph for where objects fill the frame, so that all prototypes are computed."""
+    """The frame graph's outputs in a run in which objects fill the frame, so that all prototypes are computed."""
     return run_outputs(description, [role for role in description.roles if role != "prototypes"])
 
 
@@ -170,19 +170,18 @@ def _open_rtmdet(job: PeerJob) -> tuple[dict[str, tuple[Run, Feeds]], str]:
     if job.frame is None:
         return {"frame": (_torch_run(job, build_rtmdet(), ("x",), None), {"x": picture})}, _torch_words(job)
     if not job.frame.exists():
-        build_rtmdet()  # raises the reason for which it was not exported
+        build_rtmdet()  # raises the reason why it was not exported
     runner = PlainRunner(CeilingJob(job.backend, job.precision, job.device, job.threads))
     return {"frame": (runner.load(job.frame), {"x": picture})}, f"{job.backend}, {job.precision}"
 
 
 def _torch_run(job: PeerJob, module: Any, names: tuple[str, ...], staying: Collection[int] | None = ()) -> Run:
-    """A function that runs `module` and brings its outputs to the host, but for those that stay, by number; None: all.
-    """
+    """A function that runs `module` and copies its outputs to the host, except indices in `staying` (None: all)."""
     import torch
 
     halves = {"bf16": torch.bfloat16, "f16": torch.float16}
     torch.set_num_threads(job.threads)
-    # As the bundle on a GPU: f32 is f32, and the fastest convolutions are searched for.
+    # Same conditions as for the bundle on a GPU: f32 without TF32, and a search for the fastest convolutions.
     torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = False, True
     module = module.eval().to(job.device)
     if job.channels_last:
@@ -201,14 +200,14 @@ def _torch_run(job: PeerJob, module: Any, names: tuple[str, ...], staying: Colle
         arrays = [value.float().cpu().numpy() for number, value in enumerate(found)
                   if staying is not None and number not in staying]
         if job.device == "cuda":
-            torch.cuda.synchronize()  # what stays was only asked for
+            torch.cuda.synchronize()  # outputs that stay on the GPU are computed asynchronously
         return arrays
 
     return run
 
 
 def _tensors(found: Any) -> Iterator[Any]:
-    """All tensors in nested tuples and lists."""
+    """Yield all tensors in nested tuples and lists."""
     if isinstance(found, (tuple, list)):
         for one in found:
             yield from _tensors(one)

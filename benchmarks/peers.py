@@ -2,8 +2,8 @@
 
     python benchmarks/peers.py model.pth --bundle model_stmask --json peers.json
 
-Only graphs are measured, arrays in and out: what surrounds them differs from peer to peer. On a GPU the maps that only
-other graphs read stay there. Every row has a process of its own, and the rows take turns.
+Only graphs are measured, with arrays as inputs and outputs, since the code around them differs between peers. On a GPU,
+maps that only other graphs read stay there. Every row runs in its own process, and the rows take turns.
 """
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from stmask_deploy.pretrained import demo_bundle, demo_checkpoint
 
 SCHEMA = "stmask-peers/1"
 RAW, SLICED, RTMDET = "raw.onnx", "sliced.onnx", "rtmdet.onnx"
-REFERENCE = "PyTorch eager, f32"  # what the others are compared with
+REFERENCE = "PyTorch eager, f32"  # the row that the others are compared with
 
 
 @click.command(cls=Command, context_settings={"show_default": True})
@@ -48,7 +48,7 @@ REFERENCE = "PyTorch eager, f32"  # what the others are compared with
 @report_options
 def main(checkpoint: Path | None, bundle: Path | None, only: Sequence[str], device: str, threads: int, runs: int,
          rounds: int, report_file: ReportFile) -> None:
-    """Measure CHECKPOINT (the demo model's by default) beside its peers."""
+    """Measure CHECKPOINT (by default the demo model) alongside its peers."""
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         loaded = load_checkpoint(checkpoint or demo_checkpoint())
@@ -68,12 +68,12 @@ def main(checkpoint: Path | None, bundle: Path | None, only: Sequence[str], devi
 
 
 def _bundle(checkpoint: Path | None, bundle: Path | None, loaded: Checkpoint, scratch: Path, device: str) -> Path:
-    """The bundle of the checkpoint, exported where none is given.
+    """The checkpoint's bundle, exported if none is given.
 
     Raises:
-        InputError: the one given was exported from another checkpoint.
+        InputError: the given bundle was exported from another checkpoint.
     """
-    if checkpoint is None and device == "cpu":  # the demo model's has no graphs of f16
+    if checkpoint is None and device == "cpu":  # the demo bundle has no f16 graphs
         bundle = bundle or demo_bundle()
     if bundle is None:
         click.echo("exporting", err=True)
@@ -86,7 +86,7 @@ def _bundle(checkpoint: Path | None, bundle: Path | None, loaded: Checkpoint, sc
 
 
 def all_jobs(checkpoint: Path, bundle: Path, scratch: Path, device: str, threads: int, runs: int) -> list[PeerJob]:
-    """All rows; `prepare` writes what they read in `scratch`."""
+    """All rows; `prepare` writes the files they read to `scratch`."""
     description = read_description(bundle)
     raw, sliced, rtmdet = (scratch / name for name in (RAW, SLICED, RTMDET))
 
@@ -108,7 +108,7 @@ def all_jobs(checkpoint: Path, bundle: Path, scratch: Path, device: str, threads
                   for backend in ("eager", "compile") for precision in ("f32", half) for last in (False, True)]
     others = [job(f"RTMDet-Ins-{SIZE}, PyTorch eager f32", "rtmdet", "eager", "f32")]
     if device == "cuda":
-        # Files would be run from the host and back with all their maps, which says more of the bus than of them.
+        # ONNX files would copy all their maps between host and GPU, which would measure the bus rather than the graphs.
         torch_rows += [job(f"PyTorch compile, {precision}, CUDA graphs", "torch", "reduce-overhead", precision)
                        for precision in ("f32", half)]
         return torch_rows + ours + others
@@ -123,7 +123,7 @@ def all_jobs(checkpoint: Path, bundle: Path, scratch: Path, device: str, threads
 
 
 def prepare(jobs: Sequence[PeerJob], loaded: Checkpoint, bundle: Path, scratch: Path) -> dict[str, float]:
-    """Export the graphs for contrast that the rows need into `scratch`; gives GFLOP of their frame graphs by name."""
+    """Export the comparison graphs that the rows need to `scratch`; returns GFLOP of the frame graphs by row name."""
     config = read_description(bundle).model
     raw, sliced, rtmdet = (scratch / name for name in (RAW, SLICED, RTMDET))
     model = loaded.build().eval()
@@ -132,7 +132,7 @@ def prepare(jobs: Sequence[PeerJob], loaded: Checkpoint, bundle: Path, scratch: 
     if any(job.temporal == sliced for job in jobs):
         export_sliced_correlation(model, config, sliced)
     if any(job.kind == "rtmdet" for job in jobs):
-        with suppress(ImportError):  # the rows' processes tell the reason
+        with suppress(ImportError):  # the rows' processes report the reason
             export_rtmdet(rtmdet, config.padded_size)
     return _arithmetic(jobs, raw, rtmdet, bundle)
 
@@ -156,7 +156,7 @@ def _arithmetic(jobs: Sequence[PeerJob], raw: Path, rtmdet: Path, bundle: Path) 
 
 
 def measure(jobs: Sequence[PeerJob], rounds: int, flops: Mapping[str, float]) -> list[dict[str, Any]]:
-    """All rows in turns, as plain JSON."""
+    """Measure all rows in turns, as plain JSON."""
     turns: dict[str, list[PeerTurn]] = {job.name: [] for job in jobs}
     with ExitStack() as stack:
         workers = {}
@@ -189,7 +189,7 @@ def _figures(turns: Sequence[PeerTurn]) -> dict[str, Any]:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown: milliseconds, and how many times as fast as PyTorch by median."""
+    """A Markdown table: milliseconds, and median speed relative to PyTorch."""
     reference = next((row for row in rows if row["row"] == REFERENCE and "frame_ms" in row), None)
     cells = [("row", "frame p50 / p90", "times PyTorch", "GFLOP/s", "temporal p50 / p90", "peak MB")]
     missing = []

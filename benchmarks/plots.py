@@ -1,4 +1,4 @@
-"""The plots of `scaling.py`; the only place that needs matplotlib."""
+"""Plots for `scaling.py`; the only module that needs matplotlib."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ Points = Sequence[Mapping[str, Any]]
 
 
 def check_plots(folder: Path) -> None:
-    """Refuse early what would fail after minutes of measuring.
+    """Detect problems early that would otherwise appear after minutes of measuring.
 
     Raises:
         InputError: matplotlib is not installed.
@@ -25,13 +25,13 @@ def check_plots(folder: Path) -> None:
 
 
 def write_plots(experiments: Mapping[str, Points], folder: Path, device: str) -> list[Path]:
-    """One SVG for each experiment; gives their paths."""
+    """Write one SVG per experiment and return their paths."""
     import matplotlib
 
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    # The same figures give the same file.
+    # Makes the output reproducible: equal figures give equal files.
     matplotlib.rcParams["svg.hashsalt"] = "stmask"
     paths = []
     for name, points in experiments.items():

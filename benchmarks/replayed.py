@@ -1,4 +1,4 @@
-"""A bundle whose graphs' answers come from a record, after a time of one's choice: what is left is the host's work."""
+"""Replays a bundle's recorded graph outputs after given times, so that only the host's work is real."""
 from __future__ import annotations
 
 import time
@@ -17,16 +17,16 @@ from stmask_deploy.runtime.delegating_backend import DelegatingBackend
 from stmask_deploy.runtime.loading import Bundle
 
 ROLES = ("frame", "instances", "temporal")  # all prototypes come from the frame graph, as on a GPU
-ROW_STEP = 32  # only every 32nd row of a picture is looked at: pictures that differ elsewhere alone count as equal
-# A sleep is that much longer than it is asked for, by the scheduler.
+ROW_STEP = 32  # only every 32nd row of a picture is hashed; pictures that differ only in other rows count as equal
+# The scheduler makes every sleep longer than requested by about this much.
 OVERSLEEP_S = 6e-5
-MAPS_AT_ONCE = 8  # maps of a frame that are in use at a time, those of the frame before included, and some more
+MAPS_AT_ONCE = 8  # maps in use at a time, including those of the previous frame, with a margin
 
 Answers = dict[Hashable, dict[str, Any]]
 
 
 class Record:
-    """The graphs of `bundle`, and what they answered. Maps that only graphs read are known by a number each."""
+    """Records the outputs of `bundle`'s graphs. Maps that only graphs read are represented by a number each."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = replace(bundle, prototypes=None)
@@ -35,24 +35,24 @@ class Record:
         self._num_maps = 0
 
     def recording(self) -> Bundle:
-        """A bundle that computes, and keeps the answers; for mode latency."""
+        """A bundle that runs the graphs and records their outputs; for mode latency."""
         return self._with({role: _Recorder(graph, self, answers) for role, graph, answers in self._graphs()})
 
     def replaying(self, seconds: Mapping[str, float], one_at_a_time: bool = False) -> Bundle:
-        """A bundle that gives the answers again, `seconds` by role after it is asked; for any mode.
+        """A bundle that replays the recorded outputs after `seconds` by role; for any mode.
 
-        A graph answers one question at a time. Different graphs do not wait for each other, as if a GPU had room for
-        all of them, unless they are to run one at a time, as if none had any left. A real one is between the two.
+        Each graph handles one call at a time. Different graphs run concurrently, as if a GPU had room for all of them,
+        or, with `one_at_a_time`, one after another, as if it had room for only one. A real GPU is in between.
 
         Raises:
-            StmaskError: (when it runs) it is asked what was not recorded.
+            StmaskError: (while running) an input was not recorded.
         """
         shared = DaemonThread("replay") if one_at_a_time else None
         return replace(self._with({role: _Player(graph, answers, seconds[role], shared or DaemonThread("replay"))
                                    for role, graph, answers in self._graphs()}), may_overlap=True)
 
     def number_of(self, value: Value) -> Any:
-        """(1,) int64, for a map that was just given or is new."""
+        """(1,) int64 number of a map; a new one unless the map is among the latest."""
         for known, number in self._maps:
             if known is value:
                 return number
@@ -107,6 +107,6 @@ def _is_map(name: str) -> bool:
 
 
 def _key(inputs: Mapping[str, Value]) -> Hashable:
-    """What an answer depends on: maps by their numbers, the rest by its values."""
+    """What an output depends on: maps by their numbers, other inputs by their values."""
     return tuple((name, zlib.crc32(np.ascontiguousarray(value[0, ::ROW_STEP]))) if name == "frame"
                  else (name, np.asarray(value).tobytes()) for name, value in sorted(inputs.items()))

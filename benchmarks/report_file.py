@@ -1,4 +1,4 @@
-"""The JSON file that a benchmark leaves: its figures, and the machine and versions that they are of."""
+"""The JSON file of a benchmark: its figures, with the machine and versions they were measured on."""
 from __future__ import annotations
 
 import functools
@@ -17,11 +17,11 @@ from stmask_deploy.bench.machine import describe_machine, library_versions
 
 @dataclass(frozen=True)
 class ReportFile:
-    """Where a report goes; nowhere if `path` is None. It is written before anything is printed: readers may be gone.
+    """Where a report is written, or nowhere if `path` is None. Write before printing: the reader's pipe may be closed.
 
     Raises:
-        OutputError: (when it is made, before anything is measured) it cannot be written, or exists and `overwrite` is
-            False.
+        OutputError: (on construction, before anything is measured) it cannot be written, or it exists and `overwrite`
+            is False.
     """
 
     path: Path | None
@@ -32,14 +32,14 @@ class ReportFile:
             check_writable(self.path, overwrite=self.overwrite)
 
     def write(self, report: Mapping[str, Any]) -> None:
-        """Write it, in place of what this wrote before."""
+        """Write the report, replacing what was written before."""
         if self.path is not None:
             with atomic_file(self.path, overwrite=True) as file:
                 file.write(json.dumps(report, indent=1).encode() + b"\n")
 
 
 def report_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options --json and --overwrite, and their `ReportFile` as the argument `report_file`."""
+    """Add the options --json and --overwrite to a command, which receives a `ReportFile` as `report_file`."""
     @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all figures there.")
     @click.option("--overwrite", is_flag=True, help="Replace that file if it exists.")
     @functools.wraps(command)
@@ -50,6 +50,6 @@ def report_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def new_report(schema: str) -> dict[str, Any]:
-    """What every report begins with; to be called before measuring, since it tells what else the machine does."""
+    """The common part of every report; call it before measuring, because it records the machine's load."""
     return {"schema": schema, "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "machine": describe_machine(), "versions": library_versions()}

@@ -1,6 +1,6 @@
-"""A graph of f16 much as a GPU computes it, for ONNX Runtime on a CPU: in f32, with rounding in between.
+"""Emulates on the CPU how a GPU runs an f16 graph: in f32, with rounding in between.
 
-ONNX Runtime computes f16 on a CPU in f32 too, but leaves out the rounding between two layers.
+ONNX Runtime's own f16 on a CPU also computes in f32, but omits the rounding between layers.
 """
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-# Digits of the significand after the 11 that f16 and TF32 keep, of the 24 of an f32: rounding to nearest is a product
-# with 2^13 + 1 and two differences (Veltkamp's splitting).
+# An f32 significand has 13 bits more than the 11 of f16 and TF32. Veltkamp's splitting rounds them off to nearest with
+# a product with 2^13 + 1 and two differences.
 FACTOR, FACTOR_NAME = float(2**13 + 1), "rounding_factor"
-# What tensor cores compute; in f32 they read numbers of TF32 (`use_tf32`, which runs of f16 set).
+# Operators run on tensor cores; in f32 these read TF32 numbers (`use_tf32`, which f16 runs enable).
 HEAVY = ("Conv", "DeformConv", "Gemm", "MatMul")
 
 
 def rounded(half: onnx.ModelProto) -> onnx.ModelProto:
-    """`half`, as `export.half.to_half` makes it, in f32 alone, with its description.
+    """`half`, as made by `export.half.to_half`, converted to f32 only, with its description.
 
-    Values that were in f16 are rounded to its 11 binary digits when they are made, and what tensor cores read in f32
-    before they do. Sums are in f32 on both. Not imitated: the range of f16, and that a GPU may cut numbers to TF32
-    instead of rounding them.
+    f16 values are rounded to 11 significant bits when computed, and f32 inputs of tensor cores before they are read.
+    Sums are in f32 in both cases. Not emulated: the range of f16, and truncation to TF32, which a GPU may use instead
+    of rounding.
     """
     graph = onnx.shape_inference.infer_shapes(half, strict_mode=True).graph
     types = {info.name: info.type.tensor_type.elem_type for info in (*graph.input, *graph.value_info, *graph.output)}
@@ -41,15 +41,15 @@ def rounded(half: onnx.ModelProto) -> onnx.ModelProto:
 class _Converter:
     def __init__(self, types: dict[str, int], weights: dict[str, onnx.TensorProto]) -> None:
         self._types, self._weights = types, weights
-        self._read: dict[str, str] = {}  # value in f32 -> its name as tensor cores read it
+        self._read: dict[str, str] = {}  # f32 value -> name of its rounded version
         self.added: list[onnx.TensorProto] = []
 
     def converted(self, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-        """The node in f32, with the rounding before and after it."""
+        """The node in f32, with the necessary rounding before and after it."""
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
         if node.op_type in HEAVY:
-            for i, name in enumerate(node.input[:2]):  # maps and weights; what is added is read in f32
+            for i, name in enumerate(node.input[:2]):  # maps and weights; additional inputs are read in f32
                 if self._type(name) == TensorProto.FLOAT:
                     if name not in self._read:
                         self._read[name] = f"{name}_read"
@@ -71,7 +71,7 @@ class _Converter:
         return self._weights[name].data_type if name in self._weights else self._types.get(name)
 
     def _rounding(self, name: str, new_name: str) -> list[onnx.NodeProto]:
-        if name in self._weights:  # done here, or it would be done in every run
+        if name in self._weights:  # rounded here once rather than in every run
             values = numpy_helper.to_array(self._weights[name])
             product = values * np.float32(FACTOR)
             self.added.append(numpy_helper.from_array(product - (product - values), new_name))
@@ -83,7 +83,7 @@ class _Converter:
 
 
 def _single(tensor: onnx.TensorProto) -> onnx.TensorProto:
-    """A constant, in f32 if it was in f16."""
+    """A constant, converted to f32 if it was f16."""
     if tensor.data_type != TensorProto.FLOAT16:
         return tensor
     return numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name)

@@ -1,7 +1,7 @@
 """RTMDet-Ins, a one-stage segmenter of the YOLO class under the Apache licence, with random weights.
 
-`pip install --no-deps libreyolo` brings it. The package as a whole needs torchvision; the network's one file does not,
-so that file alone is loaded.
+Install it with `pip install --no-deps libreyolo`. The package as a whole needs torchvision; the network's own file does
+not, so only that file is loaded.
 """
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE, FILE = "libreyolo", "libreyolo/models/rtmdet/nn.py"
-SIZE = "l"  # of t, s, m, l, x: the one whose arithmetic is nearest to STMask's with a ResNet-50
+SIZE = "l"  # of t, s, m, l, x: the one whose arithmetic is closest to STMask's with a ResNet-50
 
 
 def build_rtmdet() -> Any:
-    """The network, for (1, 3, H, W).
+    """The network, for inputs of (1, 3, H, W).
 
     Raises:
         ImportError: the package is not installed, or has another layout.

@@ -1,8 +1,8 @@
-"""How cost grows with objects a frame, frame size, length of a video, number of streams, and threads.
+"""How cost grows with objects per frame, frame size, length of a video, number of streams, and threads.
 
     python benchmarks/scaling.py --bundle model_stmask --backend openvino --json scaling.json --plots docs/images
 
-Graphs really run; where the number of objects matters they are made up (`injected.py`).
+Graphs really run; where the number of objects matters, detections are replaced (`injected.py`).
 """
 from __future__ import annotations
 
@@ -40,24 +40,24 @@ SCHEMA = "stmask-scaling/1"
 OBJECTS = (1, 2, 5, 10, 20, 50, 100)
 SIZES = ((640, 360), (1280, 720), (1920, 1080), (2560, 1440), (3840, 2160))
 STREAMS = (1, 2, 4, 8)
-LENGTH, CHANGE_EVERY, AT_ONCE, WINDOW = 400, 8, 5, 40  # frames, frames, objects, frames a figure
-WARMUP = 3  # frames before those that count
+LENGTH, CHANGE_EVERY, AT_ONCE, WINDOW = 400, 8, 5, 40  # frames, frames, objects, frames per figure
+WARMUP = 3  # frames before those measured
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What every experiment needs."""
+    """Common inputs of the experiments."""
 
     bundle: Bundle
-    open: Callable[[int], Bundle]  # the same with so many CPU threads
-    frames: int  # of a turn
+    open: Callable[[int], Bundle]  # opens the same bundle with a number of CPU threads
+    frames: int  # per turn
     rounds: int
     folder: Path
 
     def run(self, bundle: Bundle, video: Path, frames: int, mode: str = "latency", **options: Any) -> FrameClock:
-        """A bundle on a video, its results written; gives what the clock saw."""
+        """Run a bundle on a video and write its results; returns the clock with its times."""
         clock = FrameClock()
-        # Objects that are made up have made-up embeddings: the tracker is the one that asks the least of them.
+        # Injected objects have random embeddings, so use the tracker that depends least on them.
         model = Model(bundle, RunOptions(tracker="released", **options), clock)
         with open_source(video) as source:
             clock.restart()
@@ -70,7 +70,7 @@ class Setup:
 
 
 def by_objects(setup: Setup) -> list[dict[str, Any]]:
-    """Milliseconds of graphs and host by objects in every frame."""
+    """Milliseconds of graphs and host by the number of objects per frame."""
     clocks: dict[int, list[dict[str, float]]] = {count: [] for count in OBJECTS}
     for _ in range(setup.rounds):
         for count, frames in clocks.items():
@@ -81,7 +81,7 @@ def by_objects(setup: Setup) -> list[dict[str, Any]]:
 
 
 def by_size(setup: Setup) -> list[dict[str, Any]]:
-    """End to end by size of the video's frames; everything overlapped, and the stages one at a time."""
+    """Cost by frame size: frames per second of the overlapped run, and milliseconds of the stages one at a time."""
     clips = {}
     for size in SIZES:
         clips[size] = setup.folder / f"{size[0]}.mp4"
@@ -101,7 +101,7 @@ def by_size(setup: Setup) -> list[dict[str, Any]]:
 
 
 def by_length(setup: Setup) -> list[dict[str, Any]]:
-    """Milliseconds a frame along a video that shows other objects all the time, in exact and in bounded memory."""
+    """Milliseconds per frame along a video whose objects keep changing, in exact and in bounded memory."""
     clip = setup.folder / "long.mp4"
     with VideoWriter(clip) as writer:
         for image in render_clip(LENGTH, (180, 320)):
@@ -117,7 +117,7 @@ def by_length(setup: Setup) -> list[dict[str, Any]]:
 
 
 def by_streams(setup: Setup) -> list[dict[str, Any]]:
-    """Frames a second of several videos at once, each in a thread, on the same graphs."""
+    """Frames per second of several videos at once, each in its own thread, on the same graphs."""
     model = Model(setup.bundle, RunOptions(), NoTimer())
 
     def one_stream(_: int) -> int:
@@ -137,7 +137,7 @@ def by_streams(setup: Setup) -> list[dict[str, Any]]:
 
 
 def by_threads(setup: Setup) -> list[dict[str, Any]]:
-    """Frames a second of one video, everything overlapped, by CPU threads of the graphs."""
+    """Frames per second of one video, overlapped, by CPU threads of the graphs."""
     bundles = {count: setup.open(count) for count in thread_counts(available_cpus())}
     runs: dict[int, list[float]] = {count: [] for count in bundles}
     for _ in range(setup.rounds):
@@ -147,7 +147,7 @@ def by_threads(setup: Setup) -> list[dict[str, Any]]:
 
 
 def thread_counts(cores: int) -> list[int]:
-    """Powers of two below the number of cores, and that number."""
+    """Powers of two below the number of cores, and the number of cores itself."""
     return [*(1 << i for i in range((cores - 1).bit_length())), cores]
 
 
@@ -157,7 +157,7 @@ EXPERIMENTS: dict[str, Callable[[Setup], list[dict[str, Any]]]] = {
 
 
 def _stages(frames: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Median milliseconds of each graph, of the host's work beside graphs and codecs, and of the whole frame."""
+    """Median milliseconds of each graph and codec, of the host's other work, and of the whole frame."""
     found = {f"{name}_ms": _milliseconds([one.get(name, 0.0) for one in frames]) for name in (*GRAPHS, *CODECS)}
     host = [one["frame"] - sum(one.get(name, 0.0) for name in (*GRAPHS, *CODECS)) for one in frames]
     return {**found, "host_ms": _milliseconds(host), "frame_ms": _milliseconds([one["frame"] for one in frames])}
@@ -180,7 +180,7 @@ def _milliseconds(seconds: Sequence[float]) -> float:
 @click.option("--plots", type=click.Path(path_type=Path, file_okay=False), help="Folder for plots, as SVG.")
 def main(bundle: Path | None, backend: str, device: str, precision: str, threads: int, frames: int, rounds: int,
          only: Sequence[str], report_file: ReportFile, plots: Path | None) -> None:
-    """Measure how cost grows."""
+    """Measure how cost grows with each factor."""
     if plots is not None:
         from plots import check_plots
 

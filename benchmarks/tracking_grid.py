@@ -1,10 +1,10 @@
-"""Which tracker with which settings suits a network: accuracy and identities over a grid, frames detected only once.
+"""Which tracker and settings suit a network: accuracy and identity switches over a grid, with frames detected once.
 
     stmask-synth tune --split val --clips 150
     python benchmarks/tracking_grid.py tune/val --skip 30
 
-Choose on clips that nothing is reported on: `--skip 30` leaves out those of the val split. The row that serves best
-goes to `stmask-export --tracking`, or into the recipe of a new network (`tracking` in its `model`).
+Choose on clips that are not used for reporting: `--skip 30` leaves out those of the val split. Pass the best row to
+`stmask-export --tracking`, or put it in the recipe of a new network (`tracking` in its `model`).
 """
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ from stmask_deploy.runtime.ytvis import YtvisCollector
 from stmask_deploy.tracking_config import TrackingConfig
 
 SCHEMA = "stmask-tracking-grid/1"
-ALPHAS = (1.0, 2.0, 4.0)  # against a mask IoU of weight 1
-COSINES = (0.25, 0.4, 0.55, 0.7)  # that embeddings alone, without any overlap, would have to exceed
+ALPHAS = (1.0, 2.0, 4.0)  # relative to a mask IoU of weight 1
+COSINES = (0.25, 0.4, 0.55, 0.7)  # that embeddings must exceed if masks do not overlap
 NEW_OBJECT_SCORES = (1.4, 1.2, 0.95)
 EXTENSIONS = ({}, {"embedding_momentum": 1.0}, {"max_cover": 0.7}, {"embedding_momentum": 1.0, "max_cover": 0.7})
 
@@ -53,7 +53,7 @@ EXTENSIONS = ({}, {"embedding_momentum": 1.0}, {"max_cover": 0.7}, {"embedding_m
 @report_options
 def main(dataset: Path, folder: Path | None, texts: Sequence[str], skip: int, max_videos: int | None,
          threads: int | None, report_file: ReportFile) -> None:
-    """Track DATASET, a folder with instances.json and JPEGImages in the format of YouTube-VIS, in every way."""
+    """Track DATASET, a folder with instances.json and JPEGImages in YouTube-VIS format, with every tracker setting."""
     report = new_report(SCHEMA)
     truth, frames = open_dataset(dataset, max_videos, skip)
     if not truth.videos:
@@ -75,7 +75,7 @@ def main(dataset: Path, folder: Path | None, texts: Sequence[str], skip: int, ma
 
 
 def grid(model: ModelConfig) -> tuple[TrackingConfig, ...]:
-    """The rows that can run with a network."""
+    """The rows that a network supports."""
     own = "released" if model.temporal is not None else "frame"
     rows = tuple(TrackingConfig(own, new_object_score=score) for score in NEW_OBJECT_SCORES)
     if model.temporal is None:
@@ -85,14 +85,14 @@ def grid(model: ModelConfig) -> tuple[TrackingConfig, ...]:
 
 
 def as_options(tracking: TrackingConfig) -> RunOptions:
-    """A run that asks for `tracking`; what that leaves open takes the tracker's defaults, not those of the bundle."""
+    """Run options for `tracking`; open settings take the tracker's defaults, not the bundle's."""
     return RunOptions(tracker=tracking.tracker, **tracking.settings)
 
 
 def track(bundle: Bundle, options: Sequence[RunOptions], video: Video,
           frames: Path) -> list[list[dict[str, Any]]]:
-    """The YouTube-VIS entries of one video, one list for each of `options`; they differ in the tracker only."""
-    detector = Detector(bundle, options[0], NoTimer())  # a pipeline's would make masks for its own tracker
+    """The YouTube-VIS entries of one video, one list for each of `options`, which differ only in the tracker."""
+    detector = Detector(bundle, options[0], NoTimer())  # a pipeline's own would make masks for its tracker only
     pipelines = [Pipeline(bundle, one, NoTimer()) for one in options]
     collectors = [YtvisCollector(video.id) for _ in options]
     for index in range(video.length):
@@ -111,7 +111,7 @@ def score(row: TrackingConfig, truth: Annotations, entries: list[dict[str, Any]]
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown, a line for each row."""
+    """A Markdown table, one line per row."""
     names = ("ap", "ap50", "ap75", "j", "switches_per_ten_tracks")
     cells = [("tracking", "AP", "AP50", "AP75", "J", "switches / 10 tracks")]
     cells += [(row["text"], *("-" if row[name] is None else f"{row[name]:.2f}" for name in names)) for row in rows]

@@ -2,7 +2,7 @@
 
     python benchmarks/variants.py model_a.pth model_b.pth --openvino --json results.json
 
-Rows are printed as they come; the bundles are not kept.
+Rows are printed as they are measured; bundles are not kept.
 """
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HEADER = ("| checkpoint | variant | classes | export and verify | ONNX MB | larg
 
 
 def measure(path: Path, options: ExportOptions) -> dict[str, object]:
-    """Export `path` to a folder that is deleted again; one row."""
+    """Export `path` to a temporary folder and return one row."""
     started = time.perf_counter()
     checkpoint = load_checkpoint(path)
     with tempfile.TemporaryDirectory() as scratch:
@@ -38,7 +38,7 @@ def measure(path: Path, options: ExportOptions) -> dict[str, object]:
 
 
 def line(row: dict[str, object]) -> str:
-    """The row as Markdown."""
+    """The row in Markdown."""
     errors = row["errors"]
     assert isinstance(errors, dict)
     cells = [row["checkpoint"], row["variant"], row["classes"], f"{row['seconds']} s", row["megabytes"],

@@ -1,9 +1,9 @@
-"""What it saves to compute prototypes inside the boxes of objects only: time against the share of the frame.
+"""Time saved by computing prototypes only inside the boxes of objects, by the fraction of the frame they cover.
 
     python benchmarks/windows.py model_stmask --json windows.json
 
-The frame graph that gives all prototypes, and the one that gives P3 with the prototype graph on windows of several
-sizes after it, take turns in one process.
+The frame graph that outputs all prototypes takes turns in one process with the one that outputs P3, followed by the
+prototype graph on windows of several sizes.
 """
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from stmask_deploy.runtime.prototypes import prototypes_within
 from stmask_deploy.scenes import render_clip
 
 SCHEMA = "stmask-windows/1"
-SHARES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0)  # of the frame's area inside the box around all objects
+SHARES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0)  # fraction of the frame's area inside the box around all objects
 BASE = "whole frame"
 
 
 def middle_box(share: float) -> Any:
-    """(1, 4), or (0, 4) for a share of 0: a box in the middle with this share of the frame's area."""
+    """(1, 4) a centred box with this fraction of the frame's area, or (0, 4) for a fraction of 0."""
     if not share:
         return np.zeros((0, 4), np.float32)
     half = sqrt(share) / 2
@@ -38,7 +38,7 @@ def middle_box(share: float) -> Any:
 
 
 def runs_of(folder: Path, backend: str, precision: str, threads: int) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """(name, function that computes one frame) of the whole frame and of every share."""
+    """Yield (name, function that computes one frame) for the whole frame and for every fraction."""
     description = read_description(folder)
     picture = next(iter(render_clip(1, description.model.input_size, seed=7)))[None]
     windowed = run_outputs(description, description.roles)
@@ -64,7 +64,7 @@ def runs_of(folder: Path, backend: str, precision: str, threads: int) -> Iterato
 @click.option("--rounds", type=click.IntRange(min=1), default=15, show_default=True)
 @report_options
 def main(bundle: Path, rows: str, threads: int, rounds: int, report_file: ReportFile) -> None:
-    """Measure frame and prototype graph of BUNDLE for windows of several sizes."""
+    """Measure the frame and prototype graphs of BUNDLE for windows of several sizes."""
     report: dict[str, Any] = {**new_report(SCHEMA), "threads": threads,
                               "variant": read_description(bundle).model.variant, "rows": {}}
     for row in rows.split(","):

@@ -1,7 +1,7 @@
 """Run and export STMask, one-stage video instance segmentation (CVPR 2021), as portable ONNX and OpenVINO graphs.
 
-`stmask_deploy.load(bundle)` opens an exported bundle and returns a model whose `track(source)` yields a result a frame.
-Importing this package is cheap: nothing heavier than the standard library is loaded until it is used.
+`stmask_deploy.load(bundle)` opens an exported bundle and returns a model whose `track(source)` yields one result per
+frame. Importing this package is cheap: it loads nothing beyond the standard library until something is used.
 """
 from typing import TYPE_CHECKING, Any
 

@@ -13,10 +13,10 @@ from .errors import OutputError
 
 @contextmanager
 def atomic_file(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
-    """A binary file for writing that takes the place of `path` when the block ends without an exception.
+    """A binary file for writing that replaces `path` when the block ends without an exception.
 
-    It is written under a temporary name in the same folder, synced to disk and renamed; a failure leaves whatever was
-    at `path` before, and no temporary file.
+    It is written under a temporary name in the same folder, synced to disk and renamed. On failure the previous
+    contents of `path` are kept and the temporary file is removed.
 
     Raises:
         OutputError: `path` exists and `overwrite` is False, or it cannot be written.
@@ -40,12 +40,12 @@ def atomic_file(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
 
 
 def check_writable(path: Path, *, overwrite: bool) -> None:
-    """Refuse early what would fail or destroy something later.
+    """Refuse early any path whose writing would later fail or overwrite something.
 
     Raises:
         OutputError: `path` exists and `overwrite` is False, it is a folder, or its folder does not exist.
     """
-    # Of `os.path`, whose answer is no where the system refuses to look; those of `Path` raise.
+    # `os.path` functions return False where the system denies access; those of `Path` raise.
     if os.path.isdir(path):
         raise OutputError(f"{path} is a folder; name a file to write")
     if not os.path.isdir(path.parent):
@@ -55,11 +55,11 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse early a folder that is missing and cannot be made, or in which nothing can be written.
+    """Refuse early a folder that cannot be created or written to.
 
     Raises:
-        OutputError: the nearest of it and the folders above that exists is a file or not writable, or a link on the
-            way leads nowhere.
+        OutputError: its nearest existing ancestor (or itself) is a file or not writable, or the path contains a
+            dangling link.
     """
     nearest = folder.absolute()
     while not os.path.exists(nearest):
@@ -73,7 +73,7 @@ def check_folder(folder: Path) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> OutputError:
-    """The error to raise for `path` when the system refused."""
+    """The error to raise after the system failed to write `path`."""
     reason = error.strerror or str(error)
     is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     cure = "free some space or choose another output folder" if is_full else "choose another output folder"
@@ -81,7 +81,7 @@ def cannot_write(path: Path, error: OSError) -> OutputError:
 
 
 def _sync_folder(folder: Path) -> None:
-    with suppress(OSError):  # not every file system lets a folder be opened or synced; the file itself is safe
+    with suppress(OSError):  # not every file system can open or sync a folder; the file itself is safe
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)

@@ -1,9 +1,9 @@
-"""The description of an exported bundle: what `stmask.json`, the graphs' metadata and the IR's `rt_info` all carry.
+"""The description of an exported bundle: the content of `stmask.json`, the graphs' metadata and the IR's `rt_info`.
 
-A bundle is a folder: `frame.onnx`, `prototypes.onnx`, `instances.onnx` (absent where mask or track branch are
+A bundle is a folder: `frame.onnx`, `prototypes.onnx`, `instances.onnx` (absent where the mask or track branch is
 calibrated to the boxes), `temporal.onnx` (absent for models without temporal fusion), `stmask.json`,
-`export_report.json` and, when asked for, the same graphs as `openvino/frame.xml|bin`, and graphs of other precisions
-beside those of f32 (`frame_f16.onnx`).
+`export_report.json` and, on request, the same graphs as `openvino/frame.xml|bin` and graphs of other precisions
+beside the f32 ones (`frame_f16.onnx`).
 """
 from __future__ import annotations
 
@@ -20,45 +20,45 @@ from .errors import InputError
 
 SCHEMA = "stmask-bundle/3"
 DESCRIPTION_FILE = "stmask.json"
-MAX_CANDIDATES, CANDIDATE_THRESHOLD = 512, 0.05  # unless an export is told otherwise, see `BundleDescription`
+MAX_CANDIDATES, CANDIDATE_THRESHOLD = 512, 0.05  # defaults of an export, see `BundleDescription`
 REPORT_FILE = "export_report.json"
 METADATA_KEY = "stmask"  # the description as JSON, in metadata_props and rt_info
 OPENVINO_FOLDER = "openvino"
 ROLES = ("frame", "prototypes", "instances", "temporal")
-# The precisions whose graphs are files of their own, by backend; all others run the file of f32.
+# The precisions that have graph files of their own, by backend; all others run the f32 file.
 OWN_GRAPHS: Mapping[str, tuple[str, ...]] = {"onnxruntime": ("f16", "int8"), "openvino": ("int8",)}
-# The graphs that have none even so, by precision: they run the file of f32.
+# The exceptions, by precision: these graphs run the f32 file all the same.
 FLOAT_GRAPHS: Mapping[str, tuple[str, ...]] = {"f16": ("prototypes",), "int8": ("instances",)}
 
-# Names of the graphs' inputs and outputs: exporter, verifier and runtime all read these.
+# Names of the graphs' inputs and outputs, shared by exporter, verifier and runtime.
 FRAME_INPUTS = ("frame",)
 FRAME_OUTPUTS = ("boxes", "class_scores", "centerness", "mask_coeffs", "embeddings", "anchor_index", "num_candidates",
                  "prototypes", "p3", "shared", "fpn", "temporal")
-PROTOTYPE_INPUTS, PROTOTYPE_OUTPUTS = ("p3",), ("prototypes",)  # of a window; the frame graph's are of the whole frame
-# Only where there is a graph that reads them.
+PROTOTYPE_INPUTS, PROTOTYPE_OUTPUTS = ("p3",), ("prototypes",)  # of a window; the frame graph covers the whole frame
+# Frame graph outputs that exist only if another graph reads them.
 INSTANCE_MAPS, TEMPORAL_MAPS = ("shared",), ("fpn", "temporal")
 INSTANCE_INPUTS = ("shared", "anchor_index")
-INSTANCE_OUTPUTS = ("mask_coeffs", "embeddings")  # of chosen rows; the frame graph computes them for all of its rows
+INSTANCE_OUTPUTS = ("mask_coeffs", "embeddings")  # of selected rows; the frame graph computes them for all its rows
 TEMPORAL_INPUTS = ("prev_fpn", "fpn", "prev_temporal", "temporal", "boxes")
 TEMPORAL_OUTPUTS = ("box_deltas", "coeff_deltas")
 
 
 @dataclass(frozen=True)
 class BundleDescription:
-    """Everything a runtime has to know about a bundle."""
+    """Everything a runtime needs to know about a bundle."""
 
     export_id: str  # shared by all graphs of one export
     model: ModelConfig
     checkpoint_name: str
     checkpoint_sha256: str
-    max_candidates: int  # K, rows that leave the frame graph
+    max_candidates: int  # K, rows output by the frame graph
     candidate_threshold: float  # foreground probability above which an anchor is a candidate
     opset: int
     dcn: str  # native | gridsample: how deformable convolution was lowered
     tool_version: str
     openvino_weights: str | None = None  # f32 | f16, None without IR
-    precisions: tuple[str, ...] = ()  # of the graphs that are there beside those of f32, see `OWN_GRAPHS`
-    tolerances: Mapping[str, float] = field(default_factory=dict)  # backend -> largest error, as share of range
+    precisions: tuple[str, ...] = ()  # of the graphs present beside the f32 ones, see `OWN_GRAPHS`
+    tolerances: Mapping[str, float] = field(default_factory=dict)  # backend -> largest error, as a fraction of range
 
     def __post_init__(self) -> None:
         if self.max_candidates < 1 or not 0 <= self.candidate_threshold < 1:
@@ -84,7 +84,7 @@ class BundleDescription:
         return FRAME_INPUTS, tuple(name for name in FRAME_OUTPUTS if name not in unread)
 
     def graph_path(self, folder: Path, role: str, backend: str, precision: str = "f32") -> Path:
-        """Where the graph of `role` (one of `ROLES`) lies for `backend` (onnxruntime | openvino) at `precision`."""
+        """Path of the graph of `role` (one of `ROLES`) for `backend` (onnxruntime | openvino) at `precision`."""
         has_own = precision in OWN_GRAPHS[backend] and role not in FLOAT_GRAPHS.get(precision, ())
         stem = f"{role}_{precision}" if has_own else role
         if backend == "openvino":
@@ -101,7 +101,7 @@ class BundleDescription:
 
     @classmethod
     def from_json(cls, text: str, where: str) -> BundleDescription:
-        """Read what `to_json` wrote; `where` names the file in messages.
+        """Read the output of `to_json`; `where` names the file in messages.
 
         Raises:
             InputError: the text is not a bundle description of a schema this version reads.
@@ -126,7 +126,7 @@ class BundleDescription:
 
 
 def weights_mark(export_id: str) -> bytes:
-    """The end of an IR's .bin, behind all that OpenVINO reads; by the weights alone it could be any export's."""
+    """Trailer of an IR's .bin, after the data OpenVINO reads. It identifies the export, which weights alone cannot."""
     return f"stmask {export_id}".encode()
 
 

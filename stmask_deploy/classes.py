@@ -28,14 +28,14 @@ COCO = tuple(name.replace("-", "_") for name in (
 
 
 def plain_name(name: str) -> str:
-    """A class name as datasets that differ only in case, spaces, hyphens and underscores would agree on."""
+    """A class name normalised for comparison: case, spaces, hyphens and underscores do not matter."""
     return re.sub(r"[\s_-]+", " ", name).strip().casefold()
 
 
 def guess_class_names(file_name: str, count: int) -> tuple[tuple[str, ...], str]:
-    """Names for `count` foreground classes and the reason for them.
+    """Names for `count` foreground classes, and why they were chosen.
 
-    The file's name only decides between datasets of the same size; it is never trusted against the tensors.
+    The file name only decides between datasets with the same number of classes; it never overrides the tensors.
     """
     known = {len(OVIS): (OVIS, "OVIS"), len(COCO): (COCO, "COCO"), len(YTVIS_2019): (YTVIS_2019, "YouTube-VIS 2019")}
     if count not in known:
@@ -47,7 +47,7 @@ def guess_class_names(file_name: str, count: int) -> tuple[tuple[str, ...], str]
 
 
 def read_class_names(path: Path, count: int) -> tuple[str, ...]:
-    """Names from a text file (one a line) or a JSON list.
+    """Read names from a text file (one per line) or a JSON list.
 
     Raises:
         InputError: the file cannot be read or does not hold `count` distinct names.

@@ -1,4 +1,4 @@
-"""`ModelConfig`: everything that decides what an STMask network computes, as plain values."""
+"""`ModelConfig`: everything that determines what an STMask network computes, as plain values."""
 from __future__ import annotations
 
 import dataclasses
@@ -12,10 +12,10 @@ from typing import Any, get_args, get_origin, get_type_hints
 from .errors import InputError
 from .tracking_config import TrackingConfig
 
-# No network comes near these. Beyond them lie damaged and hostile files, which would only cost time and memory.
+# No real network comes near these limits. Files beyond them are damaged or hostile and would waste time and memory.
 MAX_CLASSES = 10_000
-MAX_SIZE = 65_536  # channels, or pixels of a side
-MAX_COUNT = 1000  # blocks, layers, kernels, cells of a side
+MAX_SIZE = 65_536  # channels, or pixels per side
+MAX_COUNT = 1000  # blocks, layers, kernels, cells per side
 
 
 class Calibration(str, Enum):
@@ -23,13 +23,13 @@ class Calibration(str, Enum):
 
     NONE = "none"
     ADAPTIVE = "adaptive"  # offsets from a 1x1 convolution on the box deltas (eq. 5)
-    ALIGNED = "aligned"  # offsets in closed form from the box deltas (eq. 6-8)
+    ALIGNED = "aligned"  # closed-form offsets from the box deltas (eq. 6-8)
 
 
 class CenternessOrder(str, Enum):
-    """How the centerness maps of one pyramid level are flattened before they meet the anchors by position."""
+    """How the centerness map of one pyramid level is flattened before it is matched to the anchors by position."""
 
-    RELEASED = "released"  # kernel, row, column: the released code's mismatch, there in training and in its scores
+    RELEASED = "released"  # kernel, row, column: the released code's mismatch, in its training as in its scores
     ANCHOR = "anchor"  # row, column, kernel: the order of every other prediction
 
 
@@ -61,7 +61,7 @@ class ModelConfig:
     tower_depth: int = 2
     kernel_shapes: tuple[tuple[int, int], ...] = ((3, 3), (3, 5), (5, 3))
     anchor_shapes: tuple[tuple[float, float], ...] = ((3, 3), (3, 5), (5, 3))  # per kernel, in cells of the level
-    anchor_scales: tuple[float, ...] = (1.0,)  # every kernel predicts one anchor a scale
+    anchor_scales: tuple[float, ...] = (1.0,)  # every kernel predicts one anchor per scale
     class_calibration: Calibration = Calibration.NONE
     mask_calibration: Calibration = Calibration.NONE
     track_calibration: Calibration = Calibration.NONE
@@ -99,7 +99,7 @@ class ModelConfig:
                 raise InputError(f"model configuration: {message}")
 
     def _range_checks(self) -> list[tuple[bool, str]]:
-        """(good, message) for everything that counts or measures."""
+        """(good, message) for every count and size."""
         temporal = self.temporal or TemporalConfig()
         sizes: dict[str, tuple[int, ...]] = {name: (getattr(self, name),) for name in (
             "stem_width", "expansion", "fpn_width", "proto_width", "num_prototypes", "head_width", "embedding_dim")}
@@ -114,12 +114,12 @@ class ModelConfig:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes with the background."""
+        """Number of classes, including the background."""
         return len(self.class_names) + 1
 
     @property
     def num_levels(self) -> int:
-        """Number of pyramid levels: three laterals (P3 to P5) and the ones below."""
+        """Number of pyramid levels: three laterals (P3 to P5) and the downsampled ones below them."""
         return 3 + self.num_downsamples
 
     @property
@@ -134,22 +134,22 @@ class ModelConfig:
 
     @property
     def has_local_branches(self) -> bool:
-        """Whether mask coefficients and embeddings of an anchor depend on a window of cells around it alone.
+        """Whether an anchor's mask coefficients and embedding depend only on a fixed window of cells around it.
 
-        Branches calibrated to the boxes (FCB) read wherever the regressed box lies.
+        Branches calibrated to the boxes (FCB) sample wherever the regressed box lies instead.
         """
         return self.mask_calibration is self.track_calibration is Calibration.NONE
 
     @property
     def own_tracking(self) -> TrackingConfig:
-        """How runs track with this network where they do not say: `tracking`, but by frames without temporal fusion."""
+        """Tracking that runs use by default: `tracking`, or the frame tracker for networks without temporal fusion."""
         can_propagate = self.temporal is not None
         return self.tracking if can_propagate or self.tracking.tracker == "frame" else TrackingConfig("frame")
 
     @property
     def variant(self) -> str:
-        """A readable name, as the paper writes it: `STMask R50-DCN FCA FCB(ada) TF`."""
-        layers = 3 * sum(self.depths) + 2  # three a block, the first convolution and the classifier it was made with
+        """A readable name in the style of the paper: `STMask R50-DCN FCA FCB(ada: class) TF`."""
+        layers = 3 * sum(self.depths) + 2  # three per block, the stem and the original classifier
         backbone = f"R{layers}" + ("-DCN" if self.deformable_blocks else "")
         parts = ["STMask", backbone]
         if len(set(self.kernel_shapes)) > 1:
@@ -165,7 +165,7 @@ class ModelConfig:
         return " ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """This configuration as plain JSON values."""
         return {key: value.value if isinstance(value, Enum) else value
                 for key, value in dataclasses.asdict(self).items()}
 
@@ -216,7 +216,7 @@ def _tracking(values: Any) -> TrackingConfig:
 
 
 def _tuples(value: Any) -> Any:
-    """Lists (as JSON gives them) to tuples, at any depth."""
+    """Convert lists, as JSON yields them, to tuples at any depth."""
     if isinstance(value, (list, tuple)):
         return tuple(_tuples(item) for item in value)
     if isinstance(value, Mapping):
@@ -225,7 +225,7 @@ def _tuples(value: Any) -> Any:
 
 
 def check_forms(cls: type, values: Mapping[str, Any]) -> None:
-    """Raises TypeError where a value has not the type that the dataclass `cls` gives its field."""
+    """Raise TypeError where a value does not have the type the dataclass `cls` declares for its field."""
     for name, kind in get_type_hints(cls).items():
         if name in values and not _fits(values[name], kind):
             raise TypeError(f"{name} has the wrong form: {values[name]!r:.80}")

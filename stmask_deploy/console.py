@@ -1,4 +1,4 @@
-"""What all commands share: errors become one line on stderr and a documented exit code."""
+"""Behaviour shared by all commands: an error becomes one line on stderr and a documented exit code."""
 from __future__ import annotations
 
 import errno
@@ -16,13 +16,13 @@ import click
 from .errors import EXIT_INTERRUPTED, OutputError, StmaskError
 
 _VERBOSE = "stmask_deploy.verbose"
-WORKER_NAME = "stmask-worker"  # of threads that may be left behind, in the middle of something, where a command ends
+WORKER_NAME = "stmask-worker"  # of threads that may still be busy when a command ends
 
 
 class Command(click.Command):
     """A click command with `-v/--verbose` and the project's exit codes.
 
-    `StmaskError` ends the command with its own code, Ctrl-C with 130, any other exception with 1; a wrong use stays
+    `StmaskError` ends the command with its own code, Ctrl-C with 130, any other exception with 1; usage errors keep
     click's 2. The traceback is printed only with `-v`.
     """
 
@@ -34,7 +34,7 @@ class Command(click.Command):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         _occupy_closed_streams()
         for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):  # a name that a terminal cannot show is no reason to end
+            if isinstance(stream, io.TextIOWrapper):  # a name the terminal cannot encode must not end the command
                 stream.reconfigure(errors="backslashreplace")
         return super().main(*args, **kwargs)
 
@@ -42,7 +42,7 @@ class Command(click.Command):
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
-            raise  # click's own business: usage errors, --help, a closed pipe
+            raise  # left to click: usage errors, --help, a closed pipe
         except KeyboardInterrupt:
             ignore_interrupts()
             _say(ctx, "interrupted")
@@ -56,7 +56,7 @@ class Command(click.Command):
                 self._give_up(ctx, error)
             _say(ctx, f"error: output cannot be written: {error.strerror}; free some space")
             ctx.exit(OutputError.exit_code)
-        except Exception as error:  # the last line of defence: whatever it is, the user gets a line and a code
+        except Exception as error:  # last resort: the user still gets one line and an exit code
             self._give_up(ctx, error)
 
     @staticmethod
@@ -67,8 +67,8 @@ class Command(click.Command):
         ctx.exit(1)
 
 
-class FrameSize(click.ParamType):  # type: ignore[type-arg]  # click before 8.4 knows none
-    """`HEIGHTxWIDTH` -> (height, width)."""
+class FrameSize(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
+    """An option value `HEIGHTxWIDTH`, converted to (height, width)."""
 
     name = "HxW"
 
@@ -83,18 +83,18 @@ class FrameSize(click.ParamType):  # type: ignore[type-arg]  # click before 8.4 
 
 
 def counted(number: int, one: str, many: str = "") -> str:
-    """"1 frame", "2 frames"; `many` where an s is not enough."""
+    """"1 frame", "2 frames"; `many` is for irregular plurals."""
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def ignore_interrupts() -> None:
-    """For the rest of the process: it is ending already, and Ctrl-C in the middle of that is a traceback."""
+    """Ignore Ctrl-C for the rest of the process: it is ending, and an interrupt now would only print a traceback."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _leave_workers(code: int) -> None:
-    """End the process now where threads are in the middle of something: libraries are not unloaded under their feet."""
+    """Exit at once while worker threads are busy, so that no library is unloaded while they use it."""
     if any(thread.name == WORKER_NAME for thread in threading.enumerate()):
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
@@ -103,19 +103,20 @@ def _leave_workers(code: int) -> None:
 
 
 def _occupy_closed_streams() -> None:
-    """Open those of the three standard descriptors that are closed, on nothing.
+    """Open any closed standard descriptor on the null device.
 
-    Else the next file takes the number, and results would receive what some library prints on standard error.
+    Otherwise the next file opened would take its number, and a library's messages on standard error would end up in
+    the results.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
 
 
 def is_verbose(ctx: click.Context) -> bool:
-    """Whether `-v` was given to the command of `ctx`."""
+    """Whether `-v` was given to the command whose context is `ctx`."""
     return bool(ctx.meta.get(_VERBOSE, False))
 
 

@@ -1,4 +1,4 @@
-"""`python -m stmask_deploy.demo [OUT_DIR]`: the whole path with the demo model, from checkpoint to pictures."""
+"""`python -m stmask_deploy.demo [OUT_DIR]`: the whole workflow with the demo model, from checkpoint to pictures."""
 from __future__ import annotations
 
 import shlex
@@ -17,15 +17,15 @@ from .console import Command
 from .errors import InputError, OutputError, StmaskError
 from .pretrained import demo_annotations, demo_checkpoint, demo_clip
 
-SHEET = 2, 3  # rows and columns of the pictures
+SHEET = 2, 3  # rows and columns of the grid
 
 
 @click.command(cls=Command)
 @click.argument("out_dir", type=click.Path(path_type=Path, file_okay=False), default=Path("demo"))
 def main(out_dir: Path) -> None:
-    """Export the demo model to OUT_DIR, run it on the clip that comes with it, and compare with the truth.
+    """Export the demo model to OUT_DIR, run it on the bundled clip, and compare the result with the ground truth.
 
-    These are the commands that any other checkpoint and video take.
+    Any other checkpoint and video go through the same commands.
     """
     bundle, results = out_dir / "bundle", out_dir / "results"
     try:
@@ -41,7 +41,7 @@ def main(out_dir: Path) -> None:
 
 
 def run_command(name: str, *arguments: object) -> None:
-    """Run one of the project's commands as a user would, its output on ours."""
+    """Run one of the project's commands as a user would, sharing our standard output and error."""
     words = [name, *(str(one) for one in arguments)]
     click.echo(f"$ {shlex.join(words)}")
     found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
@@ -54,7 +54,7 @@ def run_command(name: str, *arguments: object) -> None:
 
 
 def write_contact_sheet(path: Path, video: Path) -> None:
-    """Write evenly spaced frames of a video as one picture."""
+    """Write evenly spaced frames of a video as a grid in one picture."""
     rows, columns = SHEET
     with av.open(str(video)) as container:
         frames = [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]

@@ -1,19 +1,19 @@
-"""Errors that end a command with one line and a documented exit code."""
+"""Errors that end a command with a one-line message and a documented exit code."""
 
 
 class StmaskError(Exception):
-    """A failure whose message says what is wrong and what to do. Exit code 1: a gate was not met or the run failed."""
+    """A failure whose message says what is wrong and what to do. Exit code 1: a gate was not met or a run failed."""
 
     exit_code = 1
 
     @property
     def line(self) -> str:
-        """The message, and what was added to it on its way (`add_note`)."""
+        """The message, followed by any notes (`add_note`)."""
         return "; ".join([str(self), *getattr(self, "__notes__", [])])
 
 
 class InputError(StmaskError, ValueError):
-    """The checkpoint, bundle, video or option given cannot be used. Exit code 2."""
+    """The given checkpoint, bundle, video or option cannot be used. Exit code 2."""
 
     exit_code = 2
 
@@ -25,10 +25,10 @@ class OutputError(StmaskError, OSError):
 
 
 class DeviceError(StmaskError, RuntimeError):
-    """The backend or device asked for is missing or is not the one really used. Exit code 5."""
+    """The requested backend or device is missing, or is not the one actually used. Exit code 5."""
 
     exit_code = 5
 
 
-EXIT_DAMAGED_INPUT = 3  # finished, but some of the input could not be read: results are complete for the rest
+EXIT_DAMAGED_INPUT = 3  # finished, but part of the input could not be read; results cover the rest
 EXIT_INTERRUPTED = 130

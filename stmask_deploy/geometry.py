@@ -1,7 +1,7 @@
-"""Boxes, anchors and the frames of reference between a picture and the network. NumPy only.
+"""Boxes, anchors and the coordinate frames of picture and network. NumPy only.
 
-Boxes inside the model are fractions of the *padded* network frame; names end in `_px` where they are pixels of the
-original picture.
+Boxes inside the model are fractions of the *padded* network frame; names ending in `_px` are in pixels of the original
+picture.
 """
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
-CENTER_VARIANCE = 0.1  # scale of d_x, d_y (design of SSD, kept by YOLACT and STMask)
+CENTER_VARIANCE = 0.1  # scale of d_x, d_y (from SSD, kept by YOLACT and STMask)
 SIZE_VARIANCE = 0.2  # scale of d_w, d_h
 
 
 @dataclass(frozen=True)
 class FrameGeometry:
-    """How one original picture sits in the network's frame; sizes are (height, width) in pixels."""
+    """How an original picture maps to the network's frame; sizes are (height, width) in pixels."""
 
     original_hw: tuple[int, int]
     resized_hw: tuple[int, int]
@@ -62,8 +62,8 @@ def decode_boxes(deltas: Array, anchors: Array) -> Array:
 
 
 def box_iou(a: Array, b: Array) -> Array:
-    """(n, 4) and (m, 4) xyxy -> (n, m) intersection over union; 0 where the union has no area."""
-    # axis by axis: (n, m) arrays are several times faster here than (n, m, 2) ones
+    """(n, 4) and (m, 4) xyxy -> (n, m) intersection over union; 0 where the union is empty."""
+    # Axis by axis: (n, m) arrays are several times faster here than (n, m, 2) ones.
     width, height = (np.maximum(np.minimum(a[:, None, axis + 2], b[None, :, axis + 2])
                                 - np.maximum(a[:, None, axis], b[None, :, axis]), 0) for axis in (0, 1))
     inter = width * height
@@ -74,7 +74,7 @@ def box_iou(a: Array, b: Array) -> Array:
 
 
 def level_sizes(padded_hw: tuple[int, int], num_levels: int) -> list[tuple[int, int]]:
-    """(height, width) of the pyramid maps P3, P4, ...: stride 8, then halved rounding up (3x3, stride 2, padding 1)."""
+    """(height, width) of P3, P4, ...: stride 8, then halved, rounding up (3x3 convolutions, stride 2, padding 1)."""
     height, width = padded_hw[0] // 8, padded_hw[1] // 8
     sizes = []
     for _ in range(num_levels):
@@ -86,12 +86,12 @@ def level_sizes(padded_hw: tuple[int, int], num_levels: int) -> list[tuple[int, 
 def make_anchors(
     sizes: Sequence[tuple[int, int]], shapes: Sequence[tuple[float, float]], scales: Sequence[float]
 ) -> Array:
-    """Anchors of all levels, in the order level, row, column, kernel, scale.
+    """Anchors of all levels, ordered by level, row, column, kernel, scale.
 
     Args:
         sizes: (height, width) of each level's map.
         shapes: (height, width) of each kernel's anchor, in cells.
-        scales: factors on every shape.
+        scales: factors applied to every shape.
 
     Returns:
         (N, 4) cxcywh, fractions of the padded frame.

@@ -1,4 +1,4 @@
-"""Smooth random fields, the ground of every generated texture."""
+"""Smooth random fields, the basis of every generated texture."""
 from __future__ import annotations
 
 import cv2
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 def smooth_noise(rng: np.random.Generator, height: int, width: int) -> NDArray[np.float32]:
-    """(height, width, 3) smooth noise of about [-1, 1], several sizes of grain, mostly grey."""
+    """(height, width, 3) smooth, mostly grey noise of about [-1, 1], with grain of several sizes."""
     total = np.zeros((height, width, 3), np.float32)
     for octave in range(2, 8):
         cells = max(2, 2 ** octave * height // max(height, width)), 2 ** octave

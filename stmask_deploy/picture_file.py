@@ -1,4 +1,4 @@
-"""Whether a picture file is whole: decoders fill up what is missing, and say nothing or print it."""
+"""Detection of truncated picture files, which decoders pad silently or report only on standard error."""
 from __future__ import annotations
 
 import re
@@ -6,13 +6,13 @@ import re
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xd9"
 _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # FF 00 and the restarts D0 to D7 are part of a scan
 _PNG_START, _PNG_END = b"\x89PNG", b"IEND"
-_PNG_CHECKSUM = 4  # bytes, behind the end
+_PNG_CHECKSUM = 4  # bytes, after IEND
 
 
 def is_cut_off(data: bytes) -> bool:
-    """True for the bytes of a JPEG or PNG without its end.
+    """True for a JPEG or PNG that is missing its end.
 
-    Of such a JPEG OpenCV 4 fills up the rest with grey, of such a PNG libpng writes to standard error.
+    OpenCV 4 pads such a JPEG with grey; libpng reports such a PNG on standard error.
     """
     if data.startswith(_JPEG_START):
         return not _has_jpeg_end(data)
@@ -23,7 +23,7 @@ def is_cut_off(data: bytes) -> bool:
 
 
 def _has_jpeg_end(data: bytes) -> bool:
-    """Whether there is an end marker; that of a thumbnail lies in a segment of the header, which is passed over."""
+    """Whether an end marker exists; a thumbnail's own marker lies in a header segment, which is skipped."""
     position = len(_JPEG_START)
     while marker := _MARKER.search(data, position):
         if marker[1] == _JPEG_END:

@@ -1,6 +1,6 @@
-"""The encoding of protobuf messages, as far as ONNX files need it: the package `onnx` is no part of the runtime.
+"""Protobuf encoding, as far as ONNX files need it: the runtime does not depend on the `onnx` package.
 
-A message is a sequence of numbered fields; dropping some leaves a valid message.
+A message is a sequence of numbered fields; dropping some still leaves a valid message.
 """
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
-_MAX_VARINT_BYTES = 10  # of a number of 64 bits
+_MAX_VARINT_BYTES = 10  # for a 64-bit number
 
 
 class Field(NamedTuple):
@@ -21,10 +21,10 @@ class Field(NamedTuple):
 
 
 def read_fields(message: bytes | memoryview) -> Iterator[Field]:
-    """The fields of an encoded message, in order.
+    """Yield the fields of an encoded message, in order.
 
     Raises:
-        ValueError: the bytes are no encoded message.
+        ValueError: the bytes are not an encoded message.
     """
     message = memoryview(message)
     at = 0
@@ -48,7 +48,7 @@ def read_fields(message: bytes | memoryview) -> Iterator[Field]:
 
 
 def read_varint(message: memoryview, at: int) -> tuple[int, int]:
-    """The number at `at`, 7 bits a byte with the lowest first, and where it ends.
+    """The varint at `at` (7 bits per byte, lowest first), and the position after it.
 
     Raises:
         ValueError: the message ends within the number, or the number is too long.
@@ -63,7 +63,7 @@ def read_varint(message: memoryview, at: int) -> tuple[int, int]:
 
 
 def write_varint(value: int) -> bytes:
-    """A number that is not negative."""
+    """Encode a non-negative number."""
     encoded = bytearray()
     while value >= 0x80:
         encoded.append(value & 0x7F | 0x80)
@@ -72,7 +72,7 @@ def write_varint(value: int) -> bytes:
 
 
 def write_field(number: int, value: int | bytes | str) -> bytes:
-    """A field: integers as varints, everything else with its length."""
+    """Encode a field: integers as varints, everything else length-delimited."""
     if isinstance(value, int):
         return write_varint(number << 3 | _VARINT) + write_varint(value)
     content = value.encode() if isinstance(value, str) else value
@@ -80,5 +80,5 @@ def write_field(number: int, value: int | bytes | str) -> bytes:
 
 
 def bytes_key(number: int, size: int) -> bytes:
-    """What precedes the value of a field of `size` bytes."""
+    """The key and length that precede the value of a length-delimited field of `size` bytes."""
     return write_varint(number << 3 | _BYTES) + write_varint(size)

@@ -1,6 +1,6 @@
-"""Generated clips: textured things that move, turn, grow, cover each other, leave and come back before a panning view.
+"""Generated clips: textured things that move, rotate, grow, occlude each other, leave and return in a panning view.
 
-They stand in for real footage where none can be shipped: the demo, the check of a fresh export, the tests.
+They stand in for real footage where none can be shipped: in the demo, the check of a fresh export and the tests.
 """
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from .noise import smooth_noise
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
-SPRITE_SIZE = 320  # pixels of a thing before it is scaled into the frame
-MARGIN = 0.25  # how far outside the frame a thing turns round, as a share of the frame
+SPRITE_SIZE = 320  # side of a thing in pixels, before it is scaled into the frame
+MARGIN = 0.25  # how far outside the frame a thing wraps round, as a fraction of the frame width
 NOISE_LEVEL = 2.5  # standard deviation of the camera noise, grey levels
-NOISE_SHIFTS = 64  # positions a side at which the same noise is laid over a frame
+NOISE_SHIFTS = 64  # offsets per axis at which the same noise is laid over a frame
 
 
 @dataclass(frozen=True)
 class _Thing:
-    """One moving object. Lengths are shares of the frame's height, times are frames."""
+    """One moving object. Lengths are fractions of the frame's height; times are in frames."""
 
-    sprite: Floats  # (S, S, 4) BGR in [0, 255] times alpha, alpha in [0, 1]
+    sprite: Floats  # (S, S, 4) BGR in [0, 255] premultiplied by alpha, then alpha in [0, 1]
     shadow: Floats  # (S, S) in [0, 1]
-    start: tuple[float, float]  # of its centre, shares of the travelled width and of the height
-    speed: float  # shares of the width a frame, to the right when positive
-    bob: tuple[float, float]  # height and frequency of its up and down
+    start: tuple[float, float]  # of its centre, as fractions of the travelled width and of the height
+    speed: float  # fraction of the travelled width per frame, positive to the right
+    bob: tuple[float, float]  # amplitude and frequency of the vertical motion
     size: float
-    growth: tuple[float, float]  # relative amount and frequency
-    spin: float  # degrees a frame
+    growth: tuple[float, float]  # relative amplitude and frequency
+    spin: float  # degrees per frame
 
     def matrix(self, time: int, height: int, width: int) -> NDArray[np.float64]:
         """(2, 3) affine map from sprite to frame pixels."""
@@ -49,13 +49,13 @@ class _Thing:
 
 def render_clip(num_frames: int, size: tuple[int, int] = (360, 640), seed: int = 0, num_objects: int = 5
                 ) -> Iterator[Image]:
-    """Frames of a generated clip; the same arguments give the same pixels, and a longer clip begins with a shorter one.
+    """Frames of a generated clip. Equal arguments give equal pixels; a shorter clip is a prefix of a longer one.
 
     Args:
-        num_frames: how many.
+        num_frames: number of frames.
         size: (height, width) in pixels.
-        seed: of everything random in it.
-        num_objects: how many things there are; some of them may be out of view.
+        seed: seed of all randomness.
+        num_objects: number of things; some may be out of view.
 
     Yields:
         (height, width, 3) uint8 BGR.
@@ -76,7 +76,7 @@ def render_clip(num_frames: int, size: tuple[int, int] = (360, 640), seed: int =
 
 
 def _paint(frame: Floats, thing: _Thing, time: int) -> None:
-    """Blend a thing and its soft shadow into (H, W, 3), inside its own rectangle."""
+    """Blend a thing and its soft shadow into (H, W, 3), touching only its bounding rectangle."""
     height, width = frame.shape[:2]
     matrix = thing.matrix(time, height, width)
     center = matrix @ [SPRITE_SIZE / 2, SPRITE_SIZE / 2, 1]
@@ -106,7 +106,7 @@ def _make_thing(rng: np.random.Generator, index: int) -> _Thing:
 
 
 def _sprite(rng: np.random.Generator, index: int) -> Floats:
-    """(S, S, 4): a disc, a box, a star or a blob, covered with stripes, dots, checks or marble, lit from above."""
+    """(S, S, 4) premultiplied BGRA: a disc, box, star or blob in stripes, dots, checks or marble, lit from above."""
     y, x = (np.mgrid[:SPRITE_SIZE, :SPRITE_SIZE] / (SPRITE_SIZE / 2) - 1).astype(np.float32)
     angle, radius = np.arctan2(y, x), np.hypot(x, y)
     phase = rng.uniform(0, 6)
@@ -129,7 +129,7 @@ def _sprite(rng: np.random.Generator, index: int) -> Floats:
 
 
 def _background(rng: np.random.Generator, height: int, width: int) -> Floats:
-    """(height, width, 3): hazy sky over textured ground."""
+    """(height, width, 3): a hazy sky above textured ground."""
     texture = smooth_noise(rng, height, width)
     ridge = 0.38 + 0.05 * np.sin(np.linspace(0, 9, width) + rng.uniform(0, 6)) + 0.08 * texture[0, :, 0]
     y = np.linspace(0, 1, height)[:, None]

@@ -1,4 +1,4 @@
-"""`TrackingConfig`: how a network's detections get their identities, where a run does not say otherwise."""
+"""`TrackingConfig`: how a network's detections are assigned identities unless a run says otherwise."""
 from __future__ import annotations
 
 import math
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from .errors import InputError
 
-# The settings that each tracker reads, with their defaults: those of the released code (0.5 + 0.3 + 0.6), and of the
-# paper's equations 15 and 16, which know neither momentum nor cover.
+# The settings that each tracker reads, with their defaults: those of the released code (0.5 + 0.3 + 0.6), and those of
+# the paper's equations 15 and 16, which have neither embedding momentum nor a limit on cover.
 TRACKERS: Mapping[str, Mapping[str, float]] = {
     "released": {"new_object_score": 1.4},
     "paper": {"alpha": 1.0, "beta": 1.0, "epsilon": 0.7, "embedding_momentum": 0.0, "max_cover": 1.0},
@@ -21,22 +21,22 @@ SETTING_RANGES: Mapping[str, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class TrackingConfig:
-    """The tracker that suits a network. How far apart embeddings lie is a matter of training, and so are these numbers.
+    """The tracker that suits a network, and its settings, which depend on how training spread the embeddings.
 
-    None is the tracker's default. The frame tracker is for networks without temporal fusion, the others for those with
-    it: what a run takes is `ModelConfig.own_tracking`.
+    None stands for the tracker's default. The frame tracker is for networks without temporal fusion, the others for
+    those with it; `ModelConfig.own_tracking` is what a run uses.
 
     Raises:
-        InputError: the tracker is not known, or a setting is out of its range or not read by the tracker.
+        InputError: the tracker is unknown, or a setting is out of range or not read by the tracker.
     """
 
     tracker: str = "released"  # released | paper | frame, see docs/architecture.md
     alpha: float | None = None  # paper: weight of the embeddings' cosine (eq. 15)
     beta: float | None = None  # paper: weight of the mask IoU (eq. 15)
-    epsilon: float | None = None  # paper: score a known object has to exceed (eq. 16)
-    embedding_momentum: float | None = None  # paper: share kept of a known embedding, times 1 - score of the new one
-    max_cover: float | None = None  # paper: share of a new object's mask that may lie in that of a better detection
-    new_object_score: float | None = None  # released, frame: pair score a known object has to exceed
+    epsilon: float | None = None  # paper: score that a match with a known object must exceed (eq. 16)
+    embedding_momentum: float | None = None  # paper: weight of the known embedding, times 1 - score of the new one
+    max_cover: float | None = None  # paper: fraction of a new object's mask that a better detection's may cover
+    new_object_score: float | None = None  # released, frame: pair score that a match with a known object must exceed
 
     def __post_init__(self) -> None:
         if self.tracker not in TRACKERS:
@@ -53,16 +53,16 @@ class TrackingConfig:
 
     @property
     def settings(self) -> dict[str, float]:
-        """Every setting that the tracker reads."""
+        """Every setting that the tracker reads, with its value."""
         given = {name: getattr(self, name) for name in TRACKERS[self.tracker]}
         return {name: TRACKERS[self.tracker][name] if value is None else float(value) for name, value in given.items()}
 
     @classmethod
     def parse(cls, text: str) -> TrackingConfig:
-        """`paper,alpha=4,epsilon=1.6` -> how to track.
+        """Parse a text such as `paper,alpha=4,epsilon=1.6`.
 
         Raises:
-            InputError: the text has another form, or says what cannot be.
+            InputError: the text is malformed, or a value is not allowed.
         """
         tracker, *settings = (part.strip() for part in text.split(","))
         values: dict[str, float] = {}
@@ -78,6 +78,6 @@ class TrackingConfig:
         return cls(tracker, **values)
 
     def __str__(self) -> str:
-        """As `parse` reads it, every setting named."""
+        """The form that `parse` reads, with every setting named."""
         settings = (f"{name}={repr(value).removesuffix('.0')}" for name, value in self.settings.items())
         return ",".join([self.tracker, *settings])

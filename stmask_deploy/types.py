@@ -1,7 +1,7 @@
-"""What passes between the stages of the runtime: frozen dataclasses of NumPy arrays.
+"""What the stages of the runtime exchange: frozen dataclasses of NumPy arrays.
 
-Everything of a frame (maps) and everything of an instance (rows) are kept apart, so rows can be sliced. An empty result
-has zero rows and every field. Arrays are float32 unless said otherwise.
+Per-frame data (maps) and per-instance data (rows) are kept apart, so rows can be sliced. An empty result has zero rows
+and every field. Arrays are float32 unless noted otherwise.
 """
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RowsT = TypeVar("RowsT", bound="Rows")
 
 
 class Rows:
-    """Base of the dataclasses whose fields are parallel arrays, one row an instance."""
+    """Base of the dataclasses whose fields are parallel arrays, one row per instance."""
 
     @classmethod
     @cache
@@ -35,20 +35,20 @@ class Rows:
         return len(getattr(self, self._names()[0]))
 
     def __getitem__(self: RowsT, rows: Any) -> RowsT:
-        """The rows selected by a slice, a mask or an index array, as a new value."""
+        """The rows selected by a slice, a mask or an index array, as a new object."""
         return type(self)(**{name: column[rows] for name, column in self._columns()})
 
     def where(self: RowsT, condition: NDArray[np.bool_]) -> RowsT:
-        """The rows for which `condition` holds; nothing is copied where it holds for all."""
+        """The rows for which `condition` holds; nothing is copied if it holds for all."""
         return self if condition.all() else self[condition]
 
     def replace(self: RowsT, **columns: Any) -> RowsT:
-        """A copy with some columns changed."""
+        """A copy with some columns replaced."""
         return type(self)(**{**dict(self._columns()), **columns})
 
     @classmethod
     def concat(cls: type[RowsT], parts: Sequence[RowsT]) -> RowsT:
-        """Rows of all parts, in order; at least one part is needed (it may be empty)."""
+        """The rows of all parts, in order. Needs at least one part, which may be empty."""
         return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in cls._names()})
 
     def _check(self, ranks: dict[str, int]) -> None:
@@ -62,19 +62,19 @@ class Rows:
 
 @dataclass(frozen=True)
 class FrameFeatures:
-    """Maps of one frame. The temporal network reads those of two consecutive frames."""
+    """Maps of one frame. The temporal graph reads those of two consecutive frames."""
 
     prototypes: Array | None  # (Hm, Wm, P) after ReLU; None where they are computed from `p3`, inside boxes only
-    p3: Array | None  # (1, F, Hm / 2, Wm / 2) the level that they are computed from; None where nothing is
-    fpn: Array  # (1, F, h, w) the pyramid level the temporal network reads
+    p3: Array | None  # (1, F, Hm / 2, Wm / 2) the level they are computed from; None unless they are
+    fpn: Array  # (1, F, h, w) the pyramid level the temporal graph reads
     temporal: Array  # (1, T, h, w) the shared head map of that level
 
 
 @dataclass(frozen=True)
 class Candidates(Rows):
-    """Anchors whose best foreground probability passed the candidate threshold, best score first.
+    """Anchors whose highest foreground probability exceeds the candidate threshold, best score first.
 
-    The last two columns are empty, (n, 0), until the instance graph fills them for the rows that are kept.
+    The last two columns are empty, (n, 0), until the instance graph fills them for the rows kept.
     """
 
     boxes: Array  # (n, 4) xyxy, fractions of the padded frame
@@ -114,11 +114,11 @@ class Instances(Rows):
 
 @dataclass(frozen=True)
 class TrackedInstances(Rows):
-    """Instances with identities: a tracker's state, or what it shows of it in one frame."""
+    """Instances with identities: a tracker's state, or the part of it shown in one frame."""
 
     instances: Instances
     ids: IntArray  # (n,) int64
-    ages: IntArray  # (n,) int64, frames since last detected; 0 is detected in this frame, otherwise propagated
+    ages: IntArray  # (n,) int64, frames since last detected; 0 if detected in this frame, otherwise propagated
 
     def __post_init__(self) -> None:
         self._check({})

@@ -1,6 +1,6 @@
-"""Weights without training that keep a network's numbers in a useful range: for tests.
+"""Untrained weights that keep a network's activations in a useful range, for tests.
 
-What such a network finds is meaningless. But it finds something, in every frame, and follows it.
+Such a network's detections are meaningless, but it detects something in every frame and tracks it.
 """
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from stmask_deploy.models.frames import prepare_frames
 from stmask_deploy.models.head import PredictionHead
 from stmask_deploy.models.stmask import STMask, build_stmask
 
-CANDIDATE_THRESHOLD = 0.05  # released: anchors whose best foreground probability exceeds it are candidates
-OFFSET_STD = 0.25  # cells; random offsets that are larger turn rounding errors of positions into errors of values
+CANDIDATE_THRESHOLD = 0.05  # released: anchors whose highest foreground probability exceeds it are candidates
+OFFSET_STD = 0.25  # cells; larger random offsets would turn rounding errors of positions into errors of values
 Run = Callable[[], object]
 
 
@@ -29,9 +29,9 @@ def build_untrained(
     """A network with seeded random weights, scaled layer by layer to the given frames, in evaluation mode.
 
     Args:
-        config: the network; its first layers keep variance by themselves, the output layers are scaled to it.
-        frames: (H, W, 3) BGR of `config.input_size`, at least one; statistics are taken over them.
-        candidate_share: share of the anchors of these frames that become candidates.
+        config: the network; its hidden layers preserve variance by initialisation, its output layers are rescaled.
+        frames: (H, W, 3) BGR of `config.input_size`, at least one; statistics are computed over them.
+        candidate_share: fraction of the anchors of these frames that become candidates.
         seed: of the weights.
     """
     batch = prepare_frames(torch.from_numpy(np.stack(frames)), config)
@@ -68,7 +68,7 @@ def _take_batch_statistics(model: STMask, batch: Tensor) -> None:
 
 
 def _scale_outputs(model: STMask, run: Run) -> None:
-    """Give every layer whose scale matters its own, in the order in which they feed each other."""
+    """Rescale every layer whose output scale matters, in order of data flow."""
     for name, module in model.named_modules():
         if name.endswith("conv_offset_mask"):
             _rescale(module, run, std=OFFSET_STD)
@@ -89,7 +89,7 @@ def _scale_outputs(model: STMask, run: Run) -> None:
 
 
 def _rescale(layer: nn.Module, run: Run, std: float, mean: float = 0.0) -> None:
-    """Scale and shift a layer so that its output while `run` runs has this deviation, and this mean per channel."""
+    """Scale and shift a layer so that its outputs during `run` have this standard deviation and per-channel mean."""
     outputs: list[Tensor] = []
     handle = layer.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
     run()
@@ -106,7 +106,7 @@ def _rescale(layer: nn.Module, run: Run, std: float, mean: float = 0.0) -> None:
 
 
 def _set_background(model: STMask, batch: Tensor, share: float) -> None:
-    """Raise the background's bias until only `share` of the anchors pass the candidate threshold."""
+    """Set the background bias so that only a fraction `share` of the anchors passes the candidate threshold."""
     logits = model(batch).anchors.class_probs.flatten(0, 1).double().log()  # (anchors, classes), up to a constant each
     foreground = logits[:, 1:]
     # An anchor passes while exp(bias) * p_background < p_best / threshold - sum of the foreground.
@@ -123,7 +123,7 @@ def _set_background(model: STMask, batch: Tensor, share: float) -> None:
 
 
 def _scale_temporal(model: STMask, batch: Tensor) -> None:
-    """Small deltas: an object moves by a few percent of its size from frame to frame."""
+    """Keep deltas small: an object moves by a few percent of its size from frame to frame."""
     if not hasattr(model, "TemporalNet"):
         return
     maps = model(batch)

@@ -1,1 +1,1 @@
-"""`stmask-bench`: how fast bundles run, row beside row, and how far from what the machine could do."""
+"""`stmask-bench`: how fast bundles run, side by side, and how close they come to what the machine can do."""

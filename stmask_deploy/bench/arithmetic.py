@@ -1,7 +1,7 @@
-"""How much arithmetic a graph is: multiplications and additions of its convolutions and matrix products.
+"""Amount of arithmetic in a graph: multiplications and additions of its convolutions and matrix products.
 
-They are counted from the shapes in the ONNX file, so any bundle can be counted, without PyTorch or the package `onnx`.
-Everything else in the graphs (interpolation, suppression, sampling) is left out, as is usual.
+They are counted from the shapes in the ONNX file, so any bundle can be counted without PyTorch or the `onnx` package.
+As is usual, everything else (interpolation, suppression, sampling) is left out.
 """
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ class _Node:
 
 
 def count_flops(model: bytes, outputs: Collection[str], rows: int = 0) -> int:
-    """Floating point operations for these outputs; a multiplication and an addition are two.
+    """Floating-point operations needed for these outputs; a multiplication and an addition count as two.
 
     Args:
-        model: an encoded ONNX model, with the shapes of its values.
-        outputs: what is computed; nodes that they do not need are not counted.
-        rows: the length of every open dimension.
+        model: an encoded ONNX model that includes the shapes of its values.
+        outputs: the outputs to compute; nodes they do not need are not counted.
+        rows: length assumed for every dynamic dimension.
 
     Raises:
-        ValueError: the bytes are no encoded model, or it does not tell a shape that matters.
+        ValueError: the bytes are not an encoded model, or a shape that matters is missing.
     """
     nodes: list[_Node] = []
     shapes: dict[str, Shape] = {}
@@ -61,16 +61,16 @@ def _node_flops(node: _Node, shapes: Mapping[str, Shape]) -> int:
             raise ValueError(f"the model does not tell the shape of {name!r}")
         return shapes[name]
 
-    if node.kind in ("Conv", "DeformConv", "ModulatedDeformConv"):  # the last one is the project's own
+    if node.kind in ("Conv", "DeformConv", "ModulatedDeformConv"):  # the last one is this project's own
         return 2 * prod(shape(node.outputs[0])) * prod(shape(node.inputs[1])[1:])
     if node.kind == "ConvTranspose":
         return 2 * prod(shape(node.inputs[0])) * prod(shape(node.inputs[1])[1:])
     if node.kind == "MatMul":
         return 2 * prod(shape(node.outputs[0])) * shape(node.inputs[0])[-1]
-    if node.kind == "Gemm":  # (M, K) or (K, M) times something that makes (M, N)
+    if node.kind == "Gemm":  # (M, K) or (K, M) times an operand, producing (M, N)
         result = shape(node.outputs[0])
         return 2 * result[1] * prod(shape(node.inputs[0])) if result[0] else 0
-    if node.kind == "Correlation":  # the project's own: a product over all channels for every pair of cells
+    if node.kind == "Correlation":  # this project's own: a dot product over all channels for every pair of cells
         return 2 * prod(shape(node.outputs[0])) * shape(node.inputs[0])[1]
     return 0
 
@@ -88,7 +88,7 @@ def _read_graph(graph: memoryview, rows: int, nodes: list[_Node], shapes: dict[s
 
 
 def _dims(fields: Collection[Field]) -> Shape:
-    """Of a tensor: numbers packed into one field, or a field each."""
+    """Shape of a tensor, stored packed in one field or as one field per dimension."""
     sizes: list[int] = []
     for one in fields:
         if one.number == _TENSOR_DIMS:
@@ -137,7 +137,7 @@ def _child(message: memoryview | None, number: int) -> memoryview | None:
 
 
 class BundleArithmetic:
-    """The arithmetic of a bundle's graphs. Every precision and backend has that of the f32 ONNX files."""
+    """The arithmetic of a bundle's graphs, which for every precision and backend is that of the f32 ONNX files."""
 
     def __init__(self, folder: Path, description: BundleDescription) -> None:
         self._folder, self._description = folder, description
@@ -145,15 +145,15 @@ class BundleArithmetic:
         self._known: dict[Call, int] = {}
 
     def flops(self, calls: Mapping[Call, int]) -> int:
-        """Of calls and how often each was made.
+        """Floating-point operations of all `calls`, which map each call to how often it was made.
 
         Raises:
-            InputError: a graph's file cannot be read, or does not tell its shapes.
+            InputError: a graph's file cannot be read or lacks its shapes.
         """
         return sum(count * self._flops(call) for call, count in calls.items())
 
     def _flops(self, call: Call) -> int:
-        if call.role == "prototypes":  # what the frame graph has after P3, in proportion to the window
+        if call.role == "prototypes":  # the part of the frame graph after P3, in proportion to the window
             size = level_sizes(self._description.model.padded_size, self._description.model.num_levels)[0]
             whole, before = (self._flops(Call("frame", names, 0)) for names in (PROTOTYPE_OUTPUTS, PROTOTYPE_INPUTS))
             return (whole - before) * call.rows // prod(size)

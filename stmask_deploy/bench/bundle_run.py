@@ -1,4 +1,4 @@
-"""A bundle on a video, as `stmask-run` runs it: decoded, tracked, written."""
+"""A bundle run on a video as `stmask-run` does it: decoding, tracking and writing."""
 from __future__ import annotations
 
 import hashlib
@@ -29,16 +29,16 @@ RESULTS_FOLDER = "results"  # in the job's folder
 
 @dataclass(frozen=True)
 class Turn:
-    """What one turn of a row gives. Seconds are of one frame each."""
+    """Measurements of one turn of a row. Seconds are per frame."""
 
-    stages: tuple[Mapping[str, float], ...]  # seconds by stage, frame by frame in mode latency; absent: did not run
+    stages: tuple[Mapping[str, float], ...]  # seconds by stage, per frame in mode latency; absent: stage did not run
     frames: tuple[float, ...]  # seconds of the whole frame in mode latency, everything included
-    run: tuple[float, ...]  # seconds from result to result, in the mode of the row; their sum is the whole run
-    calls: Mapping[Call, int]  # of the graphs, in the frames that `stages` tells
+    run: tuple[float, ...]  # seconds from result to result in the row's mode, summing to the whole run
+    calls: Mapping[Call, int]  # graph calls made in the frames covered by `stages`
 
 
 class FrameClock(StageTimer):
-    """A stage timer that also knows when each frame was finished."""
+    """A stage timer that also records when each frame finished."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,8 +49,8 @@ class FrameClock(StageTimer):
         self.ends.append(time.perf_counter())
 
     def restart(self) -> None:
-        """Forget all frames; the next one begins now."""
-        self.hand_over()  # what a frame left that was not finished
+        """Forget all frames; the next one starts now."""
+        self.hand_over()  # discard the stages of an unfinished frame
         self.frames.clear()
         self.ends = [time.perf_counter()]
 
@@ -60,7 +60,7 @@ class FrameClock(StageTimer):
 
 
 class BundleRun:
-    """A `Subject`: each turn runs the first frames of the video, in mode latency and in the mode of the row."""
+    """A `Subject`: each turn runs the first frames of the video in mode latency and in the row's own mode."""
 
     def __init__(self, job: Job, mask_process: MaskProcess) -> None:
         start = time.perf_counter()
@@ -94,7 +94,7 @@ class BundleRun:
         return Turn(stages, frames, run, calls)
 
     def _pass(self, mode: str) -> tuple[float, ...]:
-        """Run the frames of a turn; seconds of each, with an equal share of what completing the files took."""
+        """Run the frames of a turn; seconds per frame, each with an equal share of the time to finalise the files."""
         job = self._job
         with open_source(job.video) as source:
             self._clock.restart()
@@ -114,17 +114,17 @@ def open_run(job: Job) -> Iterator[BundleRun]:
 
     Raises:
         InputError: the bundle, the video or an option cannot be used.
-        DeviceError: the backend is not installed, or would not compute as asked for.
+        DeviceError: the backend is not installed, or would not compute as requested.
     """
-    with MaskProcess() as mask_process:  # its start is no part of a turn, as the start of the graphs is none
+    with MaskProcess() as mask_process:  # its start-up is not part of a turn, nor is that of the graphs
         yield BundleRun(job, mask_process)
 
 
 def describe_video(job: Job) -> dict[str, Any]:
-    """Name and size of the job's video, and the digest of its file; of a folder, of as many images as a turn takes.
+    """Name and size of the job's video, and a digest of its file; for a folder, of the images that a turn reads.
 
     Raises:
-        InputError: it cannot be read, or says that it has fewer frames than are needed.
+        InputError: it cannot be read, or reports fewer frames than needed.
     """
     path, needed = job.video, max(job.frames, job.warmup)
     with open_source(path) as source:
@@ -136,7 +136,7 @@ def describe_video(job: Job) -> dict[str, Any]:
 
 
 def _digest(paths: Sequence[Path]) -> str:
-    """Of all that is in the files, one after the other."""
+    """SHA-256 of the concatenated contents of the files."""
     digest = hashlib.sha256()
     for path in paths:
         try:

@@ -1,4 +1,4 @@
-"""What the backend reaches on this machine when it does nothing but convolutions it is good at."""
+"""Peak convolution throughput of the backend on this machine, as an upper bound for real graphs."""
 from __future__ import annotations
 
 import tempfile
@@ -18,15 +18,15 @@ from stmask_deploy.runtime.openvino_backend import choose_plugins, shared_core
 from .convolution_chain import ConvolutionChain
 
 DEPTH = 3  # convolutions on a CPU, 14 GFLOP
-DEPTH_ON_GPU = 48  # long enough for what surrounds a run not to count
-_WARMUP, _RUNS = 1, 3  # a turn
+DEPTH_ON_GPU = 48  # long enough to make per-run overhead negligible
+_WARMUP, _RUNS = 1, 3  # per turn
 
 Run = Callable[[Mapping[str, Any]], Any]
 
 
 @dataclass(frozen=True)
 class CeilingJob:
-    """Rows that agree in these share a ceiling."""
+    """Rows that agree in all of these share a ceiling."""
 
     backend: str
     precision: str
@@ -38,7 +38,7 @@ class CeilingJob:
 
 
 class Ceiling:
-    """A `Subject`: each turn gives the seconds of some runs of the chain."""
+    """A `Subject`: each turn returns the seconds of several runs of the chain."""
 
     def __init__(self, chain: ConvolutionChain, run: Run) -> None:
         self.facts: Mapping[str, Any] = {"flops": chain.flops}
@@ -59,10 +59,10 @@ class Ceiling:
 
 @contextmanager
 def open_ceiling(job: CeilingJob) -> Iterator[Ceiling]:
-    """Load the chain as the runtime loads graphs.
+    """Build the chain and load it with the runtime's settings.
 
     Raises:
-        DeviceError: the backend is not installed or does not take the device.
+        DeviceError: the backend is not installed or does not support the device.
     """
     with tempfile.TemporaryDirectory() as folder:
         runner = PlainRunner(job)
@@ -73,13 +73,13 @@ def open_ceiling(job: CeilingJob) -> Iterator[Ceiling]:
 
 
 class PlainRunner:
-    """Loads models that need not be a bundle's, set as the runtime sets its graphs, and changed in nothing.
+    """Loads arbitrary models, not only a bundle's, with the runtime's settings but without its graph transformations.
 
     Attributes:
-        is_on_gpu: they run on one.
+        is_on_gpu: whether they run on a GPU.
 
     Raises:
-        DeviceError: the backend is not installed or does not have the device.
+        DeviceError: the backend is not installed or does not support the device.
     """
 
     def __init__(self, job: CeilingJob) -> None:
@@ -94,7 +94,7 @@ class PlainRunner:
             self.is_on_gpu = self._provider != CPU
 
     def load(self, path: Path) -> Run:
-        """A function from inputs by name to the outputs of the model in a file (.onnx, or .xml for OpenVINO)."""
+        """A function that maps inputs by name to outputs, for the model in a file (.onnx, or .xml for OpenVINO)."""
         return self._load_openvino(path) if self._job.backend == "openvino" else self._load_onnxruntime(path)
 
     def _load_openvino(self, path: Path) -> Run:
@@ -102,7 +102,7 @@ class PlainRunner:
 
         job = self._job
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
-        if job.precision != "int8":  # whose float part is left to OpenVINO
+        if job.precision != "int8":  # the float part of an int8 model is left to OpenVINO
             settings["INFERENCE_PRECISION_HINT"] = getattr(openvino.Type, job.precision)
         if job.threads is not None and not self.is_on_gpu:
             settings["INFERENCE_NUM_THREADS"] = job.threads

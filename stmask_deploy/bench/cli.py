@@ -1,4 +1,4 @@
-"""`stmask-bench`: how fast bundles run here."""
+"""`stmask-bench`: how fast bundles run on this machine."""
 from __future__ import annotations
 
 import json
@@ -59,11 +59,11 @@ could not be written; 130 interrupted.
 def main(bundle: Path | None, video: Path | None, row_texts: Sequence[str], threads: int | None, warmup: int,
          frames: int, rounds: int, draw: bool, compare: Path | None, json_path: Path | None, overwrite: bool,
          markdown: bool) -> None:
-    """Measure BUNDLE on VIDEO, row beside row: a backend, a precision, a device and options each.
+    """Measure BUNDLE on VIDEO, one row per combination of backend, precision, device and options.
 
-    Without arguments it is the demo model on its clip. Every row has a process of its own. Printed are frames a second
-    with decoding and results.jsonl included, and of the graphs alone; every stage; memory and start-up; arithmetic and
-    its share of what plain convolutions reach on this machine; and agreement with f32.
+    Without arguments, measures the demo model on its clip. Every row runs in its own process. The tables show frames
+    per second end to end (with decoding and results.jsonl) and of the graphs alone; the time of every stage; memory
+    and start-up; arithmetic, and its share of what plain convolutions reach on this machine; and agreement with f32.
     """
     from stmask_deploy.pretrained import demo_bundle, demo_clip
 
@@ -74,7 +74,7 @@ def main(bundle: Path | None, video: Path | None, row_texts: Sequence[str], thre
         check_writable(json_path, overwrite=overwrite)
     rows = [Row.parse(text) for text in dict.fromkeys(row_texts)]
     with tempfile.TemporaryDirectory() as scratch:
-        # Given as absolute paths: every row's process has them.
+        # Absolute paths, because every row's process receives them.
         folders = [(bundle or demo_bundle()).absolute()]
         if compare is not None and os.path.isdir(compare):
             if os.path.exists(folders[0]) and os.path.samefile(compare, folders[0]):
@@ -83,7 +83,7 @@ def main(bundle: Path | None, video: Path | None, row_texts: Sequence[str], thre
         jobs = [Job(row, folder, (video or demo_clip()).absolute(), Path(scratch) / f"{i}-{j}", threads, warmup, frames,
                     draw) for i, row in enumerate(rows) for j, folder in enumerate(folders)]
         report, compared = _measure(jobs, rounds, compare, markdown)
-    if json_path is not None:  # first: whoever reads the tables may be gone
+    if json_path is not None:  # before printing: the reader of the tables may have closed the pipe
         with atomic_file(json_path, overwrite=overwrite) as file:
             file.write(json.dumps(report, allow_nan=False).encode() + b"\n")
     click.echo(report_text(report, markdown=markdown))
@@ -92,7 +92,7 @@ def main(bundle: Path | None, video: Path | None, row_texts: Sequence[str], thre
 
 
 def _measure(jobs: Sequence[Job], rounds: int, compare: Path | None, markdown: bool) -> tuple[Report, str]:
-    """The report, and the text of the comparison; empty without one."""
+    """The report, and the text of the comparison (empty if there is none)."""
     from .bundle_run import describe_video
     from .comparison import check_comparable, compare_bundles, compare_reports
     from .report import make_report, read_report

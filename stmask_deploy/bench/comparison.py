@@ -1,4 +1,4 @@
-"""Two measurements of the same rows: what became faster, what slower, and what is noise."""
+"""Comparison of two measurements of the same rows: what became faster, what slower, and what is noise."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,16 +11,16 @@ from stmask_deploy.errors import InputError
 from .report import Report
 from .statistics import MIN_ROUNDS, Interval, Rounds, in_units_of, speedup, verdict
 
-_MUST_AGREE = ("threads", "frames", "draw")  # of the settings: they decide what is done
-_NO_CEILING = ", no ceiling"  # behind a verdict that does not know what the machine changed
+_MUST_AGREE = ("threads", "frames", "draw")  # the settings that determine what is measured
+_NO_CEILING = ", no ceiling"  # appended to a verdict that could not correct for changes in machine speed
 
 
 @dataclass(frozen=True)
 class Speed:
-    """How one speed of a row changed."""
+    """How one speed of a row (end to end or graphs alone) changed."""
 
     change: Interval | None  # None: not measured in both
-    relative: Interval | None  # the same in units of plain convolutions, between runs that both have them: it is judged
+    relative: Interval | None  # the same in units of plain convolutions, if both runs have them; decides the verdict
     verdict: str  # faster | slower | within noise, or why there is none
 
 
@@ -39,16 +39,16 @@ class Comparison:
 
     old: str  # what it is compared with, in words
     changes: tuple[Change, ...]
-    machine: Mapping[str, Interval]  # name of a ceiling -> how many times as fast plain convolutions are now
+    machine: Mapping[str, Interval]  # name of a ceiling -> speed-up of plain convolutions since the old run
     notes: tuple[str, ...]  # what else differs
-    unknown: tuple[str, ...]  # what would have to be known for the verdicts to be sure
+    unknown: tuple[str, ...]  # missing facts that make the verdicts less certain
 
 
-Judge = Callable[[Rounds, Rounds], Speed]  # of the seconds before and now
+Judge = Callable[[Rounds, Rounds], Speed]  # takes the seconds before and now
 
 
 def compare_bundles(report: Report) -> Comparison:
-    """The first bundle of a report against its second, which took turns with it."""
+    """Compare the first bundle of a report with the second, which was measured in alternation with it."""
     old = {row["row"]: row for row in report["rows"] if row["bundle"] == 1}
     changes = tuple(_change(row, old.get(row["row"]), _judge_in_turns)
                     for row in report["rows"] if row["bundle"] == 0)
@@ -57,9 +57,9 @@ def compare_bundles(report: Report) -> Comparison:
 
 
 def compare_reports(new: Report, old: Report) -> Comparison:
-    """A report against an earlier one; only the first bundle of each counts.
+    """Compare a report with an earlier one; only the first bundle of each counts.
 
-    What plain convolutions changed between the two is the machine's: a row is judged by what it changed beyond that.
+    A change in the speed of plain convolutions is attributed to the machine, and rows are judged by the rest.
     """
     before, now = _ceilings(old), _ceilings(new)
     machine = {name: speedup(before[name], turns, paired=False) for name, turns in now.items() if name in before}
@@ -74,10 +74,10 @@ def compare_reports(new: Report, old: Report) -> Comparison:
 
 
 def check_comparable(old: Report, settings: Mapping[str, Any], video: Mapping[str, Any], where: str) -> None:
-    """Refuse early to compare with a report of something else.
+    """Refuse early to compare with a report of a different measurement.
 
     Raises:
-        InputError: it was measured on another video or with settings that decide what is done.
+        InputError: it was measured on another video or with different settings that determine what is measured.
     """
     before = old["video"]
     if any(before.get(name) != video[name] for name in ("name", "width", "height")):
@@ -109,13 +109,13 @@ def _unjudged(row: str, reason: str) -> Change:
 
 
 def _judge_in_turns(before: Rounds, now: Rounds) -> Speed:
-    """Of rows that took turns."""
+    """Judge a row whose two sides were measured in alternation."""
     change = speedup(before, now, paired=len(before) == len(now))
     return Speed(change, None, _verdict(change, before, now))
 
 
 def _judge_apart(old_unit: Rounds, new_unit: Rounds, before: Rounds, now: Rounds) -> Speed:
-    """Of a row in two runs, each of which has plain convolutions beside every round of it, or has not."""
+    """Judge a row from two separate runs; plain convolutions are used if they were measured in every round of both."""
     change = speedup(before, now, paired=False)
     if len(old_unit) != len(before) or len(new_unit) != len(now):
         return Speed(change, None, f"{_verdict(change, before, now)}{_NO_CEILING}")
@@ -128,13 +128,13 @@ def _verdict(change: Interval, before: Rounds, now: Rounds) -> str:
 
 
 def _ceilings(report: Report) -> dict[str, Rounds]:
-    """Seconds a GFLOP of those that could be measured, by name: the chain is longer on a GPU than on a CPU."""
+    """Seconds per GFLOP of each ceiling that could be measured, by name; chain lengths differ between CPU and GPU."""
     return {entry["name"]: [[seconds / entry["gflop"] for seconds in turn] for turn in entry["turns"]]
             for entry in report["ceilings"] if entry.get("turns") and "not_available" not in entry}
 
 
 def _ceiling_name(row: str) -> str:
-    """The ceiling's name is where a row runs, its options left out."""
+    """The ceiling's name: the row without its options."""
     return row.split(",")[0]
 
 

@@ -1,7 +1,6 @@
-"""A chain of plain convolutions as an ONNX file: what a backend can do at its best, to judge everything else by.
+"""A chain of plain convolutions as an ONNX file: a backend's best case, by which everything else is judged.
 
-The file is written field by field, so that neither the package `onnx` nor a file in the package is needed. Both
-backends read it.
+The file is encoded field by field, so neither the `onnx` package nor a shipped file is needed. Both backends read it.
 """
 from __future__ import annotations
 
@@ -26,15 +25,15 @@ _INTS, _ATTRIBUTE_NAME, _ATTRIBUTE_INTS, _ATTRIBUTE_TYPE = 7, 1, 8, 20
 
 @dataclass(frozen=True)
 class ConvolutionChain:
-    """`depth` convolutions, 256 to 256 channels, 3x3, on maps of 48x80.
+    """`depth` 3x3 convolutions from 256 to 256 channels on 48x80 maps.
 
-    The input `start` is (1, 256, 1, 1), spread over a constant map, and the output `end` its mean over the map: nothing
-    to speak of has to be copied to or from a device.
+    The input `start` is (1, 256, 1, 1), added to a constant map; the output `end` is the mean over the final map. So
+    next to nothing is copied to or from a device.
 
     Args:
         depth: number of convolutions.
-        precision: f32 | bf16 | f16 | int8. bf16 is the file of f32, run by a backend that rounds. int8 has both
-            operands of every convolution quantised.
+        precision: f32 | bf16 | f16 | int8. bf16 is the f32 file, rounded by the backend at run time. int8 quantises
+            both operands of every convolution.
     """
 
     depth: int
@@ -42,7 +41,7 @@ class ConvolutionChain:
 
     @property
     def flops(self) -> int:
-        """Floating point operations; a multiplication and an addition are two."""
+        """Floating-point operations; a multiplication and an addition count as two."""
         return 2 * self.depth * CHANNELS * CHANNELS * KERNEL * KERNEL * HEIGHT * WIDTH
 
     @property
@@ -56,14 +55,14 @@ class ConvolutionChain:
 
     def to_onnx(self) -> bytes:
         """The encoded ONNX model."""
-        rng = np.random.default_rng(0)  # ordinary values: a GPU is faster on constant ones
+        rng = np.random.default_rng(0)  # random values, because a GPU is faster on constant ones
         tensors = [_tensor("map", rng.standard_normal((1, CHANNELS, HEIGHT, WIDTH)).astype(self._type))]
         if self.precision == "int8":
             tensors += [_tensor("scale", np.float32(_ACTIVATION_SCALE)), _tensor("zero", np.uint8(128)),
                         _tensor("weight_scale", np.float32(_WEIGHT_SCALE)), _tensor("weight_zero", np.int8(0))]
         nodes = [_node("Add", ["start", "map"], "x0")]
         for i in range(self.depth):
-            # The sum over a window of ordinary values has the size of one of them.
+            # Scaled so that the variance of the activations stays the same from layer to layer.
             weight = rng.standard_normal((CHANNELS, CHANNELS, KERNEL, KERNEL)) / np.sqrt(CHANNELS * KERNEL * KERNEL)
             weight_tensor, layer = self._layer(i, weight)
             tensors.append(weight_tensor)
@@ -76,7 +75,7 @@ class ConvolutionChain:
                          write_field(8, write_field(1, "") + write_field(2, _OPSET))])
 
     def _layer(self, i: int, weight: NDArray[np.float64]) -> tuple[bytes, list[bytes]]:
-        """The weight of convolution `i`, and its nodes."""
+        """The weight tensor of convolution `i`, and its nodes."""
         pads = _ints("pads", [KERNEL // 2] * 4)
         if self.precision != "int8":
             return _tensor(f"w{i}", weight.astype(self._type)), [_node("Conv", [f"x{i}", f"w{i}"], f"x{i + 1}", pads)]
@@ -88,7 +87,7 @@ class ConvolutionChain:
             _node("Conv", [f"d{i}", f"dw{i}"], f"x{i + 1}", pads)]
 
     def _value(self, name: str) -> bytes:
-        """An input or output, (1, 256, 1, 1)."""
+        """An encoded input or output, (1, 256, 1, 1)."""
         shape = b"".join(write_field(1, write_field(1, size)) for size in (1, CHANNELS, 1, 1))
         tensor = write_field(1, _TYPES[self._type]) + write_field(2, shape)
         return write_field(1, name) + write_field(2, write_field(1, tensor))

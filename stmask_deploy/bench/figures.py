@@ -1,4 +1,4 @@
-"""Samples -> figures: what the tables show and the JSON keeps."""
+"""Computes the figures that the tables show and the JSON stores from the samples."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -20,25 +20,25 @@ from .rounds import CeilingSamples, RowSamples
 from .statistics import percentiles
 
 GRAPHS = ("frame_graph", "instance_graph", "temporal_graph", "prototype_graph")
-CODECS = ("decode", "encode")  # depend on the codec and the disk, not on what is found
-FRAME, OUTSIDE = "frame", "outside_graphs"  # a whole frame; the same less its graphs, decode and encode
-DIGITS = 7  # of seconds: less than a microsecond
+CODECS = ("decode", "encode")  # depend on the codec and the disk, not on what is detected
+FRAME, OUTSIDE = "frame", "outside_graphs"  # a whole frame; the same without its graphs, decode and encode
+DIGITS = 7  # decimals of seconds: finer than a microsecond
 
 
 def row_figures(samples: RowSamples, rates: Mapping[str, float]) -> dict[str, Any]:
-    """Figures and samples of one row that was measured, as plain JSON.
+    """Figures and samples of one measured row, as plain JSON.
 
     Args:
-        samples: with at least one turn.
-        rates: `str` of a ceiling's job -> its GFLOP a second.
+        samples: of the row, with at least one turn.
+        rates: `str` of a ceiling's job -> its GFLOP per second.
 
     Returns:
-        `fps`: frames a second of the run in the row's mode, everything included. `graphs_fps`: of the graphs alone.
+        `fps`: frames per second of the run in the row's mode, everything included. `graphs_fps`: of the graphs alone.
         `stages_ms`: p50, p90 and p99 of every stage that ran, of the time outside the graphs and of the whole frame, in
-        mode latency; a stage counts as 0 in frames in which it did not run. `gflop`: of the graphs, a frame on average,
-        None where the files in ONNX do not tell; `gflop_per_s` is what they reached and `of_ceiling` its share of what
-        plain convolutions reached.
-        `turns`: the seconds themselves: `run` and `graphs`, round by round.
+        mode latency; a stage counts as 0 in frames in which it did not run. `gflop`: mean of the graphs per frame, None
+        if the ONNX files lack shapes; `gflop_per_s` is the rate they reached and `of_ceiling` its share of the rate of
+        plain convolutions.
+        `turns`: the raw seconds, `run` and `graphs`, round by round.
     """
     turns, job = samples.turns, samples.job
     graphs = [_graph_seconds(turn) for turn in turns]
@@ -47,7 +47,7 @@ def row_figures(samples: RowSamples, rates: Mapping[str, float]) -> dict[str, An
     gflop: float | None = None
     try:
         flops = [arithmetic.flops(turn.calls) for turn in turns]
-    except InputError:  # what was measured is worth telling without
+    except InputError:  # the remaining figures are still worth reporting
         pass
     else:
         reached = float(np.median([count / sum(seconds) for count, seconds in zip(flops, graphs, strict=True)])) / 1e9
@@ -66,7 +66,7 @@ def row_figures(samples: RowSamples, rates: Mapping[str, float]) -> dict[str, An
 
 
 def ceiling_figures(samples: CeilingSamples) -> dict[str, Any]:
-    """Figures and samples of one ceiling, as plain JSON; `gflop_per_s` is its median, None where it did not run."""
+    """Figures and samples of one ceiling, as plain JSON; `gflop_per_s` is the median, None if it did not run."""
     found = {"name": str(samples.job), "gflop": round(samples.flops / 1e9, 3), "gflop_per_s": None,
              "turns": [_rounded(turn) for turn in samples.turns]}
     if samples.reason:
@@ -76,11 +76,11 @@ def ceiling_figures(samples: CeilingSamples) -> dict[str, Any]:
 
 
 def agreements(samples: Sequence[RowSamples]) -> dict[int, dict[str, Any]]:
-    """Agreement of every measured row with the first one in f32, by position, as plain JSON.
+    """Agreement of every measured row with the first f32 row, by position, as plain JSON.
 
     Returns:
-        `agreement`: the numbers of `stmask-eval --agreement`; None without a row in f32, or where `no_agreement` says
-        why not.
+        `agreement`: the numbers of `stmask-eval --agreement`; None if there is no f32 row, or if `no_agreement` states
+        a reason.
     """
     measured = {i: row for i, row in enumerate(samples) if not row.reason}
     reference = next((row for row in measured.values() if row.job.row.precision == "f32"), None)
@@ -102,9 +102,9 @@ def _class_names(samples: RowSamples) -> tuple[str, ...]:
 
 
 def describe_bundles(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """What tells one or two bundles from others, and from each other."""
+    """Facts that identify one or two bundles and distinguish them from each other."""
     paths = [folder.resolve() for folder in folders]
-    depth = 1  # parts of the path that their names are: one, if that tells them apart
+    depth = 1  # trailing path components used as names: one, if that keeps them distinct
     while len({path.parts[-depth:] for path in paths}) < len(set(paths)):
         depth += 1
     return [_describe_bundle(path, "/".join(path.parts[-depth:])) for path in paths]
@@ -122,7 +122,7 @@ def _graph_seconds(turn: Turn) -> list[float]:
 
 
 def _rate(turns: Sequence[Sequence[float]]) -> float:
-    """Frames by the time they took together, slow ones included."""
+    """Total number of frames divided by total time, slow ones included."""
     return round(sum(map(len, turns)) / sum(map(sum, turns)), 3)
 
 

@@ -1,4 +1,4 @@
-"""What a figure was measured on."""
+"""The machine and library versions behind a figure."""
 from __future__ import annotations
 
 import os
@@ -10,14 +10,14 @@ from ..environment import available_cpus, installed_versions
 
 PACKAGES = ("stmask-deploy", "torch", "onnxruntime", "onnxruntime-gpu", "openvino", "numpy", "opencv-python-headless",
             "av")
-CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8")  # that decide speed
+CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8")  # affecting speed
 
 
 def describe_machine(cpuinfo: str | None = None) -> dict[str, Any]:
-    """CPU model, the flags among `CPU_FLAGS` it has, cores this process may use, and the load before measuring.
+    """System, CPU model, its flags among `CPU_FLAGS`, cores usable by this process, and the load before measuring.
 
     Args:
-        cpuinfo: text of /proc/cpuinfo; None reads it. Where there is none, the model is what Python knows of it.
+        cpuinfo: text of /proc/cpuinfo; None reads it. Without that file the model is what Python's `platform` reports.
     """
     path = Path("/proc/cpuinfo")
     if cpuinfo is None:
@@ -36,5 +36,5 @@ def describe_machine(cpuinfo: str | None = None) -> dict[str, Any]:
 
 
 def library_versions() -> dict[str, str]:
-    """Python's version, and that of every one of `PACKAGES` that is installed."""
+    """Version of Python and of each of `PACKAGES` that is installed."""
     return {"python": platform.python_version(), **installed_versions(PACKAGES)}

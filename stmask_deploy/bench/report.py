@@ -1,4 +1,4 @@
-"""The JSON of a benchmark: figures, the samples behind them, and what they were measured on."""
+"""The JSON report of a benchmark: figures, the samples behind them, and the machine and settings."""
 from __future__ import annotations
 
 import json
@@ -24,16 +24,16 @@ Report = dict[str, Any]
 
 
 def make_report(jobs: Sequence[Job], rounds: int, say: Say) -> Report:
-    """Measure all rows and describe what came out, as plain JSON.
+    """Measure all rows and return the report as plain JSON.
 
     Args:
-        jobs: rows of one or two bundles on one video, which differ in nothing else but their folders.
+        jobs: rows of one or two bundles on one video; the bundles' jobs differ only in their folders.
         rounds: turns of each row.
         say: see `measure`.
 
     Raises:
         InputError: the video or a bundle cannot be used.
-        StmaskError: none of the rows can be measured.
+        StmaskError: no row can be measured.
     """
     first = jobs[0]
     bundles = list(dict.fromkeys(job.bundle for job in jobs))
@@ -63,10 +63,10 @@ def _rows(samples: Sequence[RowSamples], ceilings: Sequence[Mapping[str, Any]], 
 
 
 def read_report(path: Path) -> Report:
-    """Read the JSON of an earlier benchmark.
+    """Read the JSON report of an earlier benchmark.
 
     Raises:
-        InputError: it cannot be read, or is not one of this schema.
+        InputError: it cannot be read, is damaged, or does not follow this schema.
     """
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
@@ -101,7 +101,7 @@ def _is_whole_ceiling(entry: Any) -> bool:
 
 
 def _are_seconds(rounds: Any) -> bool:
-    """Whether there is a round, and each has taken time."""
+    """Whether there is at least one round and each took time."""
     return isinstance(rounds, list) and bool(rounds) and all(
         isinstance(turn, list) and all(map(_is_time, turn)) and sum(turn) > 0
         for turn in rounds)

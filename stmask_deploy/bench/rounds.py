@@ -1,4 +1,4 @@
-"""All rows and ceilings taking turns."""
+"""Measures all rows and ceilings in alternating turns."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -18,29 +18,29 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class RowSamples:
-    """What a row gave in all rounds."""
+    """What a row measured in all rounds."""
 
     job: Job
     reason: str  # why it could not be measured; empty if it was
     device: str  # what its graphs ran on, in words
-    startup_s: float  # from opening the bundle to the first result, the backend's library loaded meanwhile
+    startup_s: float  # from opening the bundle to the first result, including loading the backend's library
     peak_bytes: int | None
     turns: tuple[Turn, ...]
 
 
 @dataclass(frozen=True)
 class CeilingSamples:
-    """What the plain convolutions of a backend gave in all rounds."""
+    """What the plain convolutions of a backend measured in all rounds."""
 
     job: CeilingJob
     reason: str
-    flops: int  # of a run
-    turns: tuple[tuple[float, ...], ...]  # seconds of a run
+    flops: int  # per run
+    turns: tuple[tuple[float, ...], ...]  # seconds per run
 
 
 @dataclass
 class _Place:
-    """A subject in the circle, with what it has given so far."""
+    """A subject in the rotation, with its results so far."""
 
     worker: Worker
     turns: list[Any] = field(default_factory=list)
@@ -52,15 +52,15 @@ class _Place:
 
 
 def measure(jobs: Sequence[Job], rounds: int, say: Say) -> tuple[list[RowSamples], list[CeilingSamples]]:
-    """Measure all rows, each in a process of its own, in turns; every second round runs backwards.
+    """Measure all rows, each in its own process, in alternating turns; every second round runs in reverse order.
 
     Args:
         jobs: the rows.
-        rounds: turns of each.
-        say: is told what happens, a line at a time.
+        rounds: turns of each row.
+        say: called with one line of progress at a time.
 
     Raises:
-        StmaskError: none of the rows can be measured.
+        StmaskError: no row can be measured.
     """
     with ExitStack() as stack:
         rows = []

@@ -1,4 +1,4 @@
-"""One row of the table: a backend at a precision on a device, and the options of the run."""
+"""One row of the table: a backend, precision and device, and the options of the run."""
 from __future__ import annotations
 
 import dataclasses
@@ -18,20 +18,20 @@ _FORM = "give BACKEND:PRECISION[:DEVICE][,OPTION=VALUE...]"
 
 @dataclass(frozen=True)
 class Row:
-    """What is compared."""
+    """One configuration to compare."""
 
     backend: str
     precision: str
     device: str = "auto"
-    mode: str = "auto"  # of the run that is timed end to end, see `Model.track`
-    options: Mapping[str, Any] = field(default_factory=dict)  # of `RunOptions`
+    mode: str = "auto"  # of the run timed end to end, see `Model.track`
+    options: Mapping[str, Any] = field(default_factory=dict)  # for `RunOptions`
 
     @classmethod
     def parse(cls, text: str) -> Row:
-        """`openvino:bf16:cpu,mode=latency,detect_every=2` -> Row.
+        """Parse a text such as `openvino:bf16:cpu,mode=latency,detect_every=2`.
 
         Raises:
-            InputError: the text has another form, or something in it is not known.
+            InputError: the text is malformed, or something in it is unknown.
         """
         where, *settings = text.split(",")
         parts = where.split(":")
@@ -69,7 +69,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Job:
-    """A row with everything its process needs."""
+    """A row with everything its process needs to run it."""
 
     row: Row
     bundle: Path
@@ -77,12 +77,12 @@ class Job:
     folder: Path  # for the run's files
     threads: int | None  # CPU threads of the graphs; None leaves the choice to the backend
     warmup: int  # frames before every turn
-    frames: int  # of a turn, from the start of the video
+    frames: int  # per turn, from the start of the video
     draw: bool  # write the annotated video too
 
 
 def _value(text: str) -> Any:
-    """Numbers as numbers, everything else as it is."""
+    """Parse numbers; return any other text unchanged."""
     try:
         value = json.loads(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Is a difference more than noise? Answered by how much rounds differ among themselves."""
+"""Statistics that decide whether a difference exceeds noise, based on how much rounds vary."""
 from __future__ import annotations
 
 import math
@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 PERCENTILES = {"p50": 50, "p90": 90, "p99": 99}
-MIN_ROUNDS = 2  # one does not show how much rounds differ
-CONFIDENCE = 0.99  # of an interval
-_STEPS = 10_000  # of the integral in `t_quantile`
+MIN_ROUNDS = 2  # a single round shows no variation
+CONFIDENCE = 0.99  # of intervals
+_STEPS = 10_000  # of the numerical integration in `t_quantile`
 
 Floats = NDArray[np.float64]
-Rounds = Sequence[Sequence[float]]  # seconds: round by round, frame by frame
+Rounds = Sequence[Sequence[float]]  # seconds, by round and by frame
 
 
 class Interval(NamedTuple):
-    """How many times as fast the new samples are, and between what bounds that lies."""
+    """Speed-up of the new samples over the old, with its confidence bounds."""
 
     ratio: float
     low: float
@@ -26,23 +26,23 @@ class Interval(NamedTuple):
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float]:
-    """p50, p90 and p99, interpolated between neighbours; at least one value."""
+    """p50, p90 and p99, linearly interpolated; needs at least one value."""
     return {name: float(value) for name, value in
             zip(PERCENTILES, np.percentile(np.asarray(values), list(PERCENTILES.values())), strict=True)}
 
 
 def speedup(old: Rounds, new: Rounds, *, paired: bool) -> Interval:
-    """How many times as fast `new` is, by the geometric mean of its rounds, with Student's interval.
+    """Speed-up of `new` over `old` by the geometric mean of the rounds, with Student's t confidence interval.
 
-    A round is one sample, its mean: a shared machine drifts, so the frames of a round are alike, and frames that
-    overlap finish in bursts. Logarithms are taken since what disturbs a round multiplies its time.
+    Each round is one sample, its mean, because a shared machine drifts (so frames within a round are correlated) and
+    overlapped frames finish in bursts. Logarithms are used because disturbances multiply a round's time.
 
     Args:
-        old, new: samples, no round empty, all of them more than 0 in sum.
-        paired: both were measured in the same rounds, so that drift goes out of their ratio.
+        old, new: samples; no round may be empty or sum to 0.
+        paired: both were measured in the same rounds, so that drift cancels in their ratio.
 
     Returns:
-        The bounds are 0 and infinity where there is one round only.
+        The ratio and its bounds, which are 0 and infinity if either has only one round.
     """
     before, after = _log_means(old), _log_means(new)
     parts = [before - after] if paired else [before, -after]
@@ -51,34 +51,34 @@ def speedup(old: Rounds, new: Rounds, *, paired: bool) -> Interval:
 
 
 def in_units_of(unit: Rounds, rounds: Rounds) -> list[list[float]]:
-    """The mean of every round, in means of `unit` in the same round."""
+    """Mean of every round, divided by the mean of `unit` in the same round."""
     return [[float(np.mean(frames) / np.mean(others))] for frames, others in zip(rounds, unit, strict=True)]
 
 
 def _log_means(rounds: Rounds) -> Floats:
-    """(rounds,) logarithms of the mean seconds of each."""
+    """(rounds,) logarithms of the mean seconds of each round."""
     return np.log([np.mean(frames) for frames in rounds])
 
 
 def _reach(parts: Sequence[Floats]) -> float:
-    """Half the width of the interval of a sum of means, each of independent samples."""
+    """Half-width of the confidence interval of a sum of independent sample means."""
     if min(map(len, parts)) < MIN_ROUNDS:
         return math.inf
     errors = [float(part.var(ddof=1)) / len(part) for part in parts]
     if sum(errors) == 0:
         return 0.0
-    # Of Welch and Satterthwaite; with one part it is its length less one.
+    # Welch-Satterthwaite; for a single part this is its length minus one.
     freedom = sum(errors) ** 2 / sum(error ** 2 / (len(part) - 1) for error, part in zip(errors, parts, strict=True))
     return t_quantile(freedom) * math.sqrt(sum(errors))
 
 
 def t_quantile(freedom: float) -> float:
-    """What Student's t stays within, on either side of 0, with a probability of `CONFIDENCE`.
+    """Two-sided quantile of Student's t: |t| stays below it with probability `CONFIDENCE`.
 
     Args:
-        freedom: degrees of freedom, 1 to some thousand; not always a whole number.
+        freedom: degrees of freedom, 1 to a few thousand; need not be an integer.
     """
-    # With t = sqrt(freedom) * tan(angle) the density of the angle is that power of its cosine, up to a factor.
+    # Substituting t = sqrt(freedom) * tan(angle), the density of the angle is proportional to this power of its cosine.
     angles = np.linspace(0, np.pi / 2, _STEPS + 1)
     density = np.cos(angles) ** (freedom - 1)
     shares = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])

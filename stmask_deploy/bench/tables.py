@@ -1,4 +1,4 @@
-"""Figures as text: aligned for a terminal, or as Markdown."""
+"""Formats figures as text, aligned for a terminal or as Markdown."""
 from __future__ import annotations
 
 import math
@@ -12,7 +12,7 @@ from .figures import FRAME, OUTSIDE
 from .report import Report
 from .statistics import Interval
 
-Cells = Sequence[Sequence[str]]  # the first line names the columns
+Cells = Sequence[Sequence[str]]  # the first line holds the column headings
 
 _STAGE_NAMES = {name: name.replace("_", " ") for name in STAGES} | {OUTSIDE: "outside the graphs", FRAME: "whole frame"}
 _HEADER = ("row", "FPS", "FPS of the graphs", "frame p50 / p90 / p99", "peak MB", "start s", "GFLOP", "of ceiling",
@@ -20,7 +20,7 @@ _HEADER = ("row", "FPS", "FPS of the graphs", "frame p50 / p90 / p99", "peak MB"
 
 
 def format_table(cells: Cells, *, markdown: bool) -> str:
-    """One table; numbers stand to the right, the first column to the left."""
+    """One table; the first column is left-aligned, the others right-aligned."""
     if markdown:
         lines = ["| " + " | ".join(line) + " |" for line in cells]
         return "\n".join([lines[0], "|---" + "|---:" * (len(cells[0]) - 1) + "|", *lines[1:]])
@@ -31,7 +31,7 @@ def format_table(cells: Cells, *, markdown: bool) -> str:
 
 
 def report_text(report: Report, *, markdown: bool) -> str:
-    """Everything a report says: a summary a row, stages, ceilings, and what could not be measured."""
+    """The full text of a report: a summary line per row, stages, ceilings, and what could not be measured."""
     rows = [(_name(row, report), row) for row in report["rows"] if "not_available" not in row]
     parts = [_setup(report), format_table([_HEADER, *(_summary(name, row) for name, row in rows)], markdown=markdown),
              "Milliseconds, p50 / p90 / p99, one frame at a time:", format_table(_stages(rows), markdown=markdown)]
@@ -40,7 +40,7 @@ def report_text(report: Report, *, markdown: bool) -> str:
 
 
 def comparison_text(comparison: Comparison, *, markdown: bool) -> str:
-    """The verdict on every row, and what it rests on."""
+    """The verdict on every row, and the facts behind it."""
     cells: list[tuple[str, ...]] = [("row", "end to end", "of convolutions", "", "graphs", "of convolutions", ""), *(
         (change.row, *_speed(change.run), *_speed(change.graphs)) for change in comparison.changes)]
     if not comparison.machine:
@@ -68,7 +68,7 @@ def _setup(report: Report) -> str:
 
 
 def _name(row: Mapping[str, Any], report: Report) -> str:
-    """With the bundle's name where there are two."""
+    """The row's name, prefixed with its bundle's name if there are two bundles."""
     return row["row"] if len(report["bundles"]) == 1 else f"{report['bundles'][row['bundle']]['name']} {row['row']}"
 
 
@@ -81,7 +81,7 @@ def _summary(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _stages(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, ...]]:
-    """A line a stage, a column a row of the benchmark."""
+    """One line per stage, one column per row of the benchmark."""
     lines = [("stage", *(name for name, _ in rows))]
     for stage, name in _STAGE_NAMES.items():
         spreads = [row["stages_ms"].get(stage) for _, row in rows]

@@ -1,4 +1,4 @@
-"""A graph that remembers how it was run, so that its arithmetic can be counted."""
+"""Wraps a graph to record how it is run, so that its arithmetic can be counted."""
 from __future__ import annotations
 
 from collections import Counter
@@ -12,11 +12,11 @@ from stmask_deploy.runtime.backends import Backend, Value
 from stmask_deploy.runtime.delegating_backend import DelegatingBackend
 from stmask_deploy.runtime.loading import Bundle
 
-_ROWS = {"instances": "anchor_index", "temporal": "boxes"}  # the input with any number of rows
+_ROWS = {"instances": "anchor_index", "temporal": "boxes"}  # the input with a variable number of rows
 
 
 class Call(NamedTuple):
-    """One way a graph was run."""
+    """One way in which a graph was run."""
 
     role: str
     outputs: tuple[str, ...]
@@ -24,7 +24,7 @@ class Call(NamedTuple):
 
 
 class WatchedGraph(DelegatingBackend):
-    """A `Backend` that counts the calls of another one in `calls`."""
+    """A `Backend` wrapper that counts calls in `calls`."""
 
     def __init__(self, graph: Backend, role: str, calls: Counter[Call]) -> None:
         super().__init__(graph)
@@ -45,6 +45,6 @@ def _rows(role: str, inputs: Mapping[str, Value]) -> int:
 
 
 def watch(bundle: Bundle, calls: Counter[Call]) -> Bundle:
-    """The same bundle, whose graphs count their calls in `calls`."""
+    """The same bundle, with graphs that count their calls in `calls`."""
     graphs: dict[str, Any] = {role: WatchedGraph(getattr(bundle, role), role, calls) for role in bundle.roles}
     return replace(bundle, **graphs)

@@ -1,4 +1,4 @@
-"""What is measured has a process of its own, works when it is its turn, and sleeps while others have theirs."""
+"""Runs each measured subject in its own process, which works during its turn and sleeps during the others'."""
 from __future__ import annotations
 
 import multiprocessing
@@ -15,15 +15,15 @@ from stmask_deploy.errors import StmaskError
 from stmask_deploy.runtime.backends import one_line
 
 _TURN, _STOP = "turn", "stop"
-_PATIENCE = 10.0  # seconds a process may take to end
+_PATIENCE = 10.0  # seconds to wait for a process to end
 
 
 class Subject(Protocol):
-    """What is measured, inside its process. Everything that leaves it is pickled."""
+    """What is measured, inside its process. Its facts and results must be picklable."""
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What is known once it is open."""
+        """Facts known once the subject is open."""
         ...
 
     def turn(self) -> Any:
@@ -35,20 +35,20 @@ Opener = Callable[[Any], AbstractContextManager[Subject]]
 
 
 class Worker:
-    """Context manager over the process of one subject.
+    """Context manager for the process of one subject.
 
     Args:
-        open_subject: a function of a module, called in the process.
-        job: what it is called with.
+        open_subject: a module-level function, called in the process.
+        job: its argument.
 
     Attributes:
-        facts: see `Subject.facts`; empty while the subject is not available.
-        reason: why it cannot be measured, one line; empty while it can.
-        peak_bytes: most memory that was in use at once so far, in the process; None where the system does not tell.
+        facts: see `Subject.facts`; empty if the subject is not available.
+        reason: why it cannot be measured, in one line; empty if it can.
+        peak_bytes: peak memory of the process so far; None if the system does not report it.
     """
 
     def __init__(self, open_subject: Opener, job: Any) -> None:
-        context = multiprocessing.get_context("spawn")  # nothing of one subject's libraries is in another's process
+        context = multiprocessing.get_context("spawn")  # no subject inherits another's libraries
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(open_subject, job, theirs), daemon=True)
         self._process.start()
@@ -58,7 +58,7 @@ class Worker:
         self.facts: Mapping[str, Any] = self._receive() or {}
 
     def turn(self) -> Any:
-        """What the subject measured; None once it cannot go on, and `reason` says why."""
+        """What the subject measured; None once it has failed, with the cause in `reason`."""
         if self.reason:
             return None
         self._send(_TURN)
@@ -67,7 +67,7 @@ class Worker:
     def _send(self, word: str) -> None:
         try:
             self._connection.send(word)
-        except OSError:  # it ended while others had their turn
+        except OSError:  # the process ended during the others' turns
             self.reason = self._ending()
 
     def _ending(self) -> str:
@@ -77,7 +77,7 @@ class Worker:
     def _receive(self) -> Any:
         try:
             answer = self._connection.recv()
-        except (EOFError, OSError):  # in the middle of an answer too
+        except (EOFError, OSError):  # possibly in the middle of an answer
             answer = StmaskError(self._ending())
         if isinstance(answer, Exception):
             self.reason = one_line(answer)
@@ -90,7 +90,7 @@ class Worker:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        if kind is not None:  # it may be in the middle of a turn
+        if kind is not None:  # the process may be in the middle of a turn
             self._process.terminate()
         elif not self.reason:
             self._send(_STOP)
@@ -102,9 +102,9 @@ class Worker:
 
 
 def _serve(open_subject: Opener, job: Any, connection: Connection) -> None:
-    # Ctrl-C reaches every process of the terminal; the parent's ends this one.
+    # Ctrl-C reaches every process of the terminal; let the parent end this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what the subject has opened, folders too, is closed first
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # unwinds, so that the subject's files are closed
     try:
         with open_subject(job) as subject:
             connection.send((subject.facts, peak_memory()))
@@ -112,16 +112,16 @@ def _serve(open_subject: Opener, job: Any, connection: Connection) -> None:
                 connection.send((subject.turn(), peak_memory()))
     except (EOFError, ConnectionError):
         return  # the parent is gone
-    except Exception as error:  # whatever it is: this row cannot be measured, the others can
+    except Exception as error:  # whatever the cause, only this row cannot be measured
         text = one_line(error) if isinstance(error, (StmaskError, ImportError)) else (
             f"{type(error).__name__}: {one_line(error)}")
         connection.send(StmaskError(text))
 
 
 def peak_memory() -> int | None:
-    """Most bytes of memory that this process has had in use at once; None where the system does not tell.
+    """Peak memory of this process in bytes; None if the system does not report it.
 
-    Linux's `getrusage` would count what the parent had in use when it started this process.
+    On Linux `getrusage` would include the memory the parent used when it started this process.
     """
     status = Path("/proc/self/status")
     if status.exists():

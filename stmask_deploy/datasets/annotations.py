@@ -1,4 +1,4 @@
-"""The annotations of a dataset in the format of YouTube-VIS: categories, videos, and a mask a frame for each object."""
+"""Annotations in YouTube-VIS format: categories, videos, and one mask per frame for each object."""
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -10,12 +10,12 @@ from ..errors import InputError
 from .record import Record, read_json
 from .segmentation import Segmentation, normalise
 
-MAX_SIDE = 32768  # pixels; beyond it a video's size is taken for a mistake
+MAX_SIDE = 32768  # pixels; a larger video size is treated as an error
 
 
 @dataclass(frozen=True)
 class Category:
-    """A class of objects, with the id it has in the file."""
+    """A class of objects, with its id in the file."""
 
     id: int
     name: str
@@ -23,17 +23,17 @@ class Category:
 
 @dataclass(frozen=True)
 class Video:
-    """A video as a list of pictures."""
+    """A video as a list of image files."""
 
     id: int
     height: int  # pixels
     width: int
     length: int  # frames
-    file_names: tuple[str, ...]  # (length) relative to the folder of the dataset's pictures
+    file_names: tuple[str, ...]  # (length) relative to the dataset's image folder
 
     @property
     def name(self) -> str:
-        """The folder of its pictures; its id where they lie in none."""
+        """Name of the folder that holds its images, or the video's id if there is none."""
         return PurePosixPath(self.file_names[0]).parent.name or str(self.id)
 
 
@@ -44,13 +44,13 @@ class Track:
     id: int
     video_id: int
     category_id: int
-    is_crowd: bool  # a group of objects, or something that is not to be judged
-    segmentations: tuple[Segmentation | None, ...]  # one a frame of the video, None where it is not seen
+    is_crowd: bool  # a group of objects, or a region excluded from scoring
+    segmentations: tuple[Segmentation | None, ...]  # one per frame of the video, None where it is not visible
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """What an annotation file holds."""
+    """The contents of an annotation file."""
 
     path: Path
     categories: tuple[Category, ...]  # in the order of their ids: a model's class i + 1 is categories[i]
@@ -59,7 +59,7 @@ class Annotations:
 
     @property
     def has_tracks(self) -> bool:
-        """Whether there is something to learn from or to compare with; a test split has only videos."""
+        """Whether there are tracks to learn from or compare with; a test split may list only videos."""
         return bool(self.tracks)
 
     def tracks_of(self, video_id: int) -> tuple[Track, ...]:
@@ -75,13 +75,13 @@ class Annotations:
 
 
 def read_annotations(path: str | Path) -> Annotations:
-    """Read an annotation file of YouTube-VIS 2019, 2021, OVIS, or one made like them.
+    """Read an annotation file of YouTube-VIS 2019, 2021 or OVIS, or one in the same format.
 
-    Masks may be RLE or polygons and become compressed RLE. `areas` and `bboxes` are not read: the masks say both.
+    Masks may be RLE or polygons and become compressed RLE. `areas` and `bboxes` are not read; the masks imply both.
 
     Raises:
-        InputError: the file cannot be read, something in it is missing, of the wrong kind or size, or names an id that
-            does not exist or exists twice; the message names the entry.
+        InputError: the file cannot be read; or an entry is missing, of the wrong type or size, or has an unknown or
+            duplicate id. The message names the entry.
     """
     path = Path(path)
     root = Record(read_json(path), str(path))
@@ -94,7 +94,7 @@ def read_annotations(path: str | Path) -> Annotations:
     _check_unique(root, "categories", (category.name for category in categories))
     videos_by_id = {video.id: video for video in videos}
     category_ids = {category.id for category in categories}
-    # Splits whose annotations are kept back have null in their place, or nothing.
+    # Splits with withheld annotations have null here, or no key at all.
     entries = root.records("annotations") if root.get("annotations") is not None else []
     tracks = [_track(record, videos_by_id, category_ids) for record in entries]
     _check_unique(root, "annotations", (track.id for track in tracks))
@@ -102,7 +102,7 @@ def read_annotations(path: str | Path) -> Annotations:
 
 
 def normalise_frames(segmentations: Iterable[object], record: Record, video: Video) -> tuple[Segmentation | None, ...]:
-    """One RLE or None a frame of `video`, from the `segmentations` of a JSON object.
+    """One RLE or None per frame of `video`, from the `segmentations` of a JSON object.
 
     Raises:
         InputError: their number is not the video's length, or one of them is damaged or of another size.

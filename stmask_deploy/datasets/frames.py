@@ -1,4 +1,4 @@
-"""The pictures of a dataset's videos."""
+"""Reads the images of a dataset's videos."""
 from __future__ import annotations
 
 import os
@@ -13,14 +13,14 @@ from ..errors import InputError
 from ..picture_file import is_cut_off
 from .annotations import Annotations, Video
 
-FRAMES_FOLDER = "JPEGImages"  # beside the annotation file, as YouTube-VIS has it
+FRAMES_FOLDER = "JPEGImages"  # next to the annotation file, as in YouTube-VIS
 
 
 def check_frames(annotations: Annotations, folder: Path) -> None:
-    """Look for every frame's file.
+    """Check that every frame's file exists.
 
     Raises:
-        InputError: some are missing.
+        InputError: files are missing.
     """
     names = [name for video in annotations.videos for name in video.file_names]
     missing = [name for name in names if not os.path.isfile(folder / name)]
@@ -34,7 +34,7 @@ def read_frame(folder: Path, video: Video, index: int) -> NDArray[np.uint8]:
     """(H, W, 3) BGR of frame `index` of a video.
 
     Raises:
-        InputError: the file is not a picture of the video's size, or a part of it is missing.
+        InputError: the file is not an image of the video's size, or is truncated.
     """
     path = folder / video.file_names[index]
     picture = None

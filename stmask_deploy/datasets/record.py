@@ -1,4 +1,4 @@
-"""JSON objects of a user's file, read key by key: what is missing or of the wrong kind is named with its place."""
+"""JSON objects from a user's file, read key by key, with errors that say where a value is missing or wrong."""
 from __future__ import annotations
 
 import json
@@ -8,14 +8,14 @@ from typing import Any
 
 from ..errors import InputError
 
-LARGEST_WHOLE = 2 ** 53  # up to which all JSON readers agree on a whole number
+LARGEST_WHOLE = 2 ** 53  # up to here all JSON readers represent integers exactly
 
 
 class Record:
-    """One JSON object and the place where it stands.
+    """One JSON object and its location in the file.
 
     Raises:
-        InputError: `value` is not an object; the methods: the key is missing or its value is not what they read.
+        InputError: `value` is not an object; in the methods: the key is missing or its value has the wrong type.
     """
 
     def __init__(self, value: object, where: str) -> None:
@@ -29,11 +29,11 @@ class Record:
         return InputError(f"{self.where}: {message}")
 
     def get(self, key: str) -> Any:
-        """The value as it is; None where it is missing or null."""
+        """The unchecked value; None if missing or null."""
         return self._values.get(key)
 
     def whole_number(self, key: str, minimum: int = 0, default: int | None = None) -> int:
-        """An integer from `minimum` to `LARGEST_WHOLE`; with a default the key may be missing."""
+        """An integer from `minimum` to `LARGEST_WHOLE`; with a default, the key may be missing."""
         value = self._values.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= LARGEST_WHOLE:
             raise self._unexpected(key, f"a whole number from {minimum} on")
@@ -47,7 +47,7 @@ class Record:
         return float(value)
 
     def text(self, key: str) -> str:
-        """A string that is not empty."""
+        """A non-empty string."""
         value = self._values.get(key)
         if not isinstance(value, str) or not value:
             raise self._unexpected(key, "a text")
@@ -71,7 +71,7 @@ class Record:
 
 
 def read_json(path: Path) -> Any:
-    """The value that a JSON file holds.
+    """Parse a JSON file.
 
     Raises:
         InputError: the file cannot be read or is not JSON.
@@ -85,7 +85,7 @@ def read_json(path: Path) -> Any:
 
 
 def _kind(value: object) -> str:
-    """Short words for what was found instead."""
+    """A short description of an unexpected value, for messages."""
     if isinstance(value, dict | list):
         return {dict: "an object", list: "a list"}[type(value)]
     return "null" if value is None else f"{value!r:.60}"

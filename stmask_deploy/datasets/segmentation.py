@@ -1,4 +1,4 @@
-"""A mask as COCO's compressed run-length encoding, made from every form in which datasets write masks."""
+"""Masks as COCO's compressed run-length encoding (RLE), converted from any of the forms that datasets use."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -11,28 +11,28 @@ from pycocotools import mask as coco_mask
 from ..errors import InputError
 from ..types import IntArray
 
-MAX_GROUPS = 7  # characters of one number in compressed RLE; 5 bits each, more than any picture's pixels need
+MAX_GROUPS = 7  # characters per number in compressed RLE, 5 bits each: more than any picture's pixel count needs
 
 
 class Segmentation(TypedDict):
-    """COCO's compressed RLE, ready for JSON."""
+    """COCO's compressed RLE, ready to be written as JSON."""
 
     size: list[int]  # [height, width] of the picture
     counts: str
 
 
 def normalise(segmentation: object, height: int, width: int) -> Segmentation:
-    """The compressed RLE of a mask given as compressed RLE, as RLE with a list of counts, or as polygons.
+    """Convert compressed RLE, uncompressed RLE (a list of counts) or polygons to compressed RLE.
 
-    Runs of length zero inside are merged away: pycocotools' operations stop at some of them.
+    Inner runs of length zero are merged into their neighbours, because some of pycocotools' operations stop at them.
 
     Args:
         segmentation: as in the JSON file.
-        height: of the picture, pixels; what an RLE says of itself must agree.
-        width: of the picture, pixels.
+        height: of the picture, in pixels; the size stated by an RLE must agree.
+        width: of the picture, in pixels.
 
     Raises:
-        InputError: it is none of these, is damaged, or is of another size; the message does not name the place.
+        InputError: it is none of these, is damaged, or has another size; the message does not say where it is.
     """
     if isinstance(segmentation, list):
         return _from_polygons(segmentation, height, width)
@@ -44,7 +44,7 @@ def normalise(segmentation: object, height: int, width: int) -> Segmentation:
     if not isinstance(counts, str | list):
         raise InputError(f"expected counts as a string or a list, found {type(counts).__name__}")
     lengths = run_lengths(counts) if isinstance(counts, str) else _list_of_lengths(counts)
-    # Each by itself too: the sum of the largest numbers wraps round.
+    # Each length is checked as well, because the sum of very large numbers would overflow.
     if not len(lengths) or not 0 <= lengths.min() <= lengths.max() <= height * width or lengths.sum() != height * width:
         raise InputError(f"the run lengths do not add up to the {height}x{width} pixels of the picture; the RLE is "
                          "damaged")
@@ -56,24 +56,24 @@ def normalise(segmentation: object, height: int, width: int) -> Segmentation:
 
 
 def encode(mask: NDArray[np.bool_]) -> Segmentation:
-    """The RLE of a (H, W) mask."""
+    """The RLE of an (H, W) mask."""
     encoded = coco_mask.encode(np.asfortranarray(mask, np.uint8))
     return {"size": list(mask.shape), "counts": encoded["counts"].decode("ascii")}
 
 
 def decode(segmentation: Segmentation) -> NDArray[np.bool_]:
-    """(H, W) mask of an RLE that `normalise` or `encode` made."""
+    """(H, W) mask of an RLE made by `normalise` or `encode`."""
     return np.ascontiguousarray(coco_mask.decode(segmentation), np.bool_)
 
 
 def run_lengths(counts: str) -> IntArray:
-    """(n) lengths of the runs of 0, 1, 0, ... that a compressed RLE stands for, column after column.
+    """(n) lengths of the runs of 0, 1, 0, ... in a compressed RLE, in column-major order.
 
-    A number is written in groups of 5 bits, lowest first, a character each; from the fourth number on it is the
-    difference to the last but one.
+    Each number is written in groups of 5 bits, lowest first, one character per group; from the fourth number on it is
+    stored as the difference from the last but one.
 
     Raises:
-        InputError: these are no compressed counts. pycocotools would read past the end of such a string.
+        InputError: these are not compressed counts. pycocotools would read past the end of such a string.
     """
     groups = np.frombuffer(counts.encode("utf-8", "surrogatepass"), np.uint8).astype(np.int64) - 48
     ends = np.flatnonzero(groups & 0x20 == 0)
@@ -92,7 +92,7 @@ def run_lengths(counts: str) -> IntArray:
 
 
 def from_run_lengths(lengths: IntArray, height: int, width: int) -> Segmentation:
-    """The RLE of the runs of 0, 1, 0, ... column after column; they must add up to `height * width`."""
+    """The RLE of the runs of 0, 1, 0, ... in column-major order; they must add up to `height * width`."""
     encoded = coco_mask.frPyObjects({"size": [height, width], "counts": lengths}, height, width)
     return {"size": [height, width], "counts": encoded["counts"].decode("ascii")}
 
@@ -100,7 +100,7 @@ def from_run_lengths(lengths: IntArray, height: int, width: int) -> Segmentation
 def _list_of_lengths(counts: Sequence[Any]) -> IntArray:
     try:
         lengths = np.asarray(counts)
-    except ValueError:  # lists of several lengths in it
+    except ValueError:  # nested lists of unequal lengths
         lengths = np.zeros((0, 0))
     if lengths.ndim != 1 or lengths.dtype.kind != "i":
         raise InputError("expected counts to be a flat list of whole numbers")
@@ -108,7 +108,7 @@ def _list_of_lengths(counts: Sequence[Any]) -> IntArray:
 
 
 def _without_empty_runs(lengths: IntArray) -> IntArray:
-    """The same pixels in runs of which only the first may be empty."""
+    """The same pixels, with runs of length zero merged so that only the first run may be empty."""
     present = np.flatnonzero(lengths)
     values = present % 2
     starts = np.flatnonzero(np.diff(values, prepend=-1))

@@ -1,1 +1,1 @@
-"""How good a result is: average precision over videos, identities, and agreement of two runs."""
+"""Quality of results: average precision over videos, identities, and agreement of two runs."""

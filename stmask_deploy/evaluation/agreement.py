@@ -1,4 +1,4 @@
-"""How much of one run over a video another run over it shows, as numbers, JSON and text."""
+"""Agreement between two runs over one video, as numbers, JSON and text."""
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
@@ -9,39 +9,39 @@ from .evaluation import percent
 
 @dataclass(frozen=True)
 class Agreement:
-    """Rows are instances in frames; rows whose mask is empty are left out. Shares are percent, 0 to 100.
+    """A row is an instance in a frame; rows with an empty mask are left out. Percentages range from 0 to 100.
 
-    Every identity of the first run corresponds to at most one of the second and the other way round. A row is matched
-    if the corresponding identity has one in the same frame, with a mask IoU of 0.5 or more.
+    Identities of the two runs correspond one to one, as far as they have counterparts. A row is matched if the
+    corresponding identity has a row in the same frame with a mask IoU of at least 0.5.
     """
 
     frames: int
     reference_rows: int
     rows: int
     matched: int
-    mean_iou: float | None  # of the masks of the matched rows
+    mean_iou: float | None  # percent, of the masks of the matched rows
     lowest_iou: float | None
-    same_class: float | None  # share of the matched rows
+    same_class: float | None  # percent of the matched rows
     mean_score_difference: float | None  # absolute, of the matched rows
     highest_score_difference: float | None
-    mean_box_difference_px: float | None  # of the side that differs most
+    mean_box_difference_px: float | None  # of the coordinate that differs most
     highest_box_difference_px: float | None
     reference_tracks: int  # identities
     tracks: int
-    switches: int  # of the second run, with the identities of the first as the objects
+    switches: int  # identity switches of the second run, with the first run's identities as ground truth
     switches_per_ten_tracks: float | None
-    ap: float | None  # of the second run's result list, with the first run's as the truth
+    ap: float | None  # of the second run, with the first run as ground truth
     ap50: float | None
     ap75: float | None
 
     @property
     def recall(self) -> float | None:
-        """Share of the first run's rows that are matched."""
+        """Percentage of the first run's rows that are matched."""
         return 100 * self.matched / self.reference_rows if self.reference_rows else None
 
     @property
     def precision(self) -> float | None:
-        """Share of the second run's rows that are matched."""
+        """Percentage of the second run's rows that are matched."""
         return 100 * self.matched / self.rows if self.rows else None
 
     def to_dict(self) -> dict[str, Any]:
@@ -49,12 +49,12 @@ class Agreement:
         return {**asdict(self), "recall": self.recall, "precision": self.precision}
 
     def summary(self) -> str:
-        """One line."""
+        """One line of text."""
         return (f"recall {percent(self.recall)}, precision {percent(self.precision)}, mask IoU "
                 f"{percent(self.mean_iou)}, {self.switches} identity switches, AP {percent(self.ap)}")
 
     def lines(self) -> list[str]:
-        """For people."""
+        """Readable text, line by line."""
         return [f"{self.frames} frames; {self.reference_rows} rows of {self.reference_tracks} identities in the "
                 f"reference, {self.rows} of {self.tracks} here",
                 f"rows: {self.matched} matched, recall {percent(self.recall)}, precision {percent(self.precision)}",

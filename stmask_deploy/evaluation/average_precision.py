@@ -1,4 +1,4 @@
-"""Average precision and recall of one class from its matches in all videos."""
+"""Average precision and recall of one class, from its matches in all videos."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ RECALL_POINTS = np.linspace(0, 1, 101)
 
 @dataclass(frozen=True, eq=False)
 class PrecisionRecall:
-    """Of one class in one area range; t IoU thresholds."""
+    """Curves of one class in one area range, for t IoU thresholds."""
 
     precision: FloatArray  # (t, 101) at `RECALL_POINTS`, in [0, 1]
-    recall: FloatArray  # (t,) of all results, in [0, 1]
+    recall: FloatArray  # (t,) with all results included, in [0, 1]
 
 
 def precision_recall(matches: Sequence[Matches], max_results: int) -> PrecisionRecall | None:
-    """From one `Matches` a video, the first `max_results` of each; None if there is no track to be found."""
+    """Computed from one `Matches` per video and its first `max_results`; None if there are no ground-truth tracks."""
     num_tracks = sum(match.num_tracks for match in matches)
     if not num_tracks:
         return None
@@ -31,10 +31,10 @@ def precision_recall(matches: Sequence[Matches], max_results: int) -> PrecisionR
     hits, misses = np.cumsum(is_hit & counts, axis=1), np.cumsum(~is_hit & counts, axis=1)
     recall = hits / num_tracks
     precision = hits / np.maximum(hits + misses, 1)
-    precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]  # the best at this recall or a higher one
+    precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]  # the best at this recall or higher
     curve = np.zeros((len(is_hit), len(RECALL_POINTS)))
     for level in range(len(curve)):
-        positions = np.searchsorted(recall[level], RECALL_POINTS)  # n where that recall is never reached
+        positions = np.searchsorted(recall[level], RECALL_POINTS)  # n if that recall is never reached
         reached = positions < len(order)
         curve[level, reached] = precision[level, positions[reached]]
     return PrecisionRecall(curve, recall[:, -1] if len(order) else np.zeros(len(is_hit)))

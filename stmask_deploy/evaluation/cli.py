@@ -1,4 +1,4 @@
-"""`stmask-eval`: how good results are, against annotations or against another run."""
+"""`stmask-eval`: scores results against annotations or against another run."""
 from __future__ import annotations
 
 import json
@@ -45,8 +45,8 @@ def main(results: Path, annotations: Path | None, videos: tuple[str, ...], shown
     """Evaluate RESULTS on a dataset with ANNOTATIONS in YouTube-VIS format.
 
     RESULTS is a result list for many videos (results.json with the video and category ids of ANNOTATIONS), the
-    results.jsonl of one video, or a folder that holds a folder with results.jsonl for every video, named as the video.
-    Printed are average precision and recall of YouTube-VIS, identity switches and mask quality.
+    results.jsonl of one video, or a folder with one subfolder per video that has the video's name and holds its
+    results.jsonl. Prints the average precision and recall of YouTube-VIS, identity switches and mask quality.
     """
     from ..atomic import atomic_file, check_writable
 
@@ -62,7 +62,7 @@ def main(results: Path, annotations: Path | None, videos: tuple[str, ...], shown
         raise click.UsageError("give ANNOTATIONS, the annotation file, or --agreement REFERENCE, another run")
     else:
         scores = _evaluation(results, annotations, videos, shown_score)
-    if json_path is not None:  # first: whoever reads the lines may be gone
+    if json_path is not None:  # before printing: the reader of the output may have closed the pipe
         with atomic_file(json_path, overwrite=overwrite) as file:
             file.write(json.dumps(scores.to_dict(), indent=1, allow_nan=False).encode() + b"\n")
     for line in scores.lines():

@@ -1,4 +1,4 @@
-"""Do two runs over one video show the same objects? No annotations are needed: the first run is taken as the truth."""
+"""Compares two runs over one video. No annotations are needed: the first run serves as ground truth."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,14 +17,14 @@ from .overlap import Overlap
 from .run_file import Row, RunFile
 
 VIDEO_ID = 1
-RowTrack = list[Row | None]  # the row of one identity in every frame, None where it is not shown
+RowTrack = list[Row | None]  # the row of one identity in every frame, None where absent
 
 
 def compare_runs(reference: RunFile, found: RunFile) -> Agreement:
-    """Compare what two runs over the same frames show.
+    """Compare the results of two runs over the same frames.
 
     Raises:
-        InputError: they are of other frames, or have other names for their classes.
+        InputError: the numbers or sizes of the frames differ, or the runs name their classes differently.
     """
     _check_same_frames(reference, found)
     class_names = _class_names(reference, found)
@@ -40,7 +40,7 @@ def compare_runs(reference: RunFile, found: RunFile) -> Agreement:
 
 
 def _scores(evaluation: Evaluation | None) -> dict[str, Any]:
-    """None where the reference shows nothing that could be found."""
+    """None if the reference run shows no objects."""
     if evaluation is None:
         return {"switches": 0, "switches_per_ten_tracks": None, "ap": None, "ap50": None, "ap75": None}
     identities = evaluation.identities
@@ -62,8 +62,8 @@ def _masks(tracks: Sequence[RowTrack]) -> list[list[Segmentation | None]]:
 
 def _matched_rows(found: Sequence[RowTrack], tracks: Sequence[RowTrack], overlap: Overlap
                   ) -> list[tuple[Row, Row, float]]:
-    """Rows of corresponding identities that overlap in a frame, and their mask IoU."""
-    near: dict[tuple[int, int], list[tuple[int, float]]] = {}  # positions of two identities -> frames and IoUs
+    """Rows of corresponding identities whose masks match in a frame, found and reference, with their mask IoU."""
+    near: dict[tuple[int, int], list[tuple[int, float]]] = {}  # indices of two identities -> frames and IoUs
     for frame, (rows, columns, ious) in enumerate(overlap.frame_ious()):
         for i, j in np.argwhere(ious >= MATCH_IOU).tolist():
             near.setdefault((int(rows[i]), int(columns[j])), []).append((frame, float(ious[i, j])))
@@ -77,7 +77,7 @@ def _matched_rows(found: Sequence[RowTrack], tracks: Sequence[RowTrack], overlap
 
 
 def _correspondence(near: Mapping[tuple[int, int], Sequence[tuple[int, float]]]) -> Iterator[tuple[int, int]]:
-    """One to one: those first that overlap in most frames, then those that overlap most."""
+    """Greedy one-to-one pairs: the most matching frames first, then the largest total IoU."""
     used_rows, used_columns = set(), set()
     for row, column in sorted(near, key=lambda pair: (-len(near[pair]), -sum(iou for _, iou in near[pair]), pair)):
         if row not in used_rows and column not in used_columns:
@@ -87,7 +87,7 @@ def _correspondence(near: Mapping[tuple[int, int], Sequence[tuple[int, float]]])
 
 
 def _differences(pairs: list[tuple[Row, Row, float]]) -> dict[str, Any]:
-    """Of the matched rows."""
+    """Statistics of the matched rows, by field name."""
     names = ("mean_iou", "lowest_iou", "same_class", "mean_score_difference", "highest_score_difference",
              "mean_box_difference_px", "highest_box_difference_px")
     if not pairs:
@@ -101,16 +101,16 @@ def _differences(pairs: list[tuple[Row, Row, float]]) -> dict[str, Any]:
 
 
 def _evaluate(reference: RunFile, found: RunFile, class_names: dict[int, str]) -> Evaluation:
-    """The result list of `found` with that of `reference` as the annotations, all scores."""
+    """Evaluate `found` against `reference` as annotations, with results of every score."""
     video = Video(VIDEO_ID, reference.height, reference.width, len(reference.frames),
                   tuple(f"{reference.source}/{frame}" for frame in range(len(reference.frames))))
-    # Evaluation takes results by score: where masks are equal, that order on both sides keeps identities apart.
+    # Evaluation sorts results by score: where masks are equal, the same order on both sides keeps identities apart.
     truth = sorted(_visible_entries(reference, class_names), key=lambda entry: -float(entry["score"]))
     tracks = tuple(Track(entry["instance_id"], VIDEO_ID, entry["category_id"], False, tuple(entry["segmentations"]))
                    for entry in truth)
     categories = tuple(Category(class_id, name) for class_id, name in sorted(class_names.items()))
     entries = _visible_entries(found, class_names)
-    # All of them count: the 100 best of a class, as in YouTube-VIS, are not all of a long video.
+    # No limit on the number of results: the 100 best per class, as in YouTube-VIS, may not cover a long video.
     return evaluate(Annotations(reference.path, categories, (video,), tracks), entries, shown_score=-np.inf,
                     max_results=len(entries), where=str(found.path))
 

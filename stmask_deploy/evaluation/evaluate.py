@@ -1,4 +1,4 @@
-"""Results against annotations: average precision over videos, identity switches, mask quality."""
+"""Evaluates results against annotations: average precision over videos, identity switches, mask quality."""
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
@@ -15,9 +15,9 @@ from .matching import Matches, match_results
 from .overlap import Overlap
 from .predictions import Prediction, check_entries
 
-SHOWN_SCORE = 0.3  # from which a result counts as shown; stmask-run draws from the same score on
-MAX_RESULTS = 100  # of a class in a video, best first
-# Pixels, by the mean mask area over the frames where an object is visible. A limit belongs to both of its ranges.
+SHOWN_SCORE = 0.3  # a result counts as shown from this score on, which is also stmask-run's drawing threshold
+MAX_RESULTS = 100  # per class and video, best first
+# In pixels, by the mean mask area over the frames where an object is visible. Each limit belongs to both its ranges.
 AREA_RANGES = {"all": (0.0, np.inf), "small": (0.0, 128.0 ** 2), "medium": (128.0 ** 2, 256.0 ** 2),
                "large": (256.0 ** 2, np.inf)}
 
@@ -28,25 +28,24 @@ def evaluate(annotations: Annotations, entries: Sequence[Mapping[str, Any]], *,
     """Evaluate a result list on a dataset.
 
     Args:
-        annotations: the truth.
+        annotations: the ground truth.
         entries: of a YouTube-VIS result list: `video_id` and `category_id` as in the annotation file, `score`,
             `segmentations`, and optionally `instance_id`.
-        video_ids: evaluate on these videos only; None is all. Videos without entries count as videos in which nothing
-            was found.
-        shown_score: entries of a lower score are left out where identities and masks are judged, as they usually are
-            not shown; average precision takes all.
-        max_results: of a class in a video, best first, that average precision takes; YouTube-VIS: 100.
+        video_ids: evaluate on these videos only; None means all. Videos without entries count as empty results.
+        shown_score: entries with a lower score are left out of identity and mask scores, since they are usually not
+            shown; average precision uses all.
+        max_results: per class and video, best first, used for average precision; 100 in YouTube-VIS.
         where: the name of the list, for messages.
 
     Raises:
-        InputError: the file has no annotations, or an entry does not fit to it.
+        InputError: the file has no annotations, an entry does not fit it, or `shown_score` is NaN.
     """
     if np.isnan(shown_score):
         raise InputError("the score from which results count as shown is not a number")
     if not annotations.has_tracks:
         raise InputError(f"{annotations.path} has no annotations, only videos; results cannot be compared with it")
     videos = sorted((video for video in annotations.videos if video_ids is None or video.id in video_ids),
-                    key=lambda video: video.id)  # decides between equal scores, as in COCO
+                    key=lambda video: video.id)  # breaks ties between equal scores, as in COCO
     by_video: dict[int, list[Prediction]] = {video.id: [] for video in videos}
     predictions = check_entries(entries, annotations, where)
     for prediction in predictions:

@@ -1,4 +1,4 @@
-"""What an evaluation found, as numbers, JSON and text. Shares are percent, 0 to 100; None is nothing to judge."""
+"""The scores of an evaluation as numbers, JSON and text. Percentages are 0 to 100; None if nothing can be scored."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from .average_precision import PrecisionRecall
 from .identities import IdentityScores
 from .matching import IOU_THRESHOLDS
 
-Curves = Mapping[str, Sequence[PrecisionRecall | None]]  # one a class: all, small, medium, large, first, first ten
+Curves = Mapping[str, Sequence[PrecisionRecall | None]]  # one per class: all, small, medium, large, first, first ten
 _Scores = TypeVar("_Scores", bound="PrecisionScores")
 COLUMNS = {"AP": "ap", "AP50": "ap50", "AP75": "ap75", "small": "ap_small", "medium": "ap_medium",
            "large": "ap_large", "AR1": "ar1", "AR10": "ar10"}
@@ -19,37 +19,37 @@ COLUMNS = {"AP": "ap", "AP50": "ap50", "AP75": "ap75", "small": "ap_small", "med
 
 @dataclass(frozen=True, kw_only=True)
 class PrecisionScores:
-    """The numbers of YouTube-VIS, percent; None where there is no track of that class or size."""
+    """The scores of YouTube-VIS in percent; None if there is no track of that class or size."""
 
     ap: float | None  # mean over IoU thresholds 0.50, 0.55, ... 0.95
     ap50: float | None
     ap75: float | None
     ap_small: float | None  # by mean mask area: up to 128^2 pixels
     ap_medium: float | None
-    ap_large: float | None  # from 256^2 pixels on
-    ar1: float | None  # recall of the best result of a class in each video, mean over the thresholds
-    ar10: float | None  # the same of the best ten
+    ap_large: float | None  # 256^2 pixels or more
+    ar1: float | None  # recall with the best result of a class in each video, mean over the thresholds
+    ar10: float | None  # the same with the best ten
 
     @classmethod
     def of(cls: type[_Scores], curves: Curves, **others: Any) -> _Scores:
-        """Means over the classes that have tracks; `others` are the fields of a derived class."""
+        """Means over the classes that have tracks; `others` are the fields of a subclass."""
         return cls(ap=_precision(curves["all"]), ap50=_precision(curves["all"], 0.5),
                    ap75=_precision(curves["all"], 0.75), ap_small=_precision(curves["small"]),
                    ap_medium=_precision(curves["medium"]), ap_large=_precision(curves["large"]),
                    ar1=_recall(curves["first"]), ar10=_recall(curves["first ten"]), **others)
 
     def precision_dict(self) -> dict[str, float | None]:
-        """The numbers by their names."""
+        """The scores by name."""
         return {name: getattr(self, name) for name in COLUMNS.values()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScores(PrecisionScores):
-    """Of one class."""
+    """The scores of one class."""
 
     category_id: int  # as in the annotation file
     name: str
-    tracks: int  # annotated, crowds left out
+    tracks: int  # annotated, excluding crowds
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -58,13 +58,13 @@ class ClassScores(PrecisionScores):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation(PrecisionScores):
-    """Of a result list on a dataset."""
+    """The scores of a result list on a dataset."""
 
     videos: int
     results: int  # entries of the list
     per_class: tuple[ClassScores, ...]  # in the order of the category ids
     identities: IdentityScores
-    shown_score: float  # from which results count for `identities`
+    shown_score: float  # lowest score of results that count for `identities`
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON; docs/evaluation.md explains the keys."""
@@ -79,7 +79,7 @@ class Evaluation(PrecisionScores):
                 f"{percent(self.identities.switches_per_ten_tracks)} identity switches per ten tracks")
 
     def lines(self) -> list[str]:
-        """A table of the classes that have tracks, with all classes at its top, and what is known of identities."""
+        """A table of the classes that have tracks, headed by all classes together, and the identity and mask scores."""
         rows = [one for one in self.per_class if one.tracks]
         width = max(len("all classes"), *(len(one.name) for one in rows), 0)
         table = [_row("", "tracks", COLUMNS, width),
@@ -94,7 +94,7 @@ class Evaluation(PrecisionScores):
 
 
 def percent(value: float | None) -> str:
-    """With one decimal; "-" for None."""
+    """The value with one decimal; "-" for None."""
     return "-" if value is None else f"{value:.1f}"
 
 

@@ -1,4 +1,4 @@
-"""Whether results keep their identities, and how good their masks are, frame by frame and regardless of class."""
+"""Identity switches and mask quality of results, frame by frame and regardless of class."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -8,40 +8,40 @@ import numpy as np
 
 from .overlap import FloatArray, Overlap
 
-MATCH_IOU = 0.5  # mask IoU from which a result in a frame is taken for the object
+MATCH_IOU = 0.5  # lowest mask IoU at which a result matches an object in a frame
 
 
 @dataclass(frozen=True)
 class IdentityScores:
-    """Sums over the videos of a dataset; crowds left out."""
+    """Sums over the videos of a dataset, excluding crowds."""
 
     tracks: int = 0
-    switches: int = 0  # times that an object is matched to another identity than when it was matched last
-    object_frames: int = 0  # pairs of an object and a frame in which it is visible
-    matched_frames: int = 0  # of these, with a result matched
-    iou_sum: float = 0.0  # of the matched
+    switches: int = 0  # times an object is matched to a different identity from its previous match
+    object_frames: int = 0  # (object, frame) pairs in which the object is visible
+    matched_frames: int = 0  # those of them with a matched result
+    iou_sum: float = 0.0  # over the matched ones
 
     def __add__(self, other: IdentityScores) -> IdentityScores:
         return IdentityScores(*(a + b for a, b in zip(asdict(self).values(), asdict(other).values(), strict=True)))
 
     @property
     def switches_per_ten_tracks(self) -> float | None:
-        """Switches for every ten annotated objects; None without objects."""
+        """Identity switches per ten annotated objects; None without objects."""
         return 10 * self.switches / self.tracks if self.tracks else None
 
     @property
     def matched_percent(self) -> float | None:
-        """Share of the object frames that are matched."""
+        """Percentage of the object frames that are matched."""
         return 100 * self.matched_frames / self.object_frames if self.object_frames else None
 
     @property
     def mean_iou(self) -> float | None:
-        """Mean mask IoU of the matched, percent; None if nothing is."""
+        """Mean mask IoU of the matched object frames in percent; None if there are none."""
         return 100 * self.iou_sum / self.matched_frames if self.matched_frames else None
 
     @property
     def j(self) -> float | None:
-        """Mean mask IoU over all object frames, 0 where not matched, percent."""
+        """Mean mask IoU over all object frames in percent, counting unmatched ones as 0."""
         return 100 * self.iou_sum / self.object_frames if self.object_frames else None
 
     def to_dict(self) -> dict[str, float | int | None]:
@@ -52,11 +52,11 @@ class IdentityScores:
 
 
 def identity_scores(overlap: Overlap, identities: Sequence[int]) -> IdentityScores:
-    """Of one video.
+    """Scores of one video.
 
     Args:
-        overlap: of n results, best score first, with g tracks that are not crowds.
-        identities: (n) of the results.
+        overlap: of n results, best score first, with g non-crowd tracks.
+        identities: (n) identities of the results.
     """
     num_tracks = overlap.truth_areas.shape[1]
     last: list[int | None] = [None] * num_tracks
@@ -72,10 +72,10 @@ def identity_scores(overlap: Overlap, identities: Sequence[int]) -> IdentityScor
 
 
 def match_frame(ious: FloatArray) -> list[tuple[int, int]]:
-    """Pairs of row and column one to one, the highest IoU first, down to `MATCH_IOU`; of equal ones the first row.
+    """Greedy one-to-one (row, column) pairs by falling IoU down to `MATCH_IOU`; ties go to the first row.
 
     Args:
-        ious: (n, g) of masks in one frame.
+        ious: (n, g) mask IoUs in one frame.
     """
     rows, columns = np.nonzero(ious >= MATCH_IOU)
     pairs: list[tuple[int, int]] = []

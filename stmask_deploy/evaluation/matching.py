@@ -1,4 +1,4 @@
-"""Which results count as hits: the greedy assignment of COCO, by score, within one video and class."""
+"""Decides which results count as hits: COCO's greedy assignment by score, within one video and class."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -14,28 +14,28 @@ IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 class Matches:
     """Results of one video and class against its tracks; t IoU thresholds, n results, best score first."""
 
-    scores: FloatArray  # (n,) falling
+    scores: FloatArray  # (n,) descending
     is_hit: BoolArray  # (t, n) matched to a track
-    is_ignored: BoolArray  # (t, n) counts neither as hit nor as false
-    num_tracks: int  # that are to be found
+    is_ignored: BoolArray  # (t, n) counts as neither true nor false positive
+    num_tracks: int  # ground-truth tracks that are not ignored
 
 
 def match_results(ious: FloatArray, scores: FloatArray, is_outside: BoolArray, is_crowd: BoolArray,
                   is_truth_outside: BoolArray) -> Matches:
-    """Match n results with g tracks at every threshold of `IOU_THRESHOLDS`.
+    """Match n results to g tracks at every threshold of `IOU_THRESHOLDS`.
 
-    A result takes the free track of highest IoU among those to be found, else among those to be ignored, and is then
-    ignored itself; crowds are never used up. Results that stay unmatched are ignored if outside of the area range.
+    A result takes the free track of highest IoU among those that count, or else among the ignored ones, in which case
+    the result is ignored too; crowds can be matched repeatedly. Unmatched results outside the area range are ignored.
 
     Args:
         ious: (n, g) of results and tracks, rows in the order of `scores`.
-        scores: (n,) falling.
-        is_outside: (n,) results whose area is outside of the range that is evaluated.
-        is_crowd: (g,).
-        is_truth_outside: (g,).
+        scores: (n,) descending.
+        is_outside: (n,) results whose area is outside the evaluated range.
+        is_crowd: (g,) tracks that are crowds.
+        is_truth_outside: (g,) tracks whose area is outside the evaluated range.
     """
     to_ignore = is_crowd | is_truth_outside
-    order = np.argsort(to_ignore, kind="stable")  # tracks to be found come first
+    order = np.argsort(to_ignore, kind="stable")  # tracks that count come first
     table, crowd, ignored = ious[:, order].tolist(), is_crowd[order].tolist(), to_ignore[order].tolist()
     shape = (len(IOU_THRESHOLDS), len(scores))
     is_hit, is_ignored = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
@@ -52,13 +52,13 @@ def match_results(ious: FloatArray, scores: FloatArray, is_outside: BoolArray, i
 
 
 def _best_track(overlaps: list[float], threshold: float, taken: list[bool], ignored: list[bool]) -> int | None:
-    """Position of the track to match; of equal ones the last, as COCO does."""
+    """Position of the track to match; ties go to the last one, as in COCO."""
     best, needed = None, threshold
     for position, overlap in enumerate(overlaps):
         if taken[position]:
             continue
         if best is not None and ignored[position] and not ignored[best]:
-            break  # what follows is to be ignored, and there is a track to be found already
+            break  # the rest are ignored tracks, and one that counts has been found
         if overlap >= needed:
             best, needed = position, overlap
     return best

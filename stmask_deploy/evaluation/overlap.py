@@ -1,4 +1,4 @@
-"""How much the masks of results and of the truth overlap, in every frame of a video."""
+"""Overlap between the masks of results and ground truth in every frame of a video."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
@@ -13,36 +13,36 @@ from ..types import IntArray
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
-Masks = Sequence[Segmentation | None]  # of one object, one a frame, None where it is not visible
+Masks = Sequence[Segmentation | None]  # of one object, one per frame, None where it is not visible
 
 
 @dataclass(frozen=True, eq=False)
 class FrameOverlap:
-    """Of what is visible in one frame: r of the results and c of the tracks."""
+    """Overlap in one frame of its visible objects: r results and c tracks."""
 
-    rows: IntArray  # (r,) positions of the results, rising
-    columns: IntArray  # (c,) positions of the tracks, rising
+    rows: IntArray  # (r,) positions of the results, ascending
+    columns: IntArray  # (c,) positions of the tracks, ascending
     intersections: IntArray  # (r, c) pixels
 
 
 @dataclass(frozen=True, eq=False)
 class Overlap:
-    """Areas and intersections in pixels; null and empty masks have an area of 0."""
+    """Areas and intersections in pixels; missing and empty masks have area 0."""
 
-    frames: tuple[FrameOverlap, ...]  # a long video has many objects, but few in a frame
+    frames: tuple[FrameOverlap, ...]  # sparse, since a long video has many objects but few in a frame
     areas: IntArray  # (frames, n) of the results
     truth_areas: IntArray  # (frames, g)
 
     @classmethod
     def measure(cls, results: Sequence[Masks], truth: Sequence[Masks], num_frames: int) -> Overlap:
-        """Of n results and g tracks of one video, each with a mask or None for every frame."""
+        """Measure n results and g tracks of one video, each with a mask or None for every frame."""
         areas, truth_areas = _areas(results, num_frames), _areas(truth, num_frames)
         frames = []
         for frame in range(num_frames):
             rows, columns = np.flatnonzero(areas[frame]), np.flatnonzero(truth_areas[frame])
             counts = np.zeros((len(rows), len(columns)), np.int64)
             if counts.size:
-                # pycocotools divides by the area of the first where the second is a crowd: undone, that is exact.
+                # For a crowd pycocotools divides by the first mask's area; multiplying by it is exact.
                 shares = coco_mask.iou([results[row][frame] for row in rows.tolist()],
                                        [truth[column][frame] for column in columns.tolist()], [1] * len(columns))
                 counts[:] = np.rint(shares * areas[frame, rows][:, None])
@@ -50,20 +50,20 @@ class Overlap:
         return cls(tuple(frames), areas, truth_areas)
 
     def track_iou(self) -> FloatArray:
-        """(n, g) sum of the intersections over the sum of the unions."""
+        """(n, g) spatio-temporal IoU: the sum of the intersections over the sum of the unions."""
         inside = np.zeros((self.areas.shape[1], self.truth_areas.shape[1]), np.int64)
         for frame in self.frames:
             inside[np.ix_(frame.rows, frame.columns)] += frame.intersections
         return _ratio(inside, self.areas.sum(0)[:, None] + self.truth_areas.sum(0) - inside)
 
     def frame_ious(self) -> Iterator[tuple[IntArray, IntArray, FloatArray]]:
-        """For every frame the positions of what is visible, (r,) results and (c,) tracks, and (r, c) their mask IoU."""
+        """For every frame, the positions of the visible (r,) results and (c,) tracks, and their (r, c) mask IoU."""
         for frame, areas, truth_areas in zip(self.frames, self.areas, self.truth_areas, strict=True):
             unions = areas[frame.rows][:, None] + truth_areas[frame.columns] - frame.intersections
             yield frame.rows, frame.columns, _ratio(frame.intersections, unions)
 
     def select(self, rows: IntArray, columns: IntArray) -> Overlap:
-        """Of the results and tracks at these positions, which rise."""
+        """The overlap of the results and tracks at these positions, which must be ascending."""
         frames = []
         for frame in self.frames:
             of_rows, of_columns = np.isin(frame.rows, rows), np.isin(frame.columns, columns)
@@ -74,12 +74,12 @@ class Overlap:
 
     @property
     def mean_areas(self) -> FloatArray:
-        """(n,) mean area of each result over the frames in which it is visible, 0 if it never is."""
+        """(n,) mean area of each result over the frames in which it is visible; 0 if it never is."""
         return _ratio(self.areas.sum(0), (self.areas > 0).sum(0))
 
     @property
     def mean_truth_areas(self) -> FloatArray:
-        """(g,) the same of the tracks."""
+        """(g,) the same for the tracks."""
         return _ratio(self.truth_areas.sum(0), (self.truth_areas > 0).sum(0))
 
 

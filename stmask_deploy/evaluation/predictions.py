@@ -12,27 +12,28 @@ from ..datasets.segmentation import Segmentation
 
 @dataclass(frozen=True)
 class Prediction:
-    """One object that was found in a video."""
+    """One object found in a video."""
 
     video_id: int
     category_id: int
     score: float
-    identity: int  # the same for the same object; below 0 where the list does not say
+    identity: int  # equal for entries of the same object; negative if the list does not say
     segmentations: tuple[Segmentation | None, ...]  # (length of the video)
 
 
 def check_entries(entries: Sequence[Mapping[str, Any]], annotations: Annotations, where: str = "results"
                   ) -> tuple[Prediction, ...]:
-    """The entries as they are used, in their order.
+    """Check the entries and convert their masks to RLE, keeping the order.
 
     Args:
         entries: `video_id`, `category_id` as in the annotation file, `score`, `segmentations` (RLE, polygons or None
-            for every frame), and optionally `instance_id`; without it every entry is an identity of its own.
-        annotations: what the ids refer to.
+            for every frame), and optionally `instance_id`, without which every entry has its own identity.
+        annotations: the dataset the ids refer to.
         where: the file, for messages.
 
     Raises:
-        InputError: something is missing, not of its kind, or does not belong to the dataset; names the entry.
+        InputError: a value is missing, has the wrong type or does not belong to the dataset. The message names the
+            entry.
     """
     videos = {video.id: video for video in annotations.videos}
     category_ids = {category.id for category in annotations.categories}

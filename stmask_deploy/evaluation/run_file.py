@@ -1,4 +1,4 @@
-"""`results.jsonl` of stmask-run, checked, as rows of its frames or as entries of a result list."""
+"""Validated `results.jsonl` files of stmask-run, as rows by frame or as entries of a result list."""
 from __future__ import annotations
 
 import os
@@ -17,7 +17,7 @@ from ..datasets.segmentation import Segmentation, normalise
 from ..errors import InputError
 
 RESULTS_NAME = "results.jsonl"
-MAX_UNREADABLE = 100_000  # pictures of one folder
+MAX_UNREADABLE = 100_000  # images in one folder
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Row:
     class_id: int  # 1-based
     label: str
     score: float
-    box: tuple[float, ...]  # (4) xyxy, pixels of the original picture
+    box: tuple[float, ...]  # (4) xyxy, in pixels of the original picture
     segmentation: Segmentation
 
 
@@ -37,20 +37,20 @@ class RunFile:
     """The results of one video."""
 
     path: Path
-    source: str  # name of the video file or folder, without where it lies
+    source: str  # name of the video file or folder, without its path
     height: int  # pixels
     width: int
     frames: tuple[tuple[Row, ...], ...]
 
     def entries(self, video_id: int, category_ids: Sequence[int]) -> list[dict[str, Any]]:
-        """The result list: an entry an identity, as stmask-run writes it, with the ids of a dataset.
+        """The result list as stmask-run writes it, one entry per identity, but with a dataset's ids.
 
         Args:
             video_id: of the video in the dataset.
-            category_ids: entry i stands for class id i + 1.
+            category_ids: item i is for class id i + 1.
 
         Raises:
-            InputError: there are class ids beyond.
+            InputError: a class id has no category.
         """
         collector = YtvisCollector(video_id)
         for index, rows in enumerate(self.frames):
@@ -62,16 +62,16 @@ class RunFile:
         return [{**entry, "category_id": category_ids[entry["category_id"] - 1]} for entry in collector.entries()]
 
     def check_labels(self, names: Sequence[str], dataset: Path) -> None:
-        """The classes are those of a dataset; case, underscores and hyphens of their names may differ.
+        """Check that the classes are those of a dataset; case, spaces, underscores and hyphens are ignored.
 
-        A bundle without class names has class_1, class_2, ... in their place, which says nothing about them.
+        A bundle without class names calls them class_1, class_2, ..., which matches any name.
 
         Args:
-            names: entry i is that of class id i + 1.
+            names: item i is the name of class id i + 1.
             dataset: its annotation file, for messages.
 
         Raises:
-            InputError: a class has another name.
+            InputError: a class has a different name.
         """
         labels = {(row.class_id, row.label) for rows in self.frames for row in rows if row.class_id <= len(names)}
         for class_id, label in sorted(labels):
@@ -82,13 +82,13 @@ class RunFile:
 
 
 def read_run_file(path: Path) -> RunFile:
-    """Read `results.jsonl`, or the one in the folder `path`.
+    """Read a `results.jsonl` file, or the one in the folder `path`.
 
-    Pictures of a folder that the run could not read have no line; they are frames in which nothing was found.
+    Images of a folder that the run could not read have no line; they become frames without results.
 
     Raises:
-        InputError: it cannot be read or is not such a file, or a row is incomplete or does not fit to the header; names
-            the row.
+        InputError: it cannot be read or is not such a file, or a row is incomplete or does not fit the header. The
+            message names the row.
     """
     path = path / RESULTS_NAME if os.path.isdir(path) else path
     results = read_results(path)
@@ -112,7 +112,7 @@ def read_run_file(path: Path) -> RunFile:
 
 
 def _num_unreadable(results: Results) -> int:
-    """How many pictures have no line; in the file of a run that did not end, as many as there may be."""
+    """Number of images without a line; for a run that did not finish, an upper bound."""
     if results.end is None:
         return MAX_UNREADABLE
     damage = results.end.get("damage")

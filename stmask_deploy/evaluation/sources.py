@@ -1,4 +1,4 @@
-"""Where results come from: a YouTube-VIS list, the results of one video, or a folder of results of many videos."""
+"""Sources of results: a YouTube-VIS list, the results of one video, or a folder with the results of many videos."""
 from __future__ import annotations
 
 import os
@@ -15,25 +15,25 @@ from .run_file import RESULTS_NAME, RunFile, read_run_file
 
 @dataclass(frozen=True)
 class ResultList:
-    """Entries of a YouTube-VIS list, and the videos to evaluate them on."""
+    """Entries of a YouTube-VIS list, and the videos they are evaluated on."""
 
     entries: list[dict[str, Any]]
     video_ids: tuple[int, ...]
-    missing: tuple[str, ...]  # names of these videos that have no results file, though results come video by video
+    missing: tuple[str, ...]  # names of those videos that lack a results file, where there is one file per video
 
 
 def read_result_list(path: Path, annotations: Annotations, chosen: Sequence[str] = ()) -> ResultList:
-    """Read results in whichever form they are.
+    """Read results in any of the supported forms.
 
     Args:
         path: `results.json` (a list for many videos, or stmask-run's for one), `results.jsonl` or the folder it is in
-            (one video), or a folder of folders that are named as the videos and hold a `results.jsonl` each.
+            (one video), or a folder of subfolders named after the videos, each with a `results.jsonl`.
         annotations: the dataset.
-        chosen: ids or names of the videos to evaluate. Without, a list or a folder is evaluated on all videos and one
-            video's results on that video: the one of the source's name, else the only one there is.
+        chosen: ids or names of the videos to evaluate. By default a list or a folder is evaluated on all videos, and
+            one video's results on the video named like their source, or else on the only video in the dataset.
 
     Raises:
-        InputError: there are no results, or it is not clear of which videos.
+        InputError: there are no results, or it is unclear which videos they belong to.
     """
     videos = _select(annotations, chosen)
     if path.suffix == ".jsonl" or os.path.isfile(path / RESULTS_NAME):
@@ -54,14 +54,14 @@ def read_result_list(path: Path, annotations: Annotations, chosen: Sequence[str]
 
 
 def _is_of_one_run(entries: list[Any], annotations: Annotations) -> bool:
-    """Whether a list is the one that stmask-run writes: of a single video that it numbers 0."""
+    """Whether a list was written by stmask-run, for a single video with id 0."""
     return (bool(entries) and all(isinstance(entry, dict) and entry.get("video_id") == 0 for entry in entries)
             and all(video.id != 0 for video in annotations.videos))
 
 
 def _of_one_run(entries: list[dict[str, Any]], path: Path, annotations: Annotations, videos: Sequence[Video]
                 ) -> ResultList:
-    """With the ids of the dataset: there the list has the positions of the classes."""
+    """Replace the list's class positions and video id with the ids of the dataset."""
     if len(videos) != 1:
         raise InputError(f"{path} holds the results of one video, {annotations.path} has {len(annotations.videos)}; "
                          f"say which with --video ID_OR_NAME, or give the {RESULTS_NAME} beside it")
@@ -90,7 +90,7 @@ def _read_folder(path: Path, annotations: Annotations, videos: Sequence[Video]) 
 
 
 def _check_folder_names(names: Sequence[str], path: Path, annotations: Annotations) -> None:
-    """All are names of videos, or none is: a number may be the name of one video and the id of another."""
+    """Require that all or none are names of videos: a number may be one video's name and another's id."""
     named = [name for name in names if _named(annotations, name)]
     others = [name for name in names if name not in named]
     if named and others:
@@ -125,10 +125,10 @@ def _video_of(run: RunFile, annotations: Annotations) -> Video:
 
 
 def find_video(annotations: Annotations, name: str) -> Video:
-    """The video of this name; where there is none, the one of this id.
+    """The video with this name, or else the one with this id.
 
     Raises:
-        InputError: there is none, or more than one.
+        InputError: there is no such video, or more than one.
     """
     videos = annotations.videos
     found = _named(annotations, name) or [video for video in videos if name == str(video.id)]

@@ -1,4 +1,4 @@
-"""Run a model over the videos of a dataset."""
+"""Runs a model over the videos of a dataset."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 def track_dataset(model: Model, annotations: Annotations, frames_folder: Path,
                   ) -> list[dict[str, Any]]:
-    """The YouTube-VIS result list of a model over every video; category ids are those of the annotation file.
+    """The YouTube-VIS result list of a model for all videos; category ids are those of the annotation file.
 
     Args:
         model: opened bundle whose classes are the dataset's, in the order of their ids; it is reset before each video.
-        annotations: say which videos there are; what is annotated is not read.
-        frames_folder: what their file names are relative to.
+        annotations: the list of videos; their ground truth is not read.
+        frames_folder: base folder of the videos' file names.
 
     Raises:
         InputError: a frame cannot be read.
@@ -36,6 +36,6 @@ def track_dataset(model: Model, annotations: Annotations, frames_folder: Path,
 
 
 def in_categories(entries: list[dict[str, Any]], annotations: Annotations) -> list[dict[str, Any]]:
-    """The entries with the category ids of the annotation file in place of the positions of its classes, from 1 on."""
+    """The entries with their 1-based class positions replaced by the category ids of the annotation file."""
     ids = [category.id for category in annotations.categories]
     return [{**entry, "category_id": ids[entry["category_id"] - 1]} for entry in entries]

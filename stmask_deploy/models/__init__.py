@@ -1,1 +1,1 @@
-"""The network in PyTorch, the definition that is exported."""
+"""The network in PyTorch, from which the graphs are exported."""

@@ -1,4 +1,4 @@
-"""Bottleneck ResNet, some of whose 3x3 convolutions are modulated deformable (DCNv2)."""
+"""Bottleneck ResNet with optional modulated deformable (DCNv2) 3x3 convolutions."""
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
@@ -11,7 +11,7 @@ from ..ops import deform_conv2d
 
 
 class ModulatedDeformConv(nn.Module):
-    """DCNv2: a 3x3 convolution whose sampling offsets and weights a second 3x3 convolution predicts from the input."""
+    """DCNv2: a 3x3 convolution whose sampling offsets and modulation are predicted by a second 3x3 convolution."""
 
     TAPS = 9
 
@@ -22,7 +22,7 @@ class ModulatedDeformConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.conv_offset_mask = nn.Conv2d(in_channels, 3 * self.TAPS, 3, stride=stride, padding=1)
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
-        # Training starts as an ordinary convolution at half strength, as in the DCNv2 paper.
+        # As in the DCNv2 paper, training starts as an ordinary convolution at half strength.
         nn.init.zeros_(self.conv_offset_mask.weight)
         assert self.conv_offset_mask.bias is not None
         nn.init.zeros_(self.conv_offset_mask.bias)
@@ -35,7 +35,7 @@ class ModulatedDeformConv(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (with the stride), 1x1, and a shortcut."""
+    """1x1, 3x3 (with the stride) and 1x1 convolutions, and a shortcut."""
 
     def __init__(self, in_channels: int, width: int, expansion: int, stride: int, deformable: bool) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class ResNet(nn.Module):
 
     Args:
         stem_width: channels of the 7x7 stem.
-        depths: blocks of each stage.
+        depths: number of blocks in each stage.
         widths: channels inside the blocks of each stage.
         expansion: factor from a block's width to its output channels.
         deformable_blocks: (stage, block) pairs whose 3x3 convolution is deformable.
@@ -89,7 +89,7 @@ class ResNet(nn.Module):
             self.out_channels.append(channels)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) normalised RGB -> one map a stage."""
+        """(B, 3, H, W) normalised RGB -> one map per stage."""
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, stride=2, padding=1)
         maps = []
         for stage in self.layers:

@@ -1,4 +1,4 @@
-"""Box decoding in PyTorch, for graphs and losses; `stmask_deploy.geometry.decode_boxes` is the NumPy side."""
+"""Box decoding in PyTorch, for graphs and losses; `stmask_deploy.geometry.decode_boxes` is the NumPy counterpart."""
 from __future__ import annotations
 
 import torch

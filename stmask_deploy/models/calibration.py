@@ -1,4 +1,4 @@
-"""Prediction layers of the head: one convolution a kernel shape (FCA), plain or calibrated to the boxes (FCB)."""
+"""Prediction layers of the head: one convolution per kernel shape (FCA), plain or calibrated to the boxes (FCB)."""
 from __future__ import annotations
 
 import torch
@@ -13,7 +13,7 @@ KernelShape = tuple[int, int]  # (height, width)
 
 
 class SameConv(nn.Conv2d):
-    """A convolution that keeps the map's size for any kernel; even sides are padded more at the top and left."""
+    """A convolution that keeps the map's size for any kernel; even kernels get more padding at the top and left."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: KernelShape) -> None:
         super().__init__(in_channels, out_channels, kernel, padding=(kernel[0] // 2, kernel[1] // 2))
@@ -25,22 +25,22 @@ class SameConv(nn.Conv2d):
 
 
 class PlainPrediction(SameConv):
-    """A prediction read at the anchor's own cell. Channels are (anchor scale, value)."""
+    """A prediction made at the anchor's own cell. Channels are (anchor scale, value)."""
 
     def forward(self, x: Tensor, deltas: Tensor) -> Tensor:  # type: ignore[override]
-        """(B, C, H, W), and box deltas, which a plain layer does not read -> (B, S * O, H, W)."""
+        """(B, C, H, W), and box deltas, which a plain layer ignores -> (B, S * O, H, W)."""
         return super().forward(x)
 
 
 class CalibratedPrediction(nn.Module):
-    """A prediction read where the regressed box lies (FCB, paper section 3.1.2): deformable convolution, ReLU,
-    plain convolution. Anchors of several scales share the weights, each with its own offsets.
+    """A prediction sampled at the regressed box (FCB, paper section 3.1.2): deformable convolution, ReLU, plain
+    convolution. Anchors of several scales share the weights but have their own offsets.
 
     Args:
         in_channels: channels of the branch.
-        out_channels: values of one anchor.
+        out_channels: values per anchor.
         kernel: (height, width) of both convolutions.
-        kind: where the offsets come from, adaptive or aligned.
+        kind: source of the offsets, adaptive or aligned.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: KernelShape, kind: Calibration) -> None:
@@ -55,7 +55,7 @@ class CalibratedPrediction(nn.Module):
     def offsets(self, deltas: Tensor) -> Tensor:
         """(B, 4, H, W) raw d_x, d_y, d_w, d_h -> (B, 2 * taps, H, W), (dy, dx) interleaved.
 
-        Features follow the boxes; in training they do not pull at them, as in Guided Anchoring (Wang et al. 2019).
+        Features follow the boxes, but their losses send no gradient to them, as in Guided Anchoring (Wang et al. 2019).
         """
         deltas = deltas.detach()
         if self.kind is Calibration.ADAPTIVE:
@@ -70,7 +70,7 @@ class CalibratedPrediction(nn.Module):
 
 
 class DeformableWeight(nn.Module):
-    """Deformable convolution without bias or modulation whose offsets are given."""
+    """Deformable convolution with given offsets, without bias or modulation."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: KernelShape) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class DeformableWeight(nn.Module):
 
 
 def aligned_offsets(deltas: Tensor, kernel: KernelShape) -> Tensor:
-    """Offsets that move a kernel's taps onto the regressed box, in closed form (paper eq. 6-8).
+    """Closed-form offsets that move a kernel's taps onto the regressed box (paper eq. 6-8).
 
     Args:
         deltas: (B, 4, H, W) raw d_x, d_y, d_w, d_h.

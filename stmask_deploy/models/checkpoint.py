@@ -1,4 +1,4 @@
-"""Load a checkpoint into the network it belongs to: safely, completely, or not at all."""
+"""Loads a checkpoint into the network it belongs to: safely, and either completely or not at all."""
 from __future__ import annotations
 
 import hashlib
@@ -21,22 +21,22 @@ from .stmask import STMask, build_stmask
 from .torch_file import MAX_BYTES, PICKLE_START, ZIP_START, load_tensors
 from .variant import infer_config
 
-CONFIG_KEY = "stmask_config"  # beside the state dict (or in safetensors metadata): a checkpoint's own ModelConfig
+CONFIG_KEY = "stmask_config"  # next to the state dict (or in safetensors metadata): the checkpoint's own ModelConfig
 STATE_KEYS = ("state_dict", "model")
 RESNETS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # layers -> blocks of each stage
 RESNET_WIDTHS = (64, 128, 256, 512)
-TRAINING_ONLY = ("semantic_seg_conv.", "maskiou_net.", "class_existence_fc.")  # heads used by training losses alone
+TRAINING_ONLY = ("semantic_seg_conv.", "maskiou_net.", "class_existence_fc.")  # heads used only by training losses
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that fits its network."""
+    """A checkpoint verified to fit its network."""
 
     name: str
     sha256: str
     config: ModelConfig
     state: Mapping[str, Tensor]
-    notes: tuple[str, ...]  # what was assumed, dropped or renamed, one line each
+    notes: tuple[str, ...]  # assumptions, dropped or renamed parameters, one line each
 
     def build(self) -> STMask:
         """The network with these weights, in evaluation mode."""
@@ -47,20 +47,20 @@ class Checkpoint:
 
 def load_checkpoint(path: Path, sha256: str | None = None, anchor_ratios: tuple[float, ...] | None = None,
                     config: ModelConfig | None = None) -> Checkpoint:
-    """Read a `.pth` (pickle, tensors only) or `.safetensors` checkpoint and find its variant.
+    """Read a `.pth` (pickle, tensors only) or `.safetensors` checkpoint and determine its variant.
 
-    A configuration that the checkpoint carries wins over what its tensors show, and must fit them.
+    A configuration stored in the checkpoint takes precedence over inference from its tensors, which must fit it.
 
     Args:
         path: the file.
         sha256: hexadecimal digest the file must have, or None.
-        anchor_ratios: where the checkpoint carries no configuration, see `variant.anchor_shapes`.
-        config: of the network, where it is known; then neither what the checkpoint carries nor its tensors are asked.
+        anchor_ratios: for checkpoints without a stored configuration, see `variant.anchor_shapes`.
+        config: of the network, if known; the stored configuration and inference from the tensors are then skipped.
 
     Raises:
-        InputError: the file is not a checkpoint of a complete STMask network; the message lists every parameter that
-            is missing, unexpected, misshapen, of a wrong type or not finite. Of parameters that tell the variant it
-            lists the missing ones alone: without them it is not known what else is expected.
+        InputError: the file is not a checkpoint of a complete STMask network. The message lists the parameters (at
+            most 20) that are missing, unexpected, misshapen, of the wrong type, not finite, or a negative variance. If
+            parameters that determine the variant are missing, it lists only those: nothing else can be checked.
     """
     path = Path(path)
     digest = digest_of(path)
@@ -89,10 +89,10 @@ def load_checkpoint(path: Path, sha256: str | None = None, anchor_ratios: tuple[
 
 
 def _depth_notes(config: ModelConfig) -> list[str]:
-    """Doubts about a backbone whose depth was read off its parameters: where whole blocks are missing it is no misfit.
+    """Warnings about a backbone whose depth was inferred: if whole blocks are missing, nothing else looks wrong.
 
     Raises:
-        InputError: it has the widths of a ResNet and the depths of none.
+        InputError: it has the widths of a ResNet but the depths of none.
     """
     if config.depths in RESNETS.values():
         return []
@@ -105,7 +105,7 @@ def _depth_notes(config: ModelConfig) -> list[str]:
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 of a checkpoint file, hexadecimal.
+    """Hexadecimal SHA-256 of a checkpoint file.
 
     Raises:
         InputError: it cannot be read.
@@ -125,7 +125,7 @@ def digest_of(path: Path) -> str:
 
 
 def _read_pickle(path: Path) -> tuple[Any, Any]:
-    """(content, the ModelConfig it carries as a dict or None)."""
+    """(content, the stored ModelConfig as a dict, or None)."""
     _check_form(path)
     try:
         content = load_tensors(path)
@@ -137,7 +137,7 @@ def _read_pickle(path: Path) -> tuple[Any, Any]:
 
 
 def _check_form(path: Path) -> None:
-    """Refuse what is no pickle by its first bytes; torch takes it for one, and says so at length."""
+    """Reject non-pickle files by their first bytes; torch would try to unpickle them and fail with a long message."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         start = file.read(9)
@@ -151,7 +151,7 @@ def _check_form(path: Path) -> None:
 
 
 def _torch_reason(error: Exception) -> str:
-    """Why torch did not load a file. Its own words are a paragraph that advises to switch its safety off."""
+    """Why torch could not load a file; its own message is a paragraph that recommends disabling its safety checks."""
     text = str(error)
     never_run = "code or objects other than tensors, which are never run"
     if found := re.search(r"GLOBAL ([\w.]+)", text):
@@ -178,7 +178,7 @@ def _read_safetensors(path: Path) -> tuple[Any, Any]:
 
 
 def _clean(content: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:
-    """The state dict inside `content` with plain names, and notes of what was changed."""
+    """The state dict inside `content` with plain names, and notes on what was changed."""
     notes = []
     if isinstance(content, Mapping):
         for key in STATE_KEYS:
@@ -194,7 +194,7 @@ def _clean(content: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:
         raise InputError(f"{path}: entries that are not tensors: {', '.join(others[:5])}"
                          f"{' ...' if len(others) > 5 else ''}; this is not an STMask checkpoint")
     state = {str(name): value for name, value in content.items()}
-    # Views of one value can have any shape, in a file of any size.
+    # Views of a single value can have any shape in a file of any size.
     if sum(value.numel() * value.element_size() for value in state.values()) > MAX_BYTES:
         raise InputError(f"{path} holds more than {MAX_BYTES >> 30} GiB of parameters, which no STMask checkpoint does")
     if all(name.startswith("module.") for name in state):
@@ -204,7 +204,7 @@ def _clean(content: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:
 
 
 def _fit(state: Mapping[str, Tensor], config: ModelConfig, path: Path) -> tuple[dict[str, Tensor], list[str]]:
-    """The parameters of `config`'s network out of `state`, and notes; raises InputError with a table of all misfits."""
+    """The parameters of `config`'s network from `state`, and notes; raises InputError with a table of all misfits."""
     with torch.device("meta"):
         expected = build_stmask(config).state_dict()
     notes, problems, fitted = [], [], {}
@@ -238,7 +238,7 @@ def _fit(state: Mapping[str, Tensor], config: ModelConfig, path: Path) -> tuple[
 
 
 def _kind(value: Tensor) -> str:
-    """Its element type, and whatever makes it other than an ordinary tensor in memory."""
+    """Element type, plus layout or device if it is not an ordinary CPU tensor."""
     kind = str(value.dtype).removeprefix("torch.")
     layout = "" if value.layout is torch.strided else f" {value.layout}".replace("torch.", "")
     return kind + layout + ("" if value.device.type == "cpu" else f" on {value.device.type}")

@@ -1,4 +1,4 @@
-"""Feature pyramid network on C3 to C5, with further levels below P5."""
+"""Feature pyramid network on C3 to C5, with extra levels below P5."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 
 class FPN(nn.Module):
-    """Pyramid maps P3, P4, P5 and `num_downsamples` more, all of `width` channels.
+    """Pyramid maps P3, P4, P5 and `num_downsamples` more, each with `width` channels.
 
     Args:
-        in_channels: channels of C3, C4, C5. The parameters are stored from C5 to C3, as the released checkpoints do.
+        in_channels: channels of C3, C4, C5. Parameters are stored from C5 to C3, as in the released checkpoints.
         width: channels of every level.
-        num_downsamples: levels below P5, each a 3x3 convolution of stride 2 without ReLU.
+        num_downsamples: levels below P5, each from a 3x3 convolution of stride 2 without ReLU.
     """
 
     def __init__(self, in_channels: Sequence[int], width: int, num_downsamples: int) -> None:

@@ -1,4 +1,4 @@
-"""From pictures to the network's input: colour, normalisation, padding."""
+"""Converts pictures to the network's input: colour, normalisation, padding."""
 from __future__ import annotations
 
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""Prediction head: one set of weights for all pyramid levels."""
+"""Prediction head, with weights shared by all pyramid levels."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -14,17 +14,17 @@ from .calibration import CalibratedPrediction, KernelShape, PlainPrediction, Sam
 
 @dataclass(frozen=True)
 class AnchorPredictions:
-    """Raw predictions of all anchors (N), in the order level, row, column, kernel, scale."""
+    """Raw predictions of all N anchors, ordered by level, row, column, kernel, scale."""
 
     box_deltas: Tensor  # (B, N, 4) d_x, d_y, d_w, d_h
-    class_probs: Tensor  # (B, N, classes with background first), softmax
-    centerness: Tensor  # (B, N) tanh, as it meets the anchors by position (see CenternessOrder)
+    class_probs: Tensor  # (B, N, classes including background first), softmax
+    centerness: Tensor  # (B, N) tanh, in the order used to pair it with anchors (see CenternessOrder)
     mask_coeffs: Tensor  # (B, N, P) before tanh
     embeddings: Tensor  # (B, N, E) unit length
 
 
 def tower(channels: int, depth: int) -> nn.Sequential:
-    """`depth` times 3x3 and ReLU."""
+    """`depth` pairs of 3x3 convolution and ReLU."""
     layers: list[nn.Module] = []
     for _ in range(depth):
         layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU()]
@@ -32,7 +32,7 @@ def tower(channels: int, depth: int) -> nn.Sequential:
 
 
 def by_anchor(maps: Sequence[Tensor], size: int) -> Tensor:
-    """One (B, S * size, H, W) map a kernel -> (B, H * W * kernels * S, size)."""
+    """One (B, S * size, H, W) map per kernel -> (B, H * W * kernels * S, size)."""
     batch, channels, height, width = maps[0].shape
     stacked = torch.stack(list(maps), dim=1)  # (B, kernels, S * size, H, W)
     return stacked.permute(0, 3, 4, 1, 2).reshape(batch, height * width * len(maps) * (channels // size), size)
@@ -44,10 +44,10 @@ class PredictionHead(nn.Module):
     Args:
         in_channels: channels of the pyramid.
         width: channels of the shared map and the towers.
-        tower_depth: 3x3 convolutions of each tower.
+        tower_depth: number of 3x3 convolutions in each tower.
         kernels: (height, width) of each kernel shape (FCA).
-        num_scales: anchors a kernel.
-        num_classes: classes with background.
+        num_scales: anchors per kernel.
+        num_classes: number of classes, including the background.
         num_prototypes: P.
         embedding_dim: E.
         class_calibration, mask_calibration, track_calibration: FCB of each branch.
@@ -98,8 +98,8 @@ class PredictionHead(nn.Module):
         return predictions, shared
 
     def _flatten_centerness(self, maps: Sequence[Tensor]) -> Tensor:
-        """One (B, S, H, W) map a kernel -> (B, H * W * kernels * S)."""
+        """One (B, S, H, W) map per kernel -> (B, H * W * kernels * S)."""
         if self.centerness_order is CenternessOrder.ANCHOR:
             return by_anchor(maps, 1).squeeze(-1)
-        # The released code flattens kernel by kernel and then reads the result as if it were in anchor order.
+        # The released code flattens kernel by kernel, then treats the result as if it were in anchor order.
         return torch.cat([one.flatten(1) for one in maps], dim=1)

@@ -5,11 +5,11 @@ from torch import Tensor, nn
 
 
 class ProtoNet(nn.Sequential):
-    """Three 3x3, bilinear x2, 3x3 and 1x1, each with a ReLU. Positions in the sequence are the released names.
+    """Three 3x3, bilinear x2, 3x3 and 1x1, each with a ReLU. Positions in the sequence match the released names.
 
     Args:
         in_channels: channels of P3.
-        width: channels inside.
+        width: channels of the hidden layers.
         num_prototypes: P.
     """
 
@@ -24,6 +24,6 @@ class ProtoNet(nn.Sequential):
         )
 
     def forward(self, p3: Tensor) -> Tensor:
-        """(B, F, H, W) -> (B, 2H, 2W, P), not negative."""
+        """(B, F, H, W) -> (B, 2H, 2W, P), non-negative."""
         maps: Tensor = super().forward(p3)  # type: ignore[no-untyped-call]
         return maps.permute(0, 2, 3, 1)

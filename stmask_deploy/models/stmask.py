@@ -1,4 +1,4 @@
-"""The whole network, with the released parameter names."""
+"""The complete network, with the released parameter names."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -17,23 +17,23 @@ from .temporal import TemporalNet
 
 @dataclass(frozen=True)
 class FramePrediction:
-    """What the frame network computes of a batch of frames."""
+    """Outputs of the frame network for a batch of frames."""
 
     anchors: AnchorPredictions
     prototypes: Tensor  # (B, Hm, Wm, P)
-    p3: Tensor  # (B, F, Hm / 2, Wm / 2) the level that the prototypes are computed from
+    p3: Tensor  # (B, F, Hm / 2, Wm / 2) the level the prototypes are computed from
     fpn: Tensor  # (B, F, h, w) the level the temporal network reads
     temporal: Tensor  # (B, T, h, w) the shared head map of that level
     shared: tuple[Tensor, ...]  # (B, T, h, w) the shared head maps of all levels
 
 
 class STMask(nn.Module):
-    """Frame network and, where there is one, `TemporalNet`. `forward` is the frame network.
+    """Frame network and, optionally, `TemporalNet`. `forward` is the frame network.
 
     Args:
-        backbone, fpn, proto_net, head: the parts, made to fit each other.
+        backbone, fpn, proto_net, head: the parts, with matching channels.
         temporal_net: None for a model without temporal fusion.
-        temporal_level: index of the pyramid level whose maps leave with the prediction.
+        temporal_level: index of the pyramid level whose maps are returned for the temporal network.
     """
 
     def __init__(self, backbone: ResNet, fpn: FPN, proto_net: ProtoNet, head: PredictionHead,
@@ -56,13 +56,13 @@ class STMask(nn.Module):
 
 
 def concat_levels(levels: Sequence[AnchorPredictions]) -> AnchorPredictions:
-    """Join the anchors of all levels."""
+    """Concatenate the anchors of all levels."""
     return AnchorPredictions(**{field.name: torch.cat([getattr(level, field.name) for level in levels], dim=1)
                                 for field in fields(AnchorPredictions)})
 
 
 def build_stmask(config: ModelConfig) -> STMask:
-    """The network that `config` describes, with freshly initialised weights, in evaluation mode."""
+    """The network described by `config`, with freshly initialised weights, in evaluation mode."""
     backbone = ResNet(config.stem_width, config.depths, config.widths, config.expansion, config.deformable_blocks)
     head = PredictionHead(
         config.fpn_width, config.head_width, config.tower_depth, config.kernel_shapes, len(config.anchor_scales),

@@ -13,12 +13,12 @@ LEAKY_SLOPE = 0.1  # of the ReLU after the correlation
 
 
 class TemporalNet(nn.Module):
-    """Box and coefficient deltas of objects from the features around their previous boxes (paper figure 5).
+    """Predicts box and coefficient deltas of objects from features around their previous boxes (paper figure 5).
 
     Args:
         feature_width: channels of the shared head map.
         patch_size: side of the correlation window, odd.
-        roi_size: bins a side of RoIAlign.
+        roi_size: RoIAlign bins per side.
         widths: channels of the three convolutions.
         num_prototypes: P.
     """
@@ -34,12 +34,12 @@ class TemporalNet(nn.Module):
         self.fc_coeff = nn.Linear(widths[2], num_prototypes)
 
     def pool(self, prev_fpn: Tensor, fpn: Tensor, prev_temporal: Tensor, temporal: Tensor, boxes: Tensor) -> Tensor:
-        """Features of the objects: correlation and both shared maps, pooled at the previous boxes.
+        """Features of the objects: correlation and both shared maps, fused and pooled at the previous boxes.
 
         Args:
             prev_fpn, fpn: (1, F, h, w) pyramid maps of the previous and the current frame.
             prev_temporal, temporal: (1, T, h, w) shared head maps of the same level.
-            boxes: (N, 4) xyxy, fractions of the padded frame, any corner order, any place.
+            boxes: (N, 4) xyxy, fractions of the padded frame, corners in any order; clipped to the frame.
 
         Returns:
             (N, d*d + 2*T, roi_size, roi_size).

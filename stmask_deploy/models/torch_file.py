@@ -1,4 +1,4 @@
-"""Files that torch wrote, of which nothing is ever run (docs/decisions/0006)."""
+"""Loads files written by torch without ever executing code from them (docs/decisions/0006)."""
 from __future__ import annotations
 
 import warnings
@@ -10,29 +10,30 @@ import torch
 
 from ..errors import InputError
 
-ZIP_START, PICKLE_START = b"PK\x03\x04", b"\x80"  # of files that torch writes: today, and before 1.6
-# torch < 2.10 executes or corrupts memory on crafted files even with weights_only (CVE-2025-32434, CVE-2026-24747).
+ZIP_START, PICKLE_START = b"PK\x03\x04", b"\x80"  # of files written by torch: since 1.6, and before
+# On crafted files, torch < 2.10 executes code or corrupts memory even with weights_only (CVE-2025-32434,
+# CVE-2026-24747).
 TORCH_FLOOR = (2, 10)
-MAX_BYTES = 4 << 30  # of tensors; the largest released variant holds 0.3 GB, a training state five times its network
+MAX_BYTES = 4 << 30  # of tensors; the largest released variant has 0.3 GB, and a training state five times its network
 
 
 def load_tensors(path: Path) -> Any:
-    """The content of a file that `torch.save` wrote: tensors on the CPU, plain values, and containers of these.
+    """The content of a file written by `torch.save`: tensors on the CPU, plain values, and containers of these.
 
     Raises:
-        InputError: this torch cannot load files safely, or the file unpacks to more than any STMask network.
-        Exception: whatever torch's parsers raise for damaged files and for those that hold other objects.
+        InputError: this torch cannot load files safely, or the file unpacks to more than `MAX_BYTES`.
+        Exception: whatever torch's parsers raise for damaged files or files with other objects.
     """
     version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
     if version < TORCH_FLOOR:
         raise InputError(f"torch {torch.__version__} cannot load checkpoints safely; install torch >= 2.10")
     with open(path, "rb") as file:
-        is_zip = file.read(4) == ZIP_START  # what torch goes by
+        is_zip = file.read(4) == ZIP_START  # torch uses the same criterion
     if is_zip:
         with zipfile.ZipFile(path) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
         if size > MAX_BYTES:
             raise InputError(f"{path} unpacks to more than {MAX_BYTES >> 30} GiB, which no STMask checkpoint does")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about torch's own internals and old pickle protocols
+        warnings.simplefilter("ignore")  # for torch's own internals and old pickle protocols
         return torch.load(path, map_location="cpu", weights_only=True)

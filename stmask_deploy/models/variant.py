@@ -1,4 +1,4 @@
-"""Read the variant of a network off its parameters' names and shapes."""
+"""Infers the variant of a network from the names and shapes of its parameters."""
 from __future__ import annotations
 
 import math
@@ -12,26 +12,26 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 HEAD = "prediction_layers.0."
 BRANCHES = ("conf_layer", "mask_layer", "track_layer")
-INDEX = r"(\d{1,3})"  # of a layer; no network has a thousand, and no name may ask for a billion
-MOST_NAMED = 20  # missing parameters
-ASPECT_RATIOS = (1.0, 1 / 2, 2.0)  # height / width of the anchors without FCA (paper section 4.1)
+INDEX = r"(\d{1,3})"  # of a layer; no real network has a thousand, and a hostile name must not ask for a billion
+MOST_NAMED = 20  # missing parameters listed in a message
+ASPECT_RATIOS = (1.0, 1 / 2, 2.0)  # height / width of anchors without FCA (paper section 4.1)
 
 
 def infer_config(shapes: Shapes, anchor_ratios: tuple[float, ...] | None = None) -> ModelConfig:
     """The configuration of the network that these parameters belong to.
 
-    Everything that shapes show is read from them: backbone depth, widths and deformable blocks, pyramid, prototypes,
-    kernel shapes, anchors a kernel, calibration of each branch, classes, embedding, correlation window. What they
-    cannot show takes the released values: input size, normalisation, anchor shapes and scales, the level and RoI size
-    of the temporal network, the order of the centerness map. Class names are numbered (`class_1`, ...).
+    Shapes determine backbone depth, widths and deformable blocks, pyramid, prototypes, kernel shapes, anchors per
+    kernel, calibration of each branch, number of classes, embedding, correlation window. The rest takes the released
+    values: input size, normalisation, anchor shapes and scales, level and RoI size of the temporal network, order of
+    the centerness map. Classes are named `class_1`, ....
 
     Args:
-        shapes: of the parameters, by name.
+        shapes: parameter shapes by name.
         anchor_ratios: see `anchor_shapes`.
 
     Raises:
-        InputError: parameters that every STMask network has are missing, all of which are named, or one has an
-            impossible shape.
+        InputError: parameters that every STMask network has are missing (the message names up to 20), or
+            one has an impossible shape.
     """
     depths = tuple(_count(shapes, rf"backbone\.layers\.{stage}\.{INDEX}\.")
                    for stage in range(_count(shapes, rf"backbone\.layers\.{INDEX}\.")))
@@ -82,15 +82,15 @@ def anchor_shapes(kernels: tuple[tuple[int, int], ...], ratios: tuple[float, ...
                   ) -> tuple[tuple[float, float], ...]:
     """(height, width) in cells of each kernel's anchor.
 
-    With feature calibration for anchors (FCA) an anchor is its kernel's field, as is that of a single kernel. Several
-    kernels of one shape tell nothing: their anchors keep its area and take an aspect each.
+    With feature calibration for anchors (FCA), or with a single kernel, an anchor has its kernel's shape. Several
+    kernels of the same shape do not determine their anchors: each keeps the kernel's area but has its own aspect ratio.
 
     Args:
         kernels: (height, width) of each.
-        ratios: height / width, one a kernel; None is `ASPECT_RATIOS` where kernels of one shape need them.
+        ratios: height / width, one per kernel; None means `ASPECT_RATIOS` if several kernels of one shape need them.
 
     Raises:
-        InputError: there are not as many ratios as kernels, or the kernels differ.
+        InputError: the number of ratios differs from that of kernels, or the kernels differ in shape.
     """
     is_calibrated = len(set(kernels)) > 1
     if ratios is not None and is_calibrated:
@@ -107,12 +107,12 @@ def anchor_shapes(kernels: tuple[tuple[int, int], ...], ratios: tuple[float, ...
 
 
 def anchor_scales(count: int) -> tuple[float, ...]:
-    """Scales of the anchors of one kernel: 2^(i / count), as RetinaNet and YOLACT++ spread them."""
+    """Scales of the anchors of one kernel: 2^(i / count), as in RetinaNet and YOLACT++."""
     return tuple(2 ** (i / count) for i in range(count))
 
 
 def _check_complete(shapes: Shapes, num_stages: int, num_kernels: int) -> None:
-    """Raises InputError with every parameter that the variant is read from and that is not there."""
+    """Raise InputError listing every missing parameter that the variant is inferred from."""
     names = ["backbone.conv1.weight", *(f"backbone.layers.{stage}.0.conv1.weight" for stage in range(num_stages)),
              "backbone.layers.0.0.conv3.weight", "fpn.lat_layers.0.weight", "proto_net.0.weight", "proto_net.10.weight",
              f"{HEAD}upfeature.0.weight", *(f"{HEAD}bbox_layer.{k}.weight" for k in range(num_kernels))]
@@ -130,7 +130,7 @@ def _check_complete(shapes: Shapes, num_stages: int, num_kernels: int) -> None:
 
 
 def _branch(shapes: Shapes, layer: str, num_scales: int) -> tuple[int, Calibration]:
-    """(values of one anchor, calibration) of a prediction layer."""
+    """(values per anchor, calibration) of a prediction layer."""
     prefix = f"{HEAD}{layer}.0."
     if prefix + "conv_adaption.weight" in shapes:
         kind = Calibration.ADAPTIVE if prefix + "conv_offset.weight" in shapes else Calibration.ALIGNED
@@ -158,5 +158,5 @@ def _shape(shapes: Shapes, name: str, rank: int) -> tuple[int, ...]:
 
 
 def _count(shapes: Shapes, pattern: str) -> int:
-    """1 + the largest index that `pattern` captures at the start of a name."""
+    """1 + the largest index that `pattern` captures at the start of a name; 0 without a match."""
     return 1 + max((int(match[1]) for name in shapes if (match := re.match(pattern, name))), default=-1)

@@ -1,4 +1,4 @@
-"""Operators that export has to see whole: deformable convolution, correlation, RoIAlign."""
+"""Operators that export treats as single nodes: deformable convolution, correlation, RoIAlign."""
 from .correlation import correlation
 from .deform_conv import deform_conv2d
 from .roi_align import roi_align

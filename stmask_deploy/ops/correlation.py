@@ -10,7 +10,7 @@ from .library import composite_operator
 
 @composite_operator("correlation(Tensor prev, Tensor cur, int patch_size) -> Tensor")
 def correlation(prev: Tensor, cur: Tensor, patch_size: int) -> Tensor:
-    """Mean over channels of `prev` at a cell times `cur` at the cells around it.
+    """Mean over channels of `prev` at a cell times `cur` at the surrounding cells.
 
     Args:
         prev: (B, C, H, W) map of the previous frame.
@@ -24,8 +24,8 @@ def correlation(prev: Tensor, cur: Tensor, patch_size: int) -> Tensor:
     batch, channels, height, width = prev.shape
     radius = patch_size // 2
     padded = F.pad(cur, [radius] * 4)
-    # All products of cells as one matrix product, of which each cell keeps its window: one addition order more or less,
-    # but many times faster than d*d shifted products, forwards and backwards.
+    # One matrix product of all pairs of cells, from which each cell gathers its window: a slightly different summation
+    # order, but many times faster than d*d shifted products, both forwards and backwards.
     products = torch.bmm(prev.flatten(2).transpose(1, 2), padded.flatten(2))  # (B, H*W, padded cells)
     row_length = width + 2 * radius
 

@@ -16,16 +16,16 @@ def deform_conv2d(
     x: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None, bias: Tensor | None,
     stride: list[int], padding: list[int],
 ) -> Tensor:
-    """Convolve `x` at sampling points moved by `offset`; points outside the map read zeros.
+    """Convolve `x` at sampling points shifted by `offset`.
 
-    Sampling is bilinear with zeros beyond the border, which is `grid_sample` with zero padding and half-pixel centres.
-    The output takes the spatial size of `offset`, so that even kernels may be padded at the top and left only.
+    Sampling is bilinear with zeros beyond the border: `grid_sample` with zero padding and half-pixel centres. The
+    output has the spatial size of `offset`, so that even kernels can be padded at the top and left only.
 
     Args:
         x: (B, C, H, W).
         weight: (O, C, kh, kw).
         offset: (B, 2*kh*kw, Ho, Wo), (dy, dx) interleaved per tap, in cells of `x`.
-        mask: (B, kh*kw, Ho, Wo) factors on the samples, or None for ones.
+        mask: (B, kh*kw, Ho, Wo) factors on the samples, or None for all ones.
         bias: (O,) or None.
         stride: (vertical, horizontal).
         padding: (rows above, columns left of) the map.
@@ -36,7 +36,7 @@ def deform_conv2d(
     batch, channels, height, width = x.shape
     out_channels, _, kernel_h, kernel_w = weight.shape
     taps, out_h, out_w = kernel_h * kernel_w, offset.shape[2], offset.shape[3]
-    # Sampling is done in float32 at least: coordinates of 16 bits would move the samples by whole cells.
+    # Sampling uses at least float32: with 16-bit coordinates the samples would move by whole cells.
     precision = torch.promote_types(x.dtype, torch.float32)
 
     def steps(count: int) -> Tensor:

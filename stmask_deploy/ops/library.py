@@ -1,7 +1,7 @@
-"""The operator library `stmask`: operations that the exporter has to see as one node each.
+"""The operator library `stmask`: operations that the exporter must see as single nodes.
 
-They are ordinary differentiable PyTorch functions. Registering them as composite operators keeps them whole in an
-exported program, so that `stmask_deploy.export` can choose how each is lowered, without the model knowing of ONNX.
+They are ordinary differentiable PyTorch functions. Registered as composite operators they stay whole in an exported
+program, so that `stmask_deploy.export` can choose how to lower each one, and the model needs to know nothing of ONNX.
 """
 from __future__ import annotations
 

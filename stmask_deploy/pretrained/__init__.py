@@ -1,8 +1,7 @@
 """The demo model: weights, exported graphs and a clip that come with the package.
 
-A small STMask for six kinds of shapes, trained on the synthetic benchmark by the recipe `demo`. It shows what the
-toolkit does, and gives every comparison of backends and options a truth to be judged by. docs/demo-model.md has its
-figures.
+A small STMask for six kinds of shapes, trained on the synthetic benchmark with the recipe `demo`. It demonstrates the
+toolkit and provides ground truth for comparisons of backends and options. See docs/demo-model.md for its figures.
 """
 from __future__ import annotations
 
@@ -13,12 +12,12 @@ _FOLDER = Path(str(files(__name__)))
 
 
 def demo_checkpoint() -> Path:
-    """What `stmask-export` and `stmask-train --from` take."""
+    """The checkpoint, for `stmask-export` and `stmask-train --from`."""
     return _FOLDER / "shapes.pth"
 
 
 def demo_bundle() -> Path:
-    """The exported graphs, for ONNX Runtime and OpenVINO: what `stmask-run` takes where no other bundle is named."""
+    """The exported graphs for ONNX Runtime and OpenVINO, which `stmask-run` uses if no other bundle is given."""
     return _FOLDER / "shapes_stmask"
 
 
@@ -28,5 +27,5 @@ def demo_clip() -> Path:
 
 
 def demo_annotations() -> Path:
-    """The true masks and identities of the clip, in the format of YouTube-VIS."""
+    """The ground-truth masks and identities of the clip, in YouTube-VIS format."""
     return _FOLDER / "clip.json"

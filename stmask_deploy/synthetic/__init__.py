@@ -1,1 +1,1 @@
-"""A generated video benchmark with exact masks and identities."""
+"""A synthetic video benchmark with exact masks and identities."""

@@ -1,4 +1,4 @@
-"""Annotations in the format of YouTube-VIS 2019: what is in `instances.json`."""
+"""Annotations in YouTube-VIS 2019 format: the content of `instances.json`."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ DESCRIPTION = "Generated clips with the format of YouTube-VIS 2019"
 
 @dataclass(frozen=True)
 class View:
-    """What is seen of an object in one frame."""
+    """The visible part of an object in one frame."""
 
     segmentation: Segmentation
     bbox: list[float]  # xywh in pixels
@@ -30,12 +30,12 @@ class Track:
     """An object through a clip."""
 
     class_id: int  # 1-based
-    views: list[View | None]  # one a frame, None where it is not seen
+    views: list[View | None]  # one per frame, None where it is not visible
 
 
 @dataclass(frozen=True)
 class VideoAnnotation:
-    """What `instances.json` says about one clip."""
+    """The entries of `instances.json` for one clip."""
 
     height: int
     width: int
@@ -44,7 +44,7 @@ class VideoAnnotation:
 
 
 def view_of(mask: NDArray[np.bool_]) -> View | None:
-    """The view that a mask, (H, W), shows; None where it is empty."""
+    """The view for an (H, W) mask; None if the mask is empty."""
     if not mask.any():
         return None
     segmentation = encode(mask)

@@ -1,4 +1,4 @@
-"""Names for the arrays that pass between the parts of the generator."""
+"""Types of the arrays exchanged by the parts of the generator."""
 from __future__ import annotations
 
 import numpy as np

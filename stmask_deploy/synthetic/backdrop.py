@@ -1,4 +1,4 @@
-"""Backgrounds: textured, cluttered, larger than the view that pans over them."""
+"""Backgrounds: textured, cluttered, and larger than the view that pans over them."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ _GRAIN = 5.0  # standard deviation of the fine grain, grey levels
 
 @dataclass(frozen=True)
 class Backdrop:
-    """A picture that covers every view from `low` to `high` plus the size of the view."""
+    """A picture large enough for the view at every position that it was made for."""
 
     picture: Image  # (h, w, 3) BGR
-    low: tuple[int, int]  # xy of the picture's corner, pixels of the view at position 0
+    low: tuple[int, int]  # xy of the picture's top-left corner, in pixels relative to the view at position 0
 
     def view(self, position: Points, height: int, width: int) -> Image:
         """(height, width, 3) BGR at a position, (2,) xy in pixels."""
@@ -37,10 +37,10 @@ def make_backdrop(rng: np.random.Generator, positions: Sequence[Points], height:
     """A random background.
 
     Args:
-        rng: decides everything.
-        positions: (2,) xy in pixels of the views it has to cover.
+        rng: source of all randomness.
+        positions: (2,) xy in pixels of the views to cover.
         height, width: of the view.
-        clutter: how many shapes of no class lie on it.
+        clutter: number of shapes without a class lying on it.
     """
     low = np.floor(np.min(positions, axis=0)).astype(int) - 2
     high = np.ceil(np.max(positions, axis=0)).astype(int) + 2
@@ -54,7 +54,7 @@ def make_backdrop(rng: np.random.Generator, positions: Sequence[Points], height:
 
 
 def _ground(rng: np.random.Generator, height: int, width: int, unit: int, colors: Floats) -> Floats:
-    """(height, width, 3): two or three colours mixed by noise, a gradient, bands or a ridge; `unit` sets the scale."""
+    """(height, width, 3): two colours mixed by noise, a gradient, bands or a ridge; `unit` sets the scale."""
     noise = cv2.resize(smooth_noise(rng, (height + 1) // 2, (width + 1) // 2), (width, height),
                        interpolation=cv2.INTER_LINEAR)
     y, x = np.arange(height, dtype=np.float32)[:, None] / unit, np.arange(width, dtype=np.float32)[None] / unit
@@ -77,7 +77,7 @@ def _ground(rng: np.random.Generator, height: int, width: int, unit: int, colors
 
 
 def _add_clutter(picture: Image, rng: np.random.Generator, unit: int, colors: Floats) -> None:
-    """Paint one shape of no class: filled, outlined or see-through."""
+    """Paint one shape without a class: filled or hollow, and partly transparent."""
     height, width = picture.shape[:2]
     pose = Pose(rng.uniform(0, width), rng.uniform(0, height), rng.uniform(0.05, 0.4) * unit,
                 rng.uniform(0, 2 * np.pi))
@@ -88,7 +88,7 @@ def _add_clutter(picture: Image, rng: np.random.Generator, unit: int, colors: Fl
         fill(mask, pose.place(outline * rng.uniform(0.6, 0.85)), 0)
     left, top, box_width, box_height = cv2.boundingRect(mask)
     if not box_width:
-        return  # at the smallest sizes: between the pixels, or hollow to the edge
+        return  # happens at the smallest sizes, where a shape falls between pixels or is hollow up to its edge
     region = np.s_[top:top + box_height, left:left + box_width]
     alpha = cv2.blur(mask[region], (3, 3))[:, :, None].astype(np.float32) / 255 * np.float32(rng.uniform(0.4, 1))
     color = colors[rng.integers(len(colors))] * rng.uniform(0.7, 1.2)

@@ -1,4 +1,4 @@
-"""Casting: which things appear in a clip, what they look like, on which paths they go."""
+"""Casting: which things appear in a clip, what they look like, and the paths they take."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -15,17 +15,17 @@ from .sprites import make_sprite
 from .textures import random_palette
 from .things import Thing, label_map
 
-MIN_SIZE = 0.14  # of an object, shares of the frame's height: smaller ones are of no use at the network's resolution
+MIN_SIZE = 0.14  # of an object, fraction of the frame's height; smaller ones are useless at the network's resolution
 _PILLAR_LENGTH = 1.7
-_REHEARSAL_HEIGHT = 90  # pixels; the same cast whatever the size of the clip
-_WELL_SEEN = 0.25  # share of an object in view and not covered, in `_FRAMES_SEEN` frames at least
+_REHEARSAL_HEIGHT = 90  # pixels; fixed, so that the cast does not depend on the size of the clip
+_WELL_SEEN = 0.25  # fraction of an object that must be in view and unoccluded in at least `_FRAMES_SEEN` frames
 _FRAMES_SEEN = 3
 _ATTEMPTS = 20
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Where and for whom a cast is chosen."""
+    """The setting in which a cast is chosen."""
 
     rng: np.random.Generator
     style: Style
@@ -39,17 +39,17 @@ class Stage:
         return self.width / self.height
 
     def place(self, border: float) -> tuple[float, float]:
-        """A random xy, shares of the view's height, at least `border` inside where it is large enough."""
+        """A random xy, in fractions of the view's height, at least `border` from the edge where the view allows it."""
         border = min(border, self.aspect / 2)
         return self.rng.uniform(border, self.aspect - border), self.rng.uniform(border, 1 - border)
 
     def moment(self, low: float = 0.0, high: float = 1.0) -> float:
-        """A random time between two shares of the clip."""
+        """A random time between two fractions of the clip's length."""
         return self.rng.uniform(low, high) * (self.num_frames - 1)
 
 
 def cast(stage: Stage) -> tuple[Thing, ...]:
-    """Things from back to front; every object is well seen in some frames, and they are nearly always enough."""
+    """Things from back to front; every object is clearly visible in some frames, and there are nearly always enough."""
     things: tuple[Thing, ...] = ()
     for _ in range(_ATTEMPTS):
         things = _rehearsed(stage, _candidates(stage))
@@ -82,7 +82,7 @@ def _candidates(stage: Stage) -> list[Thing]:
 
 
 def _rehearsed(stage: Stage, things: Sequence[Thing]) -> tuple[Thing, ...]:
-    """The things without the objects that would hardly be seen."""
+    """The things without objects that would hardly be visible."""
     height, width = _REHEARSAL_HEIGHT, round(_REHEARSAL_HEIGHT * stage.aspect)
     seen = np.zeros(len(things), int)
     for time in range(stage.num_frames):
@@ -109,14 +109,14 @@ def _mover(stage: Stage, palette: Floats) -> Thing:
 
 
 def _free_path(stage: Stage) -> Trajectory:
-    """Anywhere in the view at some moment, often near its border."""
+    """A path that at some moment passes through a random place in the view, often near its border."""
     rng = stage.rng
     border = 0.02 if rng.random() < 0.3 else 0.15
     return _path(stage, stage.place(border), stage.moment(), _velocity(stage))
 
 
 def _crowd(stage: Stage, most: int) -> list[Trajectory]:
-    """Paths that cross each other slowly, at about the same place and time."""
+    """Paths that cross slowly at about the same place and time."""
     rng = stage.rng
     x, y = stage.place(0.3)
     moment = stage.moment(0.3, 0.7)
@@ -127,7 +127,7 @@ def _crowd(stage: Stage, most: int) -> list[Trajectory]:
 
 
 def _pillar(stage: Stage) -> tuple[Thing, list[Trajectory]]:
-    """A bar in the foreground, wide enough to hide one or two small objects whose paths lead behind it."""
+    """A bar in the foreground, wide enough to hide one or two small objects, and their paths behind it."""
     rng, style = stage.rng, stage.style
     x, moment = rng.uniform(0.3, 0.7) * stage.aspect, stage.moment(0.35, 0.65)
     drift = rng.uniform(-0.02, 0.02)
@@ -147,14 +147,14 @@ def _pillar(stage: Stage) -> tuple[Thing, list[Trajectory]]:
 
 
 def _velocity(stage: Stage, factor: float = 1.0) -> tuple[float, float]:
-    """Any direction, but more often along the longer side; slow ones are as likely as fast ones."""
+    """A random velocity in any direction, more often horizontal; slow ones are as likely as fast ones."""
     rng = stage.rng
     speed, turn = rng.uniform(*stage.style.speeds) * factor, rng.uniform(0, 2 * np.pi)
     return speed * np.cos(turn), 0.6 * speed * np.sin(turn)
 
 
 def _path(stage: Stage, anchor: tuple[float, float], moment: float, velocity: tuple[float, float]) -> Trajectory:
-    """A path through a place at a moment, with random turns: some bend, some gather or lose speed, some swing."""
+    """A path through a place at a moment, with random variations: some accelerate, some sway."""
     rng, style = stage.rng, stage.style
     size = rng.uniform(*style.sizes)
     growth = min(rng.uniform(0, 0.25), 1 - MIN_SIZE / size)

@@ -1,4 +1,4 @@
-"""`stmask-synth`: generated, annotated clips."""
+"""`stmask-synth`: generates annotated clips."""
 from __future__ import annotations
 
 import sys
@@ -12,7 +12,7 @@ from stmask_deploy.console import Command, FrameSize, counted
 from stmask_deploy.environment import available_cpus
 
 _SPLITS = ("train", "val", "hard")
-_DEMO = "demo"  # one clip, of no use for training or measuring: only written when asked for
+_DEMO = "demo"  # a single clip, no use for training or measuring, so only written on request
 _EPILOG = """\b
 Examples:
   stmask-synth data
@@ -40,16 +40,16 @@ Exit codes: 0 done; 1 the run failed; 2 bad input or usage; 4 output could not b
 @click.version_option(__version__, prog_name="stmask-synth")
 def main(output: Path, names: tuple[str, ...], num_clips: int | None, num_frames: int | None, size: tuple[int, int],
          as_video: bool, workers: int | None, overwrite: bool) -> None:
-    """Generate annotated clips of moving shapes in the format of YouTube-VIS 2019.
+    """Generate annotated clips of moving shapes in YouTube-VIS 2019 format.
 
-    Every split gets a folder in OUT_DIR with JPEGImages/<clip>/<frame>.jpg and instances.json. train: a bit of
-    everything; val: moderate; hard: occlusion, look-alikes, motion blur, poor light.
+    Every split gets a folder in OUT_DIR with JPEGImages/<clip>/<frame>.jpg and instances.json. train is varied, val
+    moderate; hard has occlusion, look-alikes, motion blur and poor light.
     """
     from .splits import SPLITS
     from .writer import SplitFolder, write_split
 
     names = tuple(dict.fromkeys(names))
-    for name in names:  # all of them before the first is written
+    for name in names:  # check all of them before writing the first
         SplitFolder(output / name, SPLITS[name]).check(overwrite)
     for name in names:
         split, start = SPLITS[name], time.perf_counter()
@@ -64,7 +64,7 @@ def main(output: Path, names: tuple[str, ...], num_clips: int | None, num_frames
 
 
 class _Progress:
-    """One line on a terminal, nothing anywhere else."""
+    """A progress line on a terminal; nothing elsewhere."""
 
     def __init__(self, name: str, total: int) -> None:
         self._name, self._total, self._done = name, total, 0

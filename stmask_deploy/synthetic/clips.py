@@ -1,4 +1,4 @@
-"""Clips: annotated frames, one after the other."""
+"""Clips: sequences of annotated frames."""
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -15,22 +15,22 @@ from .scene import Scene, make_scene
 from .splits import SPLITS, Split
 
 SIZE = (360, 640)
-MIN_SIZE, MAX_SIZE = 32, 4096  # pixels of a side
-MAX_ASPECT = 16  # of the longer side by the shorter one
-MIN_VISIBLE_PIXELS = 16  # fewer visible pixels of an object in a frame count as none
+MIN_SIZE, MAX_SIZE = 32, 4096  # pixels per side
+MAX_ASPECT = 16  # ratio of the longer to the shorter side
+MIN_VISIBLE_PIXELS = 16  # an object with fewer visible pixels in a frame counts as not visible
 
 
 @dataclass(frozen=True)
 class AnnotatedFrame:
-    """A frame and which objects are seen where."""
+    """A frame and the masks of the objects visible in it."""
 
     image: Image  # (H, W, 3) BGR
-    masks: NDArray[np.bool_]  # (n, H, W), the visible pixels of the clip's n objects: disjoint, maybe empty
+    masks: NDArray[np.bool_]  # (n, H, W), the visible pixels of the clip's n objects: disjoint, possibly empty
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip of `num_frames` frames, rendered as they are asked for; iterating twice renders twice."""
+    """A clip of `num_frames` frames, rendered on demand; iterating twice renders twice."""
 
     name: str
     num_frames: int
@@ -38,7 +38,7 @@ class Clip:
 
     @cached_property
     def _numbers(self) -> list[int]:
-        """The things that are objects, by their number in the label map."""
+        """Label-map numbers of the things that are annotated objects."""
         return [number for number, thing in enumerate(self.scene.things, start=1) if thing.class_id]
 
     @property
@@ -57,11 +57,11 @@ class Clip:
         return np.array([self.scene.things[number - 1].class_id for number in self._numbers], np.int64)
 
     def frame(self, index: int) -> AnnotatedFrame:
-        """The frame of that index, from 0."""
+        """The frame at a 0-based index."""
         return AnnotatedFrame(self.scene.record(index), self.masks(index))
 
     def masks(self, index: int) -> NDArray[np.bool_]:
-        """(n, H, W): the visible pixels of each object in a frame; none where they are fewer than a handful."""
+        """(n, H, W): the visible pixels of each object in a frame; all False below `MIN_VISIBLE_PIXELS`."""
         numbers = np.array(self._numbers, np.uint8).reshape(-1, 1, 1)
         masks = np.asarray(self.scene.labels(index)[None] == numbers, np.bool_)
         masks[masks.sum(axis=(1, 2)) < MIN_VISIBLE_PIXELS] = False
@@ -72,16 +72,16 @@ class Clip:
 
 
 def render(split: str | Split, index: int, num_frames: int | None = None, size: tuple[int, int] = SIZE) -> Clip:
-    """Clip number `index` of a split; the same arguments give the same clip.
+    """Clip number `index` of a split; equal arguments give an equal clip.
 
     Args:
-        split: its name, or a split of one's own.
+        split: a name, or a custom split.
         index: from 0.
-        num_frames: how many, by default the split's; another number is another clip.
+        num_frames: by default the split's; a different number gives a different clip.
         size: (height, width) in pixels.
 
     Raises:
-        InputError: no such split, or a size, index or number of frames that cannot be.
+        InputError: there is no such split, or the size, index or number of frames is out of range.
     """
     if isinstance(split, str):
         if split not in SPLITS:

@@ -1,4 +1,4 @@
-"""How objects and the camera move. Lengths are shares of the frame's height, times are frames, angles radians."""
+"""Motion of objects and camera. Lengths are fractions of the frame's height, times are in frames, angles in radians."""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
@@ -10,16 +10,16 @@ from .arrays import Points
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Where an object is in the view of a steady camera, how large it is and how far it has turned."""
+    """Position of an object in the view of a steady camera, its size and its rotation over time."""
 
-    anchor: tuple[float, float]  # xy of its centre at `anchor_time`, but for the sway
+    anchor: tuple[float, float]  # xy of its centre at `anchor_time`, apart from the sway
     anchor_time: float
     velocity: tuple[float, float]
-    size: float  # of its longer side, on average
+    size: float  # of its longer side, mean over time
     acceleration: tuple[float, float] = (0.0, 0.0)
-    sway: tuple[float, float] = (0.0, 0.0)  # how far it swings about the smooth path
+    sway: tuple[float, float] = (0.0, 0.0)  # amplitude of the oscillation about the smooth path
     sway_rate: float = 0.0
-    growth: float = 0.0  # relative change of the size, up and down
+    growth: float = 0.0  # relative amplitude of the change in size
     growth_rate: float = 0.0
     angle: float = 0.0
     spin: float = 0.0
@@ -38,12 +38,12 @@ class Trajectory:
         return self.angle + self.spin * time
 
     def fastest(self, num_frames: int) -> float:
-        """The longest way from one frame to the next."""
+        """The longest distance covered from one frame to the next."""
         places = np.array([self.position(time) for time in range(num_frames)])
         return float(np.linalg.norm(np.diff(places, axis=0), axis=1).max(initial=0))
 
     def limited(self, speed: float, num_frames: int) -> Trajectory:
-        """The same path, slowed down where a step of it would be longer than `speed`."""
+        """The same path, slowed down as a whole if any of its steps would be longer than `speed`."""
         share = min(1.0, speed / max(self.fastest(num_frames), 1e-9))
         return replace(self, velocity=_times(self.velocity, share), acceleration=_times(self.acceleration, share),
                        sway=_times(self.sway, share))
@@ -51,7 +51,7 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Jolt:
-    """A jerk of the camera, there and back within some frames."""
+    """A jerk of the camera, there and back within a few frames."""
 
     start: float
     frames: float
@@ -66,15 +66,15 @@ class Jolt:
 
 @dataclass(frozen=True)
 class Camera:
-    """Pans slowly over the background; shakes and jolts, which moves the objects in view as well."""
+    """Pans slowly over the background; shaking and jolts also move the objects in view."""
 
-    pan: tuple[float, float] = (0.0, 0.0)  # a frame
+    pan: tuple[float, float] = (0.0, 0.0)  # per frame
     shake: tuple[float, float] = (0.0, 0.0)
     shake_rate: float = 0.0
     jolts: tuple[Jolt, ...] = ()
 
     def shift(self, time: float) -> Points:
-        """(2,) xy by which the view is off its steady course: objects appear that far to the left and up."""
+        """(2,) xy deviation of the view from its steady course: objects appear that far to the left and up."""
         swing = np.array([np.sin(self.shake_rate * time), np.sin(1.37 * self.shake_rate * time + 1)])
         return np.asarray(np.array(self.shake) * swing + sum((jolt.offset(time) for jolt in self.jolts), np.zeros(2)),
                           np.float64)

@@ -1,6 +1,6 @@
-"""Outlines: what makes an object a fish or a star, and the shapes of clutter that belong to no class.
+"""Outlines: the shapes that define the classes, and shapes of clutter that belong to no class.
 
-An outline is a closed polygon, (k, 2) float64 xy with y downwards, centred, its longer side reaching from -1 to 1.
+An outline is a closed polygon, (k, 2) float64 xy with y pointing down, centred, its longer side spanning -1 to 1.
 """
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from .arrays import Points
 
 CLASSES = ("fish", "star", "heart", "moon", "cross", "triangle")  # class id 1 is the first
 
-STRETCH = 0.12  # how much wider or taller than its class an object may be, relative
-ARC_STEPS = 48  # vertices of a round edge
+STRETCH = 0.12  # maximum relative stretch or squeeze in width
+ARC_STEPS = 48  # vertices of a curved edge
 CORNER_STEPS = 5  # vertices of a rounded corner
 
 
 def class_outline(name: str, rng: np.random.Generator) -> Points:
-    """The outline of one object of a class; every call varies it a little and may mirror it."""
+    """A random outline of a class, slightly varied and possibly mirrored."""
     shape = {"fish": _fish, "star": _star, "heart": _heart, "moon": _moon, "cross": _cross,
              "triangle": _triangle}[name](rng)
     mirror = rng.choice([-1.0, 1.0])
@@ -24,7 +24,7 @@ def class_outline(name: str, rng: np.random.Generator) -> Points:
 
 
 def clutter_outline(rng: np.random.Generator) -> Points:
-    """An outline of no class, and not to be taken for one: a box, an ellipse, a hexagon or a peanut."""
+    """An outline of no class, and unlike any of them: a box, an ellipse, a hexagon or a peanut."""
     kind = rng.integers(4)
     if kind == 0:
         return box_outline(rng.uniform(0.3, 1))
@@ -34,18 +34,18 @@ def clutter_outline(rng: np.random.Generator) -> Points:
 
 
 def box_outline(aspect: float) -> Points:
-    """An upright rectangle, `aspect` (at most 1) times as wide as high."""
+    """An upright rectangle with a ratio of width to height of `aspect` (at most 1)."""
     return np.array([[-aspect, -1], [aspect, -1], [aspect, 1], [-aspect, 1]], np.float64)
 
 
 def fitted(shape: Points) -> Points:
-    """The shape moved and scaled so that its longer side reaches from -1 to 1."""
+    """The shape, centred and scaled so that its longer side spans -1 to 1."""
     low, high = shape.min(axis=0), shape.max(axis=0)
     return np.asarray((shape - (low + high) / 2) * 2 / (high - low).max(), np.float64)
 
 
 def _fish(rng: np.random.Generator) -> Points:
-    """Nose to the left, a lens for a body, a forked tail, a fin on the back."""
+    """Nose to the left, a lens-shaped body, a forked tail, a dorsal fin."""
     share = np.linspace(0, 1, ARC_STEPS)
     joint, height = 0.45, rng.uniform(0.38, 0.5)
     x = -1 + (1 + joint) * share
@@ -71,7 +71,7 @@ def _heart(rng: np.random.Generator) -> Points:
 
 
 def _moon(rng: np.random.Generator) -> Points:
-    """A disc without a smaller disc that reaches over its right edge."""
+    """A disc minus a smaller disc that extends beyond its right edge."""
     radius = rng.uniform(0.76, 0.88)
     thickness = rng.uniform(0.5, 0.66)
     offset = thickness - 1 + radius
@@ -103,7 +103,7 @@ def _polar(angle: Points, radius: Points) -> Points:
 
 
 def _rounded(corners: Points, cut: float) -> Points:
-    """Every corner replaced by a curve that begins and ends at `cut` (at most 0.5) of its edges."""
+    """Replace every corner by a curve that starts and ends at a fraction `cut` (at most 0.5) of its edges."""
     before, after = np.roll(corners, 1, axis=0), np.roll(corners, -1, axis=0)
     start, end = corners + cut * (before - corners), corners + cut * (after - corners)
     t = np.linspace(0, 1, CORNER_STEPS)[None, :, None]

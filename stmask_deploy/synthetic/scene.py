@@ -1,4 +1,4 @@
-"""A scene: everything a clip is made of, and the light it sends into the camera."""
+"""A scene: everything a clip consists of, and the light that reaches the camera."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from .splits import Split, Style
 from .sprites import bounds, coverage, fill
 from .things import Thing, label_map
 
-_BLUR_STEP = 3.0  # pixels that something may move between two of the moments a blurred frame is the mean of
+_BLUR_STEP = 3.0  # largest motion in pixels between two of the moments averaged in a blurred frame
 _MAX_MOMENTS = 8
-_SHADOW_SCALE = 4  # shadows are soft: computed at a quarter of the resolution
-_SHADOW_OFFSET = 0.018  # shares of the frame's height
+_SHADOW_SCALE = 4  # shadows are soft, so a quarter of the resolution suffices
+_SHADOW_OFFSET = 0.018  # fraction of the frame's height
 _SHADOW_STRENGTH = 0.45
 
 
@@ -35,7 +35,7 @@ class Scene:
     has_shadows: bool
 
     def record(self, index: int) -> Image:
-        """(H, W, 3) BGR: the frame of that index, blurred by what moves while the shutter is open."""
+        """(H, W, 3) BGR: the frame at an index, with motion blur from the time the shutter is open."""
         shutter = float(self.sensor.shutters[index])
         count = self._moments(index, shutter)
         light = np.zeros((self.height, self.width, 3), np.float32)
@@ -44,11 +44,11 @@ class Scene:
         return self.sensor.expose(light / np.float32(count), index)
 
     def labels(self, index: int) -> Image:
-        """(H, W): at the middle of the exposure, the number of the thing that is seen, 1 for the first; 0 for none."""
+        """(H, W): number of the thing visible in the middle of the exposure, 1 for the first; 0 for none."""
         return label_map(self.things, self.camera, index, self.height, self.width)
 
     def light(self, time: float) -> Floats:
-        """(H, W, 3) BGR in [0, 255]: what is in view at one moment."""
+        """(H, W, 3) BGR in [0, 255]: the view at one moment."""
         height, width = self.height, self.width
         view = self.backdrop.view(self.camera.position(time) * height, height, width).astype(np.float32)
         for thing in self.things:
@@ -62,7 +62,7 @@ class Scene:
         return view
 
     def _moments(self, index: int, shutter: float) -> int:
-        """How many moments a frame is the mean of: the faster, the more."""
+        """Number of moments averaged in a frame, which grows with the fastest motion."""
         if shutter == 0:
             return 1
         first, last = index - shutter / 2, index + shutter / 2
@@ -74,7 +74,7 @@ class Scene:
 
 
 def make_scene(split: Split, index: int, num_frames: int, height: int, width: int) -> Scene:
-    """The scene of a clip; it depends on the arguments alone."""
+    """The scene of a clip, determined by the arguments alone."""
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([split.seed, index])))
     style = split.style(rng)
     jolts = _jolts(rng, style, num_frames)
@@ -105,7 +105,7 @@ def _jolts(rng: np.random.Generator, style: Style, num_frames: int) -> tuple[Jol
 
 
 def _shutters(rng: np.random.Generator, style: Style, jolts: tuple[Jolt, ...], num_frames: int) -> Floats:
-    """(T,): long in all of a blurred clip, longest during jolts, whose movement it is that blurs."""
+    """(T,): exposure times, long throughout a blurred clip and longest during jolts, whose motion causes the blur."""
     usual = rng.uniform(*style.shutters) if rng.random() < style.blur_chance else 0.0
     shutters = np.full(num_frames, usual, np.float32)
     for jolt in jolts:
@@ -115,15 +115,15 @@ def _shutters(rng: np.random.Generator, style: Style, jolts: tuple[Jolt, ...], n
 
 
 def _blend(below: Floats, above: Image, alpha: Image) -> None:
-    """Lay (H, W, 3) over (H, W, 3), in place; alpha (H, W) in 255ths."""
+    """Blend (H, W, 3) over (H, W, 3), in place; alpha (H, W) in [0, 255]."""
     share = alpha.astype(np.float32) * np.float32(1 / 255)
     below += (above.astype(np.float32) - below) * cv2.merge([share, share, share])
 
 
 def _shade(view: Floats, vertices: Points) -> None:
-    """Darken (H, W, 3) under a polygon with a soft edge, in place."""
+    """Darken (H, W, 3) under a soft-edged polygon, in place."""
     height, width = view.shape[:2]
-    blur = max(1, round(0.02 * height / _SHADOW_SCALE))  # pixels of the small picture
+    blur = max(1, round(0.02 * height / _SHADOW_SCALE))  # in pixels of the reduced picture
     rect = bounds(vertices, height, width, margin=2.0 * blur * _SHADOW_SCALE)
     if rect is None:
         return

@@ -1,4 +1,4 @@
-"""What becomes of the light on its way into a picture: exposure time, gain, colour cast, vignette, contrast, noise."""
+"""How light becomes a picture: exposure time, gain, colour cast, vignette, contrast, noise."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -8,23 +8,23 @@ import numpy as np
 
 from .arrays import Floats, Image
 
-NOISE_SHIFTS = 32  # positions a side at which the same noise is laid over a frame
+NOISE_SHIFTS = 32  # offsets per axis at which the same noise is laid over a frame
 
 
 @dataclass(frozen=True)
 class Sensor:
-    """Turns the light of each frame of a clip into its picture."""
+    """Converts the light of each frame of a clip to its picture."""
 
-    shutters: Floats  # (T,) how long the shutter is open, shares of the time between two frames; 0: no motion blur
+    shutters: Floats  # (T,) exposure times as fractions of the frame interval; 0: no motion blur
     gains: Floats  # (T, 3) factor on B, G and R
     vignette: Floats  # (H, W, 3) factor, the same for every colour
     contrast: float
-    haze: float  # grey level that low contrast moves everything to
+    haze: float  # grey level towards which low contrast compresses all levels
     noise: Floats  # (H + NOISE_SHIFTS, W + NOISE_SHIFTS, 3) grey levels
-    shifts: tuple[tuple[int, int], ...]  # (T, 2) yx at which the noise is cut out
+    shifts: tuple[tuple[int, int], ...]  # (T, 2) yx offsets of the noise crop
 
     def expose(self, light: Floats, index: int) -> Image:
-        """(H, W, 3) BGR uint8 of the light (H, W, 3), BGR in [0, 255], of frame `index`."""
+        """(H, W, 3) uint8 BGR of frame `index`, from its light (H, W, 3), BGR in [0, 255]."""
         height, width = light.shape[:2]
         y, x = self.shifts[index]
         gain = np.tile(self.gains[index] * np.float32(self.contrast), width).reshape(1, width, 3)
@@ -37,11 +37,11 @@ class Sensor:
 
 @dataclass(frozen=True)
 class LightRanges:
-    """What the light of a clip may be like."""
+    """Ranges of a clip's lighting."""
 
-    drift: float = 0.12  # largest slow change of the gain, relative
-    flicker: float = 0.0  # standard deviation of the change of the gain from frame to frame, relative
-    cast: float = 0.08  # largest change of a single colour, relative
+    drift: float = 0.12  # largest slow relative change of the gain
+    flicker: float = 0.0  # standard deviation of the relative gain from frame to frame
+    cast: float = 0.08  # largest relative change of a single colour
     contrast: tuple[float, float] = (0.9, 1.0)
     noise: tuple[float, float] = (1.0, 4.0)  # standard deviation, grey levels
 
@@ -58,7 +58,7 @@ def make_sensor(rng: np.random.Generator, ranges: LightRanges, shutters: Floats,
     vignette = np.repeat((1 - rng.uniform(0, 0.35) * (x ** 2 + y ** 2) / 2)[:, :, None], 3, axis=2)
     size = (height + NOISE_SHIFTS, width + NOISE_SHIFTS)
     noise = rng.standard_normal((*size, 3), np.float32) * np.float32(rng.uniform(*ranges.noise))
-    if rng.random() < 0.5:  # coarser grain, as from a camera that removes noise
+    if rng.random() < 0.5:  # coarser grain, as after a camera's noise reduction
         noise = np.asarray(cv2.blur(noise, (2, 2)), np.float32) * np.float32(1.6)
     shifts = rng.integers(0, NOISE_SHIFTS, (num_frames, 2)).tolist()
     return Sensor(shutters, np.clip(gains, 0.4, 1.6).astype(np.float32), vignette.astype(np.float32),

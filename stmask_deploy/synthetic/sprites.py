@@ -1,4 +1,4 @@
-"""Sprites: an outline with a painted surface, drawn into frames at any place, size and angle."""
+"""Sprites: outlines with a painted surface, drawn into frames at any position, size and angle."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ import numpy as np
 from .arrays import Floats, Image, Points
 from .textures import TEXTURES, paint, shaded
 
-SUPERSAMPLING = 4  # an outline is drawn at this many samples a side of a pixel
-_SHIFT = 6  # binary digits behind the point of the vertices handed to OpenCV, which fills in integer arithmetic
+SUPERSAMPLING = 4  # samples per pixel and axis when an outline is drawn
+_SHIFT = 6  # fractional bits of the vertices passed to OpenCV, which fills polygons in fixed-point arithmetic
 _BLEED = 4  # pixels of surface beyond the outline, for interpolation
 
 
 @dataclass(frozen=True)
 class Rect:
-    """Pixels of a frame: x1 <= x < x2, y1 <= y < y2."""
+    """A rectangle of pixels: x1 <= x < x2, y1 <= y < y2."""
 
     x1: int
     y1: int
@@ -30,7 +30,7 @@ class Rect:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a sprite is drawn, in pixels of the frame (integers are centres of pixels)."""
+    """Where a sprite is drawn, in pixels of the frame (pixel centres are at integers)."""
 
     x: float
     y: float
@@ -39,7 +39,7 @@ class Pose:
 
     @property
     def matrix(self) -> Points:
-        """(2, 2) that takes the outline's units to pixels."""
+        """(2, 2) map from the outline's units to pixels."""
         cos, sin = np.cos(self.angle), np.sin(self.angle)
         return np.array([[cos, -sin], [sin, cos]]) * (self.side / 2)
 
@@ -54,10 +54,10 @@ class Sprite:
 
     outline: Points  # (k, 2), see outlines.py
     surface: Image  # (h, w, 3) BGR
-    scale: float  # pixels of the surface to a unit of the outline; the outline's centre is the surface's
+    scale: float  # pixels of the surface per unit of the outline; both have the same centre
 
     def warp(self, pose: Pose, rect: Rect) -> Image:
-        """(H, W, 3) BGR: the surface as it lies at `pose`, for the pixels of `rect`, also beyond the outline."""
+        """(H, W, 3) BGR: the surface placed at `pose`, for all pixels of `rect`, including those beyond the outline."""
         height, width = self.surface.shape[:2]
         linear = pose.matrix / self.scale
         offset = np.array([pose.x - rect.x1, pose.y - rect.y1]) - linear @ [(width - 1) / 2, (height - 1) / 2]
@@ -67,7 +67,7 @@ class Sprite:
 
 
 def bounds(vertices: Points, height: int, width: int, margin: float = 0) -> Rect | None:
-    """The part of a frame that a polygon and a margin around it may touch; None where that is nothing."""
+    """The part of a frame that a polygon and a margin around it may touch; None if there is none."""
     low = np.floor(vertices.min(axis=0) - margin).astype(int)
     high = np.ceil(vertices.max(axis=0) + margin).astype(int) + 1
     x1, y1 = np.maximum(low, 0).tolist()
@@ -76,7 +76,7 @@ def bounds(vertices: Points, height: int, width: int, margin: float = 0) -> Rect
 
 
 def coverage(vertices: Points, rect: Rect) -> Image:
-    """(H, W) of `rect`: the share of each pixel inside a polygon, in 255ths. From 128 on the pixel is the polygon's."""
+    """(H, W) of `rect`: coverage of each pixel by a polygon, in [0, 255]; from 128 on a pixel belongs to it."""
     height, width = rect.y2 - rect.y1, rect.x2 - rect.x1
     fine = np.zeros((height * SUPERSAMPLING, width * SUPERSAMPLING), np.uint8)
     fill(fine, (vertices - [rect.x1, rect.y1] + 0.5) * SUPERSAMPLING - 0.5)
@@ -84,19 +84,19 @@ def coverage(vertices: Points, rect: Rect) -> Image:
 
 
 def fill(canvas: Image, vertices: Points, value: int = 255) -> None:
-    """Fill a polygon, given in pixels, on (H, W)."""
+    """Fill a polygon, given in pixels, on (H, W), in place."""
     fixed = np.round(vertices * 2 ** _SHIFT).astype(np.int32)
     cv2.fillPoly(canvas, [fixed], value, cv2.LINE_8, _SHIFT)
 
 
 def make_sprite(outline: Points, colors: Floats, side: float, rng: np.random.Generator) -> Sprite:
-    """A sprite with a random texture, shading and, on some, a crisp or soft rim.
+    """A sprite with random texture and shading, and in some cases a crisp or soft rim.
 
     Args:
         outline: (k, 2), see outlines.py.
         colors: (n, 3) BGR, n at least 3: two for the texture, one for the rim.
-        side: pixels of its longer side in the frames it is meant for, more or less.
-        rng: decides everything else.
+        side: approximate length in pixels of its longer side in the frames it is meant for.
+        rng: source of all other choices.
     """
     scale = max(side, 8) / 2
     width, height = (np.ceil(np.abs(outline).max(axis=0) * scale).astype(int) * 2 + 1 + 2 * _BLEED).tolist()

@@ -1,4 +1,4 @@
-"""Textures: what a surface looks like, whatever its shape."""
+"""Textures: the appearance of surfaces, regardless of shape."""
 from __future__ import annotations
 
 import cv2
@@ -10,7 +10,7 @@ from .arrays import Floats
 
 TEXTURES = ("stripes", "checks", "dots", "marble", "gradient")
 
-_PALETTES = (  # hexadecimal RGB; five colours that look well together
+_PALETTES = (  # hexadecimal RGB; five matching colours each
     "264653 2a9d8f e9c46a f4a261 e76f51", "f94144 f8961e f9c74f 90be6d 577590", "8ecae6 219ebc 023047 ffb703 fb8500",
     "cdb4db ffc8dd ffafcc bde0fe a2d2ff", "606c38 283618 fefae0 dda15e bc6c25", "003049 d62828 f77f00 fcbf49 eae2b7",
     "5f0f40 9a031e fb8b24 e36414 0f4c5c", "e63946 f1faee a8dadc 457b9d 1d3557", "edede9 d6ccc2 b08968 7f5539 3d2c23",
@@ -18,25 +18,25 @@ _PALETTES = (  # hexadecimal RGB; five colours that look well together
 
 
 def random_palette(rng: np.random.Generator) -> Floats:
-    """(5, 3) BGR in [0, 255], in random order, a little lighter or darker than the printed colours."""
+    """(5, 3) BGR in [0, 255], in random order, slightly lighter or darker than the listed colours."""
     text = _PALETTES[rng.integers(len(_PALETTES))]
     rgb = np.array([list(bytes.fromhex(color)) for color in text.split()], np.float32)
     return np.asarray(np.clip(rng.permutation(rgb[:, ::-1]) * rng.uniform(0.8, 1.1), 0, 255), np.float32)
 
 
 def muted(colors: Floats, share: float) -> Floats:
-    """Colours (n, 3) moved towards their own grey and middle grey; `share` 0 leaves them, 1 makes all middle grey."""
+    """Move colours (n, 3) towards a blend of their own grey and mid-grey; `share` 0 keeps them, 1 leaves the blend."""
     grey = 0.6 * colors.mean(axis=1, keepdims=True) + 0.4 * 118
     return np.asarray((1 - share) * colors + share * grey, np.float32)
 
 
 def paint(kind: str, rng: np.random.Generator, height: int, width: int, colors: Floats) -> Floats:
-    """(height, width, 3) BGR in [0, 255]: two of the colours as `kind` mixes them, with some marble in it.
+    """(height, width, 3) BGR in [0, 255]: two of the colours mixed according to `kind`, with a little marbling.
 
     Args:
         kind: one of `TEXTURES`.
-        rng: decides scale, direction and phase.
-        height, width: in pixels; the pattern's scale goes by the longer one.
+        rng: source of scale, direction and phase.
+        height, width: in pixels; the pattern scales with the longer one.
         colors: (n, 3) BGR, n at least 2; the first two are used.
     """
     marble = smooth_noise(rng, height, width)
@@ -60,12 +60,12 @@ def paint(kind: str, rng: np.random.Generator, height: int, width: int, colors: 
 
 
 def shaded(surface: Floats, depth: Floats, strength: float) -> Floats:
-    """The surface lit from above and rounded off towards its edge.
+    """The surface lit from above and shaded towards its edge, so that it looks rounded.
 
     Args:
         surface: (H, W, 3) BGR in [0, 255].
-        depth: (H, W) distance from the edge, shares of the object's half side.
-        strength: 0 flat, 1 strongly rounded.
+        depth: (H, W) distance from the edge, as a fraction of half the object's longer side.
+        strength: 0 is flat, 1 strongly rounded.
     """
     height = surface.shape[0]
     fall = np.linspace(0.5, -0.5, height, dtype=np.float32)[:, None] * 0.35

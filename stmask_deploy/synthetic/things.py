@@ -1,4 +1,4 @@
-"""Things: what moves through a clip, objects with a class as well as shapes without one."""
+"""Things: everything that moves through a clip, objects with a class as well as shapes without one."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -10,19 +10,19 @@ from .arrays import Image, Points
 from .motion import Camera, Trajectory
 from .sprites import Pose, Sprite, bounds, coverage
 
-SOLID = 128  # coverage, in 255ths, from which on a pixel belongs to a thing
+SOLID = 128  # coverage out of 255 from which a pixel belongs to a thing
 
 
 @dataclass(frozen=True)
 class Thing:
-    """A sprite on its way."""
+    """A sprite and its path."""
 
     sprite: Sprite
     path: Trajectory
-    class_id: int  # 1-based; 0 where it is of no class and not annotated
+    class_id: int  # 1-based; 0 for things without a class, which are not annotated
 
     def pose(self, camera: Camera, time: float, height: int, width: int) -> Pose:
-        """Its pose in a frame of (height, width) pixels; the centre of the first pixel is 0."""
+        """Its pose in a frame of (height, width) pixels; pixel centres are at integers."""
         x, y = (self.path.position(time) - camera.shift(time)) * height - 0.5
         return Pose(float(x), float(y), self.path.size_at(time) * height, self.path.angle_at(time))
 
@@ -32,7 +32,7 @@ class Thing:
 
 
 def label_map(things: Sequence[Thing], camera: Camera, time: float, height: int, width: int) -> Image:
-    """(height, width): which thing is seen at each pixel, 1 for the first; 0 for none. Later things are in front."""
+    """(height, width): number of the thing seen at each pixel, 1 for the first; 0 for none. Later ones are in front."""
     labels = np.zeros((height, width), np.uint8)
     for number, thing in enumerate(things, start=1):
         outline = thing.outline(camera, time, height, width)

@@ -1,4 +1,4 @@
-"""A clip as a video file."""
+"""Writes a clip as a video file."""
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from stmask_deploy.atomic import cannot_write
 from .arrays import Image
 
 FPS = 24
-QUALITY = 20  # x264's constant rate factor: what a good camera leaves
+QUALITY = 20  # x264's constant rate factor: comparable to a good camera
 
 
 def write_video(path: Path, frames: Iterable[Image]) -> None:
@@ -24,7 +24,7 @@ def write_video(path: Path, frames: Iterable[Image]) -> None:
         with av.open(f"file:{path}", "w", format="mp4") as container:
             stream = container.add_stream("libx264", rate=FPS, options={"crf": str(QUALITY), "preset": "slow"})
             stream.pix_fmt = "yuv420p"
-            stream.codec_context.thread_count = 1  # the same file whatever the machine
+            stream.codec_context.thread_count = 1  # so that the file is the same on every machine
             for index, frame in enumerate(frames):
                 if index == 0:
                     stream.height, stream.width = frame.shape[:2]

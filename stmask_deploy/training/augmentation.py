@@ -1,4 +1,4 @@
-"""Random views of a frame: flip, zoom, shift and colour, the same for both frames of a pair but for a little colour."""
+"""Random views of a frame: flip, zoom, shift and colour, the same in both frames but for slight changes of colour."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -9,26 +9,26 @@ from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
 
-ZOOM = (0.75, 1.35)  # largest reduction and enlargement of the picture
-STRETCH = 1.12  # largest factor between the two axes
+ZOOM = (0.75, 1.35)  # smallest and largest scale factor
+STRETCH = 1.12  # largest ratio between the scales of the two axes
 BRIGHTNESS = 32.0  # grey levels
 CONTRAST = SATURATION = (0.7, 1.35)
-HUE = 9.0  # half degrees, as OpenCV counts them
-SECOND_FRAME_SHARE = 0.25  # how much of a colour change is drawn anew for the second frame
+HUE = 9.0  # in OpenCV's units of two degrees
+SECOND_FRAME_SHARE = 0.25  # strength of the extra colour change of the second frame
 
 
 @dataclass(frozen=True)
 class Colors:
-    """A change of colours."""
+    """A change of colour."""
 
     brightness: float
     contrast: float
     saturation: float
-    hue: float  # half degrees
+    hue: float  # in OpenCV's units of two degrees
 
     @classmethod
     def draw(cls, rng: np.random.Generator, strength: float = 1.0) -> Colors:
-        """A random change; `strength` 0 is none."""
+        """A random change; `strength` 0 means none."""
         def factor(limits: tuple[float, float]) -> float:
             return float(np.exp(strength * rng.uniform(*np.log(limits))))
 
@@ -36,7 +36,7 @@ class Colors:
                    strength * rng.uniform(-HUE, HUE))
 
     def apply(self, image: Image) -> Image:
-        """(H, W, 3) BGR -> the same picture in other colours."""
+        """(H, W, 3) BGR -> the same picture with changed colours."""
         hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV).astype(np.float32)
         hsv[..., 0] = (hsv[..., 0] + self.hue) % 180
         hsv[..., 1] *= self.saturation
@@ -49,7 +49,7 @@ class Colors:
 class View:
     """An affine map from a picture to the network's input, without rotation."""
 
-    matrix: NDArray[np.float64]  # (2, 3), pixels to pixels, pixel centres at whole numbers
+    matrix: NDArray[np.float64]  # (2, 3), pixels to pixels, pixel centres at integers
     size: tuple[int, int]  # (height, width) of the input
 
     @classmethod
@@ -59,7 +59,7 @@ class View:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, picture_hw: tuple[int, int], size: tuple[int, int]) -> View:
-        """A random window, which may reach beyond the picture, perhaps mirrored."""
+        """A random window, which may extend beyond the picture, mirrored half the time."""
         zoom = np.exp(rng.uniform(*np.log(ZOOM)))
         stretch = np.exp(rng.uniform(-1, 1) * np.log(STRETCH) / 2)
         width, height = float(stretch / zoom), float(1 / (stretch * zoom))
@@ -69,7 +69,7 @@ class View:
     @classmethod
     def _from_window(cls, picture_hw: tuple[int, int], size: tuple[int, int],
                      window: tuple[float, float, float, float], flip: bool) -> View:
-        """`window` is left, top, width, height as shares of the picture."""
+        """`window` is (left, top, width, height) in fractions of the picture."""
         left, top, width, height = window
         scale_x, scale_y = size[1] / (width * picture_hw[1]), size[0] / (height * picture_hw[0])
         matrix = np.array([[scale_x, 0, scale_x * (0.5 - left * picture_hw[1]) - 0.5],
@@ -79,17 +79,17 @@ class View:
         return cls(matrix, size)
 
     def apply(self, image: Image, border: tuple[float, ...]) -> Image:
-        """(H, W, ...) uint8 -> (height, width, ...), bilinear; beyond the picture lies `border`."""
+        """(H, W, ...) uint8 -> (height, width, ...), bilinear, filled with `border` beyond the picture."""
         return np.asarray(cv2.warpAffine(image, self.matrix, self.size[::-1], flags=cv2.INTER_LINEAR,
                                          borderMode=cv2.BORDER_CONSTANT, borderValue=border), np.uint8)
 
 
 @dataclass(frozen=True)
 class PairAugmentation:
-    """What is done to the two frames of a pair."""
+    """The augmentation of the two frames of a pair."""
 
     view: View
-    colors: tuple[tuple[Colors, ...], tuple[Colors, ...]]  # changes of the first and of the second frame
+    colors: tuple[tuple[Colors, ...], tuple[Colors, ...]]  # changes applied to the first and to the second frame
 
     @classmethod
     def draw(cls, rng: np.random.Generator, picture_hw: tuple[int, int], size: tuple[int, int]) -> PairAugmentation:
@@ -99,5 +99,5 @@ class PairAugmentation:
 
     @classmethod
     def none(cls, picture_hw: tuple[int, int], size: tuple[int, int]) -> PairAugmentation:
-        """The frames as inference sees them."""
+        """No augmentation: the frames as inference sees them."""
         return cls(View.whole(picture_hw, size), ((), ()))

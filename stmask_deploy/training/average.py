@@ -7,14 +7,14 @@ import torch
 
 from ..models.stmask import STMask
 
-WARMUP = 10  # updates over which the average leaves the first weights behind
+WARMUP = 10  # limits the decay during the first updates
 
 
 class WeightAverage:
-    """A copy of a network that follows it slowly; it is what is evaluated and kept.
+    """A copy of a network that tracks its weights by an exponential moving average; it is what is evaluated and saved.
 
-    After n updates the decay is the smaller of `decay` and (1 + n) / (10 + n), so that short runs are not held back by
-    their first weights. Counters are copied.
+    After n updates the decay is the smaller of `decay` and (1 + n) / (10 + n), so that short runs are not dominated by
+    the initial weights. Integer buffers (counters) are copied.
     """
 
     def __init__(self, model: STMask, decay: float) -> None:
@@ -24,7 +24,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, model: STMask) -> None:
-        """Move towards `model`."""
+        """Move the average towards `model`."""
         decay = min(self._decay, (1 + self.num_updates) / (WARMUP + self.num_updates))
         self.num_updates += 1
         for mine, other in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):

@@ -1,4 +1,4 @@
-"""Losses on boxes and their centerness."""
+"""Losses for boxes and their centerness."""
 from __future__ import annotations
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 from ..geometry import CENTER_VARIANCE, SIZE_VARIANCE
 from ..models.boxes import decode_boxes
 
-SMALLEST_SIDE = 1e-4  # of a box, as a share of the frame
+SMALLEST_SIDE = 1e-4  # of a box, as a fraction of the frame
 
 
 def encode_boxes(boxes: Tensor, anchors: Tensor) -> Tensor:
@@ -19,7 +19,7 @@ def encode_boxes(boxes: Tensor, anchors: Tensor) -> Tensor:
 
 
 def delta_loss(deltas: Tensor, boxes: Tensor, anchors: Tensor) -> Tensor:
-    """(n,) smooth L1 of the deltas, summed over the four."""
+    """(n,) smooth L1 of the deltas, summed over the four components."""
     return F.smooth_l1_loss(deltas, encode_boxes(boxes, anchors), reduction="none").sum(dim=1)
 
 
@@ -34,9 +34,9 @@ def overlap_loss(deltas: Tensor, boxes: Tensor, anchors: Tensor) -> Tensor:
 
 
 def centerness_targets(boxes: Tensor, anchors: Tensor) -> Tensor:
-    """(n,) how central the anchors' centres lie in the boxes, as FCOS defines it (Tian et al. 2019, eq. 3), in [0, 1].
+    """(n,) FCOS centerness of the anchors' centres in the boxes (Tian et al. 2019, eq. 3), in [0, 1].
 
-    0 for an anchor whose centre lies outside.
+    It is 0 for an anchor whose centre lies outside its box.
     """
     before, after = anchors[:, :2] - boxes[:, :2], boxes[:, 2:] - anchors[:, :2]  # (n, 2) to the four sides
     near, far = torch.minimum(before, after).clamp(min=0), torch.maximum(before, after).clamp(min=SMALLEST_SIDE)

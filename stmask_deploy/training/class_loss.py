@@ -1,4 +1,4 @@
-"""Classification with hard negatives."""
+"""Classification loss with hard negative mining."""
 from __future__ import annotations
 
 import torch
@@ -11,12 +11,13 @@ SMALLEST_PROBABILITY = 1e-12
 
 
 def class_loss(probs: Tensor, classes: Tensor) -> Tensor:
-    """Sum of the cross-entropy over the positive anchors and the three times as many background anchors that look
-    least like background (online hard example mining, 3:1). A frame without objects teaches with as many as one has.
+    """Sum of the cross-entropy over the positive anchors and the hardest background anchors, three times as many as
+    positives (online hard example mining, 3:1). A frame without positives uses as many negatives as one with a single
+    positive.
 
     Args:
-        probs: (N, classes with background first) softmaxed.
-        classes: (N,) int64: 1-based class of positive anchors, BACKGROUND (-1), or anything below for neutral ones.
+        probs: (N, classes including background first) softmaxed.
+        classes: (N,) int64: 1-based class of positive anchors, BACKGROUND (-1), or anything lower for neutral ones.
     """
     positive, negative = classes > 0, classes == BACKGROUND
     log_background = -probs[:, 0].clamp(min=SMALLEST_PROBABILITY).log()

@@ -65,8 +65,8 @@ def main(annotations: Path, folder: Path, frames: Path | None, val_annotations: 
          threads: int | None, workers: int, **overrides: Any) -> None:
     """Train or fine-tune a network on ANNOTATIONS, a dataset in YouTube-VIS format (masks as RLE or polygons).
 
-    The result is a checkpoint with the released parameter names that carries its configuration. A run can be
-    interrupted and resumed with the same outcome. Several GPUs: start with torchrun.
+    Writes a checkpoint with the released parameter names that includes its configuration. A run can be interrupted and
+    resumed with the same outcome. For several GPUs, start it with torchrun.
     """
     _require_torch()
     import torch
@@ -103,7 +103,7 @@ def main(annotations: Path, folder: Path, frames: Path | None, val_annotations: 
     with join_processes(device) as process:
         if process.is_first and validation is not None:
             validation.read_all()
-        if process.is_first:  # last, so that a mistake in the rest never costs an earlier run
+        if process.is_first:  # last, so that a mistake in the other options never destroys an earlier run
             prepare_folder(folder, overwrite=overwrite, resume=resume)
         path = train(start, data, validation, folder, process, num_workers=workers, say=click.echo)
         if process.is_first:
@@ -120,7 +120,7 @@ def _recipe(name: str, overrides: dict[str, Any]) -> Any:
 
 
 def _given(values: dict[str, Any]) -> list[str]:
-    """The options among `values` that were given, as they are written."""
+    """The options among `values` that were given, spelt as on the command line."""
     options = {"pairs_per_batch": "--pairs", "learning_rate": "--rate"}
     return [options.get(name, "--" + name.replace("_", "-")) for name, value in values.items() if value is not None]
 

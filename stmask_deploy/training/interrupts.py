@@ -1,4 +1,4 @@
-"""Ctrl-C in a training run: at once where nothing is lost by it, after the step where something would be."""
+"""Ctrl-C in a training run: immediate where nothing would be lost, otherwise after the current step."""
 from __future__ import annotations
 
 import signal
@@ -10,12 +10,12 @@ from typing import Any
 
 
 class Interrupts:
-    """Context manager that takes Ctrl-C while a run lasts.
+    """Context manager that handles Ctrl-C during a run.
 
-    A process that trains alone is interrupted at once, but for what it does `held`. One among several only notes the
-    wish, since all must leave after the same step, and goes on until it asks; but for what it does `alone`.
+    A process that trains alone is interrupted at once, except within `held` blocks. One of several processes only
+    records the request, because all must stop after the same step, except within `alone` blocks.
 
-    Only the main thread of a program receives Ctrl-C: in any other this does nothing. Nor does it where Ctrl-C is
+    Only the main thread of a program receives Ctrl-C: in any other this does nothing, and likewise if SIGINT is
     ignored.
 
     Args:
@@ -43,7 +43,7 @@ class Interrupts:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """A process that trains alone is interrupted at the end of the block; a second press does not wait for it."""
+        """Delay Ctrl-C to the end of the block for a process that trains alone; a second press interrupts at once."""
         with self._hold(True):
             yield
         if self._is_only and self.is_set:
@@ -51,7 +51,7 @@ class Interrupts:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Ctrl-C ends the block at once: the others only wait for its end. One among several goes on behind it."""
+        """Let Ctrl-C end the block at once, since the other processes only wait; one of several then continues."""
         try:
             with self._hold(False):
                 yield
@@ -71,7 +71,7 @@ class Interrupts:
         is_second, self.is_set = self.is_set, True
         if self._is_only:
             is_due = is_second or not self._is_held
-        else:  # a launcher passes Ctrl-C on to processes that may have it already: the second one means nothing
+        else:  # a launcher forwards Ctrl-C to processes that may have received it already, so ignore a second
             is_due = not (is_second or self._is_held)
         if is_due:
             raise KeyboardInterrupt

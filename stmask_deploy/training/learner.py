@@ -1,4 +1,4 @@
-"""The network with its losses: a batch of frame pairs in, one number a loss out."""
+"""The network with its losses: takes a batch of frame pairs, returns one value per loss."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -18,16 +18,16 @@ from .matching import AnchorMatch, match_anchors
 from .options import TrainingOptions
 from .targets import FrameTargets, PairBatch
 
-MOST_MASKS = 100  # anchors a frame whose masks are learned, drawn at random where there are more (YOLACT)
+MOST_MASKS = 100  # anchors per frame whose masks are trained, a random sample if there are more (as in YOLACT)
 
 
 class PairLearner(nn.Module):
-    """STMask under training. `forward` is what a data-parallel wrapper calls.
+    """STMask in training. A data-parallel wrapper calls `forward`.
 
     Args:
         model: the network.
         config: its configuration.
-        options: thresholds of matching and the jitter of boxes.
+        options: thresholds for matching, and the jitter of boxes.
     """
 
     anchors: Tensor
@@ -42,7 +42,7 @@ class PairLearner(nn.Module):
         self.register_buffer("corners", torch.from_numpy(cxcywh_to_xyxy(anchors)), persistent=False)
 
     def forward(self, batch: PairBatch) -> dict[str, Tensor]:
-        """The losses by the names of `LossWeights`, unweighted; those of TemporalNet only where there is one."""
+        """Unweighted losses, named as in `LossWeights`; those of TemporalNet only if the network has one."""
         frames = prepare_frames(torch.cat([batch.first, batch.second]), self.config)
         frames = frames.contiguous(memory_format=torch.channels_last)
         prediction = self.model(frames)
@@ -92,7 +92,7 @@ class PairLearner(nn.Module):
 
     def _temporal_losses(self, prediction: FramePrediction, batch: PairBatch,
                          matches: Sequence[AnchorMatch]) -> dict[str, Tensor]:
-        """From the true boxes of the first frame to boxes and masks of the same objects in the second (eq. 10-14)."""
+        """From true boxes in the first frame to boxes and masks of the same objects in the second (eq. 10-14)."""
         net, pairs = self.model.TemporalNet, len(batch.first_targets)
         fused = net.fuse(prediction.fpn[:pairs], prediction.fpn[pairs:], prediction.temporal[:pairs],
                          prediction.temporal[pairs:])
@@ -124,7 +124,7 @@ class PairLearner(nn.Module):
         return {"box_shift": shift, "mask_shift": torch.stack(mask_sums).sum() / count}
 
     def _jitter(self, boxes: Tensor) -> Tensor:
-        """Boxes as a detector would give them: each side moved by a random share of the box's size."""
+        """Imitate detected boxes: each side is moved by a random fraction of the box's size."""
         sizes = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
         moved: Tensor = boxes + self.options.box_jitter * sizes * torch.randn_like(boxes).clamp(-2, 2)
         return torch.cat([torch.minimum(moved[:, :2], moved[:, 2:]),
@@ -132,11 +132,11 @@ class PairLearner(nn.Module):
 
 
 def best_anchors(match: AnchorMatch, count: int) -> tuple[Tensor, Tensor]:
-    """The anchor that answers best for each of `count` objects.
+    """The anchor with the highest IoU for each of `count` objects.
 
     Returns:
-        (g,) anchor indices, and (g,) whether the object has an anchor: of two with the same best one the earlier may
-        have none, and its index means nothing.
+        (g,) anchor indices, and (g,) whether the object has an anchor. If two objects share their best anchor, the
+        earlier one may have none, and its index is meaningless.
     """
     rows = match.positive
     overlaps = torch.full((count, len(rows)), -1.0, device=rows.device)

@@ -1,4 +1,4 @@
-"""`log.jsonl`: what happened in a training run, a JSON object a line."""
+"""`log.jsonl`: the record of a training run, one JSON object per line."""
 from __future__ import annotations
 
 import json
@@ -17,11 +17,11 @@ LOG_FILE = "log.jsonl"
 
 
 class TrainingLog:
-    """Appends records to the log of a run, and tells them as lines.
+    """Appends records to the log of a run and reports them as lines of text.
 
     Args:
-        folder: of the run; None keeps nothing (processes other than the first).
-        say: is told one line a record.
+        folder: of the run; None writes and reports nothing (processes other than the first).
+        say: called with one line per record.
     """
 
     def __init__(self, folder: Path | None, say: Callable[[str], None]) -> None:
@@ -30,12 +30,12 @@ class TrainingLog:
         self._start = time.monotonic()
 
     def note(self, text: str) -> None:
-        """A remark."""
+        """Record a remark."""
         self._write({"note": text})
         self._tell(text)
 
     def losses(self, iteration: int, rate: float, losses: Mapping[str, float], pairs_per_s: float) -> None:
-        """Mean losses since the last such record."""
+        """Record the mean losses since the last such record."""
         rounded = {name: round(value, 5) for name, value in losses.items()}
         self._write({"iteration": iteration, "seconds": round(self.seconds, 1), "rate": rate,
                      "pairs_per_s": round(pairs_per_s, 2), "losses": rounded})
@@ -43,18 +43,18 @@ class TrainingLog:
         self._tell(f"{iteration:6d}  {shown}  rate {rate:.2e}  {pairs_per_s:.1f} pairs/s")
 
     def validation(self, iteration: int, scores: Mapping[str, Any], summary: str) -> None:
-        """What an evaluation found."""
+        """Record the scores of an evaluation."""
         self._write({"iteration": iteration, "seconds": round(self.seconds, 1), "validation": dict(scores)})
         self._tell(f"{iteration:6d}  {summary}")
 
     def has_validation(self, iteration: int) -> bool:
-        """Whether what an evaluation found after `iteration` was recorded."""
+        """Whether the log has an evaluation after `iteration`."""
         return any(_iteration(line) == iteration and "validation" in json.loads(line) for line in self._lines())
 
     def resume(self, iteration: int, seconds: float) -> None:
-        """Go on after `iteration`, up to which the run took `seconds`.
+        """Continue after `iteration`; the run took `seconds` up to there.
 
-        What was recorded later is dropped: a run that is resumed goes through it again.
+        Later records are dropped, because the resumed run repeats those iterations.
         """
         self._start = time.monotonic() - seconds
         lines = self._lines()
@@ -65,7 +65,7 @@ class TrainingLog:
 
     @property
     def seconds(self) -> float:
-        """Since the run began, without the time between an interruption and the run's resumption."""
+        """Seconds since the run began, excluding the time between interruption and resumption."""
         return time.monotonic() - self._start
 
     def _lines(self) -> list[str]:
@@ -79,7 +79,7 @@ class TrainingLog:
 
     def _tell(self, line: str) -> None:
         if self._path is not None:
-            with suppress(OSError):  # a reader that is gone must not end hours of training; the file has the line
+            with suppress(OSError):  # a closed output must not end hours of training; the file has the line
                 self._say(line)
 
     def _write(self, record: Mapping[str, Any]) -> None:
@@ -93,7 +93,7 @@ class TrainingLog:
 
 
 def _iteration(line: str) -> float:
-    """Of a record; remarks are of none, and half a line that a crash left is later than all."""
+    """Iteration of a record: 0 for remarks, infinity for a line truncated by a crash."""
     try:
         return float(json.loads(line).get("iteration", 0))
     except (ValueError, TypeError, AttributeError, RecursionError):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class LossMeans:
-    """Mean losses since they were last taken, and the time that took.
+    """Mean losses since they were last taken, and the time elapsed.
 
     Args:
         device: of the losses.
@@ -24,14 +24,14 @@ class LossMeans:
         self._start = time.monotonic()
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
-        """Those of one iteration."""
+        """Add the losses of one iteration."""
         for name, value in losses.items():
             self._sums[name] = self._sums.get(name, 0) + value
         self.count += 1
 
     @contextmanager
     def left_out(self) -> Iterator[None]:
-        """The time of the block goes into something else."""
+        """Exclude the time spent in the block."""
         seconds = self._seconds
         try:
             yield
@@ -39,18 +39,18 @@ class LossMeans:
             self._start = time.monotonic() - seconds
 
     def take(self) -> tuple[dict[str, float], float]:
-        """(means, seconds), and start anew."""
+        """Return (means, seconds) and start over."""
         means = {name: float(value) / self.count for name, value in self._sums.items()}
         seconds = max(self._seconds, 1e-9)
         self._sums, self.count, self._start = {}, 0, time.monotonic()
         return means, seconds
 
     def state(self) -> dict[str, Any]:
-        """What `resume` takes."""
+        """State for `resume`."""
         return {"sums": dict(self._sums), "count": self.count, "seconds": self._seconds}
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        """Go on, from now, where `state` was; an empty one, as snapshots of earlier versions have it, is the start."""
+        """Continue from `state`; an empty one, as in snapshots of earlier versions, means starting from zero."""
         self._sums = {name: value.to(self._device) for name, value in state.get("sums", {}).items()}
         self.count = state.get("count", 0)
         self._start = time.monotonic() - state.get("seconds", 0.0)

@@ -5,19 +5,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MARGIN = 2.0  # cells around the box in which the mask is learned: masks are cut one cell outside *predicted* boxes
+MARGIN = 2.0  # cells around the box in which the mask is trained: masks are cropped one cell outside *predicted* boxes
 
 
 def mask_loss(prototypes: Tensor, coeffs: Tensor, masks: Tensor, boxes: Tensor) -> Tensor:
-    """(n,) binary cross-entropy of sigmoid(prototypes @ tanh(coeffs)) (eq. 9), mean over the cells at the box.
+    """(n,) binary cross-entropy of sigmoid(prototypes @ tanh(coeffs)) (eq. 9), mean over the cells in and near the box.
 
     Args:
         prototypes: (Hm, Wm, P) of the frame.
         coeffs: (n, P) before tanh.
-        masks: (n, Hm, Wm) true share of each cell, in [0, 1].
+        masks: (n, Hm, Wm) ground-truth coverage of each cell, in [0, 1].
         boxes: (n, 4) true boxes, xyxy, fractions of the padded frame.
     """
-    with torch.autocast(prototypes.device.type, enabled=False):  # also where the network runs in 16 bits
+    with torch.autocast(prototypes.device.type, enabled=False):  # even if the network runs in 16 bits
         logits = torch.einsum("hwp,np->nhw", prototypes, coeffs.tanh())
     errors = F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
     inside = _inside(boxes, (masks.shape[1], masks.shape[2]))

@@ -1,4 +1,4 @@
-"""Which anchor answers for which object."""
+"""Matching of anchors to objects."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -9,32 +9,32 @@ from torch import Tensor
 from .targets import FrameTargets
 
 BACKGROUND, NEUTRAL = -1, -2  # in `AnchorMatch.objects`
-IGNORED_SHARE = 0.7  # an anchor with more of itself in an ignored region is neutral
+IGNORED_SHARE = 0.7  # a background anchor with more than this fraction of its area in an ignored region is neutral
 
 
 @dataclass(frozen=True)
 class AnchorMatch:
-    """The objects of the anchors of one frame."""
+    """The match of each anchor of one frame."""
 
     objects: Tensor  # (N,) int64 row of the targets, BACKGROUND or NEUTRAL
-    overlaps: Tensor  # (N,) IoU with the best object, 0 without any
+    overlaps: Tensor  # (N,) IoU with the matched or best object, 0 without objects
 
     @property
     def positive(self) -> Tensor:
-        """(p,) indices of the anchors that answer for an object."""
+        """(p,) indices of the anchors that are matched to an object."""
         return (self.objects >= 0).nonzero().squeeze(1)
 
 
 def match_anchors(anchors: Tensor, targets: FrameTargets, positive_iou: float, negative_iou: float) -> AnchorMatch:
-    """Each anchor takes the object it overlaps best.
+    """Match each anchor to the object it overlaps most.
 
-    Positive from `positive_iou` on, background below `negative_iou`, neutral between: neither is asked of it. The best
-    anchor of every object is positive in any case; where two objects have the same best anchor, the later one gets it.
+    An anchor is positive from `positive_iou` on, background below `negative_iou`, and neutral in between, where it is
+    trained as neither. The best anchor of every object is always positive; if two objects share it, the later one wins.
 
     Args:
         anchors: (N, 4) xyxy, fractions of the padded frame.
         targets: of the frame.
-        positive_iou, negative_iou: in [0, 1], the first not smaller.
+        positive_iou, negative_iou: in [0, 1], the first not less than the second.
     """
     count = len(anchors)
     if not len(targets):
@@ -56,7 +56,7 @@ def match_anchors(anchors: Tensor, targets: FrameTargets, positive_iou: float, n
 
 
 def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
-    """(n, 4) and (m, 4) xyxy -> (n, m)."""
+    """(n, 4) and (m, 4) xyxy -> (n, m) intersection over union."""
     inter = _intersections(a, b)
     return inter / (_areas(a)[:, None] + _areas(b)[None, :] - inter).clamp(min=1e-12)
 

@@ -1,4 +1,4 @@
-"""`TrainingOptions`: every number of a training run."""
+"""`TrainingOptions`: every hyperparameter of a training run."""
 from __future__ import annotations
 
 import dataclasses
@@ -13,12 +13,12 @@ from ..errors import InputError
 OPTIMIZERS = ("adamw", "sgd")
 DECAYS = ("cosine", "steps")
 PRECISIONS = ("f32", "bf16")
-WHOLE = ("iterations", "pairs_per_batch", "max_gap", "max_shift_gap", "validate_every", "save_every", "seed")  # not 1.5
+WHOLE = ("iterations", "pairs_per_batch", "max_gap", "max_shift_gap", "validate_every", "save_every", "seed")  # ints
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Factors on the losses; those of YOLACT where it has the loss. 0 leaves a loss out."""
+    """Weights of the losses; those that YOLACT has use its values. 0 disables a loss."""
 
     classes: float = 1.0
     boxes: float = 1.5  # smooth L1 of the deltas
@@ -26,39 +26,39 @@ class LossWeights:
     centerness: float = 1.0
     masks: float = 6.125
     embeddings: float = 1.0
-    box_shift: float = 1.5  # of TemporalNet: boxes in the second frame, smooth L1 and overlap together
-    mask_shift: float = 6.125  # of TemporalNet: masks in the second frame
+    box_shift: float = 1.5  # TemporalNet: boxes in the second frame, smooth L1 and overlap together
+    mask_shift: float = 6.125  # TemporalNet: masks in the second frame
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How a network is trained. The schedule counts iterations; a pair is two frames of one video.
+    """Hyperparameters of training. The schedule counts iterations; a pair is two frames of one video.
 
     Raises:
-        InputError: a value is out of its range.
+        InputError: a value is out of range.
     """
 
     iterations: int = 160_000
-    pairs_per_batch: int = 8  # of one process
+    pairs_per_batch: int = 8  # per process
     optimizer: str = "sgd"  # sgd | adamw
     learning_rate: float = 1e-3
-    momentum: float = 0.9  # of sgd
-    weight_decay: float = 5e-4  # not of biases and norms
-    warmup: float = 0.01  # share of the iterations over which the rate rises from nothing
+    momentum: float = 0.9  # for sgd
+    weight_decay: float = 5e-4  # except biases and norms
+    warmup: float = 0.01  # fraction of the iterations over which the rate rises linearly from near 0
     decay: str = "steps"  # steps | cosine
-    steps: tuple[float, ...] = (0.41, 0.83)  # shares of the iterations where the rate falls (paper: 66k, 133k of 160k)
+    steps: tuple[float, ...] = (0.41, 0.83)  # when the rate drops, as fractions (paper: 66k, 133k of 160k)
     step_factor: float = 0.1
     clip_norm: float = 10.0  # largest norm of all gradients together
     precision: str = "f32"  # f32 | bf16 (mixed)
-    ema_decay: float = 0.999  # of the moving average of the weights that is evaluated and kept
-    freeze_norms: bool | None = None  # batch norms keep their statistics; None: where training starts from a checkpoint
-    max_gap: int = 5  # frames between the two of a pair
-    max_shift_gap: int = 5  # frames between the two of a pair that TemporalNet learns from
-    copy_paste: float = 0.0  # share of the pairs that objects of another video may be pasted onto
+    ema_decay: float = 0.999  # of the exponential moving average of the weights, which is evaluated and saved
+    freeze_norms: bool | None = None  # freeze the batch norms; None: only if training starts from a checkpoint
+    max_gap: int = 5  # largest distance in frames between the two of a pair
+    max_shift_gap: int = 5  # the same for pairs that TemporalNet is trained on
+    copy_paste: float = 0.0  # fraction of the pairs onto which objects of another video may be pasted
     positive_iou: float = 0.5
     negative_iou: float = 0.4
-    box_jitter: float = 0.05  # TemporalNet learns from boxes moved by this share of their sides, as it will meet them
-    validate_every: int = 5000  # iterations; at the end in any case
+    box_jitter: float = 0.05  # boxes given to TemporalNet are moved by this fraction of their sides, like detected ones
+    validate_every: int = 5000  # iterations; the end of training is always validated
     save_every: int = 500
     seed: int = 0
     weights: LossWeights = LossWeights()
@@ -88,7 +88,7 @@ class TrainingOptions:
                 raise InputError(f"weights.{name} must be a number from 0 on, got {value!r}")
 
     def rate(self, iteration: int) -> float:
-        """Learning rate of an iteration, as a factor on `learning_rate`."""
+        """Learning rate at an iteration, as a factor of `learning_rate`."""
         rise = max(1, round(self.warmup * self.iterations))
         if iteration < rise:
             return (iteration + 1) / rise
@@ -98,12 +98,12 @@ class TrainingOptions:
         return float(self.step_factor ** sum(iteration >= step * self.iterations for step in self.steps))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """These options as plain JSON values."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainingOptions:
-        """The inverse of `to_dict`; keys that are missing take their defaults.
+        """The inverse of `to_dict`; missing keys take their defaults.
 
         Raises:
             InputError: a key is unknown or a value out of range.

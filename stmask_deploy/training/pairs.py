@@ -18,30 +18,30 @@ from .augmentation import Colors, PairAugmentation, View
 from .copy_paste import SeenFrame, SeenObject, paste
 from .targets import FrameTargets, PairBatch
 
-MIN_PIXELS = 16  # of the network's input; smaller objects are ignored
-CELL = 4  # pixels of a side of a prototype cell
-PASTED_SHARE = 0.5  # how probably an object of the pair that objects are pasted from is one of them
+MIN_PIXELS = 16  # at the network's input size; smaller objects are ignored
+CELL = 4  # side of a prototype cell in pixels
+PASTED_SHARE = 0.5  # probability that an object of the source pair is pasted
 
 
 class PairDataset(Dataset[PairBatch]):
-    """Sample i is a pair of frames of one video; it depends on (seed, i) and nothing else, so training can resume.
+    """Sample i is a pair of frames of one video that depends only on (seed, i), so that training can be resumed.
 
-    Every frame with annotations is the first of a pair once an epoch, in an order shuffled anew for each. The second
-    frame lies up to `max_gap` frames before or after it (paper section 4: 5).
+    Once per epoch, every annotated frame is the first of a pair; each epoch is shuffled anew. The second frame lies up
+    to `max_gap` frames before or after it (paper section 4: 5).
 
     Args:
         annotations: of the dataset; its class names become those of the network, in the order of their ids.
-        frames_folder: what the videos' file names are relative to.
+        frames_folder: base folder of the videos' file names.
         config: the network the samples are for.
-        num_samples: length; may be many epochs.
-        max_gap: largest distance of the two frames.
+        num_samples: length, possibly many epochs.
+        max_gap: largest distance between the two frames.
         seed: of order, gaps and augmentation.
-        augment: False shows frames as inference sees them.
-        copy_paste: share of the pairs onto which objects of another video may be pasted, from two frames that are as
-            far apart. Nothing is pasted where the same video is drawn again, or none of its objects.
+        augment: False returns frames as inference sees them.
+        copy_paste: fraction of the pairs onto which objects of another video may be pasted, from two frames with the
+            same gap. Nothing is pasted if the same video or no object is drawn, or no such pair exists.
 
     Raises:
-        InputError: there is no annotated frame, or a frame's file is missing (all are looked for at once).
+        InputError: there is no annotated frame, or frame files are missing (all are checked at once).
     """
 
     def __init__(self, annotations: Annotations, frames_folder: Path, config: ModelConfig, num_samples: int,
@@ -63,11 +63,11 @@ class PairDataset(Dataset[PairBatch]):
 
     @property
     def num_keys(self) -> int:
-        """Annotated frames: samples of one epoch."""
+        """Number of annotated frames, which is the number of samples in an epoch."""
         return len(self._keys)
 
     def __getitem__(self, index: int) -> PairBatch:
-        """One pair, as a batch of one."""
+        """One pair, as a batch of size one."""
         epoch, position = divmod(index, len(self._keys))
         order = np.random.default_rng([self._seed, 1, epoch]).permutation(len(self._keys))
         rng = np.random.default_rng([self._seed, 2, index])
@@ -86,7 +86,7 @@ class PairDataset(Dataset[PairBatch]):
         return int(rng.choice(near)) if near else first
 
     def _paste(self, rng: np.random.Generator, pair: list[SeenFrame], video: Video, gap: int) -> list[SeenFrame]:
-        """`pair`, whose frames are `gap` apart, behind some objects of such a pair of another video."""
+        """`pair`, whose frames are `gap` apart, with objects pasted in front from such a pair of another video."""
         other, first = self._keys[rng.integers(len(self._keys))]
         seconds = [index for index in (first - gap, first + gap) if 0 <= index < other.length]
         if other.id == video.id or not seconds:
@@ -97,14 +97,14 @@ class PairDataset(Dataset[PairBatch]):
         return [paste(onto, one, track_ids) for onto, one in zip(pair, source, strict=True)]
 
     def _seen(self, rng: np.random.Generator, video: Video, indices: Sequence[int]) -> list[SeenFrame]:
-        """Two frames of a video through one random view."""
+        """Two frames of a video, in the same random view."""
         sizes = (video.height, video.width), self._config.input_size
         augmentation = PairAugmentation.draw(rng, *sizes) if self._augment else PairAugmentation.none(*sizes)
         return [self._seen_frame(video, index, augmentation.view, colors)
                 for index, colors in zip(indices, augmentation.colors, strict=True)]
 
     def _seen_frame(self, video: Video, index: int, view: View, colors: Sequence[Colors]) -> SeenFrame:
-        border = tuple(round(value) for value in reversed(self._config.pixel_mean))  # zeros, once normalised
+        border = tuple(round(value) for value in reversed(self._config.pixel_mean))  # BGR; zero once normalised
         picture = view.apply(read_frame(self._folder, video, index), border)
         for change in colors:
             picture = change.apply(picture)
@@ -139,7 +139,7 @@ class PairDataset(Dataset[PairBatch]):
 
 
 def collate(samples: Sequence[PairBatch]) -> PairBatch:
-    """Batches of one to one batch."""
+    """Concatenate batches of size one."""
     return PairBatch(torch.cat([one.first for one in samples]), torch.cat([one.second for one in samples]),
                      tuple(one.first_targets[0] for one in samples), tuple(one.second_targets[0] for one in samples),
                      torch.cat([one.gaps for one in samples]))

@@ -1,4 +1,4 @@
-"""One or several training processes, as `torchrun` starts them."""
+"""One or more training processes, as started by `torchrun`."""
 from __future__ import annotations
 
 import os
@@ -13,24 +13,24 @@ import torch.distributed as dist
 
 from ..errors import DeviceError
 
-PATIENCE = timedelta(hours=2)  # the others wait while the first process validates
+PATIENCE = timedelta(hours=2)  # timeout of the other processes, which wait while the first one validates
 
 
 @dataclass(frozen=True)
 class Process:
-    """This process among all."""
+    """This process within the group."""
 
     rank: int
     count: int
     device: str  # cpu | cuda:N
-    group: Any = None  # of PyTorch, for numbers in main memory; None is the default one
+    group: Any = None  # PyTorch process group for CPU tensors; None is the default group
 
     @property
     def is_first(self) -> bool:
         return self.rank == 0
 
     def any(self, wish: bool) -> bool:
-        """Whether a process wishes it; all ask at the same place, and the answer is the same for all."""
+        """Whether any process passes True; a collective call, which returns the same value in all processes."""
         if self.count == 1:
             return wish
         wishes = torch.tensor(int(wish))
@@ -38,19 +38,19 @@ class Process:
         return bool(wishes)
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes have reached this point."""
         self.any(False)
 
 
 @contextmanager
 def join_processes(device: str = "auto") -> Iterator[Process]:
-    """Join the others that `torchrun` started, if it did.
+    """Join the process group started by `torchrun`, if any.
 
     Args:
-        device: auto | cpu | cuda; auto takes a GPU where there is one.
+        device: auto | cpu | cuda; auto uses a GPU if there is one.
 
     Raises:
-        DeviceError: cuda is asked for and PyTorch has none, or there are more processes than GPUs.
+        DeviceError: cuda is requested but PyTorch finds none, or there are more processes than GPUs.
     """
     rank, count, local = (int(os.environ.get(name, default)) for name, default in
                           (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")))
@@ -68,7 +68,7 @@ def join_processes(device: str = "auto") -> Iterator[Process]:
         return
     dist.init_process_group("nccl" if use_cuda else "gloo", timeout=PATIENCE)
     try:
-        # A question among processes is no matter for their GPUs, which would have to finish their work first.
+        # A CPU group, because a collective call on GPU tensors would have to wait for the GPUs to finish their work.
         yield Process(rank, count, name, dist.new_group(backend="gloo", timeout=PATIENCE) if use_cuda else None)
     finally:
         dist.destroy_process_group()

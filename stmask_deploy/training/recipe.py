@@ -1,4 +1,4 @@
-"""A recipe: the network to train and how, as one JSON file."""
+"""A recipe: the network to train, and how to train it, as one JSON file."""
 from __future__ import annotations
 
 import json
@@ -17,20 +17,20 @@ _SHIPPED = files(__package__) / "recipes"
 
 @dataclass(frozen=True)
 class Recipe:
-    """`model` holds fields of `ModelConfig` but for the class names, which come from the dataset; empty in recipes for
-    networks that are trained already.
+    """`model` holds the fields of `ModelConfig` except the class names, which come from the dataset; it is empty in
+    recipes for networks that are already trained.
 
-    New networks take the centerness map in anchor order unless the recipe says otherwise.
+    New networks use the centerness map in anchor order unless the recipe says otherwise.
     """
 
     model: Mapping[str, Any]
     options: TrainingOptions
 
     def config(self, class_names: tuple[str, ...]) -> ModelConfig:
-        """The network for a dataset.
+        """The network configuration for a dataset.
 
         Raises:
-            InputError: the recipe describes no possible network, or none at all.
+            InputError: the recipe describes an invalid network, or none.
         """
         if not self.model:
             raise InputError("this recipe is for networks that are trained already; give one with --from CHECKPOINT")
@@ -44,10 +44,10 @@ def shipped_recipes() -> list[str]:
 
 
 def read_recipe(name: str) -> Recipe:
-    """A shipped recipe by its name, or a file.
+    """Read a shipped recipe by name, or a file.
 
     Raises:
-        InputError: there is none, or it is not a recipe.
+        InputError: it does not exist or is not a recipe.
     """
     try:
         if name in shipped_recipes():

@@ -1,4 +1,4 @@
-"""A whole training run: data, network, schedule and evaluation put together."""
+"""A complete training run: combines data, network, schedule and evaluation."""
 from __future__ import annotations
 
 import hashlib
@@ -35,10 +35,10 @@ class Data:
 
     @classmethod
     def open(cls, annotations: Path, frames: Path | None) -> Data:
-        """Read and check; `frames` None is the folder JPEGImages beside the file.
+        """Read and check a dataset; `frames` None means the folder JPEGImages next to the file.
 
         Raises:
-            InputError: the file is not an annotation file with objects in it, or frames are missing.
+            InputError: the file is not an annotation file with annotated objects, or frames are missing.
         """
         read = read_annotations(annotations)
         if not any(mask is not None for track in read.tracks for mask in track.segmentations):
@@ -49,19 +49,19 @@ class Data:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """In the order of the categories' ids, which is the order of the network's classes."""
+        """Class names in the order of the category ids, which is the order of the network's classes."""
         return tuple(category.name for category in self.annotations.categories)
 
     @property
     def fingerprint(self) -> str:
-        """Tells one dataset from another: SHA-256 of the frames' names and of who is seen in which of them."""
+        """Identifies a dataset: SHA-256 of the ids, the frames' names and which objects are visible in which frames."""
         videos = [(video.id, video.file_names) for video in self.annotations.videos]
         tracks = [(track.id, track.video_id, track.category_id, [mask is not None for mask in track.segmentations])
                   for track in self.annotations.tracks]
         return hashlib.sha256(json.dumps([videos, tracks]).encode()).hexdigest()
 
     def check_classes(self, other: Data) -> None:
-        """A network of the classes of `other` can be evaluated on this.
+        """Check that a network with the classes of `other` can be evaluated on this dataset.
 
         Raises:
             InputError: the classes are not the same.
@@ -71,10 +71,10 @@ class Data:
                              f"those of {other.annotations.path} ({', '.join(other.class_names[:5])})")
 
     def read_all(self) -> None:
-        """Read every frame once, so that one that cannot be read is told now and not after hours of training.
+        """Read every frame once, so that an unreadable one is reported now and not after hours of training.
 
         Raises:
-            InputError: there is one.
+            InputError: a frame cannot be read.
         """
         for video in self.annotations.videos:
             for index in range(video.length):
@@ -96,10 +96,10 @@ class Start:
 def start_run(recipe: Recipe, class_names: tuple[str, ...], checkpoint: Path | None = None,
               centerness_order: CenternessOrder | None = None, input_size: tuple[int, int] | None = None,
               names_file: Path | None = None) -> Start:
-    """A new run: from nothing with the recipe's network, or from a checkpoint with its own.
+    """A new run: from scratch with the recipe's network, or from a checkpoint with its own.
 
-    A checkpoint keeps its order of the centerness map and its input size unless others are asked for;
-    `names_file`: see `from_checkpoint`.
+    A checkpoint keeps its centerness order and input size unless others are given; for `names_file` see
+    `from_checkpoint`.
 
     Raises:
         InputError: the recipe or the checkpoint cannot be used.
@@ -120,7 +120,7 @@ def start_run(recipe: Recipe, class_names: tuple[str, ...], checkpoint: Path | N
 
 
 def resume_run(folder: Path, class_names: tuple[str, ...]) -> Start:
-    """The run whose snapshot lies in `folder`.
+    """Resume the run whose snapshot is in `folder`.
 
     Raises:
         InputError: there is none, or it was trained on other classes.
@@ -134,10 +134,10 @@ def resume_run(folder: Path, class_names: tuple[str, ...]) -> Start:
 
 
 def open_validation(annotations: Path | None, frames: Path | None, resumed: Start | None) -> Data | None:
-    """What to evaluate on: `annotations`, or without them what a resumed run was evaluated on.
+    """The dataset to evaluate on: `annotations`, or by default the one a resumed run was evaluated on.
 
     Raises:
-        InputError: see `Data.open`.
+        InputError: see `Data.open`; or `frames` is given without a dataset.
     """
     if annotations is not None:
         return Data.open(annotations, frames)
@@ -154,13 +154,13 @@ def open_validation(annotations: Path | None, frames: Path | None, resumed: Star
 
 
 def without_validation(resumed: Start) -> Start:
-    """The same run, evaluated no more."""
+    """The same run without further evaluation."""
     assert resumed.snapshot is not None
     return replace(resumed, snapshot=replace(resumed.snapshot, validation=None))
 
 
 def prepare_folder(folder: Path, *, overwrite: bool, resume: bool) -> None:
-    """Make the folder of a run, and clear it of an earlier one when `overwrite`.
+    """Create the folder of a run; with `overwrite`, remove an earlier run's files from it.
 
     Raises:
         OutputError: it holds a run already, or cannot be written.
@@ -183,24 +183,24 @@ def prepare_folder(folder: Path, *, overwrite: bool, resume: bool) -> None:
 
 def train(start: Start, data: Data, validation: Data | None, folder: Path, process: Process, *,
           num_workers: int = 0, say: Callable[[str], None] = lambda _line: None) -> Path:
-    """Run to the end of the schedule.
+    """Train to the end of the schedule.
 
     Args:
-        start: what `start_run` or `resume_run` gave.
-        data: to learn from.
-        validation: to evaluate on; None never does.
+        start: from `start_run` or `resume_run`.
+        data: to train on.
+        validation: to evaluate on; None disables evaluation.
         folder: see `Trainer`; prepared by `prepare_folder`.
-        process: this one among all.
+        process: this process within the group.
         num_workers: see `Trainer`.
-        say: is told one line an event.
+        say: called with one line per event.
 
     Returns:
-        the checkpoint, with averaged weights.
+        Path of the checkpoint with averaged weights.
 
     Raises:
-        InputError: a frame cannot be read, or a resumed run learned from other data.
+        InputError: a frame cannot be read, or a resumed run was trained on other data.
         OutputError: the folder cannot be written.
-        StmaskError: a loss is not a number any more.
+        StmaskError: a loss or gradient is not finite.
     """
     if validation is not None:
         validation.check_classes(data)
@@ -230,14 +230,14 @@ def train(start: Start, data: Data, validation: Data | None, folder: Path, proce
 
 
 def _noted(validation: Data | None, snapshot: Snapshot | None) -> tuple[str, str] | None:
-    """What the next snapshot says the run is evaluated on."""
+    """The dataset that the next snapshot records as being evaluated on."""
     if validation is not None:
         return str(validation.annotations.path.absolute()), str(validation.frames.absolute())
     return None if snapshot is None else snapshot.validation
 
 
 def _about_speed(precision: str, device: str) -> tuple[str, ...]:
-    """A warning where PyTorch has no fast way to compute in `precision`."""
+    """A warning if PyTorch has no fast implementation of `precision` on this CPU."""
     if (precision, device, torch.backends.cpu.get_cpu_capability()) == ("bf16", "cpu", "AVX2"):
         return ("this processor has no AVX-512, without which bf16 is several times slower than f32: better stop, and "
                 "give --precision f32",)

@@ -1,4 +1,4 @@
-"""What a training run leaves on disk: the network so far, and everything needed to go on."""
+"""Files that a training run leaves on disk: the network so far, and everything needed to resume."""
 from __future__ import annotations
 
 import os
@@ -17,16 +17,16 @@ from ..models.stmask import STMask
 from ..models.torch_file import load_tensors
 from .options import TrainingOptions
 
-MODEL_FILE = "model.pth"  # averaged weights, which stmask-export takes
-STATE_FILE = "state.pth"  # what --resume reads
-_LATER = ("validation", "seconds", "losses", "data")  # fields that snapshots of earlier versions lack
+MODEL_FILE = "model.pth"  # averaged weights, for stmask-export
+STATE_FILE = "state.pth"  # for --resume
+_LATER = ("validation", "seconds", "losses", "data")  # fields missing from snapshots of earlier versions
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A run between two iterations."""
+    """The state of a run between two iterations."""
 
-    iteration: int  # iterations done
+    iteration: int  # iterations completed
     config: ModelConfig
     options: TrainingOptions
     weights: Mapping[str, Any]
@@ -34,11 +34,11 @@ class Snapshot:
     num_updates: int  # of the average
     optimizer: Mapping[str, Any]
     is_trained: bool  # the run started from a checkpoint
-    num_processes: int  # that share the batches
-    validation: tuple[str, str] | None = None  # annotation file and folder of the frames that it is evaluated on
-    seconds: float = 0.0  # that the run took
-    losses: Mapping[str, Any] = field(default_factory=dict)  # since the last record: the state of `LossMeans`
-    data: str = ""  # fingerprint of what is learned from; empty: not known
+    num_processes: int  # sharing the batches
+    validation: tuple[str, str] | None = None  # annotation file and frame folder used for evaluation
+    seconds: float = 0.0  # duration of the run so far
+    losses: Mapping[str, Any] = field(default_factory=dict)  # state of `LossMeans`
+    data: str = ""  # fingerprint of the training data; empty if unknown
 
     def __post_init__(self) -> None:
         for name in ("weights", "average", "optimizer", "losses"):
@@ -58,7 +58,7 @@ class Snapshot:
             raise TypeError("a value has another type")
 
     def write(self, folder: Path) -> None:
-        """Replace the snapshot in `folder`; a failure leaves the earlier one.
+        """Replace the snapshot in `folder`; a failure keeps the earlier one.
 
         Raises:
             OutputError: it cannot be written.
@@ -73,10 +73,10 @@ class Snapshot:
 
     @classmethod
     def read(cls, folder: Path) -> Snapshot:
-        """The snapshot in `folder`.
+        """Read the snapshot in `folder`.
 
         Raises:
-            InputError: there is none, it is damaged, or this torch cannot load it safely.
+            InputError: there is none, it cannot be read or is damaged, or this torch cannot load it safely.
         """
         path = folder / STATE_FILE
         if not os.path.isfile(path):
@@ -98,13 +98,13 @@ class Snapshot:
 
 
 def damaged(folder: Path, error: Exception) -> InputError:
-    """The error to raise for the snapshot in `folder`, in which something is not what it has to be."""
+    """The error to raise if the snapshot in `folder` has invalid content."""
     return InputError(f"{folder / STATE_FILE} is damaged or not a training state ({type(error).__name__}); start the "
                       "training again without --resume")
 
 
 def write_model(folder: Path, model: STMask, config: ModelConfig) -> Path:
-    """Write a checkpoint with the released parameter names and its own configuration; `stmask-export` takes it.
+    """Write a checkpoint for `stmask-export`, with the released parameter names and its own configuration.
 
     Raises:
         OutputError: it cannot be written.

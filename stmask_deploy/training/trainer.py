@@ -28,12 +28,12 @@ from .snapshot import Snapshot, damaged, write_model
 from .targets import PairBatch
 
 LOG_EVERY = 20  # iterations
-ADAM_BETAS = (0.9, 0.99)  # the second is shorter than usual: gradients shrink fast in the short runs it is for
+ADAM_BETAS = (0.9, 0.99)  # the second is lower than usual, because gradients shrink fast in the short runs it is for
 Validate = Callable[[STMask, ModelConfig], tuple[dict[str, Any], str]]  # -> scores, one line
 
 
 class Batches(Sampler[list[int]]):
-    """The samples of one process in each iteration: a function of the iteration alone, so that training can resume."""
+    """Sample indices of one process by iteration, determined by the iteration alone so that training can be resumed."""
 
     def __init__(self, start: int, stop: int, size: int, process: Process) -> None:
         self._start, self._stop, self._size, self._process = start, stop, size, process
@@ -48,7 +48,7 @@ class Batches(Sampler[list[int]]):
 
 
 class Samples(Dataset["PairBatch | InputError"]):
-    """A dataset whose errors are values: raised in a worker process, they would arrive as a traceback."""
+    """Wraps a dataset to return its errors: raised in a worker process, they would arrive as a traceback."""
 
     def __init__(self, dataset: PairDataset) -> None:
         self._dataset = dataset
@@ -70,21 +70,21 @@ class Samples(Dataset["PairBatch | InputError"]):
 
 
 class Trainer:
-    """One run, from its first iteration or from a snapshot.
+    """A run, started from its first iteration or from a snapshot.
 
     Args:
-        model: the network to train; it is changed.
+        model: the network to train; modified in place.
         config: its configuration.
-        options: the schedule and all other numbers.
-        folder: takes model.pth, state.pth and log.jsonl.
-        process: this one among all.
-        log: is told what happens.
-        freeze_norms: batch norms keep their statistics and factors.
-        is_trained: the network comes from a checkpoint; noted in snapshots.
-        validate: evaluates a network; None never does.
-        validation: annotation file and frames of `validate`; noted in snapshots.
-        data: fingerprint of what is learned from; noted in snapshots.
-        num_workers: processes that read frames; 0 reads in between.
+        options: schedule and all other hyperparameters.
+        folder: receives model.pth and state.pth.
+        process: this process within the group.
+        log: records what happens.
+        freeze_norms: keep the statistics and parameters of the batch norms.
+        is_trained: the network comes from a checkpoint; stored in snapshots.
+        validate: evaluates a network; None disables evaluation.
+        validation: annotation file and frames of `validate`; stored in snapshots.
+        data: fingerprint of the training data; stored in snapshots.
+        num_workers: processes that read frames; 0 reads them in this process.
     """
 
     def __init__(self, model: STMask, config: ModelConfig, options: TrainingOptions, folder: Path, process: Process,
@@ -106,19 +106,19 @@ class Trainer:
             devices = None if process.device == "cpu" else [process.device]
             self._learner = DistributedDataParallel(learner, device_ids=devices, find_unused_parameters=True)
         self._optimizer = make_optimizer(self._model, options)
-        self.iteration = 0  # iterations done
+        self.iteration = 0  # iterations completed
         self._in_step = False
         self._is_same_validation = True  # as before the run was resumed
-        self._saved: int | None = None  # iterations done when the last snapshot was taken
+        self._saved: int | None = None  # iterations completed at the last snapshot
         self._losses = LossMeans(process.device)
         self._interrupts = Interrupts(is_only=process.count == 1)
 
     def resume(self, snapshot: Snapshot) -> None:
-        """Go on where a snapshot of the same network and options was taken.
+        """Continue from a snapshot of the same network and options.
 
         Raises:
-            InputError: another number of processes took it, so that samples would be left out or come twice; or it is
-                of another network, or damaged.
+            InputError: the number of processes differs, so that samples would be skipped or repeated; or the snapshot
+                is of another network, or damaged.
         """
         if snapshot.num_processes != self._process.count:
             raise InputError(f"the run was trained by {snapshot.num_processes} processes, now there are "
@@ -129,17 +129,17 @@ class Trainer:
             self._average.num_updates = snapshot.num_updates
             self._optimizer.load_state_dict(dict(snapshot.optimizer))
             self._losses.resume(snapshot.losses)
-        except Exception as error:  # PyTorch's words for what does not fit are many
+        except Exception as error:  # PyTorch raises various exceptions for mismatched states
             raise damaged(self._folder, error) from error
         self._is_same_validation = snapshot.validation == self._validation
         self.iteration = snapshot.iteration
 
     def run(self, dataset: PairDataset) -> None:
-        """Train to the end of the schedule. Ctrl-C leaves a snapshot and is passed on, in all processes at once.
+        """Train to the end of the schedule. Ctrl-C saves a snapshot and is re-raised, in all processes at once.
 
         Raises:
             InputError: a frame cannot be read.
-            StmaskError: a loss is not a number any more.
+            StmaskError: a loss or gradient is not finite.
             OutputError: the folder cannot be written.
         """
         batches = Batches(self.iteration, self._options.iterations, self._options.pairs_per_batch, self._process)
@@ -151,12 +151,12 @@ class Trainer:
             try:
                 self._train(loader)
             except KeyboardInterrupt:
-                if not self._in_step:  # a second Ctrl-C can end a step halfway; the last snapshot is whole
+                if not self._in_step:  # a second Ctrl-C may end a step halfway; the last snapshot stays intact
                     self._save()
                 raise
 
     def _train(self, loader: DataLoader[PairBatch | InputError]) -> None:
-        if self.iteration > 0:  # what was due there may have been interrupted
+        if self.iteration > 0:  # an interruption may have prevented what was due after this iteration
             self._after_step()
         for batch in _start_reading(loader):
             if isinstance(batch, InputError):
@@ -167,7 +167,7 @@ class Trainer:
                 self._after_step()
 
     def _whole_step(self, batch: PairBatch) -> None:
-        """One iteration and its record. Ctrl-C waits for its end: half a step is nothing that could be resumed."""
+        """Run and record one iteration. Ctrl-C waits for its end, because half a step could not be resumed."""
         self._in_step = True
         with self._interrupts.held():
             self._losses.add(self._step(batch))
@@ -178,7 +178,7 @@ class Trainer:
 
     def _step(self, batch: PairBatch) -> dict[str, Tensor]:
         options, device = self._options, torch.device(self._process.device)
-        # Random numbers depend on the iteration alone, so that a resumed run repeats what an uninterrupted one does.
+        # The seed depends only on options, iteration and rank, so that a resumed run repeats an uninterrupted one.
         torch.manual_seed((options.seed << 32) + self.iteration * self._process.count + self._process.rank)
         rate = options.learning_rate * options.rate(self.iteration)
         for group in self._optimizer.param_groups:
@@ -194,7 +194,7 @@ class Trainer:
         self._optimizer.zero_grad(set_to_none=True)
         total.backward()
         length = nn.utils.clip_grad_norm_(self._model.parameters(), options.clip_norm)
-        if not bool(torch.isfinite(length)):  # clipping by it would spoil every weight
+        if not bool(torch.isfinite(length)):  # clipping by it would corrupt every weight
             raise self._not_finite({"gradients": length})
         self._optimizer.step()
         self._average.update(self._model)
@@ -217,12 +217,12 @@ class Trainer:
         is_validation_due = self.iteration % options.validate_every == 0 or self.iteration == options.iterations
         if is_validation_due or self.iteration % options.save_every == 0:
             self._save()
-        if is_validation_due:  # what it meets costs no step
+        if is_validation_due:  # after saving, so that a failure here costs no step
             self._evaluate()
             self._leave_if_asked()
 
     def _evaluate(self) -> None:
-        """The first process evaluates, unless the log says that it has."""
+        """Evaluate in the first process, unless the log already has the result or Ctrl-C was pressed."""
         if not self._process.is_first or self._validate is None or self._interrupts.is_set:
             return
         if self._is_same_validation and self._log.has_validation(self.iteration):
@@ -231,9 +231,9 @@ class Trainer:
             self._log.validation(self.iteration, *self._validate(self._average.model, self._config))
 
     def _leave_if_asked(self, error: InputError | None = None) -> None:
-        """Raise `error`, or Ctrl-C if it was pressed; in one of several processes, so that all leave.
+        """Raise `error`, or KeyboardInterrupt after Ctrl-C; if any process has either, all of them stop.
 
-        None leaves before the first has saved: the launcher ends all when one has.
+        No process stops before the first has saved, because the launcher ends all of them once one has exited.
         """
         if self._process.any(self._interrupts.is_set or error is not None):
             self._save()
@@ -251,7 +251,7 @@ class Trainer:
 
 
 def make_optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
-    """AdamW or SGD over everything that learns; biases and norms do not decay."""
+    """AdamW or SGD over all trainable parameters; no weight decay for biases and norms."""
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [{"params": [one for one in learning if one.ndim > 1], "weight_decay": options.weight_decay},
               {"params": [one for one in learning if one.ndim <= 1], "weight_decay": 0.0}]
@@ -261,7 +261,7 @@ def make_optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Op
 
 
 def _start_reading(loader: DataLoader[PairBatch | InputError]) -> Iterator[PairBatch | InputError]:
-    """Iterate over `loader`. Its workers are made while OpenCV has no threads: they would wait for them forever."""
+    """Iterate over `loader`, whose workers start while OpenCV has no threads: they would wait for these forever."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     batches: Iterator[PairBatch | InputError] = iter(loader)
@@ -270,7 +270,7 @@ def _start_reading(loader: DataLoader[PairBatch | InputError]) -> Iterator[PairB
 
 
 def _start_worker(_worker: int) -> None:
-    cv2.setNumThreads(1)  # the workers are the parallelism
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's, which may need a batch to end its step
-    # A thread that hands over a batch meets a closed socket where the trainer has left; its traceback is no news.
+    cv2.setNumThreads(1)  # the workers provide the parallelism
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is left to the trainer, which may need a batch for its step
+    # A thread that delivers a batch meets a closed socket once the trainer has stopped; its traceback is not useful.
     sys.excepthook = lambda *_: None

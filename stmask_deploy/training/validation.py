@@ -1,4 +1,4 @@
-"""A network in training, evaluated as it would be deployed: by the runtime's pipeline, with PyTorch behind it."""
+"""Evaluates a network in training as if it were deployed: with the runtime's pipeline on top of PyTorch."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -15,13 +15,13 @@ from ..models.stmask import STMask
 
 def evaluate_model(model: STMask, config: ModelConfig, annotations: Annotations, frames_folder: Path,
                    device: str = "cpu") -> Evaluation:
-    """Track every video of a dataset and compare with what is annotated.
+    """Track every video of a dataset and compare the results with its annotations.
 
     Args:
-        model: the network; it is put in evaluation mode.
+        model: the network; it is set to evaluation mode.
         config: its configuration; its classes are those of the dataset, in the order of their ids.
-        annotations: the truth.
-        frames_folder: what their file names are relative to.
+        annotations: the ground truth.
+        frames_folder: base folder of their file names.
         device: where the network runs: cpu | cuda:N.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a network starts from: nothing, or a checkpoint."""
+"""Initial weights of a network: from scratch, or from a checkpoint."""
 from __future__ import annotations
 
 import math
@@ -18,14 +18,14 @@ from ..models.head import PredictionHead
 from ..models.stmask import STMask, build_stmask
 from ..tracking_config import TrackingConfig
 
-BACKGROUND_PRIOR = 0.99  # probability of the background that an untrained class layer gives (RetinaNet, section 4.1)
-OUTPUT_STD = 0.01  # of the weights of layers that predict
+BACKGROUND_PRIOR = 0.99  # background probability predicted by an untrained class layer (RetinaNet, section 4.1)
+OUTPUT_STD = 0.01  # of the weights of output layers
 CENTERNESS_PRIOR = 0.5
-CLASS_LAYER = re.compile(r"prediction_layers\.0\.conf_layer\.\d+\.(conv\.)?(weight|bias)")  # with a row a class
+CLASS_LAYER = re.compile(r"prediction_layers\.0\.conf_layer\.\d+\.(conv\.)?(weight|bias)")  # one row per class
 
 
 def from_scratch(config: ModelConfig, seed: int = 0) -> STMask:
-    """A network to be trained from nothing: He initialisation, small outputs, background everywhere."""
+    """A network to train from scratch: He initialisation, small outputs, and background predicted everywhere."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build_stmask(config)
@@ -44,17 +44,17 @@ def from_scratch(config: ModelConfig, seed: int = 0) -> STMask:
 
 def from_checkpoint(path: Path, class_names: tuple[str, ...], seed: int = 0, names_file: Path | None = None
                     ) -> tuple[STMask, ModelConfig, list[str]]:
-    """A trained network for other, or the same, classes; class layers start anew where the classes differ.
+    """A trained network adapted to the same or other classes; class layers are reinitialised if the classes differ.
 
     Args:
-        path: any checkpoint that `stmask-export` takes.
+        path: any checkpoint that `stmask-export` accepts.
         class_names: of the dataset it will be trained on.
-        seed: of class layers that are new.
-        names_file: what the checkpoint's own classes are called, see `read_class_names`; None takes what it carries, or
-            else the dataset's that has as many.
+        seed: of reinitialised class layers.
+        names_file: names of the checkpoint's own classes, see `read_class_names`; None uses the stored ones, or else
+            those of the known dataset with the same number of classes.
 
     Returns:
-        the network, its configuration, and what was changed, one line each.
+        The network, its configuration, and what was changed, one line each.
 
     Raises:
         InputError: see `load_checkpoint` and `read_class_names`.
@@ -89,7 +89,7 @@ def from_checkpoint(path: Path, class_names: tuple[str, ...], seed: int = 0, nam
 
 
 def _reordered(rows: Tensor, order: Tensor) -> Tensor:
-    """(S * classes, ...) -> the same with the classes of every anchor scale in another order."""
+    """(S * classes, ...) -> the same with the classes of every anchor scale reordered."""
     scales: Tensor = rows.unflatten(0, (-1, len(order)))[:, order]
     return scales.flatten(0, 1)
 
@@ -105,7 +105,7 @@ def _small_outputs(model: STMask) -> None:
     for layer in (one for group in layers for one in group):
         if isinstance(layer, CalibratedPrediction):
             if hasattr(layer, "conv_offset"):
-                nn.init.zeros_(layer.conv_offset.weight)  # features start at the anchor, not scattered around it
+                nn.init.zeros_(layer.conv_offset.weight)  # sampling starts at the anchor, not scattered around it
             _he(layer.conv_adaption.weight)
             layer = layer.conv
         assert isinstance(layer, nn.Conv2d)
@@ -118,7 +118,7 @@ def _small_outputs(model: STMask) -> None:
         bias = layer.conv.bias if isinstance(layer, CalibratedPrediction) else layer.bias
         assert isinstance(bias, Tensor)
         with torch.no_grad():
-            bias.view(-1, head.num_classes)[:, 0] = math.log(odds)  # one row an anchor scale
+            bias.view(-1, head.num_classes)[:, 0] = math.log(odds)  # one row per anchor scale
     for name in ("fc", "fc_coeff"):
         if hasattr(model, "TemporalNet"):
             nn.init.normal_(getattr(model.TemporalNet, name).weight, std=OUTPUT_STD)
