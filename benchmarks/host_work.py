@@ -65,7 +65,7 @@ ROWS = (
 @click.option("--ms", "times", multiple=True, default=["0,0,0"], callback=lambda _context, _option, texts: parse(texts),
               help="Of the frame, the instance and the temporal graph; may be repeated.")
 @click.option("--frames", type=click.IntRange(min=2), default=60, help="Of the video; some 5 MB of memory each.")
-@click.option("--warmup", type=click.IntRange(min=1), default=10, help="Frames of these that do not count.")
+@click.option("--warmup", type=click.IntRange(min=1), default=10, help="Warm-up frames among these.")
 @click.option("--rounds", type=click.IntRange(min=1), default=5, help="Turns of every row.")
 @click.option("--decoded", is_flag=True, help="Frames are in memory, as if other cores had decoded them.")
 @click.option("--memory", type=click.Choice(["exact", "bounded"]), default="bounded")
@@ -112,7 +112,7 @@ def parse(texts: Sequence[str]) -> list[Times]:
         except ValueError:
             raise click.BadParameter(f"{text!r}: give three numbers, as in 3.7,0.8,0.9") from None
         if not all(0 <= one < float("inf") for one in (frame, instance, temporal)):
-            raise click.BadParameter(f"{text!r}: milliseconds are not negative, and finite")
+            raise click.BadParameter(f"{text!r}: milliseconds must be finite and not negative")
         found.append((frame, instance, temporal))
     return list(dict.fromkeys(found))
 
@@ -155,7 +155,7 @@ def summary(turns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """A Markdown table, one line per row; stage times of mode throughput include waiting and are in the JSON only."""
     stages = list(rows[0]["stages_ms"])
-    cells = [("graphs' ms", "row", "FPS", "slowest", "fastest turn", "own core ms a frame",
+    cells = [("graphs' ms", "row", "FPS", "slowest", "fastest turn", "CPU ms per frame",
               *(f"{one} ms" for one in stages))]
     for row in rows:
         own = (f"{row['stages_ms'][stage]:.2f}" if row["row"] == "latency" else "-" for stage in stages)

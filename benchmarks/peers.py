@@ -56,7 +56,7 @@ def main(checkpoint: Path | None, bundle: Path | None, only: Sequence[str], devi
         jobs = all_jobs((checkpoint or demo_checkpoint()).absolute(), bundle, scratch, device, threads, runs)
         chosen = [job for job in jobs if not only or any(text in job.name for text in only)]
         if not chosen:
-            raise InputError(f"no row is named so; there are: {'; '.join(job.name for job in jobs)}")
+            raise InputError(f"no row matches --only; there are: {'; '.join(job.name for job in jobs)}")
         flops = prepare(chosen, loaded, bundle, scratch)
         description = read_description(bundle)
         report: dict[str, Any] = {

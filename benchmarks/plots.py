@@ -38,7 +38,7 @@ def write_plots(experiments: Mapping[str, Points], folder: Path, device: str) ->
         figure, axes = pyplot.subplots(figsize=(6.4, 3.6), layout="constrained")
         _PLOTS[name](axes, points)
         axes.set_title(device, fontsize=8)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.08 * axes.dataLim.y1)  # room for the markers of the highest points
         axes.grid(alpha=0.3)
         path = folder / f"scaling-{name}.svg"
         figure.savefig(path, metadata={"Date": None})
@@ -50,7 +50,7 @@ def write_plots(experiments: Mapping[str, Points], folder: Path, device: str) ->
 def _lines(axes: Any, x: Sequence[float], points: Points, names: Sequence[str]) -> None:
     for name in names:
         axes.plot(x, [point[f"{name}_ms"] for point in points], marker="o", label=name.replace("_", " "))
-    axes.set_ylabel("ms a frame, median")
+    axes.set_ylabel("ms per frame, median")
     axes.legend(fontsize=8)
 
 
@@ -72,14 +72,14 @@ def _length(axes: Any, points: Points) -> None:
         axes.plot([point["objects_seen"] for point in chosen], [point["frame_ms"] for point in chosen], marker="o",
                   label=f"{memory} memory")
     axes.set_xlabel("objects ever seen")
-    axes.set_ylabel("ms a frame, median")
+    axes.set_ylabel("ms per frame, median")
     axes.legend(fontsize=8)
 
 
 def _streams(axes: Any, points: Points) -> None:
     axes.plot([point["streams"] for point in points], [point["fps"] for point in points], marker="o")
     axes.set_xlabel("videos at once")
-    axes.set_ylabel("frames a second, all together")
+    axes.set_ylabel("frames per second, all together")
 
 
 def _threads(axes: Any, points: Points) -> None:

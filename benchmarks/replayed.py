@@ -95,7 +95,8 @@ class _Player(DelegatingBackend):
         """See `Backend.run`."""
         answer = self._answers.get(_key(inputs))
         if answer is None:
-            raise StmaskError("a graph is asked what was not recorded: replay the frames and options of the recording")
+            raise StmaskError("a graph was given inputs that were not recorded: replay the frames and options of the "
+                              "recording")
         if self._seconds:
             self._thread.call(lambda: time.sleep(max(0.0, self._seconds - OVERSLEEP_S)))
         return {name: answer[name] if name in keep else answer[name].copy()

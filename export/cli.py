@@ -43,7 +43,7 @@ def variant_options(command: Callable[..., Any]) -> Callable[..., Any]:
     options = [
         click.option("--sha256", metavar="HEX", help="Refuse the checkpoint unless it has this digest."),
         click.option("--classes", type=click.Path(path_type=Path), metavar="FILE",
-                     help="Class names, one a line or a JSON list. [default: from the checkpoint or its dataset]"),
+                     help="Class names, one per line, or a JSON list. [default: from the checkpoint or its dataset]"),
         click.option("--input-size", type=FrameSize(),
                      help="Size frames are resized to. [default: 360x640, or the checkpoint's own]"),
         click.option("--anchor-ratios", callback=parsed("parse_numbers"), metavar="R,R,R",

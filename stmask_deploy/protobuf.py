@@ -39,10 +39,10 @@ def read_fields(message: bytes | memoryview) -> Iterator[Field]:
         elif kind in (_FIXED64, _FIXED32):
             at += 8 if kind == _FIXED64 else 4
         else:
-            raise ValueError(f"no protobuf message: wire type {kind}")
+            raise ValueError(f"not a protobuf message: wire type {kind}")
         end = at + size
         if end > len(message):
-            raise ValueError("no protobuf message: it ends within a field")
+            raise ValueError("not a protobuf message: it ends within a field")
         yield Field(key >> 3, message[start:end], message[at:end], integer)
         at = end
 
@@ -59,7 +59,7 @@ def read_varint(message: memoryview, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at + place + 1
     what = "it ends within a number" if len(message) - at < _MAX_VARINT_BYTES else "a number of more than 64 bits"
-    raise ValueError(f"no protobuf message: {what}")
+    raise ValueError(f"not a protobuf message: {what}")
 
 
 def write_varint(value: int) -> bytes:

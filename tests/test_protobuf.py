@@ -30,7 +30,7 @@ def test_fields_are_those_that_the_library_writes() -> None:
 
 @pytest.mark.parametrize("message", [b"\x0b", b"\x0a\x05ab", b"\xff", b"\x09\x00"])
 def test_no_messages(message: bytes) -> None:
-    with pytest.raises(ValueError, match="no protobuf message"):
+    with pytest.raises(ValueError, match="not a protobuf message"):
         list(read_fields(message))
 
 

@@ -58,7 +58,7 @@ def count_flops(model: bytes, outputs: Collection[str], rows: int = 0) -> int:
 def _node_flops(node: _Node, shapes: Mapping[str, Shape]) -> int:
     def shape(name: str) -> Shape:
         if name not in shapes:
-            raise ValueError(f"the model does not tell the shape of {name!r}")
+            raise ValueError(f"the model has no shape for {name!r}")
         return shapes[name]
 
     if node.kind in ("Conv", "DeformConv", "ModulatedDeformConv"):  # the last one is this project's own

@@ -40,7 +40,7 @@ could not be written; 130 interrupted.
 @click.argument("video", required=False, type=click.Path(path_type=Path))
 @click.option("--row", "row_texts", multiple=True, default=DEFAULT_ROWS, metavar="ROW",
               help="BACKEND:PRECISION[:DEVICE][,OPTION=VALUE...]; may be given several times. Options are mode and "
-                   "those of the Python API, as score_threshold=0.3.")
+                   "those of the Python API, e.g. score_threshold=0.3.")
 @click.option("--threads", type=click.IntRange(min=1),
               help="CPU threads of the graphs.  [default: the backend's choice]")
 @click.option("--warmup", type=click.IntRange(min=1), default=5, help="Frames before every turn of a row.")
@@ -49,7 +49,7 @@ could not be written; 130 interrupted.
               help="Turns of each row. The rows take turns, since machines drift.")
 @click.option("--draw", is_flag=True, help="Write the annotated video too.")
 @click.option("--compare", type=click.Path(path_type=Path), metavar="OLD",
-              help="Say what is faster or slower than in OLD: the JSON of an earlier benchmark, or another bundle, "
+              help="Report what is faster or slower than in OLD: the JSON of an earlier benchmark, or another bundle, "
                    "whose rows then take turns with this one's.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE",
               help="Write figures and samples there.")

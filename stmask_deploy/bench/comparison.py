@@ -99,7 +99,7 @@ def _change(new: Mapping[str, Any], old: Mapping[str, Any] | None, judge: Judge)
     if "not_available" in new:
         return _unjudged(new["row"], "not available")
     if old is None or "not_available" in old:
-        return _unjudged(new["row"], "not in the old one")
+        return _unjudged(new["row"], "not in the old run")
     run, graphs = (judge(old["turns"][what], new["turns"][what]) for what in ("run", "graphs"))
     return Change(new["row"], run, graphs)
 

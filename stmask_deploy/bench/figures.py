@@ -90,7 +90,7 @@ def agreements(samples: Sequence[RowSamples]) -> dict[int, dict[str, Any]]:
     found: dict[int, dict[str, Any]] = {}
     for i, row in measured.items():
         if _class_names(row) != names:
-            found[i] = {"agreement": None, "no_agreement": "the two bundles have other names for their classes"}
+            found[i] = {"agreement": None, "no_agreement": "the two bundles name their classes differently"}
             continue
         agreement = compare_runs(truth, read_run_file(row.job.folder / RESULTS_FOLDER))
         found[i] = {"agreement": {"reference": str(reference.job.row), **agreement.to_dict()}}

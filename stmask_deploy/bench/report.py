@@ -73,10 +73,11 @@ def read_report(path: Path) -> Report:
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error})") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON ({error}); give what stmask-bench --json wrote") from error
+        raise InputError(f"{path} is not JSON ({error}); give a file that stmask-bench --json wrote") from error
     if not isinstance(report, dict) or report.get("schema") != SCHEMA:
         found = report.get("schema") if isinstance(report, dict) else type(report).__name__
-        raise InputError(f"{path}: expected schema {SCHEMA!r}, found {found!r}; give what stmask-bench --json wrote")
+        raise InputError(f"{path}: expected schema {SCHEMA!r}, found {found!r}; give a file that "
+                         "stmask-bench --json wrote")
     wrong = [name for name, kind in _PARTS.items() if not isinstance(report.get(name), kind)]
     wrong = wrong or [name for name, is_whole in _ENTRIES.items() if not all(map(is_whole, report[name]))]
     if wrong or not report["bundles"]:

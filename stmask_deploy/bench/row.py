@@ -41,7 +41,7 @@ class Row:
         for setting in settings:
             name, equals, value = setting.partition("=")
             if not equals or name in options:
-                raise InputError(f"row {text!r}: {setting!r} is no option of its own; {_FORM}")
+                raise InputError(f"row {text!r}: {setting!r} is not OPTION=VALUE, or is given twice; {_FORM}")
             options[name] = _value(value)
         device = parts[2] if len(parts) > 2 else "auto"
         row = cls(parts[0], parts[1], device, options.pop("mode", "auto"), options)

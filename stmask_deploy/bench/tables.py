@@ -60,7 +60,7 @@ def _setup(report: Report) -> str:
     machine, video, settings = report["machine"], report["video"], report["settings"]
     bundles = ", ".join(f"{one['variant']} ({one['checkpoint']}, export {one['export_id'][:8]})"
                         for one in report["bundles"])
-    threads = f"{settings['threads']} threads" if settings["threads"] else "threads by the backends"
+    threads = f"{settings['threads']} threads" if settings["threads"] else "default threads"
     written = "results and video written" if settings["draw"] else "results written"
     return (f"{bundles}\n{video['name']} {video['width']}x{video['height']}, {settings['frames']} frames x "
             f"{settings['rounds']} rounds, {written}; {machine['cpu']}, {machine['cores']} cores, {threads}, "

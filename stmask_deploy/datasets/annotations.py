@@ -133,7 +133,7 @@ def _video(record: Record) -> Video:
         raise record.error(f"'length' is {length}, but there are {len(names)} file names")
     height, width = (record.whole_number(key, minimum=1) for key in ("height", "width"))
     if max(height, width) > MAX_SIDE:
-        raise record.error(f"a size of {height}x{width} pixels is beyond what can be a picture")
+        raise record.error(f"a size of {height}x{width} pixels is too large for a picture")
     return Video(record.whole_number("id"), height, width, length, tuple(names))
 
 
@@ -154,5 +154,5 @@ def _check_unique(root: Record, kind: str, values: Iterable[int | str]) -> None:
     seen: set[int | str] = set()
     for row, value in enumerate(values):
         if value in seen:
-            raise root.error(f"{kind}[{row}]: {value!r} was used by an entry before it")
+            raise root.error(f"{kind}[{row}]: {value!r} is also that of an earlier entry")
         seen.add(value)

@@ -50,7 +50,7 @@ class Record:
         """A non-empty string."""
         value = self._values.get(key)
         if not isinstance(value, str) or not value:
-            raise self._unexpected(key, "a text")
+            raise self._unexpected(key, "a non-empty string")
         return value
 
     def array(self, key: str) -> list[Any]:

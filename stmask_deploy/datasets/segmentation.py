@@ -124,6 +124,6 @@ def _from_polygons(polygons: Sequence[Any], height: int, width: int) -> Segmenta
             raise InputError("expected each polygon to be a list x1, y1, x2, y2, ... of three points or more")
         if not all(isinstance(value, int | float) and -width - height <= value <= 2 * (width + height)
                    for value in polygon):
-            raise InputError("a polygon has coordinates that are no numbers, or are far outside the picture")
+            raise InputError("a polygon has coordinates that are not numbers, or are far outside the picture")
     merged = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
     return {"size": [height, width], "counts": merged["counts"].decode("ascii")}

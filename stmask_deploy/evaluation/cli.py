@@ -33,7 +33,7 @@ Exit codes: 0 done; 2 bad input or usage; 4 output could not be written.
               help="Evaluate on this video only; may be given several times.  [default: all videos; of results.jsonl "
                    "the one that is named as its source]")
 @click.option("--shown-score", type=click.FloatRange(0, 1),
-              help="Score from which results count where identities and masks are judged.  [default: 0.3]")
+              help="Minimum score of the results that identities and masks are judged by.  [default: 0.3]")
 @click.option("--agreement", "reference", type=click.Path(path_type=Path), metavar="REFERENCE",
               help="Compare with the results.jsonl of another run over the same video, which is taken as the truth; "
                    "without ANNOTATIONS.")
@@ -86,7 +86,7 @@ def _evaluation(results: Path, annotations_path: Path, videos: tuple[str, ...], 
     given = read_result_list(results, annotations, videos)
     if given.missing:
         names = ", ".join(given.missing[:5]) + (", ..." if len(given.missing) > 5 else "")
-        click.echo(f"warning: {len(given.missing)} of {len(given.video_ids)} videos have no results and count as ones "
-                   f"in which nothing was found: {names}", err=True)
+        click.echo(f"warning: {len(given.missing)} of {len(given.video_ids)} videos have no results and are scored "
+                   f"as empty: {names}", err=True)
     return evaluate(annotations, given.entries, video_ids=given.video_ids, where=str(results),
                     shown_score=SHOWN_SCORE if shown_score is None else shown_score)

@@ -58,7 +58,7 @@ class RunFile:
             highest = max((row.class_id for row in rows), default=0)
             if highest > len(category_ids):
                 raise InputError(f"{self.path}, frame {index}: class_id {highest}, but the dataset has "
-                                 f"{len(category_ids)} categories; take a model trained for it")
+                                 f"{len(category_ids)} categories; use a model trained on it")
         return [{**entry, "category_id": category_ids[entry["category_id"] - 1]} for entry in collector.entries()]
 
     def check_labels(self, names: Sequence[str], dataset: Path) -> None:

@@ -71,7 +71,7 @@ def _of_one_run(entries: list[dict[str, Any]], path: Path, annotations: Annotati
         position = Record(entry, f"{path}, entry {number}").whole_number("category_id", minimum=1)
         if position > len(ids):
             raise InputError(f"{path}, entry {number}: category_id {position}, but the dataset has {len(ids)} "
-                             "categories; take a model trained for it")
+                             "categories; use a model trained on it")
         numbered.append({**entry, "video_id": videos[0].id, "category_id": ids[position - 1]})
     return ResultList(numbered, (videos[0].id,), ())
 

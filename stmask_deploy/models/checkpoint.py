@@ -66,7 +66,7 @@ def load_checkpoint(path: Path, sha256: str | None = None, anchor_ratios: tuple[
     digest = digest_of(path)
     if sha256 is not None and digest != sha256.strip().lower():
         raise InputError(f"{path}: sha256 is {digest}, expected {sha256.strip().lower()}: "
-                         "this is not the file that was meant")
+                         "this is not the expected file")
     content, carried = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     state, notes = _clean(content, path)
     shapes = {name: tuple(value.shape) for name, value in state.items()}

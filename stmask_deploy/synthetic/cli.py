@@ -27,15 +27,15 @@ Exit codes: 0 done; 1 the run failed; 2 bad input or usage; 4 output could not b
 @click.command(cls=Command, epilog=_EPILOG, context_settings={"max_content_width": 110, "show_default": True})
 @click.argument("output", type=click.Path(path_type=Path), metavar="OUT_DIR")
 @click.option("--split", "names", type=click.Choice([*_SPLITS, _DEMO]), multiple=True, default=_SPLITS,
-              help="Which; may be given several times. demo is the clip that comes with the package.")
+              help="Split to generate; may be repeated. demo is the clip that ships with the package.")
 @click.option("--clips", "num_clips", type=click.IntRange(min=1), metavar="N",
-              help="Clips a split.  [default: 480 for train, 30 for val and hard, 1 for demo]")
+              help="Number of clips per split.  [default: 480 for train, 30 for val and hard, 1 for demo]")
 @click.option("--frames", "num_frames", type=click.IntRange(min=1), metavar="N",
-              help="Frames a clip.  [default: 12 for train, 30 for val and hard, 96 for demo]")
-@click.option("--size", type=FrameSize(), default="360x640", help="Of the frames, in pixels.")
+              help="Number of frames per clip.  [default: 12 for train, 30 for val and hard, 96 for demo]")
+@click.option("--size", type=FrameSize(), default="360x640", help="Frame size in pixels.")
 @click.option("--video", "as_video", is_flag=True, help="Write OUT_DIR/SPLIT/videos/CLIP.mp4 instead of pictures.")
 @click.option("--workers", type=click.IntRange(min=1), metavar="N",
-              help="Processes; the result does not depend on them.  [default: one a CPU]")
+              help="Number of processes; does not affect the result.  [default: one per CPU]")
 @click.option("--overwrite", is_flag=True, help="Replace splits that were generated earlier.")
 @click.version_option(__version__, prog_name="stmask-synth")
 def main(output: Path, names: tuple[str, ...], num_clips: int | None, num_frames: int | None, size: tuple[int, int],

@@ -26,34 +26,35 @@ Exit codes: 0 done; 1 training failed; 2 bad input or usage; 4 output could not 
 @click.command(cls=Command, epilog=_EPILOG, context_settings={"max_content_width": 110, "show_default": True})
 @click.argument("annotations", type=click.Path(path_type=Path))
 @click.option("-o", "--output", "folder", required=True, type=click.Path(path_type=Path, file_okay=False),
-              metavar="DIR", help="Takes model.pth (for stmask-export), state.pth (for --resume) and log.jsonl.")
+              metavar="DIR",
+              help="Output folder for model.pth (for stmask-export), state.pth (for --resume) and log.jsonl.")
 @click.option("--frames", type=click.Path(path_type=Path), metavar="DIR",
-              help="What the file names in ANNOTATIONS are relative to.  [default: JPEGImages beside it]")
+              help="Base folder of the file names in ANNOTATIONS.  [default: JPEGImages beside it]")
 @click.option("--val", "val_annotations", type=click.Path(path_type=Path), metavar="ANNOTATIONS",
-              help="Evaluate on these in between and at the end.  [default with --resume: as before]")
+              help="Evaluate on these during and after training.  [default with --resume: as before]")
 @click.option("--val-frames", type=click.Path(path_type=Path), metavar="DIR",
               help="Frames of --val.  [default: JPEGImages beside it]")
-@click.option("--no-val", is_flag=True, help="With --resume: evaluate no more.")
+@click.option("--no-val", is_flag=True, help="With --resume: stop evaluating.")
 @click.option("--recipe", metavar="NAME|FILE", help="Network and schedule; shipped: demo-small, demo, r50-dcn-ada, "
               "and, schedules alone for --from: fine-tune, demo-finish.  [default: demo, or fine-tune with --from]")
 @click.option("--from", "checkpoint", type=click.Path(path_type=Path), metavar="CHECKPOINT",
               help="Start from this network instead of the recipe's; its class layers start anew where the classes "
                    "differ.")
 @click.option("--classes", "names_file", type=click.Path(path_type=Path), metavar="FILE",
-              help="Names of the classes of --from, one a line or a JSON list.  [default: the checkpoint's, or those "
-                   "of the known dataset with as many]")
+              help="Names of the classes of --from, one per line, or a JSON list.  [default: the checkpoint's, or "
+                   "those of the known dataset with as many]")
 @click.option("--centerness-order", type=click.Choice(["released", "anchor"]),
-              help="Of the centerness map.  [default: the checkpoint's, or anchor]")
+              help="Order of the centerness map.  [default: the checkpoint's, or anchor]")
 @click.option("--input-size", type=FrameSize(),
               help="What frames are resized to.  [default: the recipe's, or the checkpoint's]")
-@click.option("--resume", is_flag=True, help="Go on with the run in DIR, with its network and numbers.")
+@click.option("--resume", is_flag=True, help="Resume the run in DIR with its network and options.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in DIR.")
 @click.option("--iterations", type=int, help="Length of the schedule.  [default: the recipe's]")
 @click.option("--pairs", "pairs_per_batch", type=int,
-              help="Pairs of frames a step and process.  [default: the recipe's]")
+              help="Frame pairs per step and process.  [default: the recipe's]")
 @click.option("--rate", "learning_rate", type=float, help="Learning rate.  [default: the recipe's]")
 @click.option("--precision", type=click.Choice(["f32", "bf16"]), help="Arithmetic.  [default: the recipe's]")
-@click.option("--seed", type=int, help="Of weights, samples and augmentation.  [default: the recipe's]")
+@click.option("--seed", type=int, help="Random seed of weights, samples and augmentation.  [default: the recipe's]")
 @click.option("--validate-every", type=int, metavar="ITERATIONS", help="[default: the recipe's]")
 @click.option("--save-every", type=int, metavar="ITERATIONS", help="[default: the recipe's]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where the network runs.")
@@ -79,7 +80,7 @@ def main(annotations: Path, folder: Path, frames: Path | None, val_annotations: 
     given = _given({"recipe": recipe, "overwrite": overwrite or None, "from": checkpoint, "classes": names_file,
                     "centerness_order": centerness_order, "input_size": input_size, **overrides})
     if resume and given:
-        raise InputError(f"--resume goes on with the numbers of the run; leave out {', '.join(given)}")
+        raise InputError(f"--resume continues with the options of the run; leave out {', '.join(given)}")
     if no_val and (not resume or val_annotations or val_frames):
         raise InputError("--no-val is for a run that is resumed, and excludes --val and --val-frames")
     if names_file is not None and checkpoint is None:

@@ -82,10 +82,10 @@ class TrainingOptions:
         if self.negative_iou > self.positive_iou:
             raise InputError(f"negative_iou ({self.negative_iou}) must not exceed positive_iou ({self.positive_iou})")
         if any(not 0 < step <= 1 for step in self.steps) or list(self.steps) != sorted(self.steps):
-            raise InputError(f"steps must be rising shares in (0, 1], got {self.steps}")
+            raise InputError(f"steps must be ascending fractions in (0, 1], got {self.steps}")
         for name, value in dataclasses.asdict(self.weights).items():
             if not (_is_number(value) and value >= 0):
-                raise InputError(f"weights.{name} must be a number from 0 on, got {value!r}")
+                raise InputError(f"weights.{name} must be a number of at least 0, got {value!r}")
 
     def rate(self, iteration: int) -> float:
         """Learning rate at an iteration, as a factor of `learning_rate`."""

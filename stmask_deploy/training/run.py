@@ -239,7 +239,7 @@ def _noted(validation: Data | None, snapshot: Snapshot | None) -> tuple[str, str
 def _about_speed(precision: str, device: str) -> tuple[str, ...]:
     """A warning if PyTorch has no fast implementation of `precision` on this CPU."""
     if (precision, device, torch.backends.cpu.get_cpu_capability()) == ("bf16", "cpu", "AVX2"):
-        return ("this processor has no AVX-512, without which bf16 is several times slower than f32: better stop, and "
+        return ("this processor has no AVX-512, without which bf16 is several times slower than f32: stop and "
                 "give --precision f32",)
     return ()
 

@@ -84,7 +84,7 @@ def test_bundles_with_other_classes_are_compared_in_speed_alone(tmp_path: Path, 
     assert result.exit_code == 0, result.output
     new, old = read_report(out)["rows"]
     assert new["agreement"]["mean_iou"] == 100 and old["agreement"] is None
-    assert ("old onnxruntime:f32,mode=latency: no agreement: the two bundles have other names for their classes"
+    assert ("old onnxruntime:f32,mode=latency: no agreement: the two bundles name their classes differently"
             in result.stdout)
     assert "Speed against old" in result.stdout and "fewer than 2 rounds" in result.stdout
 

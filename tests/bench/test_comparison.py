@@ -134,7 +134,7 @@ def test_rows_that_cannot_be_compared() -> None:
                   {"row": "d:f32", "bundle": 0, "not_available": "no IR"}])
     comparison = compare_reports(new, old)
     assert [change.run.verdict for change in comparison.changes] == [
-        "fewer than 2 rounds, no ceiling", "not in the old one", "not in the old one", "not available"]
+        "fewer than 2 rounds, no ceiling", "not in the old run", "not in the old run", "not available"]
     assert "inf" not in comparison_text(comparison, markdown=False)
 
 

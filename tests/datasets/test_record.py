@@ -42,6 +42,6 @@ def test_the_place_of_a_nested_object_is_told() -> None:
     outer = Record({"rows": [{"name": "first"}, {"name": ""}, {}]}, "file.json")
     first, second, third = outer.records("rows")
     assert first.text("name") == "first"
-    refuse(lambda: second.text("name"), r"file\.json: rows\[1\]: expected 'name' to be a text, found ''")
+    refuse(lambda: second.text("name"), r"file\.json: rows\[1\]: expected 'name' to be a non-empty string, found ''")
     refuse(lambda: third.text("name"), r"file\.json: rows\[2\]: 'name' is missing")
     refuse(lambda: Record([], "file.json"), r"file\.json: expected an object, found a list")

@@ -61,5 +61,5 @@ def test_a_node_with_a_graph_of_its_own_is_refused() -> None:
 @pytest.mark.parametrize("damage", ["cut", "noise"])
 def test_damaged_models_are_refused(tmp_path: Path, damage: str) -> None:
     whole = frame_graph(3).SerializeToString()
-    with pytest.raises(ValueError, match="no protobuf message"):
+    with pytest.raises(ValueError, match="not a protobuf message"):
         keep_outputs(whole[:-3] if damage == "cut" else b"\xff" * 50, ["fpn"])
