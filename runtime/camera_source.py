@@ -16,10 +16,10 @@ SILENT = 0  # OpenCV's log level
 
 
 class CameraSource(FrameSource):
-    """A camera by its number. `time_s` is the time since the first frame; the source ends when the camera does.
+    """A camera, by number. `time_s` counts from the first frame; the source ends when the camera stops delivering.
 
     Raises:
-        DeviceError: the camera does not open or gives no picture.
+        DeviceError: the camera does not open or delivers no picture.
     """
 
     kind = "camera"
@@ -61,7 +61,7 @@ class CameraSource(FrameSource):
 
 
 def _open_quietly(number: int) -> cv2.VideoCapture:
-    """OpenCV prints several lines about a camera that is not there; our error says it in one."""
+    """Open a camera without the several lines that OpenCV prints about a missing one; our error says it in one line."""
     logging = opencv_logging()
     level = logging.getLogLevel()
     logging.setLogLevel(SILENT)
@@ -72,5 +72,5 @@ def _open_quietly(number: int) -> cv2.VideoCapture:
 
 
 def opencv_logging() -> Any:
-    """Where `getLogLevel` and `setLogLevel` are: OpenCV 5 moved them."""
+    """The module that holds `getLogLevel` and `setLogLevel`: OpenCV 5 moved them."""
     return cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging
