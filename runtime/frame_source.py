@@ -64,7 +64,7 @@ class Damage:
 
 
 def _counted(name: str, count: int) -> str:
-    """"packet_errors" -> "packet errors", or "packet error" if `count` is 1."""
+    """`packet_errors` -> `packet errors`, or `packet error` if `count` is 1."""
     words = name.replace("_", " ")
     return words.replace("frames", "frame").replace("errors", "error").replace("files", "file") if count == 1 else words
 
