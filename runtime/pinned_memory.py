@@ -40,7 +40,7 @@ class PinnedMemory:
         self._lock = Lock()
 
     def empty(self, spec: TensorSpec) -> NDArray[Any] | None:
-        """An uninitialised array; None if `spec` has dynamic sizes or no elements, is no number, or memory runs out."""
+        """An uninitialised array; None for dynamic sizes, no elements or Python objects, or if no memory is left."""
         size = num_bytes(spec)
         if not size or np.dtype(spec.dtype).hasobject:
             return None
