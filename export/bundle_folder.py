@@ -174,8 +174,8 @@ def _settle(folder: Path, name: str) -> None:
 
 
 def _aside(folder: Path, name: str) -> tuple[Path, Path]:
-    """The folders for the old bundle's files during the exchange of the build `name`: while only some have been moved
-    there, and once all have."""
+    """Folders for the old bundle's files during the exchange of the build `name`: while some, and once all, are moved.
+    """
     return folder / f"{name}{_GOING}", folder / f"{name}{_GONE}"
 
 
