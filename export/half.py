@@ -88,7 +88,7 @@ class _Converter:
 
     def _converted(self, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
         """Yield the casts that the node needs, then the node in its new type."""
-        if node.op_type == "CastLike" and node.input[1] in self._floats:  # a Cast can be folded, CastLike cannot
+        if node.op_type == "CastLike" and node.input[1] in self._floats:  # a Cast can be folded
             node = helper.make_node("Cast", node.input[:1], node.output, node.name, to=TensorProto.FLOAT)
         is_half = self._becomes_half(node)
         wanted = TensorProto.FLOAT16 if is_half else TensorProto.FLOAT

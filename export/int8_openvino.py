@@ -111,6 +111,6 @@ def constant_behind(node: Node) -> Node | None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep nncf's progress bars off the terminal; its errors still raise."""
+    """Suppress nncf's progress bars; its errors are still raised."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield

@@ -54,8 +54,9 @@ def _roi_align(features: Any, boxes: Any, size: int) -> Any:
 
 
 def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """For `torch.onnx.export(custom_translation_table=...)`: translates each of the model's operators to one node,
-    except RoIAlign, which becomes standard operators.
+    """Table of the model's operators for `torch.onnx.export(custom_translation_table=...)`.
+
+    Correlation and deformable convolution become one node each, RoIAlign becomes standard operators.
     """
     ops = torch.ops.stmask
     return {ops.correlation.default: _correlation, ops.deform_conv2d.default: _deform_conv2d,
