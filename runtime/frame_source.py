@@ -35,7 +35,7 @@ class Damage:
     """How much of a source was read and what was wrong with the rest."""
 
     frames: int = 0  # delivered
-    packet_errors: int = 0  # packets that could not be read or decoded, or are missing from a transport stream
+    packet_errors: int = 0  # failed reads, undecodable packets and holes in a transport stream
     corrupt_frames: int = 0  # delivered, but marked as damaged by the decoder
     missing_frames: int = 0  # announced by the container but not in it; an estimate if it has no index
     unreadable_files: int = 0  # images of a folder that could not be read

@@ -146,6 +146,7 @@ class Model:
 
         Raises:
             InputError: `image` is not such an array, or `time_s` is not finite.
+            StmaskError: a graph fails, or returns NaN or infinite values.
         """
         if time_s is not None and not math.isfinite(time_s):
             raise InputError(f"time_s is {time_s}; give seconds since the start, or None")
@@ -174,6 +175,7 @@ class Model:
         Raises:
             InputError: the source cannot be read, `mode` is unknown, or `max_frames` is not a positive whole number.
             DeviceError: the camera does not open.
+            StmaskError: see `step`.
         """
         with open_source(source, image_fps=image_fps) as opened, \
                 closing(self.track_frames(opened, max_frames=max_frames, mode=mode)) as frames:

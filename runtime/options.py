@@ -38,7 +38,7 @@ class RunOptions:
     nms_iou: float = 0.5
     top_k: int = 200  # rows that enter NMS, best first
     max_detections: int = 100  # rows that leave per-class NMS
-    tracker: str | None = None  # released | paper | frame (no temporal fusion); None: the bundle's, or frame without TF
+    tracker: str | None = None  # released | paper | frame (no temporal fusion); None: the bundle's own tracker
     alpha: float | None = None  # paper tracker: weight of the embeddings' cosine (eq. 15)
     beta: float | None = None  # paper tracker: weight of the mask IoU (eq. 15)
     epsilon: float | None = None  # paper tracker: pair score that a match has to exceed (eq. 16)
