@@ -116,7 +116,7 @@ class OnnxRuntimeBackend:
 
 
 def _padded(rows: Any, size: int) -> Any:
-    """`rows` padded with zeros to `size` rows; the graphs do no work for boxes without area."""
+    """`rows` padded with zeros to `size` rows: boxes without area, or anchor 0."""
     return np.concatenate([rows, np.zeros((size - len(rows), *rows.shape[1:]), rows.dtype)])
 
 
