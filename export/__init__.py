@@ -1,1 +1,1 @@
-"""Checkpoint to portable graphs: export, OpenVINO conversion and verification. Needs the `export` extra."""
+"""From checkpoint to portable graphs: export, OpenVINO conversion and verification. Needs the extra `export`."""

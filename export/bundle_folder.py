@@ -1,4 +1,4 @@
-"""Where a bundle is written: complete, and in place of nothing but a bundle."""
+"""Writing a bundle to its folder atomically, replacing nothing but an earlier bundle."""
 from __future__ import annotations
 
 import contextlib
@@ -16,15 +16,15 @@ from stmask_deploy.atomic import check_folder
 from stmask_deploy.bundle import DESCRIPTION_FILE, FLOAT_GRAPHS, OPENVINO_FOLDER, OWN_GRAPHS, REPORT_FILE, ROLES
 from stmask_deploy.errors import InputError, OutputError, StmaskError
 
-PREFIX = ".stmask-export-"  # of folders in which exports build
-# Behind it, see `_aside`.
+PREFIX = ".stmask-export-"  # name prefix of the folders in which exports build
+# Name suffixes, see `_aside`.
 _GOING, _GONE = "-going", "-gone"
-STALE_S = 24 * 3600.0  # an export that is older than this was killed
-EXCHANGE_S = 5.0  # an exchange takes milliseconds: one that is older than this was broken off
+STALE_S = 24 * 3600.0  # build folders older than this are left over from killed exports
+EXCHANGE_S = 5.0  # an exchange takes milliseconds: one older than this was interrupted
 
 
 def _bundle_files() -> tuple[str, ...]:
-    """Everything that any bundle may hold, the description first."""
+    """All files that a bundle may contain, the description first."""
     names = [DESCRIPTION_FILE, REPORT_FILE]
     for backend, forms in (("onnxruntime", ("{}.onnx",)),
                            ("openvino", (f"{OPENVINO_FOLDER}/{{}}.xml", f"{OPENVINO_FOLDER}/{{}}.bin"))):
@@ -38,25 +38,25 @@ BUNDLE_FILES = _bundle_files()
 
 
 def check_target(folder: Path, overwrite: bool) -> None:
-    """Refuse a folder in which something would be lost; changes nothing, but that it tidies up after killed exports.
+    """Check that writing a bundle to `folder` would destroy nothing else; only cleans up after killed exports.
 
-    An exchange of files that another export is at is waited for.
+    Waits if another export is exchanging files in the folder.
 
     Raises:
-        InputError: it holds something else than a bundle, or more than one.
-        OutputError: it holds a bundle and `overwrite` is False, or it cannot be read, written or made.
+        InputError: the folder holds something other than a bundle, or other files beside it.
+        OutputError: it holds a bundle and `overwrite` is False, or it cannot be read, written or created.
     """
     if not os.path.exists(folder):
-        check_folder(Path(os.path.realpath(folder)))  # a link is followed, see `building`
+        check_folder(Path(os.path.realpath(folder)))  # follows links, see `building`
     try:
-        _remove_stale(Path(os.path.realpath(folder)).parent)  # where a folder is built that is not there yet
+        _remove_stale(Path(os.path.realpath(folder)).parent)  # new bundles are built beside their folder
         if folder.is_dir():
             _settle_all(folder)
             _remove_stale(folder)
         if not folder.exists() or (folder.is_dir() and not _not_ours(os.listdir(folder))):
             return
         is_bundle = (folder / DESCRIPTION_FILE).is_file()
-        # Of another folder not everything is listed: it may be large.
+        # Other folders may be large, so they are not listed recursively.
         names = [path.relative_to(folder).as_posix() for path in folder.rglob("*")] if is_bundle else []
     except OSError as error:
         raise _cannot_write(folder, error) from error
@@ -71,27 +71,27 @@ def check_target(folder: Path, overwrite: bool) -> None:
 
 
 def _remove_stale(folder: Path) -> None:
-    """Remove what killed exports were building; one that was begun lately may still be at it."""
+    """Remove the build folders of killed exports; recent ones may belong to a running export."""
     for build in folder.glob(f"{PREFIX}*"):
         if not build.name.endswith((_GOING, _GONE)) and _age_s(build) >= STALE_S:
             _discard(build)
 
 
 def _not_ours(names: Iterable[str]) -> list[str]:
-    """Without what exports are building there."""
+    """`names` without the build folders of exports."""
     return [name for name in names if not name.startswith(PREFIX)]
 
 
 @contextlib.contextmanager
 def building(folder: Path, overwrite: bool) -> Iterator[Path]:
-    """A folder to build in, whose files become those of `folder` on success; it is gone on failure.
+    """A temporary build folder, whose files are moved to `folder` on success; deleted on failure.
 
-    A `folder` that is there stays the one it is: it may be a mount point, the working directory or the target of a
-    link, and only the files of the bundle in it are replaced. SIGTERM is a failure too.
+    An existing `folder` is kept, since it may be a mount point, the working directory or the target of a link; only the
+    bundle's files in it are replaced. SIGTERM counts as failure.
 
     Raises:
         OutputError: something cannot be written, or a bundle has appeared in `folder` and `overwrite` is False.
-        InputError: something else has appeared there.
+        InputError: something else has appeared in `folder`.
     """
     build: Path | None = None
     with _ended_by_sigterm():
@@ -101,12 +101,12 @@ def building(folder: Path, overwrite: bool) -> Iterator[Path]:
             build = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place if place.is_dir() else place.parent))
             build.chmod(0o755)
             yield build
-            check_target(folder, overwrite)  # a lot may have happened in the meantime
+            check_target(folder, overwrite)  # again, because the folder may have changed meanwhile
             if place.exists():
                 _exchange(build, place)
             else:
                 build.rename(place)
-        except (StmaskError, BrokenPipeError):  # the latter is of whoever reads what is told
+        except (StmaskError, BrokenPipeError):  # the latter comes from printing to a closed pipe
             raise
         except OSError as error:
             raise _cannot_write(folder, error) from error
@@ -120,10 +120,10 @@ def _cannot_write(folder: Path, error: OSError) -> OutputError:
 
 
 def _exchange(build: Path, folder: Path) -> None:
-    """Move the bundle's files out of `folder` and those of `build` into it; all of them, or none.
+    """Move the old bundle's files out of `folder` and those of `build` into it, all or none.
 
-    The description goes first and comes last: a reader that meets a part of it finds no bundle. Where the files of the
-    old one are tells how far it came: whatever ends it, `_settle` can bring them back.
+    The description is moved out first and moved in last, so a concurrent reader never sees a partial bundle. The
+    location of the old files records the progress: `_settle` can complete or undo the exchange wherever it stopped.
     """
     going, gone = _aside(folder, build.name)
     try:
@@ -135,7 +135,7 @@ def _exchange(build: Path, folder: Path) -> None:
             _move(build / name, folder / name)
     finally:
         _settle(folder, build.name)
-    with contextlib.suppress(OSError):  # it is not empty, or not there
+    with contextlib.suppress(OSError):  # not empty, or missing
         (folder / OPENVINO_FOLDER).rmdir()
 
 
@@ -146,7 +146,7 @@ def _move(source: Path, target: Path) -> None:
 
 
 def _settle_all(folder: Path) -> None:
-    """Settle all exchanges that were broken off; one that is still going on ends by itself, in milliseconds."""
+    """Settle all interrupted exchanges, after waiting for running ones, which take milliseconds."""
     end = time.monotonic() + EXCHANGE_S
     while (left := _left(folder)) and time.monotonic() < end and min(map(_age_s, left)) < EXCHANGE_S:
         time.sleep(0.02)
@@ -155,9 +155,9 @@ def _settle_all(folder: Path) -> None:
 
 
 def _settle(folder: Path, name: str) -> None:
-    """Complete the exchange of the build called `name` if its last file is in its place, else undo it.
+    """Complete the exchange of the build `name` if its last file is in place, else undo it.
 
-    May be broken off and done again.
+    Idempotent; may be interrupted and repeated.
     """
     going, gone = _aside(folder, name)
     if gone.exists():
@@ -165,7 +165,7 @@ def _settle(folder: Path, name: str) -> None:
             _discard(gone)
             return
         for file in BUNDLE_FILES:
-            (folder / file).unlink(missing_ok=True)  # of the new bundle
+            (folder / file).unlink(missing_ok=True)  # files of the new bundle
         gone.rename(going)
     if going.exists():
         for file in reversed(BUNDLE_FILES):
@@ -174,7 +174,8 @@ def _settle(folder: Path, name: str) -> None:
 
 
 def _aside(folder: Path, name: str) -> tuple[Path, Path]:
-    """Where files of the old bundle lie while those of the build called `name` come: some of them, or all of them."""
+    """Folders for the old bundle's files during the exchange of the build `name`: while some, and once all, are moved.
+    """
     return folder / f"{name}{_GOING}", folder / f"{name}{_GONE}"
 
 
@@ -183,7 +184,7 @@ def _left(folder: Path) -> list[Path]:
 
 
 def _age_s(path: Path) -> float:
-    """Since something in it changed; of what has gone meanwhile, none."""
+    """Seconds since `path` was last modified; 0 if it no longer exists."""
     try:
         return time.time() - path.stat().st_mtime
     except FileNotFoundError:
@@ -191,20 +192,20 @@ def _age_s(path: Path) -> float:
 
 
 def _discard(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # of Python 3.11 where a signal comes meanwhile, whatever is ignored
+    with contextlib.suppress(OSError):  # Python 3.11 may raise it on a signal despite `ignore_errors`
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends the block as an exception does, where nobody else waits for it."""
+    """SIGTERM raises SystemExit in the block, unless it has another handler or this is not the main thread."""
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
 
     def end(number: int, _frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)  # once is enough
+        signal.signal(number, signal.SIG_IGN)  # so that a second SIGTERM does not interrupt the clean-up
         raise SystemExit(128 + number)
 
     signal.signal(signal.SIGTERM, end)

@@ -1,4 +1,4 @@
-"""What every graph reads on a video in f32, to calibrate int8 with, and the run that int8 is judged by."""
+"""Recording the graphs' inputs in an f32 run on a video, for int8 calibration, and the run that int8 is judged by."""
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -27,21 +27,21 @@ MIN_FRAMES = 2  # the temporal graph reads two
 
 @dataclass(frozen=True)
 class Calibration:
-    """Inputs of graphs on the clip, and what a run in f32 shows on it."""
+    """Inputs of the graphs on the calibration clip, and the results of the f32 run."""
 
     feeds: Mapping[str, tuple[Feed, ...]]  # role -> calls, spread evenly over the clip
     run: RunFile
 
 
 class EvenSample:
-    """At most `size` of the things it is given, evenly spread, without knowing how many will come."""
+    """Keeps at most `size` of the items added, evenly spaced, without knowing their number in advance."""
 
     def __init__(self, size: int) -> None:
         self.kept: list[Any] = []
         self._size, self._step, self._seen = size, 1, 0
 
     def add(self, thing: Any) -> None:
-        """Take in the next one; may drop every second of those before."""
+        """Add the next item; may drop every second one kept so far."""
         if self._seen % self._step == 0:
             if len(self.kept) == self._size:
                 self.kept = self.kept[::2]
@@ -52,7 +52,7 @@ class EvenSample:
 
 
 class RecordingBackend(DelegatingBackend):
-    """A `Backend` that remembers inputs of an opened graph."""
+    """A `Backend` that runs an opened graph and records a sample of its inputs."""
 
     def __init__(self, graph: Backend, size: int) -> None:
         super().__init__(graph)
@@ -66,16 +66,16 @@ class RecordingBackend(DelegatingBackend):
 
 
 def record(folder: Path, video: Path, num_frames: int, roles: Collection[str]) -> Calibration:
-    """Track `video` in f32 on ONNX Runtime's CPU and remember what graphs read.
+    """Track `video` in f32 with ONNX Runtime on the CPU and record the graphs' inputs.
 
     Args:
         folder: the bundle.
         video: file or image folder.
-        num_frames: at most so many calls of each graph are kept, at least half as many where the video is long enough.
-        roles: of the graphs.
+        num_frames: maximum number of calls kept per graph; at least half of it if the video is long enough.
+        roles: the graphs to record.
 
     Raises:
-        InputError: the video cannot be read, is damaged, has fewer than `MIN_FRAMES` frames, or shows nothing to track.
+        InputError: the video cannot be read, is damaged, has fewer than `MIN_FRAMES` frames, or nothing is tracked.
     """
     bundle = open_bundle(folder, device="cpu")
     recorders: dict[str, Any] = {role: RecordingBackend(getattr(bundle, role), num_frames) for role in roles}
@@ -87,20 +87,20 @@ def record(folder: Path, video: Path, num_frames: int, roles: Collection[str]) -
 
 
 def check_length(video: Path, num_frames: int) -> None:
-    """Raises InputError where `video` has too few frames."""
+    """Raise InputError if `video` has fewer than `MIN_FRAMES` frames."""
     if num_frames < MIN_FRAMES:
         raise InputError(f"calibration: {video} has {num_frames} frame, at least {MIN_FRAMES} are needed")
 
 
 def track_clip(bundle: Bundle, video: Path) -> RunFile:
-    """Everything that is shown on a video.
+    """Track a video and return all results.
 
     Raises:
-        InputError: it cannot be read as a whole.
+        InputError: the video cannot be read completely.
     """
     model = Model(bundle, RunOptions(memory="exact"), NoTimer())
     with open_source(video) as source:
-        # In turn: recorded inputs are to be in the order of the frames.
+        # Mode latency, so that inputs are recorded in frame order.
         rows = [tuple(_rows(tracked.result)) for tracked in model.track_frames(source, mode="latency")]
         if source.damage.is_damaged:
             raise InputError(f"calibration: {video} is damaged ({source.damage}); take one that can be read as a whole")

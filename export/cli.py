@@ -25,7 +25,7 @@ _INT8 = ("with_int8", "calibration", "calibration_annotations", "calibration_fra
 
 
 def parsed(parse: str) -> Callable[[click.Context, click.Parameter, str | None], Any]:
-    """A click callback that reads a value with the function of this name in `overrides`."""
+    """A click callback that parses a value with the function `parse` of `overrides`, imported lazily."""
 
     def callback(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> Any:
         from . import overrides
@@ -39,7 +39,7 @@ def parsed(parse: str) -> Callable[[click.Context, click.Parameter, str | None],
 
 
 def variant_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say what a checkpoint's tensors cannot."""
+    """Add the options for settings that cannot be inferred from a checkpoint's tensors."""
     options = [
         click.option("--sha256", metavar="HEX", help="Refuse the checkpoint unless it has this digest."),
         click.option("--classes", type=click.Path(path_type=Path), metavar="FILE",
@@ -66,7 +66,7 @@ def variant_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def load_with_overrides(path: Path, *, sha256: str | None, centerness_order: str | None, **chosen: Any) -> Checkpoint:
-    """The checkpoint at `path`, with what `variant_options` say of it."""
+    """Load the checkpoint at `path` with the values of `variant_options`."""
     from dataclasses import replace
 
     from stmask_deploy.config import CenternessOrder
@@ -87,10 +87,10 @@ def load_with_overrides(path: Path, *, sha256: str | None, centerness_order: str
 def int8_options(*, with_int8: bool, calibration: Path | None, calibration_annotations: Path | None,
                  calibration_frames: int | None, int8_agreement: float | None, int8_ap_loss: float | None
                  ) -> Int8Options | None:
-    """How int8 graphs are asked for; None if they are not.
+    """The `Int8Options` of a command line, None without --int8.
 
     Raises:
-        UsageError: options are given without the one that they belong to.
+        UsageError: an option is given without another one that it requires.
     """
     from .int8 import Int8Options
     from .int8_gate import Limits
@@ -145,9 +145,10 @@ def int8_options(*, with_int8: bool, calibration: Path | None, calibration_annot
 @variant_options
 def main(checkpoint: Path, output: Path | None, dcn: str, openvino: bool, openvino_weights: str | None,
          dry_run: bool, overwrite: bool, **values: Any) -> None:
-    """Turn a CHECKPOINT (.pth or .safetensors) into a bundle: ONNX graphs and stmask.json.
+    """Export a CHECKPOINT (.pth or .safetensors) as a bundle: ONNX graphs and stmask.json.
 
-    The variant is read from the tensors. Every export is compared with PyTorch, output by output, before it is kept.
+    The model variant is inferred from the tensors. Every output of the exported graphs is compared with PyTorch before
+    the bundle is written.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""Checkpoint -> verified bundle."""
+"""Export of a checkpoint to a verified bundle."""
 from __future__ import annotations
 
 import json
@@ -50,15 +50,15 @@ PACKAGES = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "onnxruntim
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How a checkpoint is written."""
+    """Options of an export."""
 
     dcn: Dcn = Dcn.NATIVE
     opset: int = 20
-    max_candidates: int = MAX_CANDIDATES  # K; more than the 200 that NMS keeps, so cross-class NMS never misses one
+    max_candidates: int = MAX_CANDIDATES  # K; more than the 200 rows that enter NMS, so cross-class NMS misses none
     candidate_threshold: float = CANDIDATE_THRESHOLD
     simplify: bool = True
     openvino_weights: str | None = None  # f32 | f16; None writes no IR
-    half: bool = False  # graphs of f16 beside those of f32
+    half: bool = False  # also write f16 graphs
     int8: Int8Options | None = None  # None writes no int8 graphs
     tolerance: float | None = None  # largest error as a share of an output's range; None: `verify.TOLERANCES`
 
@@ -76,18 +76,18 @@ def export_checkpoint(checkpoint: Checkpoint, folder: Path, options: ExportOptio
     """Write the bundle of `checkpoint` to `folder`: complete and verified, or not at all.
 
     Args:
-        checkpoint: what `load_checkpoint` gave.
-        folder: the bundle's folder; made, or replaced when `overwrite`.
+        checkpoint: returned by `load_checkpoint`.
+        folder: the bundle's folder; created if missing.
         options: how to write it.
-        overwrite: replace a bundle that is there.
-        say: is told one line a step.
+        overwrite: replace an existing bundle in `folder`.
+        say: called with lines of text that report the progress.
 
     Raises:
-        InputError, OutputError: see `check_export`; the folder is checked once more before the bundle comes into it.
-        InputError: the checkpoint gives values that are not numbers.
+        InputError, OutputError: see `check_export`; the folder is checked again before the bundle is moved into it.
+        InputError: the network returns NaN or infinite values, or int8 cannot be calibrated or judged on its clip.
         OutputError: the folder cannot be written.
-        StmaskError: the graphs do not compute what PyTorch computes, or int8 is too far from f32; the message lists
-            every miss.
+        StmaskError: the graphs' outputs differ from PyTorch's, or int8 differs too much from f32; the message lists
+            all failures.
     """
     started = time.perf_counter()
     description = check_export(checkpoint, folder, options, overwrite=overwrite)
@@ -124,15 +124,15 @@ def export_checkpoint(checkpoint: Checkpoint, folder: Path, options: ExportOptio
 
 def check_export(checkpoint: Checkpoint, folder: Path, options: ExportOptions, *, overwrite: bool = False
                  ) -> BundleDescription:
-    """Find what an export would be refused for, before anything is traced; see `export_checkpoint`.
+    """Check what can be checked before tracing; see `export_checkpoint`.
 
     Returns:
-        The description of the bundle, as far as it is known.
+        The description of the bundle, as far as it is known yet.
 
     Raises:
-        InputError: the folder holds something else than a bundle, onnxruntime (for IR also openvino, for int8 in IR
-            also nncf) is not installed, or the clip that int8 is calibrated with does not fit.
-        OutputError: the folder holds a bundle and `overwrite` is False.
+        InputError: the folder holds something other than a bundle, onnxruntime (for IR also openvino, for int8 IR also
+            nncf) is not installed, or the calibration clip or its annotations are unusable.
+        OutputError: the folder holds a bundle and `overwrite` is False, or is not writable.
     """
     require_onnxruntime()
     if options.openvino_weights is not None:
@@ -173,7 +173,7 @@ def export_graph(model: STMask, description: BundleDescription, role: str, optio
 
 
 def metadata(description: BundleDescription, role: str) -> dict[str, str]:
-    """What every graph says of itself: the whole description, and its main facts for readers that only list keys."""
+    """Metadata of every graph: the whole description, and its main facts for tools that only list keys."""
     config = description.model
     return {
         METADATA_KEY: description.to_json(),
@@ -188,7 +188,7 @@ def metadata(description: BundleDescription, role: str) -> dict[str, str]:
 
 
 def count_operators(graphs: Mapping[str, onnx.ModelProto]) -> dict[str, dict[str, int]]:
-    """Nodes of each kind in each graph, the most frequent first."""
+    """Number of nodes per operator in each graph, most frequent first."""
     counts: dict[str, dict[str, int]] = {}
     for role, graph in graphs.items():
         names = [f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in graph.graph.node]
@@ -198,7 +198,7 @@ def count_operators(graphs: Mapping[str, onnx.ModelProto]) -> dict[str, dict[str
 
 def _write(folder: Path, description: BundleDescription, graphs: Mapping[str, onnx.ModelProto],
            irs: Mapping[str, Any], extra: Mapping[tuple[str, str], onnx.ModelProto]) -> None:
-    """`extra`: graphs by role and precision, beside those of f32."""
+    """Write the description and all graphs; `extra` holds the graphs other than f32, by role and precision."""
     (folder / DESCRIPTION_FILE).write_text(description.to_json() + "\n", encoding="utf-8")
     for (role, precision), graph in {**{(role, "f32"): graph for role, graph in graphs.items()}, **extra}.items():
         onnx.helper.set_model_props(graph, metadata(description, role))

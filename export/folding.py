@@ -1,4 +1,4 @@
-"""Batch normalisation behind deformable convolutions, folded into their weights."""
+"""Folding batch normalisation into the weights of the deformable convolutions before it."""
 from __future__ import annotations
 
 import copy
@@ -11,9 +11,9 @@ from stmask_deploy.models.stmask import STMask
 
 
 def fold_deformable(model: STMask) -> STMask:
-    """A copy of `model` that computes the same without these normalisations; parameters keep their names.
+    """An equivalent copy of `model` without these normalisations; parameters keep their names.
 
-    Those behind ordinary convolutions are folded by onnxsim and by every runtime; no tool does it for `DeformConv`.
+    onnxsim and all runtimes fold normalisation after ordinary convolutions, but no tool does so for `DeformConv`.
     """
     folded = copy.deepcopy(model)
     for block in folded.modules():

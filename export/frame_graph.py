@@ -1,4 +1,4 @@
-"""The frame graph: one picture in, candidates and the frame's maps out."""
+"""The frame graph: one picture in, candidates and feature maps out."""
 from __future__ import annotations
 
 import torch
@@ -10,26 +10,26 @@ from stmask_deploy.models.boxes import decode_boxes
 from stmask_deploy.models.frames import prepare_frames
 from stmask_deploy.models.stmask import FramePrediction, STMask
 
-NOT_A_CANDIDATE = -2.0  # below every product of a probability and a centerness
+NOT_A_CANDIDATE = -2.0  # less than any product of a probability and a centerness
 
 
 def clamp_candidates(config: ModelConfig, max_candidates: int) -> int:
-    """K: at most as many rows as there are anchors."""
+    """`max_candidates`, limited to the number of anchors."""
     cells = sum(height * width for height, width in level_sizes(config.padded_size, config.num_levels))
     return min(max_candidates, cells * config.anchors_per_cell)
 
 
 class FrameGraph(nn.Module):
-    """The frame network with what surrounds it: normalisation, padding, decoding and the choice of candidates.
+    """The frame network with its pre- and post-processing: normalisation, padding, decoding, candidate selection.
 
-    Only a few hundred rows leave the graph. Rows are ordered by score (best foreground probability times centerness),
-    the order in which cross-class NMS reads them, so it loses nothing as long as K is at least its own cap.
+    The graph outputs only a few hundred rows. They are ordered by score (best foreground probability times
+    centerness), as in cross-class NMS, which therefore loses nothing if K is at least its `top_k`.
 
     Args:
         model: the network.
         config: its configuration.
-        max_candidates: K, rows that leave the graph (see `clamp_candidates`).
-        candidate_threshold: foreground probability that makes an anchor a candidate.
+        max_candidates: K, number of output rows (see `clamp_candidates`).
+        candidate_threshold: foreground probability above which an anchor is a candidate.
     """
 
     anchors: Tensor
@@ -44,7 +44,10 @@ class FrameGraph(nn.Module):
         self.register_buffer("anchors", torch.from_numpy(anchors), persistent=False)
 
     def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
-        """uint8 (1, H, W, 3) BGR -> the values named in `bundle.FRAME_OUTPUTS`, in that order."""
+        """uint8 (1, H, W, 3) BGR -> the outputs named in `bundle.FRAME_OUTPUTS`, in that order.
+
+        `shared`, `fpn` and `temporal` are omitted if no graph of the bundle reads them.
+        """
         prediction = self.model(prepare_frames(frame, self.config))
         anchors = prediction.anchors
         class_scores = anchors.class_probs[0, :, 1:]  # (N, C)
@@ -52,7 +55,7 @@ class FrameGraph(nn.Module):
         passed = best > self.candidate_threshold
         rank = torch.where(passed, best * anchors.centerness[0], NOT_A_CANDIDATE)
         index = rank.topk(self.max_candidates).indices  # (K,)
-        # A map leaves where there is a graph that reads it.
+        # Maps are only output if there is a graph that reads them.
         maps = () if self.config.temporal is None else (prediction.fpn, prediction.temporal)
         shared = (shared_rows(prediction),) if self.config.has_local_branches else ()
         return (
@@ -71,5 +74,5 @@ class FrameGraph(nn.Module):
 
 
 def shared_rows(prediction: FramePrediction) -> Tensor:
-    """(cells, T) the shared head map of all levels, a row a cell, in the anchors' order."""
+    """(cells, T) the shared head map of all levels, one row per cell, in anchor order."""
     return torch.cat([level[0].flatten(1).transpose(0, 1) for level in prediction.shared])

@@ -1,7 +1,7 @@
 """The project's ONNX operators (domain `stmask`) as functions of standard operators.
 
-A graph shows each as one node; a runtime that knows the operator may run its own kernel, any other expands the body.
-The functions are written in onnxscript, whose Python subset is compiled, not run: names are tensors.
+Each is a single node in a graph; a runtime that knows the operator may use its own kernel, others expand the body.
+The functions are written in onnxscript, a Python subset that is compiled instead of executed: variables are tensors.
 """
 # mypy: ignore-errors
 # ruff: noqa: N802  (operators are named as ONNX names them)
@@ -18,10 +18,10 @@ STMASK = values.Opset(DOMAIN, VERSION)
 
 @script(STMASK, default_opset=op)
 def Correlation(prev, cur, patch_size: int):
-    """Mean over channels of `prev` at a cell times `cur` at the cells of the window around it.
+    """Mean over channels of `prev` at each cell times `cur` at the cells of the window around it.
 
-    All products come from one matrix product, of which each cell gathers the patch_size^2 it needs: 7 to 15 times
-    faster than one slice and product a displacement.
+    One matrix product computes all products, and each cell gathers the patch_size^2 it needs: 7 to 15 times faster than
+    one slice and product per displacement.
     """
     channels = op.Shape(prev, start=1, end=2)
     height = op.Shape(prev, start=2, end=3)
@@ -29,7 +29,7 @@ def Correlation(prev, cur, patch_size: int):
     cells = height * width
     one = op.Constant(value_ints=[1])
     d = op.Reshape(op.Constant(value_int=patch_size), one)
-    # (1, cells, cells): row is the cell of prev, column the cell of cur
+    # (1, cells, cells): rows are cells of prev, columns cells of cur
     flat = op.Concat(one, channels, cells, axis=0)
     products = op.MatMul(op.Transpose(op.Reshape(prev, flat), perm=[0, 2, 1]), op.Reshape(cur, flat))
     products = products / op.CastLike(channels, prev)
@@ -67,7 +67,7 @@ def SampleTaps(x, weight, offset, strides, pads):
     tap = op.Range(zero, op.Squeeze(taps), step)
     stride_h, stride_w = op.Split(strides, num_outputs=2)
     pad_h, pad_w = op.Split(pads, num_outputs=2)
-    # Where each tap would read without offsets: (taps, out_h, 1) rows and (taps, 1, out_w) columns.
+    # Sampling positions before offsets are added: (taps, out_h, 1) rows and (taps, 1, out_w) columns.
     column_shape = op.Concat(minus_one, one, one, axis=0)
     tap_y = op.Reshape(tap / kernel_w, column_shape)
     tap_x = op.Reshape(op.Mod(tap, kernel_w), column_shape)
@@ -79,7 +79,7 @@ def SampleTaps(x, weight, offset, strides, pads):
     move_y, move_x = op.Split(moves, axis=1, num_outputs=2)
     sample_y = op.CastLike(tap_y + cell_y, offset) + op.Squeeze(move_y, one)  # (taps, out_h, out_w)
     sample_x = op.CastLike(tap_x + cell_x, offset) + op.Squeeze(move_x, one)
-    # To GridSample's units: -1 and 1 are the outer edges of the map, cells have their centres at halves.
+    # Convert to GridSample's coordinates: -1 and 1 are the outer edges of the map (half-pixel centres).
     height = op.CastLike(op.Shape(x, start=2, end=3), offset)
     width = op.CastLike(op.Shape(x, start=3, end=4), offset)
     both = op.CastLike(two, offset)
@@ -119,13 +119,13 @@ FUNCTIONS = {function.name: function for function in (Correlation, SampleTaps, D
 
 def operator(name: str, inputs: tuple[str, ...], integers: tuple[str, ...] = (), attributes: tuple[str, ...] = ()
              ) -> values.Op:
-    """A callable that adds one node of the project's domain while a program is translated.
+    """A callable that adds one node of the project's domain during translation.
 
     Args:
         name: the operator's name.
-        inputs: floating point inputs.
-        integers: int64 inputs that follow them.
-        attributes: int attributes.
+        inputs: names of the floating-point inputs.
+        integers: names of the int64 inputs that follow them.
+        attributes: names of the int attributes.
     """
     parameters = [OpSchema.FormalParameter(one, "T") for one in inputs]
     parameters += [OpSchema.FormalParameter(one, "tensor(int64)") for one in integers]

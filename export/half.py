@@ -1,4 +1,4 @@
-"""A graph of f32 -> the same graph with its convolutions in f16, for GPUs."""
+"""Conversion of an f32 graph to one with f16 convolutions, for GPUs."""
 from __future__ import annotations
 
 from collections import Counter
@@ -12,22 +12,22 @@ import onnx.inliner
 from onnx import TensorProto, helper, numpy_helper
 
 HEAVY = ("Conv", "DeformConv", "Gemm")  # nearly all of the arithmetic
-# What moves or joins feature maps without changing the size of their numbers: in f16 where what it reads is.
+# Operators that move or combine feature maps without changing their magnitude: f16 if one of their inputs is.
 FOLLOWING = ("Add", "Concat", "LeakyRelu", "MaxPool", "Relu", "Reshape", "Resize", "Slice", "Split", "Transpose")
-DELTA_READER = ".conv_offset.weight"  # of the convolution that computes offsets of boxes (FCB adaptive), not of a map
-MAP_RANK = 4  # of feature maps; anything else is rows, boxes and coordinates
+DELTA_READER = ".conv_offset.weight"  # of convolutions that compute offsets from boxes (FCB adaptive), not from a map
+MAP_RANK = 4  # rank of feature maps; other values are rows, boxes and coordinates
 _LARGEST = float(np.finfo(np.float16).max)
-_DATA = {"Resize": (0,)}  # the inputs that have the node's type, where not all floating point ones do
+_DATA = {"Resize": (0,)}  # indices of the inputs that have the node's type, if not all floating-point inputs do
 
 
 @dataclass(frozen=True)
 class HalfReport:
-    """What a conversion did with the nodes of a graph that compute with floating point numbers."""
+    """What a conversion did with the floating-point nodes of a graph."""
 
-    half: dict[str, int]  # operator -> nodes in f16
-    offsets: tuple[str, ...]  # names of convolutions left in f32 because sampling positions follow from them
-    others: dict[str, int]  # operator -> nodes left in f32 because it is not one of `HEAVY` and `FOLLOWING`
-    saturated: int  # weights beyond the range of f16, cut to it
+    half: dict[str, int]  # operator -> number of nodes in f16
+    offsets: tuple[str, ...]  # names of convolutions left in f32 because sampling positions depend on them
+    others: dict[str, int]  # operator -> number of other nodes left in f32
+    saturated: int  # number of weights outside the range of f16, which were clipped to it
 
     def to_dict(self) -> dict[str, Any]:
         return {"f16": self.half, "f32, sampling positions": list(self.offsets), "f32, by operator": self.others,
@@ -37,12 +37,13 @@ class HalfReport:
 def to_half(model: onnx.ModelProto) -> tuple[onnx.ModelProto, HalfReport]:
     """Convert a copy of `model`; inputs and outputs stay in f32.
 
-    Convolutions and fully connected layers become f16, with their weights, and so does what lies between them.
-    Everything else stays in f32: softmax, probabilities, ranking and top-k, decoding of boxes, lengths of embeddings,
-    correlation (whose sums leave the range of f16), sampling grids, and RoIs. So do the convolutions that give offsets
-    of a deformable one, or boxes that offsets follow: they are rounded once, when they enter the operator, which has
-    one type. They are distances of a few pixels from each tap, and the kernel adds them to its positions in f32.
-    They are written so that tensor cores compute them as well as f32 does, see `_Converter._in_parts`.
+    Convolutions and fully connected layers become f16, with their weights, and so do the operators between them.
+    Everything else stays in f32: softmax, probabilities, ranking and top-k, box decoding, normalisation of embeddings,
+    correlation (whose sums exceed the range of f16), sampling grids and RoIs. Convolutions that compute the offsets of
+    deformable convolutions, or boxes that offsets depend on, also stay in f32, but are rewritten so that tensor cores
+    compute them about as accurately, see `_Converter._in_parts`. The offsets are only rounded to f16 when they enter
+    the deformable convolution, all of whose inputs have one type: they are distances of a few pixels from each tap, and
+    the kernel adds them to its positions in f32.
     """
     inlined = onnx.shape_inference.infer_shapes(onnx.inliner.inline_local_functions(model), strict_mode=True)
     converter = _Converter(inlined)
@@ -60,8 +61,8 @@ class _Converter:
         self._floats = {info.name: len(info.type.tensor_type.shape.dim) for info in infos
                         if info.type.tensor_type.elem_type == TensorProto.FLOAT}  # name -> rank
         self._floats |= {name: len(one.dims) for name, one in self._weights.items()}
-        self._halves: set[str] = set()  # values computed in f16
-        self._casts: dict[tuple[str, int], str] = {}  # value and type -> its name in that type
+        self._halves: set[str] = set()  # names of values computed in f16
+        self._casts: dict[tuple[str, int], str] = {}  # (value, type) -> name of the value in that type
         self._added: list[onnx.TensorProto] = []
         self._half: Counter[str] = Counter()
         self._others: Counter[str] = Counter()
@@ -71,7 +72,7 @@ class _Converter:
     def convert(self) -> onnx.ModelProto:
         nodes = [made for node in self._model.graph.node for made in self._converted(node)]
         outputs = {info.name for info in self._model.graph.output} & self._halves
-        for name in sorted(outputs):  # f32 again, under the name that readers know
+        for name in sorted(outputs):  # back to f32, under the original name
             _rename(nodes, name, f"{name}_half")
             nodes.append(helper.make_node("Cast", [f"{name}_half"], [name], to=TensorProto.FLOAT))
         used = {name for node in nodes for name in node.input}
@@ -86,8 +87,8 @@ class _Converter:
         return HalfReport(dict(self._half.most_common()), kept, dict(self._others.most_common()), self._saturated)
 
     def _converted(self, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-        """The node in its type, after the casts it needs."""
-        if node.op_type == "CastLike" and node.input[1] in self._floats:  # now that the type is known it can be folded
+        """Yield the casts that the node needs, then the node in its new type."""
+        if node.op_type == "CastLike" and node.input[1] in self._floats:  # a Cast can be folded
             node = helper.make_node("Cast", node.input[:1], node.output, node.name, to=TensorProto.FLOAT)
         is_half = self._becomes_half(node)
         wanted = TensorProto.FLOAT16 if is_half else TensorProto.FLOAT
@@ -110,16 +111,17 @@ class _Converter:
         yield from self._in_parts(copy, is_exact) if is_offset and self._has_parts(copy) else [copy]
 
     def _in_parts(self, node: onnx.NodeProto, is_exact: bool) -> Iterator[onnx.NodeProto]:
-        """A convolution in f32 for tensor cores, which read its numbers with 10 bits behind the point (TF32).
+        """Rewrite an f32 convolution so that it stays accurate on tensor cores, which read f32 as TF32.
 
-        They multiply exactly and add in f32. So each number is the sum of two, of which they read one as it is and the
-        other, which is small, to 10 bits: at most 2^-22 of a weight and 2^-19 of an input are lost. The weights' two
-        parts are twice as many filters, and the two halves of the output are added.
+        TF32 has 10 mantissa bits; products are exact and sums are f32. So each value is split into a sum of two: a part
+        that TF32 represents exactly, and a small remainder, which it rounds. At most 2^-22 of a weight and 2^-19 of an
+        input are lost. The two parts of the weights form twice as many filters, and the two halves of the output are
+        added.
 
         Args:
-            node: see `_has_parts`.
-            is_exact: the input comes from f16, which has 10 bits. Otherwise it is taken apart too: the part of 7 bits
-                that bfloat16 keeps of it, and the rest, are twice as many channels.
+            node: a convolution, see `_has_parts`.
+            is_exact: the input comes from f16, whose 10 mantissa bits fit. Otherwise the input is split too: its
+                bfloat16 part (7 mantissa bits) and the remainder form twice as many channels.
         """
         name = node.output[0]
         weight = numpy_helper.to_array(self._weights[node.input[1]])
@@ -144,12 +146,12 @@ class _Converter:
         yield helper.make_node("Add", halves, [name])
 
     def _has_parts(self, node: onnx.NodeProto) -> bool:
-        """Whether a convolution has constant weights, and one group, so that filters can be put beside each other."""
+        """Whether a convolution has constant weights and only one group, so that filters can be concatenated."""
         is_grouped = any(one.name == "group" and one.i != 1 for one in node.attribute)
         return not is_grouped and all(name in self._weights for name in node.input[1:])
 
     def _with_constant(self, name: str, values: Any) -> str:
-        """`name`, of a constant that is added once however many levels share it."""
+        """Add a constant, unless another pyramid level has already added it, and return `name`."""
         if all(one.name != name for one in self._added):
             self._added.append(numpy_helper.from_array(values, name))
         return name
@@ -163,7 +165,7 @@ class _Converter:
                 and self._floats.get(node.output[0]) == MAP_RANK)
 
     def _as_type(self, name: str, wanted: int) -> tuple[str, list[onnx.NodeProto]]:
-        """The name of value `name` in the type `wanted`, and the node that makes it if it is new."""
+        """The name of value `name` in type `wanted`, and the new node that casts it, if one is needed."""
         if wanted == (TensorProto.FLOAT16 if name in self._halves else TensorProto.FLOAT):
             return name, []
         key = (name, wanted)
@@ -182,12 +184,12 @@ class _Converter:
 
 
 def _as_tf32(values: Any) -> Any:
-    """Rounded to what TF32 keeps of an f32: 10 of the 23 bits behind the point."""
+    """`values` rounded to TF32, which keeps 10 of the 23 mantissa bits of f32."""
     return ((np.ascontiguousarray(values).view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
 
 
 def _offset_nodes(graph: onnx.GraphProto) -> set[str]:
-    """Values from which sampling positions are computed, back to the convolutions that give them out of maps."""
+    """Names of the values from which sampling positions are computed, back to the convolutions that read maps."""
     makers = {name: node for node in graph.node for name in node.output}
     open_ones = [node.input[2] for node in graph.node if node.op_type == "DeformConv"]
     open_ones += [node.input[1] for node in graph.node if node.op_type in ("GridSample", "RoiAlign")]

@@ -1,4 +1,4 @@
-"""The instance graph: mask coefficients and embeddings of a few anchors, instead of all of them."""
+"""The instance graph: mask coefficients and embeddings of a few selected anchors."""
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -14,15 +14,14 @@ from stmask_deploy.models.stmask import STMask
 
 
 class InstanceGraph(nn.Module):
-    """The mask and the track branch of the head, computed around single cells of the shared map.
+    """The mask and track branches of the head, computed on windows around single cells of the shared map.
 
-    Both branches together are a quarter of the frame network's arithmetic, and all that is read of them are the rows
-    that survive NMS. Each depends on a window of the shared map alone: as many cells around its own as the branch's
-    convolutions reach. Cells beyond the map's border count as zeros *before every convolution*, as in the dense
-    branch, so the values are the same.
+    Together the two branches are a quarter of the frame network's arithmetic, but only the rows that survive NMS are
+    needed. Each row depends only on a window of the shared map, as large as the branch's receptive field. Cells beyond
+    the map's border are set to zero *before every convolution*, as in the dense branch, so the values are the same.
 
     Args:
-        model: the network; its mask and track branches are not calibrated (`ModelConfig.has_local_branches`).
+        model: the network; its mask and track branches must not be calibrated (`ModelConfig.has_local_branches`).
         config: its configuration.
     """
 
@@ -40,19 +39,19 @@ class InstanceGraph(nn.Module):
         self.reach = config.tower_depth + max(side // 2 for kernel in config.kernel_shapes for side in kernel)
         sizes = level_sizes(config.padded_size, config.num_levels)
         cells = torch.tensor([0, *(height * width for height, width in sizes)])
-        self.register_buffer("starts", cells.cumsum(0)[:-1], persistent=False)  # (levels,) first cell
+        self.register_buffer("starts", cells.cumsum(0)[:-1], persistent=False)  # (levels,) index of the first cell
         self.register_buffer("heights", torch.tensor([height for height, _ in sizes]), persistent=False)
         self.register_buffer("widths", torch.tensor([width for _, width in sizes]), persistent=False)
 
     def forward(self, shared: Tensor, anchor_index: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows of chosen anchors.
+        """Compute the rows of the given anchors.
 
         Args:
-            shared: (cells, T) the shared head map of all levels, a row a cell, in the anchors' order.
+            shared: (cells, T) the shared head map of all levels, one row per cell, in anchor order.
             anchor_index: (N,) int64; N may be 0.
 
         Returns:
-            mask coefficients before tanh (N, P) and embeddings of unit length (N, E).
+            (N, P) mask coefficients before tanh and (N, E) embeddings of unit length.
         """
         windows, inside = self._windows(shared, anchor_index // self.anchors_per_cell)
         place = anchor_index % self.anchors_per_cell
@@ -60,7 +59,7 @@ class InstanceGraph(nn.Module):
         return coeffs, F.normalize(embeddings, dim=-1)
 
     def _windows(self, shared: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, T, side, side) surroundings of each cell, zero beyond the map, and (N, 1, side, side) 1 on the map."""
+        """(N, T, side, side) windows around each cell, zero off the map, and (N, 1, side, side) masks, 1 on the map."""
         level = (cell[:, None] >= self.starts[1:]).sum(dim=1)
         start, height, width = self.starts[level], self.heights[level], self.widths[level]
         steps = torch.arange(-self.reach, self.reach + 1, device=cell.device)
@@ -70,18 +69,18 @@ class InstanceGraph(nn.Module):
         on_columns = (column >= 0) & (column < width[:, None])
         inside = (on_rows[:, :, None] & on_columns[:, None, :]).to(shared.dtype)
         index = (start[:, None, None] + row[:, :, None] * width[:, None, None] + column[:, None, :])
-        index = index.clamp(0, len(shared) - 1)  # those off the map are anywhere, and count as zeros
+        index = index.clamp(0, len(shared) - 1)  # cells off the map may be any, since they are zeroed below
         windows = shared.index_select(0, index.flatten()).unflatten(0, index.shape)  # (N, side, side, T)
         return (windows * inside[..., None]).permute(0, 3, 1, 2), inside[:, None]
 
 
 class Branch(nn.Module):
-    """A tower and its prediction layers, read at the middle of each window.
+    """A tower and its prediction layers, evaluated at the centre of each window.
 
     Args:
-        tower: convolutions of 3x3 with padding, ReLU between.
-        layers: one convolution a kernel shape; channels are (scale, value).
-        size: values of one anchor.
+        tower: 3x3 convolutions with padding, each followed by ReLU.
+        layers: one convolution per kernel shape; channels are (scale, value).
+        size: number of values per anchor.
     """
 
     def __init__(self, tower: nn.Sequential, layers: nn.ModuleList, size: int) -> None:
@@ -89,7 +88,8 @@ class Branch(nn.Module):
         self.tower, self.layers, self.size = tower, layers, size
 
     def forward(self, windows: Tensor, inside: Tensor, place: Tensor) -> Tensor:
-        """(N, T, side, side), (N, 1, side, side), (N,) anchor within its cell -> (N, size)."""
+        """Windows (N, T, side, side), masks (N, 1, side, side), index of the anchor within its cell (N,) -> (N, size).
+        """
         x = windows
         for conv in _convolutions(self.tower):
             inside = inside[:, :, 1:-1, 1:-1]

@@ -1,4 +1,4 @@
-"""The int8 graphs of a bundle: quantised, judged against f32, and reported layer by layer."""
+"""The int8 graphs of a bundle: quantisation, comparison with f32, and a report by layer."""
 from __future__ import annotations
 
 from collections import Counter
@@ -28,11 +28,11 @@ PRECISION = "int8"
 
 @dataclass(frozen=True)
 class Int8Options:
-    """How int8 graphs are made and judged."""
+    """How int8 graphs are calibrated and judged."""
 
     calibration: Path  # video file or image folder
-    annotations: Path | None = None  # of that video, YouTube-VIS format
-    frames: int = 100  # calls of each graph to calibrate with, at most
+    annotations: Path | None = None  # of that video, in YouTube-VIS format
+    frames: int = 100  # maximum number of calls of each graph to calibrate with
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -42,26 +42,26 @@ class Int8Options:
 
 @dataclass(frozen=True)
 class Int8Graphs:
-    """One backend's graphs by role, not yet written, and what became of their layers."""
+    """One backend's quantised graphs, not yet written, and their layers."""
 
-    graphs: Mapping[str, Any]  # onnx.ModelProto or openvino.Model
+    graphs: Mapping[str, Any]  # role -> onnx.ModelProto or openvino.Model
     layers: tuple[Layer, ...]
-    operators: Mapping[str, int]  # kinds of the nodes of all graphs -> how many, after quantisation
+    operators: Mapping[str, int]  # operator -> number of nodes in all graphs after quantisation
 
 
 def check_int8(options: Int8Options, description: BundleDescription) -> None:
-    """Find what is missing before anything is traced.
+    """Check the prerequisites before anything is traced.
 
     Raises:
-        InputError: the calibration clip or its annotations cannot be read, are too short or do not fit, or nncf is not
-            installed but OpenVINO graphs are to be written.
+        InputError: the calibration clip cannot be read or is too short, its annotations cannot be read or do not match
+            the clip or the network, or nncf is not installed but OpenVINO graphs are to be written.
     """
     from stmask_deploy.runtime.sources import open_source
 
     with open_source(options.calibration) as source:  # a Path: never a camera
         check_length(options.calibration, sum(1 for _ in islice(source, MIN_FRAMES)))
         if options.annotations is not None:
-            # What a video file announces is an estimate.
+            # The number of frames announced by a video file is an estimate.
             count = None if source.kind == "video" else source.num_frames
             annotations = read_clip_annotations(options.annotations, description.model)
             clip_video(annotations, options.calibration, (source.height, source.width), count)
@@ -74,23 +74,23 @@ def check_int8(options: Int8Options, description: BundleDescription) -> None:
 def add_int8(folder: Path, description: BundleDescription, options: Int8Options, graphs: Mapping[str, onnx.ModelProto],
              irs: Mapping[str, openvino.Model], info: Callable[[str], dict[str, str]],
              say: Callable[[str], None]) -> dict[str, Any]:
-    """Write int8 graphs beside those of f32, and judge them.
+    """Write int8 graphs beside the f32 ones, and judge them.
 
     Args:
-        folder: the bundle, with its graphs in f32.
-        description: of the bundle.
-        options: how.
-        graphs: role -> the graph in f32.
-        irs: the same for OpenVINO; empty where no IR is written.
-        info: role -> what a graph says of itself.
-        say: is told one line a step.
+        folder: the bundle, with its f32 graphs.
+        description: the bundle's description.
+        options: how to calibrate and judge.
+        graphs: role -> f32 graph.
+        irs: the same for OpenVINO; empty if no IR is written.
+        info: role -> metadata of the graph.
+        say: called with lines of text that report the progress.
 
     Returns:
-        The report, for export_report.json.
+        The report for export_report.json.
 
     Raises:
-        InputError: the clip or its annotations do not fit.
-        StmaskError: int8 is not within the limits, or a library cannot quantise a graph.
+        InputError: the clip or its annotations are unusable.
+        StmaskError: int8 exceeds the limits, or a library cannot quantise a graph.
     """
     roles = [role for role in description.roles if role not in FLOAT_GRAPHS[PRECISION]]
     calibration = record(folder, options.calibration, options.frames, roles)
@@ -107,7 +107,7 @@ def add_int8(folder: Path, description: BundleDescription, options: Int8Options,
 
 def quantize(calibration: Calibration, graphs: Mapping[str, onnx.ModelProto], irs: Mapping[str, openvino.Model],
              description: BundleDescription) -> dict[str, Int8Graphs]:
-    """Backend -> its int8 graphs, of the roles that there are feeds of. `irs` is empty where no IR is written.
+    """Backend -> its int8 graphs, for all roles with calibration feeds. `irs` is empty if no IR is written.
 
     Raises:
         StmaskError: a library cannot quantise a graph.
@@ -135,9 +135,9 @@ def write_int8(folder: Path, description: BundleDescription, backends: Mapping[s
 
     Args:
         folder: the bundle.
-        description: of the bundle.
-        backends: what `quantize` gave.
-        info: role -> what the graph says of itself.
+        description: the bundle's description.
+        backends: returned by `quantize`.
+        info: role -> metadata of the graph.
     """
     for backend, made in backends.items():
         for role, graph in made.graphs.items():
@@ -152,11 +152,11 @@ def write_int8(folder: Path, description: BundleDescription, backends: Mapping[s
 
 def judge_int8(folder: Path, options: Int8Options, calibration: Calibration, description: BundleDescription,
                backends: Mapping[str, Int8Graphs]) -> dict[str, Judgement]:
-    """Run the calibration clip on the written graphs of each backend and compare with f32.
+    """Run the written graphs of each backend on the calibration clip and compare the results with f32.
 
     Raises:
-        InputError: the annotations do not fit to the clip.
-        StmaskError: a backend is not within the limits; the message gives the figures.
+        InputError: the annotations do not match the clip, or f32 shows nothing to compare with.
+        StmaskError: a backend exceeds the limits; the message contains the figures.
     """
     annotations = None if options.annotations is None else read_clip_annotations(options.annotations,
                                                                                  description.model)
@@ -174,7 +174,7 @@ def judge_int8(folder: Path, options: Int8Options, calibration: Calibration, des
 
 def int8_report(options: Int8Options, calibration: Calibration, backends: Mapping[str, Int8Graphs],
                 judgements: Mapping[str, Judgement]) -> dict[str, Any]:
-    """For export_report.json."""
+    """The int8 section of export_report.json."""
     return {"calibration": {"source": options.calibration.name, "frames": len(calibration.run.frames),
                             "calls": {role: len(feeds) for role, feeds in calibration.feeds.items()}},
             "limits": vars(options.limits), "other_operators": f"in float: {OTHERS}",

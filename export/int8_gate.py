@@ -1,4 +1,4 @@
-"""Is int8 close enough to f32? Judged on the calibration clip, by what is shown and, with annotations, by AP."""
+"""Judging whether int8 is close enough to f32 on the calibration clip, by agreement and, with annotations, by AP."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -17,29 +17,29 @@ from stmask_deploy.evaluation.run_file import RunFile
 
 @dataclass(frozen=True)
 class Limits:
-    """What int8 may cost, both in percent points."""
+    """Limits on the accuracy lost to int8."""
 
-    min_agreement: float = 90.0  # least recall and precision of the rows of f32
-    max_ap_loss: float = 1.0  # where annotations are given
+    min_agreement: float = 90.0  # minimum recall and precision against f32, percent
+    max_ap_loss: float = 1.0  # maximum loss of AP, percentage points; only with annotations
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """int8 against f32 on one backend."""
+    """Comparison of int8 with f32 on one backend."""
 
-    agreement: Agreement  # of the rows of `score` and more
+    agreement: Agreement  # of the rows with at least `score`
     score: float
-    f32_ap: float | None  # on the annotations; None without
-    ap: float | None
+    f32_ap: float | None  # None without annotations
+    ap: float | None  # of int8
 
     @property
     def ap_loss(self) -> float:
-        """Percent points; 0 without annotations."""
+        """Loss of AP in percentage points; 0 without annotations."""
         return 0.0 if self.f32_ap is None else self.f32_ap - (self.ap or 0.0)
 
     @property
     def share(self) -> float:
-        """The lower one of recall and precision, percent."""
+        """The lower of recall and precision, percent."""
         return min(self.agreement.recall or 0.0, self.agreement.precision or 0.0)
 
     def passed(self, limits: Limits) -> bool:
@@ -47,7 +47,7 @@ class Judgement:
         return self.share >= limits.min_agreement and self.ap_loss <= limits.max_ap_loss
 
     def line(self, limits: Limits) -> str:
-        """The figures and what is asked of them."""
+        """The figures and their limits."""
         words = (f"recall {self.agreement.recall or 0.0:.1f}, precision {self.agreement.precision or 0.0:.1f} of the "
                  f"rows of score {self.score:g} and more (at least {limits.min_agreement:g}), mask IoU "
                  f"{self.agreement.mean_iou or 0.0:.1f}")
@@ -61,13 +61,13 @@ class Judgement:
 
 
 def judge(reference: RunFile, found: RunFile, annotations: Annotations | None) -> Judgement:
-    """Compare a run in int8 with the one in f32 over the same clip.
+    """Compare an int8 run with the f32 run over the same clip.
 
-    Judged are the rows that a user sees, of `SHOWN_SCORE` and more: those below come and go with any rounding. Where
-    f32 shows none of that score, all rows are judged.
+    Only rows with at least `SHOWN_SCORE`, which users see, are judged: others appear and disappear with any rounding.
+    If f32 has no row with that score, all rows are judged.
 
     Raises:
-        InputError: f32 shows nothing at all, or the annotations do not fit to the clip.
+        InputError: f32 shows nothing at all or reaches no AP, or the annotations do not match the clip.
     """
     score = SHOWN_SCORE if any(row.score >= SHOWN_SCORE for rows in reference.frames for row in rows) else 0.0
     if not any(reference.frames):
@@ -85,7 +85,7 @@ def read_clip_annotations(path: Path, model: ModelConfig) -> Annotations:
     """The annotations of the calibration clip.
 
     Raises:
-        InputError: they cannot be read, are of other classes than the network's, or of no objects.
+        InputError: they cannot be read, contain no objects, or have other classes than the network.
     """
     annotations = read_annotations(path)
     names = tuple(category.name for category in annotations.categories)
@@ -113,10 +113,16 @@ def _video_of(run: RunFile, annotations: Annotations) -> Video:
 
 
 def clip_video(annotations: Annotations, clip: Path, size: tuple[int, int], num_frames: int | None) -> Video:
-    """The video of `annotations` that is `clip`, of `size` (height, width) pixels; None where the number is not known.
+    """The video of `annotations` for `clip`: the only one, or the one named like the file.
+
+    Args:
+        annotations: annotations in YouTube-VIS format.
+        clip: the calibration clip.
+        size: (height, width) of the clip in pixels.
+        num_frames: number of frames of the clip, None if unknown.
 
     Raises:
-        InputError: there is none, or it is of other frames.
+        InputError: there is none, or its frame size or number differs.
     """
     videos: Mapping[str, Video] = {video.name: video for video in annotations.videos}
     found = annotations.videos[0] if len(annotations.videos) == 1 else videos.get(clip.stem)

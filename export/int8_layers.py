@@ -1,4 +1,4 @@
-"""Which layers compute in 8 bits. Chosen by the names of their parameters: what is not named here stays in float."""
+"""Selection of the layers that compute in 8 bits, by parameter name; layers not listed here stay in float."""
 from __future__ import annotations
 
 import re
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from stmask_deploy.config import ModelConfig
 
-# Parameters' names in the graphs begin with the place of the network in the exported module.
+# In the graphs, parameter names have the network's attribute name in the exported module as a prefix.
 _PREFIX = re.compile(r"^(model|net)\.")
 _HEAD = r"prediction_layers\.0\."
 
@@ -34,27 +34,27 @@ OTHERS = ("everything without weights that stands between them or after them: sa
 
 @dataclass(frozen=True)
 class Layer:
-    """The parameters of one layer and what became of them."""
+    """One layer and its precision."""
 
     graph: str  # role
     name: str  # as in the checkpoint, without ".weight"
-    nodes: int  # of the graph that use them
-    reason: str | None  # why it stays in float; None is int8
+    nodes: int  # number of nodes in the graph that use its weights
+    reason: str | None  # why it stays in float; None for int8 layers
 
     def to_dict(self) -> dict[str, str | int]:
-        """Plain JSON."""
+        """Plain JSON values."""
         kept = {"reason": self.reason} if self.reason else {}
         return {"graph": self.graph, "layer": self.name, "nodes": self.nodes,
                 "precision": "float" if self.reason else "int8", **kept}
 
 
 def layer_name(parameter: str) -> str:
-    """The name of a graph's parameter, as the layer is called in the checkpoint."""
+    """The layer's name in the checkpoint, from the name of its parameter in a graph."""
     return _PREFIX.sub("", parameter).removesuffix(".weight")
 
 
 def float_reason(layer: str, config: ModelConfig) -> str | None:
-    """Why `layer` stays in float; None where it is computed in 8 bits."""
+    """Why `layer` stays in float; None if it computes in 8 bits."""
     if layer.endswith(".conv_adaption") or layer in {f"backbone.layers.{stage}.{block}.conv2"
                                                      for stage, block in config.deformable_blocks}:
         return DEFORMABLE
@@ -65,12 +65,12 @@ def float_reason(layer: str, config: ModelConfig) -> str | None:
 
 
 def layers_of(role: str, parameters: Iterable[str], config: ModelConfig) -> tuple[Layer, ...]:
-    """The layers of one graph, in the order in which it uses them.
+    """The layers of one graph, in order of use.
 
     Args:
-        role: of the graph.
-        parameters: the weight of every node that has one, with repetitions.
-        config: of the network.
+        role: role of the graph.
+        parameters: names of the weights of all nodes that have weights, with repetitions.
+        config: configuration of the network.
     """
     nodes: dict[str, int] = {}
     for parameter in parameters:
@@ -80,7 +80,7 @@ def layers_of(role: str, parameters: Iterable[str], config: ModelConfig) -> tupl
 
 
 def layer_lines(backend: str, layers: Iterable[Layer]) -> list[str]:
-    """For people: how many layers are int8, and which are not."""
+    """Lines of text: how many layers are int8, and which stay in float and why."""
     layers = tuple(layers)
     in_float: dict[str, list[str]] = {}
     for layer in layers:
@@ -92,7 +92,7 @@ def layer_lines(backend: str, layers: Iterable[Layer]) -> list[str]:
 
 
 def _short(names: list[str]) -> str:
-    """Names that differ in their numbers only are one."""
+    """Names as text; those that differ only in their numbers are merged."""
     groups: Mapping[str, None] = dict.fromkeys(re.sub(r"\b\d+\b", "*", name) if len(names) > 1 else name
                                                for name in names)
     return ", ".join(groups)

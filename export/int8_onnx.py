@@ -1,4 +1,4 @@
-"""ONNX graph -> the same graph with 8-bit layers (QDQ), calibrated by ONNX Runtime."""
+"""Quantisation of an ONNX graph to 8-bit layers (QDQ), calibrated by ONNX Runtime."""
 from __future__ import annotations
 
 import logging
@@ -16,20 +16,23 @@ from .functions import DOMAIN
 from .int8_layers import Layer, float_reason, layer_name, layers_of
 
 WEIGHTED = ("Conv", "DeformConv", "Gemm", "MatMul")
-PASSES = ("Relu", "MaxPool")  # exact in 8 bits: they take the scale of what they read
+PASSES = ("Relu", "MaxPool")  # exact in 8 bits: the output has the scale of the input
 
 
 def quantize_onnx(model: onnx.ModelProto, role: str, feeds: Sequence[Feed], config: ModelConfig
                   ) -> tuple[onnx.ModelProto, tuple[Layer, ...]]:
-    """A copy of `model` whose layers compute in 8 bits where `int8_layers` allows it, and what became of each layer.
+    """Quantise a copy of `model`, in the layers that `int8_layers` allows.
 
-    Weights have a scale for each output channel, activations one for each tensor.
+    Weights are quantised per output channel, activations per tensor.
 
     Args:
-        model: graph of `role`; stays as it is.
-        role: of the graph.
+        model: the f32 graph; left unchanged.
+        role: role of the graph.
         feeds: inputs to calibrate with.
-        config: of the network.
+        config: configuration of the network.
+
+    Returns:
+        The quantised graph and all its layers.
 
     Raises:
         StmaskError: ONNX Runtime cannot quantise the graph.
@@ -51,7 +54,7 @@ def quantize_onnx(model: onnx.ModelProto, role: str, feeds: Sequence[Feed], conf
         copy.CopyFrom(model)
         return copy, layers
     level = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # advice to fuse what this export has fused
+    logging.disable(logging.WARNING)  # hides advice to fuse layers, which this export has already done
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "int8.onnx"
@@ -67,10 +70,10 @@ def quantize_onnx(model: onnx.ModelProto, role: str, feeds: Sequence[Feed], conf
 
 
 def int8_nodes(model: onnx.ModelProto, config: ModelConfig) -> list[str]:
-    """Names of the nodes that are to compute in 8 bits: allowed convolutions, and what stands between them.
+    """Names of the nodes to quantise: the allowed convolutions, and the simple operators between them.
 
-    That is a ReLU or a pooling behind one, and a sum of two such maps (the shortcuts of the backbone): left in float,
-    each would cost two conversions and gain nothing, as what it gives is rounded to 8 bits for the next layer.
+    Those are ReLU and pooling after a quantised node, and sums of two quantised maps (the backbone's shortcuts). Left
+    in float, each would cost two conversions for no gain, since its output is rounded to 8 bits for the next layer.
     """
     parameters = {one.name for one in model.graph.initializer}
     names: list[str] = []
@@ -88,7 +91,7 @@ def int8_nodes(model: onnx.ModelProto, config: ModelConfig) -> list[str]:
 
 
 def weight_of(node: onnx.NodeProto, parameters: Collection[str]) -> str | None:
-    """The one of a graph's `parameters` that a node multiplies with; None for nodes without."""
+    """Name of the weights of a node, if they are one of the graph's `parameters`; None for other nodes."""
     is_own = node.domain == DOMAIN and node.op_type in ("DeformConv", "ModulatedDeformConv")
     if not is_own and (node.domain != "" or node.op_type not in WEIGHTED):
         return None

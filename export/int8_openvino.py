@@ -1,4 +1,4 @@
-"""OpenVINO model -> the same model with 8-bit layers, calibrated by NNCF."""
+"""Quantisation of an OpenVINO model to 8-bit layers, calibrated by NNCF."""
 from __future__ import annotations
 
 import contextlib
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 Node = Any  # an openvino.Node
 
-WEIGHTED = {"Convolution": 1, "DeformableConvolution": 2, "MatMul": 1}  # input that holds the weights
-MOVES = ("Reshape", "Transpose", "Convert", "Unsqueeze", "Squeeze")  # what may stand between a layer and its weights
+WEIGHTED = {"Convolution": 1, "DeformableConvolution": 2, "MatMul": 1}  # operator -> index of the weights' input
+MOVES = ("Reshape", "Transpose", "Convert", "Unsqueeze", "Squeeze")  # operators allowed between weights and layer
 NO_OPERATIONS = ("Parameter", "Constant", "Result")
 
 
@@ -30,7 +30,7 @@ def require_nncf() -> Any:
     Raises:
         InputError: it is not installed.
     """
-    # It reports its use to its makers, unless this says that nobody sits there.
+    # Disables nncf's telemetry.
     os.environ.setdefault("NNCF_CI", "1")
     try:
         import nncf
@@ -41,13 +41,16 @@ def require_nncf() -> Any:
 
 def quantize_openvino(model: openvino.Model, role: str, feeds: Sequence[Feed], config: ModelConfig
                       ) -> tuple[openvino.Model, tuple[Layer, ...]]:
-    """A copy of `model` whose layers compute in 8 bits where `int8_layers` allows it, and what became of each layer.
+    """Quantise a copy of `model`, in the layers that `int8_layers` allows.
 
     Args:
-        model: graph of `role`, with weights in f32; stays as it is.
-        role: of the graph.
+        model: the graph with f32 weights; left unchanged.
+        role: role of the graph.
         feeds: inputs to calibrate with.
-        config: of the network.
+        config: configuration of the network.
+
+    Returns:
+        The quantised model and all its layers.
 
     Raises:
         InputError: nncf is not installed.
@@ -65,7 +68,7 @@ def quantize_openvino(model: openvino.Model, role: str, feeds: Sequence[Feed], c
         with _quiet():
             quantized = nncf.quantize(
                 model, nncf.Dataset(list(feeds), dict), subset_size=len(feeds), target_device=nncf.TargetDevice.CPU,
-                preset=nncf.QuantizationPreset.MIXED,  # activations that are not symmetric have a zero point
+                preset=nncf.QuantizationPreset.MIXED,  # asymmetric activations have a zero point
                 ignored_scope=nncf.IgnoredScope(names=others, validate=False))
     except (RuntimeError, ValueError, nncf.NNCFError) as error:
         raise StmaskError(f"nncf cannot quantise the {role} graph: {error}") from error
@@ -73,14 +76,14 @@ def quantize_openvino(model: openvino.Model, role: str, feeds: Sequence[Feed], c
 
 
 def int8_nodes(model: openvino.Model, config: ModelConfig) -> set[str]:
-    """Friendly names of the nodes that are to compute in 8 bits, as `int8_onnx.int8_nodes` chooses them."""
+    """Friendly names of the nodes to quantise, chosen as in `int8_onnx.int8_nodes`."""
     names: set[str] = set()
     rounded: set[str] = set()  # nodes whose output has a scale
     for node in model.get_ordered_ops():
         kind, name = node.get_type_name(), node.get_friendly_name()
         weight = weight_of(node)
         inputs = [value.get_node() for value in node.input_values()]
-        maps = [one for one in inputs if constant_behind(one) is None]  # and no bias
+        maps = [one for one in inputs if constant_behind(one) is None]  # without biases
         if weight is not None:
             if kind == "Convolution" and float_reason(layer_name(weight), config) is None:
                 names.add(name)
@@ -93,14 +96,14 @@ def int8_nodes(model: openvino.Model, config: ModelConfig) -> set[str]:
 
 
 def weight_of(node: Node) -> str | None:
-    """Name of the parameter that a node multiplies with; None for nodes without."""
+    """Name of the weights of a node; None for nodes without weights."""
     position = WEIGHTED.get(node.get_type_name())
     constant = None if position is None else constant_behind(node.input_value(position).get_node())
     return None if constant is None else str(constant.get_friendly_name())
 
 
 def constant_behind(node: Node) -> Node | None:
-    """The constant whose values a node gives in another shape or type; None where it computes."""
+    """The constant that a node outputs, possibly reshaped or converted; None for other nodes."""
     while node.get_type_name() in MOVES:
         node = node.input_value(0).get_node()
     return node if node.get_type_name() == "Constant" else None
@@ -108,6 +111,6 @@ def constant_behind(node: Node) -> Node | None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep nncf's progress bars off the terminal; its errors still raise."""
+    """Suppress nncf's progress bars; its errors are still raised."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield

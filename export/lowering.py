@@ -1,4 +1,4 @@
-"""How the model's own operators become ONNX: a translation while the program is exported, then a choice of bodies."""
+"""Conversion of the model's custom operators to ONNX: translation during the export, then a choice of bodies."""
 # mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Dcn(str, Enum):
     """How deformable convolution is written."""
 
     NATIVE = "native"  # ONNX DeformConv: ONNX Runtime >= 1.25; OpenVINO through the exporter's IR
-    GRIDSAMPLE = "gridsample"  # GridSample and a 1x1 convolution: any runtime of opset 20
+    GRIDSAMPLE = "gridsample"  # GridSample and a 1x1 convolution: any runtime with opset 20
 
 
 def _correlation(prev: Any, cur: Any, patch_size: int) -> Any:
@@ -45,7 +45,7 @@ def _roi_align(features: Any, boxes: Any, size: int) -> Any:
     index = op.Expand(op.Constant(value_int=0), op.Shape(boxes, start=0, end=1))
     pooled = op.RoiAlign(features, boxes, index, output_height=size, output_width=size, sampling_ratio=0,
                          spatial_scale=1.0, coordinate_transformation_mode="half_pixel")
-    # Boxes without area hold no samples: zero in ONNX Runtime, but 0/0 in OpenVINO.
+    # Boxes without area have no samples: ONNX Runtime returns zero, but OpenVINO 0/0.
     sides = op.Slice(boxes, op.Constant(value_ints=[2]), op.Constant(value_ints=[4]), op.Constant(value_ints=[1]))
     corner = op.Slice(boxes, op.Constant(value_ints=[0]), op.Constant(value_ints=[2]), op.Constant(value_ints=[1]))
     extent = op.ReduceMin(op.Sub(sides, corner), op.Constant(value_ints=[1]), keepdims=1)  # (N, 1)
@@ -54,17 +54,20 @@ def _roi_align(features: Any, boxes: Any, size: int) -> Any:
 
 
 def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """For `torch.onnx.export(custom_translation_table=...)`: each of the model's operators as one node."""
+    """Table of the model's operators for `torch.onnx.export(custom_translation_table=...)`.
+
+    Correlation and deformable convolution become one node each, RoIAlign becomes standard operators.
+    """
     ops = torch.ops.stmask
     return {ops.correlation.default: _correlation, ops.deform_conv2d.default: _deform_conv2d,
             ops.roi_align.default: _roi_align}
 
 
 def lower(model: onnx.ModelProto, dcn: Dcn) -> None:
-    """Give every node of the project's domain a body, in place.
+    """Give every node of the project's domain an implementation, in place.
 
-    Correlation keeps its node and a function body. Deformable convolution becomes the standard `DeformConv`, or keeps
-    its node and a body of standard operators.
+    Correlation keeps its node and gets a function body. Deformable convolution becomes the standard `DeformConv`, or
+    keeps its node and gets a body of standard operators.
     """
     if dcn is Dcn.NATIVE:
         _to_native(model)
@@ -96,7 +99,7 @@ def _to_native(model: onnx.ModelProto) -> None:
         x, weight, offset = node.input[:3]
         strides, begins = constants[node.input[-2]], constants[node.input[-1]]
         kernel = shapes[weight][2:]
-        # What the taps of the last row and column reach beyond the map; strided layers may not reach its end.
+        # End padding: how far the last taps reach beyond the map; in strided layers they may not reach its end.
         ends = [max((out - 1) * stride + size - length - begin, 0) for out, stride, size, length, begin
                 in zip(shapes[offset][2:], strides, kernel, shapes[x][2:], begins, strict=True)]
         mask, bias = (node.input[3], node.input[4]) if node.op_type == "ModulatedDeformConv" else ("", "")

@@ -1,4 +1,4 @@
-"""One PyTorch module -> one checked ONNX model."""
+"""Export of one PyTorch module to one checked ONNX model."""
 from __future__ import annotations
 
 import contextlib
@@ -20,8 +20,8 @@ from .lowering import Dcn, lower, translation_table
 
 Arrays = dict[str, Any]
 
-MIN_COMMON_ROWS = 0.98  # share of the rows that simplification may not exchange for others
-OPSETS = (20, 21)  # GridSample in its current form; of opset 22, ONNX Runtime (1.32) has no RoiAlign for the CPU
+MIN_COMMON_ROWS = 0.98  # minimum share of rows that must be the same after simplification
+OPSETS = (20, 21)  # 20 has the current GridSample; for opset 22, ONNX Runtime 1.32 has no RoiAlign on the CPU
 
 
 def export_module(
@@ -33,17 +33,17 @@ def export_module(
 
     Args:
         module: in evaluation mode; returns a tuple of tensors.
-        inputs: example inputs; only their shapes and types matter.
+        inputs: example inputs: their shapes and types are traced, and checks use similar values.
         input_names, output_names: names of the graph's inputs and outputs, in order.
-        dynamic: input name -> {axis: name of the dimension}, for axes of any length, 0 included.
+        dynamic: input name -> {axis: name of the dimension}, for axes of any length including 0.
         opset: ONNX operator set, one of `OPSETS`.
         dcn: how deformable convolution is written.
         simplify: run onnxsim and check that the outputs stay equal.
-        rows: outputs whose rows may change their order with rounding errors; the first one holds the rows' names.
+        rows: outputs whose row order may change with rounding errors; the first one identifies the rows.
 
     Raises:
-        InputError: the opset is not one of `OPSETS`.
-        StmaskError: the simplified graph computes something else, or the checker refuses the graph.
+        InputError: the opset is not one of `OPSETS`, or onnxruntime, which the check needs, is not installed.
+        StmaskError: the simplified graph has different outputs, or the checker rejects the graph.
     """
     if opset not in OPSETS:
         raise InputError(f"opset {opset} is not supported; choose one of {', '.join(map(str, OPSETS))}")
@@ -74,7 +74,7 @@ def _dynamic_shapes(names: Sequence[str], dynamic: Mapping[str, Mapping[int, str
 
 
 def _drop_traces(model: onnx.ModelProto) -> None:
-    """Remove what the exporter notes about Python source lines: it names paths of the machine that exported."""
+    """Remove the exporter's notes about Python source lines, which contain paths of the exporting machine."""
     for entries in (model.graph.node, model.graph.value_info, model.graph.input, model.graph.output,
                     model.graph.initializer):
         for entry in entries:
@@ -85,7 +85,7 @@ def _drop_traces(model: onnx.ModelProto) -> None:
 
 def _simplify(model: onnx.ModelProto, inputs: Sequence[Tensor], names: Sequence[str],
               rows: Sequence[str]) -> onnx.ModelProto:
-    """onnxsim's constant folding and fusion, kept only if the outputs agree on fresh inputs."""
+    """Apply onnxsim's constant folding and fusion, and check that the outputs agree on fresh inputs."""
     with _quiet():
         simplified: onnx.ModelProto = onnxsim.simplify(model)[0]
     rng = np.random.default_rng(1)
@@ -102,7 +102,7 @@ def _simplify(model: onnx.ModelProto, inputs: Sequence[Tensor], names: Sequence[
 
 
 def _same_rows(before: Arrays, after: Arrays, outputs: Sequence[str]) -> tuple[Arrays, Arrays]:
-    """Both sets of outputs with the rows that both have, in one order; rows of nearly equal score may swap."""
+    """Both sets of outputs reduced to their common rows, in the same order; rows of nearly equal score may swap."""
     names = outputs[0]
     _, old, new = np.intersect1d(before[names], after[names], return_indices=True)
     if len(old) < MIN_COMMON_ROWS * len(before[names]):
@@ -118,12 +118,12 @@ def _fresh_like(value: Tensor, rng: np.random.Generator) -> Any:
     if value.dtype == torch.uint8:
         return rng.integers(0, 256, tuple(value.shape), dtype=np.uint8)
     if not value.is_floating_point():
-        return value.numpy()  # names rows, of which there are not more
+        return value.numpy()  # row indices, which must stay in range
     return (value.numpy() * rng.uniform(0.9, 1.1, tuple(value.shape))).astype(np.float32)
 
 
 def require_onnxruntime() -> Any:
-    """The package `onnxruntime`, in which every exported graph is run before it is kept.
+    """The package `onnxruntime`, which runs every exported graph as a check.
 
     Raises:
         InputError: it is not installed.
@@ -137,7 +137,7 @@ def require_onnxruntime() -> Any:
 
 
 def _run(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> Arrays:
-    """All outputs by name, from ONNX Runtime."""
+    """Run a model in ONNX Runtime and return all outputs by name."""
     onnxruntime = require_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -148,7 +148,7 @@ def _run(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> Arrays:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the libraries' progress chatter off the terminal; their errors still raise."""
+    """Suppress the libraries' output and warnings; their errors are still raised."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""ONNX model -> OpenVINO IR that loads without any extension."""
+"""Conversion of an ONNX model to OpenVINO IR that loads without any extension."""
 from __future__ import annotations
 
 import tempfile
@@ -32,14 +32,14 @@ def require_openvino() -> Any:
 
 
 def to_openvino(model: onnx.ModelProto) -> openvino.Model:
-    """Convert; functions are expanded first, because OpenVINO's reader does not take them."""
+    """Convert a model; its functions are expanded first, because OpenVINO's reader does not support them."""
     ov = require_openvino()
     from openvino.frontend.onnx import ConversionExtension
 
     core = ov.Core()
     core.add_extension(ConversionExtension("DeformConv", _convert_deform_conv))
     inlined = onnx.inliner.inline_local_functions(model)
-    with tempfile.TemporaryDirectory() as folder:  # the reader takes extensions for files only
+    with tempfile.TemporaryDirectory() as folder:  # the reader only applies extensions to files
         path = Path(folder) / "model.onnx"
         onnx.save(inlined, path)
         return core.read_model(path)
@@ -49,14 +49,14 @@ def save_ir(model: openvino.Model, path: Path, half_weights: bool, info: Mapping
     """Write `path` (.xml) and the .bin beside it.
 
     Args:
-        model: what `to_openvino` gave.
+        model: an OpenVINO model, for instance from `to_openvino`; `info` is added to it.
         path: the .xml file.
-        half_weights: store weights as float16 (computed in float32 all the same, unless the device is told otherwise).
+        half_weights: store weights as float16 (computation stays in float32 unless the device is told otherwise).
         info: runtime information, readable as `model.get_rt_info(key)`.
-        export_id: of the bundle, which the .bin is marked with too.
+        export_id: the bundle's export id, appended to the .bin as a mark.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: a file cannot be written.
     """
     ov = require_openvino()
     for key, value in info.items():
@@ -65,16 +65,16 @@ def save_ir(model: openvino.Model, path: Path, half_weights: bool, info: Mapping
         ov.save_model(model, path, compress_to_fp16=half_weights)
         with open(path.with_suffix(".bin"), "ab") as file:
             file.write(weights_mark(export_id))
-    except (RuntimeError, OSError) as error:  # the former of OpenVINO's streams, which know no reason
+    except (RuntimeError, OSError) as error:  # OpenVINO raises RuntimeError without a reason
         raise OutputError(f"OpenVINO cannot write {path.name} and its weights; free some space or choose another folder"
                           ) from error
 
 
 def _convert_deform_conv(node: Any) -> Any:
-    """ONNX DeformConv as OpenVINO's deformable convolution.
+    """Convert ONNX DeformConv to OpenVINO's deformable convolution.
 
-    OpenVINO's own import of a deformable convolution leaves `bilinear_interpolation_pad` off, which reads border
-    samples wrongly by up to half of their range; ONNX (and PyTorch) interpolate against zeros beyond the border.
+    OpenVINO's own importer leaves `bilinear_interpolation_pad` off, which makes samples at the border wrong by up to
+    half of their range; ONNX and PyTorch interpolate against zeros beyond the border.
     """
     from openvino import opset8 as ops
 

@@ -1,4 +1,4 @@
-"""Values of a variant that its tensors cannot show, given by hand."""
+"""Model settings that cannot be inferred from the tensors, given by the user."""
 from __future__ import annotations
 
 import re
@@ -14,11 +14,11 @@ from stmask_deploy.tracking_config import TrackingConfig
 
 @dataclass(frozen=True)
 class Overrides:
-    """None leaves the checkpoint's own or the released value."""
+    """Settings to override; None keeps the checkpoint's own or the released value."""
 
     classes: Path | None = None
     input_size: tuple[int, int] | None = None  # (height, width)
-    anchor_ratios: tuple[float, ...] | None = None  # height / width, one a kernel
+    anchor_ratios: tuple[float, ...] | None = None  # height / width, one per kernel
     anchor_scales: tuple[float, ...] | None = None
     temporal_level: int | None = None  # 0 is P3
     roi_size: int | None = None
@@ -26,10 +26,10 @@ class Overrides:
     tracking: TrackingConfig | None = None
 
     def apply(self, config: ModelConfig) -> ModelConfig:
-        """`config` with these values.
+        """A copy of `config` with these settings.
 
         Raises:
-            InputError: a value does not fit the network.
+            InputError: a setting does not fit the network.
         """
         if self.classes is not None:
             config = replace(config, class_names=read_class_names(self.classes, config.num_classes - 1))

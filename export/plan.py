@@ -1,4 +1,4 @@
-"""What an export would write, without writing it."""
+"""Description of what an export would write (--dry-run)."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -17,7 +17,7 @@ from .lowering import Dcn
 
 
 def assumptions(config: ModelConfig) -> list[str]:
-    """What the tensors of a checkpoint cannot show, as `option: value` lines."""
+    """The settings that cannot be inferred from a checkpoint's tensors, as `setting (--option): value` lines."""
     lines = [f"input size (--input-size): {_by(config.input_size)}, padded to {_by(config.padded_size)}",
              f"anchors (--anchor-ratios, --anchor-scales): {', '.join(map(_anchor, config.anchor_shapes))} cells, "
              f"scales {', '.join(f'{scale:.4g}' for scale in config.anchor_scales)}",
@@ -31,7 +31,7 @@ def assumptions(config: ModelConfig) -> list[str]:
 
 
 def plan_lines(config: ModelConfig, options: ExportOptions) -> list[str]:
-    """Variant, inputs and outputs, operators of the project and sizes of all graphs."""
+    """Lines of text: inputs, outputs, special operators and sizes of all graphs."""
     with torch.device("meta"):
         model = build_stmask(config)
     rows = clamp_candidates(config, options.max_candidates)
@@ -54,7 +54,7 @@ def plan_lines(config: ModelConfig, options: ExportOptions) -> list[str]:
 
 
 def _other_precisions(description: BundleDescription, options: ExportOptions) -> list[str]:
-    """The files beside those of f32."""
+    """Lines of text: the graph files of precisions other than f32."""
     notes = {"f16": "computes in f16, on GPUs"} if options.half else {}
     if options.int8 is not None:
         notes["int8"] = f"computes in int8, calibrated with {options.int8.calibration}"
@@ -92,7 +92,7 @@ def _megabytes(model: STMask, role: str) -> float:
 
 
 def _readers(parameter: str) -> tuple[str, ...]:
-    """The graphs that hold a parameter."""
+    """Roles of the graphs that contain a parameter."""
     if parameter.startswith("TemporalNet."):
         return ("temporal",)
     if parameter.startswith("proto_net."):

@@ -1,4 +1,4 @@
-"""The prototype graph: the prototypes of a part of the frame, instead of all of it."""
+"""The prototype graph: prototypes of a part of the frame."""
 from __future__ import annotations
 
 import torch
@@ -11,9 +11,9 @@ from stmask_deploy.models.stmask import STMask
 class PrototypeGraph(nn.Module):
     """ProtoNet on a window of P3.
 
-    ProtoNet is a fifth of the frame network's arithmetic, and prototypes are read inside the boxes of objects only.
-    What lies at least four cells of P3 inside the window, or at an edge that is the frame's own, is what the whole
-    map gives: three convolutions reach three cells, and the upsampling with the convolution after it one more.
+    ProtoNet is a fifth of the frame network's arithmetic, but prototypes are only read inside the boxes of objects. The
+    result equals that on the whole map except within four P3 cells of window edges that are not the frame's own: three
+    convolutions reach three cells, and the upsampling with the convolution after it one more.
 
     Args:
         model: the network.
@@ -24,7 +24,7 @@ class PrototypeGraph(nn.Module):
         self.proto_net = model.proto_net
 
     def forward(self, p3: Tensor) -> Tensor:
-        """(1, F, h, w) -> (2h, 2w, P), not negative."""
+        """(1, F, h, w) -> (2h, 2w, P), non-negative."""
         prototypes: Tensor = self.proto_net(p3)
         return prototypes[0]
 

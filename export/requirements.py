@@ -1,4 +1,4 @@
-"""The packages of the extra `export`, which the commands can be installed without."""
+"""The packages of the extra `export`; the commands can be installed without them."""
 from __future__ import annotations
 
 from importlib.util import find_spec
@@ -9,7 +9,7 @@ PACKAGES = ("torch", "onnx", "onnxscript", "onnxsim")
 
 
 def require_export_packages() -> None:
-    """Raise InputError, naming the cure, where a package of the extra is not installed."""
+    """Raise InputError, with the remedy, if a package of the extra is not installed."""
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
         raise InputError(f"exporting and verifying need {', '.join(missing)}: pip install 'stmask-deploy[export,cpu]'")

@@ -1,4 +1,5 @@
-"""The temporal graph: the maps of two consecutive frames and the previous boxes in, their changes out."""
+"""The temporal graph: maps of two consecutive frames and the previous boxes in, changes of boxes and coefficients out.
+"""
 from __future__ import annotations
 
 import copy
@@ -12,8 +13,8 @@ from stmask_deploy.geometry import level_sizes
 from stmask_deploy.models.stmask import STMask
 from stmask_deploy.models.temporal import TemporalNet
 
-# Correlation and maps have 633 channels. ONNX Runtime's blocked convolutions do not take an odd number, and what it
-# does instead is slower; 16 are whole vectors of every kernel, and suit the matrix units of GPUs.
+# The correlation and maps have 633 channels in total. ONNX Runtime's blocked convolutions do not support odd channel
+# counts, and its fallback is slower; multiples of 16 fill the vectors of all kernels and suit the matrix units of GPUs.
 CHANNEL_MULTIPLE = 16
 
 
@@ -21,8 +22,8 @@ class TemporalGraph(nn.Module):
     """`TemporalNet` with correlation and RoI pooling; inputs and outputs as `bundle.TEMPORAL_INPUTS` / `_OUTPUTS`.
 
     Args:
-        model: with a temporal network.
-        channel_multiple: zeros are added to what the first convolution reads, up to a multiple of so many channels.
+        model: a network with a temporal network.
+        channel_multiple: the first convolution's input is padded with zero channels to a multiple of this.
     """
 
     def __init__(self, model: STMask, channel_multiple: int = 1) -> None:
@@ -32,16 +33,16 @@ class TemporalGraph(nn.Module):
 
     def forward(self, prev_fpn: Tensor, fpn: Tensor, prev_temporal: Tensor, temporal: Tensor,
                 boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """See `TemporalNet.pool`; N may be 0."""
+        """See `TemporalNet.pool` and `TemporalNet.predict`; N may be 0."""
         if self.extra:
             zeros = temporal.new_zeros((1, self.extra, *temporal.shape[2:]))
-            temporal = torch.cat([temporal, zeros], dim=1)  # the last that the network concatenates
+            temporal = torch.cat([temporal, zeros], dim=1)  # the network concatenates this map last
         box_deltas, coeff_deltas = self.net(prev_fpn, fpn, prev_temporal, temporal, boxes)
         return box_deltas, coeff_deltas
 
 
 def _widened(net: TemporalNet, extra: int) -> TemporalNet:
-    """A copy whose first convolution reads `extra` more channels, and ignores them."""
+    """A copy whose first convolution has `extra` more input channels, with zero weights."""
     wide = copy.deepcopy(net)
     with torch.no_grad():
         weight = F.pad(net.conv1.weight, (0, 0, 0, 0, 0, extra))

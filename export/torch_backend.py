@@ -1,4 +1,4 @@
-"""PyTorch behind the runtime's backend interface: the reference that exported graphs are compared with."""
+"""PyTorch as a backend of the runtime: the reference for exported graphs."""
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
@@ -15,21 +15,21 @@ from .temporal_graph import TemporalGraph
 
 
 class TorchBackend:
-    """One graph's module, run eagerly in float32."""
+    """A `Backend` that runs one graph's PyTorch module eagerly in float32."""
 
     def __init__(self, module: torch.nn.Module, description: BundleDescription, role: str, device: str = "cpu") -> None:
         self.metadata = description
         where = f"CPU, f32, {torch.get_num_threads()} threads" if device == "cpu" else f"{device}, f32"
         self.device = f"PyTorch {torch.__version__} on {where}"
         self.is_on_host = device == "cpu"
-        self.inputs: Mapping[str, TensorSpec] = {}  # not checked: the module is the definition
+        self.inputs: Mapping[str, TensorSpec] = {}  # empty, because nothing checks them: the module is the definition
         self.outputs: Mapping[str, TensorSpec] = {}
         self._module, self._device = module.eval().to(device), device
         self.input_names, self.output_names = description.tensor_names(role)
 
     def run(self, inputs: Mapping[str, Value], outputs: Sequence[str] | None = None,
             keep: Collection[str] = ()) -> dict[str, Value]:
-        """See `Backend.run`. Everything is computed, and nothing stays on the device: this is the plain reference."""
+        """See `Backend.run`. As a plain reference, it always computes all outputs and keeps none on the device."""
         names = chosen_outputs(self.output_names, outputs)
         with torch.no_grad():
             values = self._module(*(torch.from_numpy(inputs[name]).to(self._device) for name in self.input_names))
@@ -38,10 +38,10 @@ class TorchBackend:
 
 
 def torch_bundle(model: STMask, description: BundleDescription, device: str = "cpu") -> Bundle:
-    """`model` as an opened bundle, for the runtime's pipeline; it is moved to `device` (cpu | cuda:N).
+    """`model` as an opened bundle for the runtime's pipeline; moves the model to `device` (cpu | cuda:N).
 
-    It has no prototype and no instance graph: prototypes, mask coefficients and embeddings are those of the whole
-    frame, the reference.
+    The bundle has no prototype graph and no instance graph, so that prototypes, mask coefficients and embeddings are
+    computed for the whole frame, as a reference.
     """
     frame = FrameGraph(model, description.model, description.max_candidates, description.candidate_threshold)
     temporal = (TorchBackend(TemporalGraph(model), description, "temporal", device) if description.model.temporal

@@ -1,4 +1,4 @@
-"""Do two runs over one clip show the same objects? The first run is taken as the truth."""
+"""Comparison of the objects shown by two runs over one clip, the first of which is the reference."""
 from __future__ import annotations
 
 from collections import Counter
@@ -14,7 +14,7 @@ SCORE_TOLERANCE, BOX_TOLERANCE_PX, MASK_IOU = 1e-3, 0.5, 0.99
 
 @dataclass(frozen=True)
 class TrackAgreement:
-    """Rows (an instance in a frame) of both runs, and how many were found in both under corresponding identities."""
+    """Number of rows (instances in a frame) of both runs, and of matching rows with corresponding identities."""
 
     frames: int
     reference_rows: int
@@ -35,14 +35,14 @@ class TrackAgreement:
 
 
 class TrackComparison:
-    """Frame by frame comparison; identities correspond one to one over the whole clip."""
+    """Frame-by-frame comparison; identities of the two runs are matched one to one over the whole clip."""
 
     def __init__(self) -> None:
         self._frames = self._reference_rows = self._found_rows = 0
-        self._pairs: list[tuple[int, int, int, int]] = []  # frame, reference row, ids
+        self._pairs: list[tuple[int, int, int, int]] = []  # frame, reference row, reference id, found id
 
     def add(self, reference: FrameResult, found: FrameResult) -> None:
-        """Take in one frame of both runs."""
+        """Add one frame of both runs."""
         frame, self._frames = self._frames, self._frames + 1
         self._reference_rows += len(reference)
         self._found_rows += len(found)

@@ -1,4 +1,4 @@
-"""What a comparison of graphs with PyTorch found: one `Check` an output, together a `Verification`."""
+"""Results of comparing graphs with PyTorch: one `Check` per output, collected in a `Verification`."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -7,18 +7,18 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Check:
-    """One output of one graph on one backend, over all frames."""
+    """The comparison of one output of one graph on one backend."""
 
     backend: str
     output: str  # graph/output
     shape: tuple[int, ...]
     error: float  # largest difference, as a share of the reference's range
     tolerance: float
-    problem: str = ""  # what is wrong beside the value: a shape, a choice of candidates
+    problem: str = ""  # any problem other than the error: a wrong shape or selection of candidates
 
     @property
     def passed(self) -> bool:
-        return not self.problem and self.error <= self.tolerance  # NaN is not
+        return not self.problem and self.error <= self.tolerance  # False for NaN
 
     def line(self) -> str:
         shape = "x".join(map(str, self.shape)) or "scalar"
@@ -41,7 +41,7 @@ class Verification:
         return [check.line() for check in self.checks]
 
     def summary(self) -> str:
-        """All misses, in one sentence."""
+        """All failed checks, on one line."""
         missed = [f"{check.backend} {check.output} ({check.problem or f'error {check.error:.1e}'})"
                   for check in self.checks if not check.passed]
         if not missed:

@@ -1,4 +1,4 @@
-"""Do the exported graphs compute what PyTorch computes? Output by output, and track by track."""
+"""Verification of exported graphs against PyTorch, output by output."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,12 +27,12 @@ from .verification import Check, Verification
 Arrays = Mapping[str, NDArray[Any]]
 Image = NDArray[np.uint8]  # BGR
 
-# Largest allowed error of an output, as a share of its range. Weights rounded to 11 bits cost a wide network 1e-3, a
-# tiny one ten times that: this bound finds a broken conversion, not a loss of accuracy.
+# Largest allowed error of an output, as a share of its range. Rounding weights to f16 (11 significant bits) costs a
+# wide network 1e-3 and a tiny one ten times that: the f16 limits detect a broken conversion, not a loss of accuracy.
 TOLERANCES = {"onnxruntime": 1e-4, "onnxruntime f16": 5e-2, "openvino": 1e-4, "openvino f16 weights": 5e-2}
 NUM_FRAMES = 3
-NUM_ROWS = 40  # given to the instance graph
-NUM_BOXES = (0, 1, 8)  # objects given to the temporal graph
+NUM_ROWS = 40  # best-scoring anchors passed to the instance graph, besides the corners of the levels
+NUM_BOXES = (0, 1, 8)  # numbers of objects passed to the temporal graph
 WINDOWS = np.array([[0, 0, 1, 1], [0, 0, 0.1, 0.2], [0.9, 0.7, 1, 1], [0.4, 0.45, 0.5, 0.6]], np.float32)  # boxes
 SMALLEST_DELTA_RANGE = 1e-3
 ROW_OUTPUTS = ("boxes", "class_scores", "centerness", "mask_coeffs", "embeddings")
@@ -40,12 +40,12 @@ MAP_OUTPUTS = ("prototypes", "p3", "shared", "fpn", "temporal")
 
 
 def exported_backends(description: BundleDescription) -> list[str]:
-    """The backends that a bundle was written for; opening it reports files that are missing."""
+    """The backends that a bundle was written for; missing files are reported when it is opened."""
     return ["onnxruntime"] if description.openvino_weights is None else ["onnxruntime", "openvino"]
 
 
 def exported_graphs(description: BundleDescription) -> Iterator[tuple[str, str, str]]:
-    """Backend, precision and name of everything that a bundle holds; compared is what has its name in `TOLERANCES`."""
+    """Yield (backend, precision, name) of all graph sets in a bundle; those named in `TOLERANCES` are compared."""
     for backend in exported_backends(description):
         half_weights = backend == "openvino" and description.openvino_weights == "f16"
         yield backend, "f32", f"{backend} f16 weights" if half_weights else backend
@@ -56,19 +56,20 @@ def exported_graphs(description: BundleDescription) -> Iterator[tuple[str, str, 
 
 def verify_bundle(folder: Path, model: STMask, tolerances: Mapping[str, float] = TOLERANCES,
                   frames: Sequence[Image] | None = None) -> Verification:
-    """Compare the graphs of a bundle, on every backend it was written for, with PyTorch.
+    """Compare the graphs of a bundle with PyTorch, on every backend it was written for.
 
-    Those of int8 are opened only: they are near PyTorch's values, not the same (`int8_gate` judges them).
+    int8 graphs are only opened: they match PyTorch's values only roughly, and `int8_gate` judges them.
 
     Args:
         folder: the bundle.
-        model: the network that it was exported from.
-        tolerances: largest error by backend, keys of `TOLERANCES`.
+        model: the network that the bundle was exported from.
+        tolerances: largest allowed error, with the keys of `TOLERANCES`.
         frames: (H, W, 3) uint8 BGR pictures of any size, at least two; by default a generated scene.
 
     Raises:
-        InputError: a graph cannot be opened, or the network gives values that are not numbers.
+        InputError: a graph cannot be opened, or the network returns NaN or infinite values.
         DeviceError: a backend's library is missing.
+        StmaskError: a backend fails to run a graph.
     """
     description = read_description(folder)
     pictures = frames if frames is not None else list(render_clip(NUM_FRAMES, (360, 640), seed=7))
@@ -91,7 +92,7 @@ def verify_bundle(folder: Path, model: STMask, tolerances: Mapping[str, float] =
 
 
 def _merge(checks: Iterator[Check]) -> list[Check]:
-    """The worst check of each output."""
+    """The worst check of each output, over all frames."""
     worst: dict[str, Check] = {}
     for check in checks:
         known = worst.get(check.output)
@@ -105,7 +106,7 @@ def _frame_checks(bundle: Bundle, frames: Sequence[Image], references: Sequence[
     for frame, reference in zip(frames, references, strict=True):
         found = bundle.frame.run({"frame": frame})
         index = found["anchor_index"]
-        for name in ROW_OUTPUTS:  # every row that left the graph, against the same anchor in PyTorch
+        for name in ROW_OUTPUTS:  # every output row against the same anchor in PyTorch
             yield _compare(backend, f"frame/{name}", reference[name][index], found[name], tolerance,
                            span=float(np.ptp(reference[name])))
         for name in MAP_OUTPUTS:
@@ -115,10 +116,10 @@ def _frame_checks(bundle: Bundle, frames: Sequence[Image], references: Sequence[
 
 
 def frame_reference(model: STMask, description: BundleDescription, frame: Image) -> dict[str, NDArray[Any]]:
-    """PyTorch's predictions for *all* anchors and the frame's maps, named as the frame graph's outputs.
+    """PyTorch's predictions for *all* anchors and the frame's maps, named like the frame graph's outputs.
 
     Raises:
-        InputError: a value is not a number, so that there is nothing to compare with.
+        InputError: a value is NaN or infinite, so that there is nothing to compare with.
     """
     graph = FrameGraph(model, description.model, description.max_candidates, description.candidate_threshold)
     with torch.no_grad():
@@ -137,7 +138,7 @@ def frame_reference(model: STMask, description: BundleDescription, frame: Image)
 
 
 def _prototype_checks(bundle: Bundle, references: Sequence[Arrays], backend: str, tolerance: float) -> Iterator[Check]:
-    """The prototypes of a few windows against those of the whole frame: all of it, two corners and the middle."""
+    """Compare the prototypes of windows (whole frame, two corners, middle) with those of the whole frame."""
     if bundle.prototypes is None:
         return
     for reference in references:
@@ -150,7 +151,7 @@ def _prototype_checks(bundle: Bundle, references: Sequence[Arrays], backend: str
 
 
 def _instance_checks(bundle: Bundle, references: Sequence[Arrays], backend: str, tolerance: float) -> Iterator[Check]:
-    """The rows of a few anchors against the dense branches: the best ones, and the first and last of every level."""
+    """Compare rows of anchors with the dense branches: the best, and one each in every level's first and last cell."""
     if bundle.instances is None:
         return
     model = bundle.description.model
@@ -168,7 +169,7 @@ def _instance_checks(bundle: Bundle, references: Sequence[Arrays], backend: str,
 
 def _choice_check(reference: Arrays, found: Arrays, description: BundleDescription, backend: str,
                   tolerance: float) -> Check:
-    """Whether the graph chose the anchors that PyTorch would; anchors within the tolerance of a limit may differ."""
+    """Check that the graph selected the same anchors as PyTorch; those within the tolerance of a limit may differ."""
     best = reference["class_scores"].max(axis=1)
     rank = best * reference["centerness"]
     rows = len(found["anchor_index"])
@@ -194,7 +195,7 @@ def _choice_check(reference: Arrays, found: Arrays, description: BundleDescripti
 
 def _temporal_steps(model: STMask, description: BundleDescription, references: Sequence[Arrays]
                     ) -> Iterator[tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]]:
-    """Inputs of the temporal graph between consecutive frames, for several numbers of boxes, and PyTorch's outputs."""
+    """Yield the temporal graph's inputs and PyTorch's outputs, for consecutive frames and several numbers of boxes."""
     graph = TemporalGraph(model)
     inputs, outputs = description.tensor_names("temporal")
     for before, now in zip(references, references[1:], strict=False):
@@ -214,7 +215,7 @@ def _temporal_checks(bundle: Bundle, steps: Sequence[tuple[Arrays, Arrays]], bac
     for feeds, reference in steps:
         found = bundle.temporal.run(feeds)
         for name, value in reference.items():
-            # Deltas of a single box or of none have no range of their own.
+            # The range of the deltas of a single box may be tiny, and without boxes there is none.
             span = max(float(np.ptp(value)) if value.size else 0.0, SMALLEST_DELTA_RANGE)
             yield _compare(backend, f"temporal/{name}", value, found[name], tolerance, span)
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from stmask_deploy.runtime.frame_source import Damage
     from stmask_deploy.runtime.model import Model
 
-MIN_AGREEMENT = 0.99  # share of rows that must be the same, in both directions
-NUM_PICTURES = 3  # frames of the video whose tensors are compared
+MIN_AGREEMENT = 0.99  # minimum recall and precision of the rows
+NUM_PICTURES = 3  # number of frames of the video whose tensors are compared
 
 
 @click.command(cls=Command)
@@ -33,11 +33,12 @@ def main(ctx: click.Context, bundle: Path, checkpoint: Path, video: Path | None,
          tolerance: float | None) -> None:
     """Compare a BUNDLE with the CHECKPOINT it was exported from, on every backend it holds.
 
-    Each output of each graph is compared by name, shape and value; with a VIDEO (file or image folder), its frames are
-    used and whole tracks are compared too, those of f16 without a verdict. Graphs of int8 are opened and not compared:
-    stmask-export has judged them.
+    Each output of each graph is compared by name, shape and value. With a VIDEO (file or image folder), its frames are
+    used, and complete tracks are compared too; those of f16 are reported but not judged. int8 graphs are opened but not
+    compared, since stmask-export has already judged them.
 
-    Exit code 1 if anything differs by more than the tolerance, 3 if all agrees on a VIDEO that is damaged.
+    Exits with code 1 if anything differs by more than the tolerance, and with 3 if everything agrees but VIDEO is
+    damaged.
     """
     require_export_packages()
     from stmask_deploy.bundle import read_description
@@ -86,7 +87,7 @@ def _pictures(video: Path) -> list[Any]:
 
 def _compare_tracks(folder: Path, description: Any, model: Any, video: Path, max_frames: int
                     ) -> tuple[list[str], Damage]:
-    """Track `video` in PyTorch and on each backend; gives what is wrong, and the damage of what was read."""
+    """Track `video` in PyTorch and on each backend; returns the problems found, and the damage of the video."""
     from stmask_deploy.runtime.loading import open_bundle
     from stmask_deploy.runtime.model import Model
     from stmask_deploy.runtime.options import RunOptions

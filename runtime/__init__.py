@@ -1,1 +1,1 @@
-"""Bundle and video to instance masks with identities. NumPy, OpenCV and one inference backend; never PyTorch."""
+"""From bundle and video to instance masks with identities. Uses NumPy, OpenCV and one inference backend, no PyTorch."""

@@ -1,4 +1,4 @@
-"""One interface over the libraries that execute the graphs."""
+"""One interface to the libraries that execute the graphs."""
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
@@ -12,29 +12,29 @@ from stmask_deploy.errors import InputError, StmaskError
 
 BACKENDS = ("onnxruntime", "openvino")
 PRECISIONS = ("f32", "bf16", "f16", "int8")
-Value: TypeAlias = Any  # an array, or where `Backend.run` was told to keep an output: what the backend made of it
-CUDA_GRAPH = "cuda-graph"  # CUDA, with launches that are recorded once and replayed
+Value: TypeAlias = Any  # an array or, for outputs that `Backend.run` keeps on the device, the backend's own type
+CUDA_GRAPH = "cuda-graph"  # CUDA, with kernel launches captured once and replayed
 DEVICES = {"onnxruntime": ("auto", "cpu", "cuda", CUDA_GRAPH, "tensorrt"), "openvino": ("auto", "cpu", "gpu")}
 
 
-MAX_THREADS = 1024  # more than any machine has cores; libraries try to start what they are asked for
+MAX_THREADS = 1024  # more than any machine has cores; the libraries do not check and try to start as many as requested
 
 
 class TensorSpec(NamedTuple):
-    """An input or output of a graph."""
+    """Type and shape of a graph's input or output."""
 
-    dtype: str  # as NumPy names it
+    dtype: str  # NumPy name
     shape: tuple[int | None, ...]  # None: any size
 
 
 class Backend(Protocol):
-    """One loaded graph. Several threads may run it at once."""
+    """One loaded graph; thread-safe."""
 
-    metadata: BundleDescription  # found in the graph itself
+    metadata: BundleDescription  # as stored in the graph itself
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
-    device: str  # what is really used, in words: library and version, device, precision, threads
-    is_on_host: bool  # it computes in the host's memory, and takes inputs of any size without preparing for each
+    device: str  # what is actually used, for display: library and version, device, precision, threads
+    is_on_host: bool  # it computes in host memory and needs no preparation for each new input size
 
     @property
     def input_names(self) -> tuple[str, ...]: ...
@@ -44,30 +44,30 @@ class Backend(Protocol):
 
     def run(self, inputs: Mapping[str, Value], outputs: Sequence[str] | None = None,
             keep: Collection[str] = ()) -> dict[str, Value]:
-        """Compute outputs by name.
+        """Run the graph and return its outputs by name.
 
         Args:
-            inputs: values for all inputs by name: arrays, or what a graph of the same bundle was told to keep.
-            outputs: what to compute and return, in this order; None is everything. Nothing but what these need is
-                computed. Each choice is loaded as a graph of its own when it is first asked for: make few.
-            keep: outputs that may stay on the device. Their values are only good as inputs of this bundle's graphs; on
-                a CPU they are arrays like all others. Names of outputs that are not returned change nothing.
+            inputs: a value for every input: an array, or an output kept on the device by a graph of the same bundle.
+            outputs: names of the outputs to return, in this order; None returns all. Only what they depend on is
+                computed. Each distinct set is loaded as a separate graph on first use, so use few.
+            keep: outputs that may stay on the device. Their values can only be passed to graphs of the same bundle; on
+                a CPU they are ordinary arrays. Names that are not in `outputs` are ignored.
 
         Returns:
-            Values that outlive the next run.
+            Values that stay valid after the next run.
 
         Raises:
-            InputError: an output is not one of the graph's, or an input is missing.
-            StmaskError: the library failed, for instance because an input has another shape.
+            InputError: the graph has no such output, or an input is missing.
+            StmaskError: the library failed, for instance because an input has the wrong shape.
         """
         ...
 
 
 def chosen_outputs(known: Sequence[str], outputs: Sequence[str] | None) -> tuple[str, ...]:
-    """The outputs that a run returns; `known` are the graph's own.
+    """The names of the outputs that a run returns, without duplicates; all of `known`, the graph's own, for None.
 
     Raises:
-        InputError: one of them is not known.
+        InputError: an output is not in `known`.
     """
     if outputs is None:
         return tuple(known)
@@ -78,10 +78,10 @@ def chosen_outputs(known: Sequence[str], outputs: Sequence[str] | None) -> tuple
 
 
 def check_inputs(known: Sequence[str], inputs: Mapping[str, Value]) -> None:
-    """OpenVINO, and launches that are recorded, would take what an earlier run was given.
+    """Check that every input has a value; OpenVINO and captured CUDA graphs would silently reuse the previous one.
 
     Raises:
-        InputError: one of the graph's own inputs, `known`, has no value.
+        InputError: one of the graph's inputs, `known`, has no value.
     """
     missing = [name for name in known if name not in inputs]
     if missing:
@@ -89,7 +89,7 @@ def check_inputs(known: Sequence[str], inputs: Mapping[str, Value]) -> None:
 
 
 def check_request(name: str, device: str, precision: str, threads: int | None) -> None:
-    """Raise InputError when a backend, device or precision is not known or cannot go together."""
+    """Raise InputError if a backend, device, precision or thread count is invalid, or they cannot be combined."""
     if name not in BACKENDS:
         raise InputError(f"backend {name!r} is not known; known: {', '.join(BACKENDS)}")
     if device not in DEVICES[name]:
@@ -108,9 +108,9 @@ def check_request(name: str, device: str, precision: str, threads: int | None) -
 
 
 def check_finite(graph: str, *columns: NDArray[Any]) -> None:
-    """Raise StmaskError for what is not a number, which would not stop the trackers.
+    """Raise StmaskError if a value is NaN or infinite.
 
-    It matches nothing, and every object would be a new one in every frame.
+    The trackers would not fail on NaN: it matches nothing, so every frame would yield new objects.
     """
     if not all(np.isfinite(column).all() for column in columns):
         raise StmaskError(f"the {graph} graph returned values that are not numbers; try precision f32, "
@@ -118,7 +118,7 @@ def check_finite(graph: str, *columns: NDArray[Any]) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """The part of a library's error message that says what happened, as one line of at most 200 characters."""
+    """The informative part of a library's error message, on one line of at most 200 characters."""
     lines = [line.strip() for line in str(error).splitlines()]
     told = [line for line in lines if line and not line.startswith("Exception from")]
     text = " ".join(told) or type(error).__name__

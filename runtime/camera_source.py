@@ -14,10 +14,10 @@ from .opencv_log import SILENCE
 
 
 class CameraSource(FrameSource):
-    """A camera by its number. `time_s` is the time since the first frame; the source ends when the camera does.
+    """A camera, by number. `time_s` counts from the first frame; the source ends when the camera stops delivering.
 
     Raises:
-        DeviceError: the camera does not open or gives no picture.
+        DeviceError: the camera does not open or delivers no picture.
     """
 
     kind = "camera"

@@ -114,10 +114,10 @@ def main(ctx: click.Context, /, sources: Sequence[str], bundle: Path | None, out
          **options: Any) -> None:
     """Find, segment and track the objects of SOURCE with an exported model.
 
-    SOURCE is a video file, a folder of images, a single image, or, where no file has that name, the number of a camera.
-    Written are results.jsonl (a line a frame, there while it runs), results.json (YouTube-VIS result list) and
-    video.mp4 (annotated). Several are run by one model, one after another or --parallel; one that fails leaves the
-    others their results.
+    SOURCE is a video file, a folder of images, a single image, or a camera number (unless a file has that name).
+    Writes results.jsonl (one line per frame, readable during the run), results.json (YouTube-VIS result list; not for
+    cameras) and an annotated video.mp4 (frame.png for a single image). Several sources share one model and run one
+    after another, or --parallel at a time; a source that fails does not stop the others.
     """
     from .model import load
     from .output_folder import folder_name
@@ -136,7 +136,7 @@ def main(ctx: click.Context, /, sources: Sequence[str], bundle: Path | None, out
         _check_cameras(sources, parallel, max_frames)
         _exit(ctx, _run_several(ctx, sources, parallel, open_model(), output or Path("runs"), opened, run))
     with opened(sources[0], output or Path("runs") / folder_name(sources[0])) as (source, folder):
-        model = open_model()  # last: it may take a while
+        model = open_model()  # last, because it may take a while
         model.reset(source.is_live)
         tell_setup(model, source.is_live)
         summary = run(model, source, folder)
@@ -147,7 +147,7 @@ def main(ctx: click.Context, /, sources: Sequence[str], bundle: Path | None, out
 @contextmanager
 def _opened(name: str, folder: Path, *, inputs: Sequence[Path], image_fps: float,
             overwrite: bool) -> Iterator[tuple[FrameSource, Path]]:
-    """A source, and the folder for its results, which may be used and in which none of `inputs` would be replaced."""
+    """The opened source and its result folder, checked to be usable and to overwrite none of `inputs`."""
     from .output_folder import OutputFolder
     from .sources import open_source
 
@@ -159,7 +159,11 @@ def _opened(name: str, folder: Path, *, inputs: Sequence[Path], image_fps: float
 def _run_several(ctx: click.Context, sources: Sequence[str], parallel: int, model: Model, output: Path,
                  opened: Callable[..., AbstractContextManager[tuple[FrameSource, Path]]],
                  run: Callable[..., RunSummary]) -> int:
-    """Run sources on one model, past those that fail; gives the exit code of the first that did."""
+    """Run several sources on one model, continuing after failures.
+
+    Returns:
+        The exit code: that of an interrupt if there was one, else of the first source that failed, else the highest.
+    """
     from .output_folder import folder_names
     from .several import Job, run_several
 
@@ -181,7 +185,7 @@ def _run_several(ctx: click.Context, sources: Sequence[str], parallel: int, mode
         return job
 
     tell_setup(model, is_live=False)
-    failures: dict[int, int] = {}  # position of a source: exit code
+    failures: dict[int, int] = {}  # position of the source -> exit code
     codes: set[int] = set()
     num_ended = 0
     with closing(run_several(sources, prepare, parallel)) as outcomes:
@@ -201,7 +205,7 @@ def _run_several(ctx: click.Context, sources: Sequence[str], parallel: int, mode
 
 
 def _check_cameras(sources: Sequence[str], parallel: int, max_frames: int | None) -> None:
-    """Refuse cameras that would keep others waiting for ever."""
+    """Raise InputError for endless cameras that would keep later sources waiting for ever."""
     from .sources import is_camera
 
     cameras = [source for source in sources[:-1] if is_camera(source)]

@@ -1,18 +1,18 @@
-"""One colour an identity, from the identity alone, so that it is the same in every frame and every run."""
+"""One colour per identity, derived from the identity alone, so that it is the same in every frame and every run."""
 from __future__ import annotations
 
 import math
 
-Color = tuple[int, int, int]  # BGR in [0, 255], as OpenCV takes it
+Color = tuple[int, int, int]  # BGR in [0, 255], OpenCV's order
 
-GOLDEN_SHARE = (math.sqrt(5) - 1) / 2  # of a turn from one hue to the next: any few ids in a row are far apart
-LIGHTNESSES = (0.74, 0.84, 0.66)  # OKLab; tells apart ids whose hues come close, all light enough for black text
+GOLDEN_SHARE = (math.sqrt(5) - 1) / 2  # hue step, in turns: keeps the hues of consecutive ids far apart
+LIGHTNESSES = (0.74, 0.84, 0.66)  # OKLab; distinguishes ids with similar hues, all light enough for black text
 CHROMA = 0.17
-FIRST_HUE = 0.68  # of a turn: blue, which is rare in skin, grass and fur
+FIRST_HUE = 0.68  # in turns: blue, which is rare in skin, grass and fur
 
 
 def identity_color(identity: int) -> Color:
-    """A vivid colour of even brightness (OKLCH with golden-ratio hues)."""
+    """A vivid colour (OKLCH, with hues a golden ratio apart)."""
     hue = 2 * math.pi * ((FIRST_HUE + identity * GOLDEN_SHARE) % 1.0)
     return _oklab_to_bgr(LIGHTNESSES[identity % len(LIGHTNESSES)], CHROMA * math.cos(hue), CHROMA * math.sin(hue))
 

@@ -1,4 +1,4 @@
-"""A thread that makes calls for others."""
+"""A daemon thread that executes calls for other threads."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -13,9 +13,9 @@ T = TypeVar("T")
 
 
 class DaemonThread(Thread):
-    """Makes one call at a time, in the order of asking. One that hangs does not keep the program from ending.
+    """Executes one call at a time, in the order requested. A call that hangs does not keep the program from exiting.
 
-    Others wait for this thread, so it must not wait for any of them.
+    Other threads wait for this one, so it must never wait for them.
     """
 
     def __init__(self, name: str) -> None:
@@ -24,11 +24,11 @@ class DaemonThread(Thread):
         self.start()
 
     def call(self, function: Callable[[], T]) -> T:
-        """What `function` returns or raises there; from the thread itself it is called at once."""
+        """Run `function` in this thread and return its result or raise its exception; direct if called from here."""
         return function() if current_thread() is self else self.post(function).result()
 
     def post(self, function: Callable[[], T]) -> Future[T]:
-        """Have `function` called without waiting for it."""
+        """Queue `function` without waiting for it."""
         future: Future[T] = Future()
         self._calls.put((future, function))
         return future
@@ -36,14 +36,14 @@ class DaemonThread(Thread):
     def run(self) -> None:
         while True:
             future, function = self._calls.get()
-            idle_name, self.name = self.name, WORKER_NAME  # in the middle of something: see there
+            idle_name, self.name = self.name, WORKER_NAME  # marks a thread that is busy, see there
             try:
                 result, failure = function(), None
-            except BaseException as error:  # belongs to the caller, whatever it is
+            except BaseException as error:  # any exception is the caller's
                 result, failure = None, error
             self.name = idle_name
             if failure is None:
                 future.set_result(result)
             else:
                 future.set_exception(failure)
-            del future, function, result, failure  # or they would live until the next call
+            del future, function, result, failure  # otherwise they would stay alive until the next call

@@ -1,7 +1,7 @@
-"""The part of a frame that has no memory: one picture in, its maps and what is detected in it out.
+"""The stateless part of processing a frame: one picture in, its feature maps and detections out.
 
-Mask coefficients and embeddings are computed for the rows that NMS keeps, by the instance graph. Where a bundle has
-none, the frame graph computes them for every anchor.
+The instance graph computes mask coefficients and embeddings for the rows that NMS keeps. In bundles without an
+instance graph, the frame graph computes them for every anchor.
 """
 from __future__ import annotations
 
@@ -25,50 +25,50 @@ from .timing import Timer
 
 @dataclass(frozen=True, eq=False)
 class DetectedFrame:
-    """What a frame shows by itself, n rows; none on a frame that is no key frame, where nobody looked."""
+    """The detections of a single frame, n rows; none between key frames, where the detector does not run."""
 
     is_key: bool
     geometry: FrameGeometry
     features: FrameFeatures
-    rows: Candidates  # (n) kept by NMS, best score first; a candidate may come once for each of several classes
+    rows: Candidates  # (n) kept by NMS, best score first; a candidate may appear once for each of several classes
     scores: Array  # (n,) class probability * centerness, in (-1, 1)
     class_ids: IntArray  # (n,) int64, 1-based
     lost_candidates: int  # see `Detector`
-    masks: Array | None = None  # (n, Hm, Wm) of the rows, see `assemble_masks`; None where they are not made yet
+    masks: Array | None = None  # (n, Hm, Wm) of the rows, see `assemble_masks`; None if not assembled yet
 
 
 class Detector:
-    """Preprocessing, frame graph, choice of candidates, NMS. It remembers nothing, so frames may be detected ahead.
+    """Preprocessing, frame graph, candidate selection, NMS and instance graph. Stateless, so it may run frames ahead.
 
-    Candidates are lost where more anchors exceed the candidate threshold than the frame graph has rows for; they are
-    counted in frames where they could have changed the result.
+    Candidates are lost if more anchors exceed the candidate threshold than the frame graph has rows; they are counted
+    only in frames where they could have changed the result.
 
     Args:
         bundle: opened graphs.
         options: resolved for this bundle, see `RunOptions.resolve`.
-        timer: is told about every stage.
+        timer: measures every stage.
     """
 
     def __init__(self, bundle: Bundle, options: RunOptions, timer: Timer) -> None:
         self._graph, self._instances = bundle.frame, bundle.instances
         self._outputs = run_outputs(bundle.description, bundle.roles)
         masks = PROTOTYPE_OUTPUTS if bundle.prototypes is None else PROTOTYPE_INPUTS
-        self._outputs_between = masks + TEMPORAL_MAPS  # on frames that are no key frames
+        self._outputs_between = masks + TEMPORAL_MAPS  # between key frames
         self._model = bundle.description.model
         assert options.score_threshold is not None
         self._options, self._threshold = options, options.score_threshold
         self._timer = timer
 
     def detect(self, image: NDArray[np.uint8], position: int) -> DetectedFrame:
-        """The frame at `position`, which counts the frames of a video from 0: every `detect_every`-th is a key frame.
+        """Process the frame at `position`, counted from 0 within the video; every `detect_every`-th is a key frame.
 
         Args:
             image: (H, W, 3) uint8 BGR, any size.
-            position: decides only whether the frame is a key frame.
+            position: only decides whether the frame is a key frame.
 
         Raises:
             InputError: `image` is not such an array.
-            StmaskError: the graph fails, or returns values that are not numbers.
+            StmaskError: a graph fails, or returns NaN or infinite values.
         """
         stage = self._timer.stage
         is_key = position % self._options.detect_every == 0
@@ -90,7 +90,7 @@ class Detector:
         return DetectedFrame(is_key, geometry, features, rows, kept.scores, kept.class_ids, num_lost)
 
     def _complete(self, rows: Candidates, anchors: IntArray, outputs: dict[str, Any]) -> Candidates:
-        """The rows that are kept, with their mask coefficients and embeddings."""
+        """The kept rows, with their mask coefficients and embeddings."""
         model = self._model
         if self._instances is None:
             return rows
@@ -109,9 +109,9 @@ class Detector:
                             ((4,), (model.num_classes - 1,), (), (model.num_prototypes,), (model.embedding_dim,))))
 
     def _candidates(self, outputs: dict[str, Any]) -> tuple[Candidates, IntArray, int]:
-        """The rows that hold candidates, best first and in the anchors' order where equal; anchors; how many were lost.
+        """The candidates, best first and ties in anchor order; their anchor indices; the number of lost candidates.
 
-        Mask coefficients and embeddings have no columns where the instance graph is to compute them.
+        Mask coefficients and embeddings have no columns if the instance graph computes them.
         """
         found = int(outputs["num_candidates"])
         count = min(found, len(outputs["boxes"]))
@@ -129,7 +129,8 @@ class Detector:
         return chosen, anchors[order], found - count if misses_rows else 0
 
     def _misses_rows(self, num_candidates: int, worst_score: float) -> bool:
-        """Whether candidates that did not leave the graph, none of which scores above `worst_score`, could matter."""
+        """Whether candidates that the graph left out, which score at most `worst_score`, could have changed the result.
+        """
         if self._options.nms == "per-class":
             return worst_score > self._threshold
         return num_candidates < self._options.top_k
@@ -143,7 +144,7 @@ class Detector:
 
 
 def _features(outputs: dict[str, Any]) -> FrameFeatures:
-    """The frame's maps; a model without temporal fusion has none for the temporal graph."""
+    """The frame's feature maps; those for the temporal graph are empty without temporal fusion."""
     nothing = np.zeros((1, 0, 0, 0), np.float32)
     return FrameFeatures(outputs.get("prototypes"), outputs.get("p3"), outputs.get("fpn", nothing),
                          outputs.get("temporal", nothing))

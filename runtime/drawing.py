@@ -1,4 +1,4 @@
-"""Results drawn over a frame: masks, contours and name plates, one colour an identity."""
+"""Results drawn over a frame: masks, contours and name plates, one colour per identity."""
 from __future__ import annotations
 
 import cv2
@@ -15,22 +15,22 @@ PROPAGATED_OPACITY = 0.22
 
 
 def draw_result(image: Image, result: FrameResult, detect_every: int = 1) -> Image:
-    """A copy of the frame with its instances drawn in.
+    """A copy of the frame with its instances drawn over it.
 
-    An instance detected in the last key frame, which is this one where every frame is, has a solid contour and a filled
-    plate; one that was missed there and is carried over from earlier frames has a fainter mask, a dashed contour and an
-    outlined plate. An instance whose mask is empty shows its box.
+    Instances detected in the last key frame (this frame if `detect_every` is 1) have a solid contour and a filled
+    plate. Instances missed there and propagated from earlier frames have a fainter mask, a dashed contour and an
+    outlined plate. Instances with an empty mask are shown by their box.
 
     Args:
         image: (H, W, 3) uint8 BGR, the frame the result belongs to.
         result: its instances.
-        detect_every: every how many frames the detector looked, see `RunOptions`.
+        detect_every: interval between key frames, see `RunOptions`.
     """
     canvas = image.copy()
     height, width = image.shape[:2]
     line = max(1, round(min(height, width) / 400))
     colors = [identity_color(identity) for identity in result.ids.tolist()]
-    # Between key frames everything is propagated; shown as such, a video would flicker.
+    # Between key frames every instance is propagated; drawing that differently would make the video flicker.
     missed = [age >= detect_every for age in result.ages.tolist()]
     # Large masks first, so that small ones in front of them stay visible.
     for row in sorted(range(len(result)), key=lambda row: -result.patches[row].pixels.size):
@@ -42,7 +42,7 @@ def draw_result(image: Image, result: FrameResult, detect_every: int = 1) -> Ima
 
 
 def _tint(canvas: Image, patch: MaskPatch, color: Color, opacity: float) -> None:
-    """Blend a colour into the mask's pixels; a table per channel does the arithmetic once for 256 grey levels."""
+    """Blend a colour into the mask's pixels, with a 256-entry lookup table per channel."""
     height, width = patch.pixels.shape
     if not patch.pixels.size:
         return
@@ -54,7 +54,7 @@ def _tint(canvas: Image, patch: MaskPatch, color: Color, opacity: float) -> None
 
 
 def _contours(result: FrameResult, row: int) -> list[np.ndarray]:
-    """Closed curves, (p, 1, 2) int32 x, y, one point a pixel: the edge of the mask, or of an empty one's box."""
+    """Closed curves, (p, 1, 2) int32 x, y, one point per pixel: the edge of the mask, or of the box if it is empty."""
     patch = result.patches[row]
     if not patch.pixels.size:
         x1, y1, x2, y2 = _anchor(result, row)
@@ -65,9 +65,10 @@ def _contours(result: FrameResult, row: int) -> list[np.ndarray]:
 
 
 def _outline(canvas: Image, contours: list[np.ndarray], color: Color, line: int, *, is_dashed: bool) -> None:
-    """A coloured line over a wider dark one, which keeps it visible on any ground.
+    """Draw a coloured line over a wider dark one, which keeps it visible on any background.
 
-    Fewer points than one a pixel: drawing takes its time by the segment, and the stairs of the pixel grid go.
+    Contours are first thinned to fewer than one point per pixel: drawing time grows with the number of segments, and
+    thinning smooths the staircase of the pixel grid.
     """
     if is_dashed:
         dash = 6 * line
@@ -87,22 +88,22 @@ def _draw_plates(canvas: Image, result: FrameResult, colors: list[Color], missed
     rows = np.argsort(-result.scores, kind="stable").tolist()
     places = place_plates([_anchor(result, row) for row in rows], [style.plate_size(texts[row]) for row in rows],
                           (width, height))
-    # The best one is placed first and drawn last: where plates must overlap, it lies on top.
+    # The best-scoring plate is placed first and drawn last, so that it is on top wherever plates overlap.
     for row, place in reversed(list(zip(rows, places, strict=True))):
         draw_plate(canvas, place, texts[row], colors[row], style, is_outlined=missed[row])
 
 
 def _text(style: PlateStyle, width: int, *parts: str) -> str:
-    """As many of the parts as a third of the frame has room for, one at least.
+    """As many of the parts as fit into a third of the frame's width, but at least one.
 
-    Letters have a least height: in a very small picture whole plates would leave nothing of it.
+    Letters have a minimum height, so complete plates would cover a very small picture.
     """
     texts = [" ".join(parts[:count]) for count in range(len(parts), 0, -1)]
     return next((text for text in texts if 3 * style.plate_size(text)[0] <= width), texts[-1])
 
 
 def _anchor(result: FrameResult, row: int) -> Rectangle:
-    """The rectangle a plate belongs to: around the mask, or the box of an empty one."""
+    """The rectangle a plate belongs to: the bounding rectangle of the mask, or the box if the mask is empty."""
     patch = result.patches[row]
     height, width = patch.pixels.shape
     if patch.pixels.size:

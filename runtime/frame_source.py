@@ -1,4 +1,4 @@
-"""What every frame source gives: frames in order, and an honest count of what could not be read."""
+"""What every frame source provides: frames in order, and counts of what could not be read."""
 from __future__ import annotations
 
 import dataclasses
@@ -25,7 +25,7 @@ MAX_NAMES = 3  # of unreadable files
 class Frame:
     """One picture of a source."""
 
-    index: int  # position in the source: frames delivered so far (video, camera) or place in natural order (folder)
+    index: int  # position in the source: number of frames delivered before (video, camera) or file position (folder)
     time_s: float  # since the start of the source
     image: Image  # (H, W, 3) uint8 BGR
 
@@ -35,19 +35,19 @@ class Damage:
     """How much of a source was read and what was wrong with the rest."""
 
     frames: int = 0  # delivered
-    packet_errors: int = 0  # pieces of the stream that could not be read or decoded
+    packet_errors: int = 0  # failed reads, undecodable packets and holes in a transport stream
     corrupt_frames: int = 0  # delivered, but marked as damaged by the decoder
-    missing_frames: int = 0  # announced by the container but never found in it; an estimate where it has no index
+    missing_frames: int = 0  # announced by the container but not in it; an estimate if it has no index
     unreadable_files: int = 0  # images of a folder that could not be read
-    unreadable_names: tuple[str, ...] = field(default=(), compare=False)  # the first of them
+    unreadable_names: tuple[str, ...] = field(default=(), compare=False)  # the first `MAX_NAMES` of them
 
     @property
     def is_damaged(self) -> bool:
-        """True when anything was wrong: the results do not cover the whole source faithfully."""
+        """True if anything was wrong, so that the results may not cover the whole source."""
         return any(self.faults().values())
 
     def faults(self) -> dict[str, int]:
-        """Every count but `frames`."""
+        """All counts except `frames`."""
         return {name: count for name, count in self.to_dict().items() if name != "frames"}
 
     def to_dict(self) -> dict[str, int]:
@@ -64,21 +64,21 @@ class Damage:
 
 
 def _counted(name: str, count: int) -> str:
-    """packet_errors -> packet error(s)."""
+    """`packet_errors` -> `packet errors`, or `packet error` if `count` is 1."""
     words = name.replace("_", " ")
     return words.replace("frames", "frame").replace("errors", "error").replace("files", "file") if count == 1 else words
 
 
 class FrameSource(ABC):
-    """A context manager that is iterated once.
+    """A context manager that can be iterated once.
 
     Attributes:
-        name: short name for people and for result files, no folder.
+        name: short display name without folder, also used in result files.
         width, height: pixels, the same for all frames.
-        pixel_aspect: width of a pixel by its height, as players show it.
-        fps: frames a second, None where unknown.
-        num_frames: how many frames to expect, None where unknown; an announcement, not a promise.
-        files: what is read, in the order of the frames; none of a camera.
+        pixel_aspect: width / height of a pixel as displayed.
+        fps: frames per second, None if unknown.
+        num_frames: expected number of frames, None if unknown; an estimate, not a guarantee.
+        files: the files read, in frame order; empty for a camera.
         damage: counts so far; final once iteration has ended.
     """
 
@@ -99,14 +99,14 @@ class FrameSource(ABC):
 
     @property
     def is_live(self) -> bool:
-        """True for endless sources, whose frames are lost when nobody takes them."""
+        """True for endless sources, which drop frames that are not read in time."""
         return self.kind == "camera"
 
     def __iter__(self) -> Iterator[Frame]:
         """Frames in order.
 
         Raises:
-            InputError: a frame has another size than the first one, or the source was iterated before.
+            InputError: a frame differs in size from the first one, or the source has been iterated before.
         """
         if self._started:
             raise InputError(f"{self.name} has been read already; open it again to read it again")
@@ -121,16 +121,16 @@ class FrameSource(ABC):
                 self._count(frames=1)
                 yield frame
         finally:
-            if self._is_left:  # by somebody who could not close it in the middle of a frame
+            if self._is_left:  # `__exit__` could not close it while a frame was being read
                 self._close_unless_read()
 
     @abstractmethod
     def _frames(self) -> Iterator[Frame]:
-        """The frames, called once."""
+        """Yield the frames; called once."""
 
     @abstractmethod
     def close(self) -> None:
-        """Release the file or device; safe to call again."""
+        """Release the file or device; idempotent."""
 
     def _count(self, **counts: int) -> None:
         """Add to the damage counts."""
@@ -138,7 +138,7 @@ class FrameSource(ABC):
             self.damage, **{name: getattr(self.damage, name) + count for name, count in counts.items()})
 
     def _count_unreadable(self, name: str) -> None:
-        """Add a file to the damage."""
+        """Record an unreadable file."""
         self._count(unreadable_files=1)
         names = (*self.damage.unreadable_names, name)[:MAX_NAMES]
         self.damage = dataclasses.replace(self.damage, unreadable_names=names)
@@ -154,7 +154,7 @@ class FrameSource(ABC):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        """Close the source, but not under a thread that was left behind in the middle of reading: it does that then."""
+        """Close the source, unless an abandoned thread is still reading a frame: that thread then closes it."""
         self._is_left = True
         self._close_unless_read()
 

@@ -1,4 +1,4 @@
-"""The released tracker for models or runs without temporal fusion: detections of single frames, linked."""
+"""The released tracker for models or runs without temporal fusion: it links detections of single frames."""
 from __future__ import annotations
 
 import numpy as np
@@ -15,25 +15,25 @@ from .tracker import (
     merge,
 )
 
-CROWDED_IOU = 0.3  # a detection overlapping several stored masks by more than this does not refresh what is stored
+CROWDED_IOU = 0.3  # a detection whose mask exceeds this IoU with two or more stored masks does not update its object
 
 
 class FrameTracker(TrackStore):
-    """Detections against the last values stored of each object; nothing is propagated.
+    """Matches detections against the values last stored for each object; nothing is propagated.
 
-    The pair score and the rule for new objects are those of `ReleasedTracker`. A matched detection also refreshes the
-    stored values, but only where the picture is clear: where its mask overlaps (IoU > 0.3) two or more stored ones, it
-    takes the id and leaves the stored values alone. Shown are the frame's own detections, above the score threshold.
+    The pair score and the rule for new objects are those of `ReleasedTracker`. A matched detection replaces the stored
+    values of its object, unless its mask overlaps (IoU > 0.3) two or more stored masks: then it takes the id but leaves
+    the stored values unchanged. Only the frame's own detections above the score threshold are shown.
 
-    Two oddities of the released code belong to this mode, and its recorded values contain them. Mask coefficients pass
-    through tanh twice: `tanh_passes` is what `assemble_masks` needs to be told. And masks are cut to 0 and 1 at
-    prototype size before they are upsampled: the instances returned have such masks, so their outlines are rougher.
+    Two quirks of the released code, contained in its recorded values, belong to this mode. Mask coefficients pass
+    through tanh twice: `tanh_passes` has to be passed to `assemble_masks`. And masks are binarised at prototype size
+    before they are upsampled: the returned instances have such masks, so their outlines are rougher.
 
     Args:
         score_threshold: detections with a higher score are shown; all take part in matching.
-        new_object_score: pair score in [0, 4] that a known object has to exceed.
-        retire_after: None keeps every object ever seen (released behaviour); a number forgets objects not detected for
-            more than that many frames. Ids are never used twice.
+        new_object_score: pair score in [0, 4] that a match has to exceed.
+        retire_after: None keeps every object ever seen (released behaviour); a number drops objects not detected for
+            more than that many frames. Ids are never reused.
     """
 
     uses_propagation = False
@@ -46,7 +46,7 @@ class FrameTracker(TrackStore):
         self._new_object_score = new_object_score
 
     def update(self, detections: Instances, propagated: TrackedInstances) -> TrackedInstances:
-        """Take in one frame, see `Tracker.update`; `propagated` is not read."""
+        """Process one frame, see `Tracker.update`; `propagated` is ignored."""
         detections = detections.replace(masks=(detections.masks > MASK_THRESHOLD).astype(np.float32))
         before = self._tracks.replace(ages=self._tracks.ages + 1)
         assignment = np.full(len(detections), NEW_OBJECT, np.int64)
@@ -65,7 +65,7 @@ class FrameTracker(TrackStore):
         return TrackedInstances(detections[found], ids[found], np.zeros(np.count_nonzero(found), np.int64))
 
     def _ids(self, tracks: TrackedInstances, assignment: IntArray) -> IntArray:
-        """(n,) id of each detection; DROPPED ones have none and keep that value."""
+        """(n,) id of each detection; DROPPED for those without."""
         ids = assignment.copy()
         ids[assignment >= 0] = tracks.ids[assignment[assignment >= 0]]
         new = assignment == NEW_OBJECT

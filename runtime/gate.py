@@ -1,4 +1,4 @@
-"""A gate that many pass at a time, or one alone."""
+"""A readers-writer lock."""
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -7,10 +7,7 @@ from threading import Condition
 
 
 class Gate:
-    """Two kinds of context: any number of threads may be in `passing`, and none of them while one is in `alone`.
-
-    Whoever wants to be alone is not kept waiting by those who come later. No thread may enter twice.
-    """
+    """A readers-writer lock that prefers writers: `passing` is shared, `alone` is exclusive. Not re-entrant."""
 
     def __init__(self) -> None:
         self._changed = Condition()

@@ -18,15 +18,15 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
 
 class ImageSource(FrameSource):
-    """Image files as frames; unreadable ones are counted and skipped, and their place in the order stays empty.
+    """Image files as frames. Unreadable files are counted and skipped; they still take up a frame index.
 
-    Files are decoded to 8-bit BGR and turned as their EXIF orientation says. `time_s` is index / fps.
+    Files are decoded to 8-bit BGR, with their EXIF orientation applied. `time_s` is index / fps.
 
     Args:
         paths: the files, in order.
         kind: "folder" or "image".
         name: short name of the source.
-        fps: frames a second that the pictures stand for; None for a single picture, whose time is 0.
+        fps: frame rate assigned to the images; None for a single image, whose time is 0.
 
     Raises:
         InputError: no file can be read.
@@ -67,7 +67,7 @@ class ImageSource(FrameSource):
 
 
 def _refusal(path: Path) -> str:
-    """Why a picture cannot be read, and what to do."""
+    """Why an image cannot be read and what to do about it, as the end of an error message."""
     try:
         with open(path, "rb") as file:
             file.read(1)
@@ -79,7 +79,7 @@ def _refusal(path: Path) -> str:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The image files of a folder, not of its sub-folders, in natural order (frame2 before frame10).
+    """The image files directly inside a folder, without hidden ones, in natural order (frame2 before frame10).
 
     Raises:
         InputError: the folder cannot be listed or has no images.
@@ -96,13 +96,13 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Sort key that compares runs of digits as numbers and letters without case; the plain name breaks ties."""
+    """Sort key that compares runs of digits as numbers and ignores case and suffix; the full name breaks ties."""
     parts = re.split(r"(\d+)", Path(name).stem.casefold())
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part], name
 
 
 def read_image(path: Path) -> Image | None:
-    """(H, W, 3) uint8 BGR, or None when the file is unreadable or cut off."""
+    """(H, W, 3) uint8 BGR, or None if the file is unreadable or truncated."""
     try:
         data = path.read_bytes()
         if not data or is_cut_off(data):

@@ -1,4 +1,4 @@
-"""Graphs that run one at a time."""
+"""Graphs that take turns instead of running concurrently."""
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
@@ -9,10 +9,10 @@ from .delegating_backend import DelegatingBackend
 
 
 class InTurn(DelegatingBackend):
-    """A `Backend` that waits until none of the graphs that share `turn` runs.
+    """A `Backend` that serialises runs with all graphs that share the lock `turn`.
 
-    Each layer's work is split over the cores and ends with the last of them. Two graphs on the same cores hold each
-    other up at every layer, and take longer than one after the other.
+    Each layer is split over the cores and finishes with the slowest of them. Two graphs on the same cores delay each
+    other at every layer, and take longer than one after the other.
     """
 
     def __init__(self, graph: Backend, turn: Lock) -> None:

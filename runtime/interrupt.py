@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a question asked between frames, so that no file is left in the middle of something."""
+"""Ctrl-C and SIGTERM as a flag that is polled between frames, so that no file is left half-written."""
 from __future__ import annotations
 
 import signal
@@ -8,14 +8,14 @@ from typing import Any
 
 
 class InterruptFlag:
-    """Context manager that takes the first Ctrl-C as a wish to stop; a second one interrupts at once, as usual.
+    """Context manager that turns the first Ctrl-C into a request to stop; a second one interrupts at once, as usual.
 
-    So it takes SIGTERM, where nobody else does: a second one ends the process. Only the main thread of a program
-    receives signals: in any other this does nothing. Nor does it take Ctrl-C where that is ignored: that of a terminal
-    is not meant for the jobs that a script runs in its background, which SIGTERM stops.
+    SIGTERM is treated alike unless it has another handler already: a second one ends the process. Does nothing outside
+    the main thread, the only one that receives signals. Where Ctrl-C is ignored, as in background jobs of a script, it
+    stays ignored; SIGTERM stops those.
 
     Attributes:
-        is_set: Ctrl-C was pressed, or SIGTERM came.
+        is_set: Ctrl-C was pressed, or SIGTERM was received.
     """
 
     def __init__(self) -> None:
@@ -45,11 +45,12 @@ class InterruptFlag:
 
 
 def find_interrupt(error: BaseException | None, handled: BaseException | None) -> KeyboardInterrupt | None:
-    """The Ctrl-C that is `error`, or led to it.
+    """The KeyboardInterrupt that `error` is or was caused by, or None.
 
     Args:
-        error: what was raised.
-        handled: what was being handled before (`sys.exc_info`), which Python notes as the context of all that follows.
+        error: the exception raised.
+        handled: the exception that was already being handled (`sys.exc_info`), which Python sets as the context of
+            every later one; it does not count.
     """
     while error is not None and error is not handled and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
@@ -57,7 +58,7 @@ def find_interrupt(error: BaseException | None, handled: BaseException | None) -
 
 
 def raise_interrupt(error: BaseException, handled: BaseException | None) -> None:
-    """Raise the Ctrl-C that led to `error`, if one did: compiled modules make an ImportError of it.
+    """Raise the KeyboardInterrupt that caused `error`, if any: compiled modules turn it into an ImportError.
 
     Args:
         error, handled: see `find_interrupt`.

@@ -1,4 +1,4 @@
-"""Name plates of instances: how large they are, where they go, how they are drawn."""
+"""Name plates of instances: their size, placement and drawing."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
@@ -10,14 +10,14 @@ from .colors import Color
 from .frame_source import Image
 
 FONT = cv2.FONT_HERSHEY_DUPLEX
-INK: Color = (24, 20, 18)  # almost black: text on a coloured plate, ground of an outlined one
+INK: Color = (24, 20, 18)  # almost black: text of filled plates, background of outlined ones
 
-Rectangle = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels, ends excluded
+Rectangle = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels, ends exclusive
 
 
 @dataclass(frozen=True)
 class PlateStyle:
-    """Sizes that follow the frame, in pixels."""
+    """Plate dimensions in pixels, scaled to the frame."""
 
     text_height: int  # of a capital letter
     stroke: int  # thickness of the letters
@@ -26,7 +26,7 @@ class PlateStyle:
 
     @classmethod
     def for_frame(cls, height: int, width: int) -> PlateStyle:
-        """Legible from 240p (letters of 9 pixels) to 4K (of 37)."""
+        """A style legible from 240p (capitals 9 pixels high) to 4K (37 pixels)."""
         text = max(9, round(5.5 + 0.0145 * min(height, width)))
         return cls(text, max(1, round(text / 18)), max(2, round(text * 0.34)), max(1, round(text / 11)))
 
@@ -43,10 +43,10 @@ class PlateStyle:
 
 def place_plates(anchors: Sequence[Rectangle], sizes: Sequence[tuple[int, int]], frame_wh: tuple[int, int]
                  ) -> list[Rectangle]:
-    """Where each plate goes: beside its anchor, inside the frame, off the plates placed before it if possible.
+    """A place for each plate: next to its anchor, inside the frame, clear of plates placed earlier if possible.
 
     Args:
-        anchors: the rectangles that the plates belong to, the most important first.
+        anchors: the rectangles that the plates belong to, most important first.
         sizes: (width, height) of each plate.
         frame_wh: (width, height) of the frame.
     """
@@ -58,7 +58,7 @@ def place_plates(anchors: Sequence[Rectangle], sizes: Sequence[tuple[int, int]],
 
 
 def _candidates(anchor: Rectangle, size: tuple[int, int], frame_wh: tuple[int, int]) -> Iterable[Rectangle]:
-    """Places in order of preference: above, inside at the top, below, then step by step down and up the left edge."""
+    """Places in order of preference: above, inside at the top, below, then in steps down and up along the left edge."""
     x1, y1, x2, y2 = anchor
     width, height = size
     corners = [(x1, y1 - height), (x1, y1), (x2 - width, y1 - height), (x1, y2), (x2 - width, y2)]
@@ -88,7 +88,7 @@ def draw_plate(canvas: Image, place: Rectangle, text: str, color: Color, style: 
 
 
 def _fill_rounded(canvas: Image, place: Rectangle, color: Color, radius: int) -> None:
-    """A filled rectangle whose corners are round because a thick line has round ends."""
+    """Draw a filled rectangle with rounded corners, made by the round ends of a thick outline."""
     x1, y1, x2, y2 = place
     radius = max(0, min(radius, (x2 - x1 - 1) // 2, (y2 - y1 - 1) // 2))
     inner = (x1 + radius, y1 + radius), (x2 - 1 - radius, y2 - 1 - radius)

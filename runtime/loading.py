@@ -1,4 +1,4 @@
-"""Opening a bundle: all its graphs loaded, and known to belong together, before anything runs."""
+"""Opening a bundle: all graphs are loaded, and checked to belong together, before anything runs."""
 from __future__ import annotations
 
 import os
@@ -28,9 +28,9 @@ from .backends import Backend, TensorSpec, check_request
 from .in_turn import InTurn
 from .opening import open_backend
 
-MAX_GRAPH_BYTES = 2**31  # an ONNX file cannot be larger
-_HOSTS = ("auto", "cpu")  # devices on which a graph may turn out to compute in the host's memory
-# Of stmask-export, by the precision whose graphs they write.
+MAX_GRAPH_BYTES = 2**31  # upper limit for an ONNX file
+_HOSTS = ("auto", "cpu")  # devices on which a graph may compute in host memory
+# Options of stmask-export, by the precision whose graphs they write.
 _EXPORT_OPTIONS = {"f16": "--half", "int8": "--int8 --calibration VIDEO"}
 
 
@@ -40,14 +40,14 @@ class Bundle:
 
     description: BundleDescription
     frame: Backend
-    prototypes: Backend | None  # None: the frame graph's own prototypes are read
-    instances: Backend | None  # None: the frame graph's own mask coefficients and embeddings are read
+    prototypes: Backend | None  # None: the frame graph computes the prototypes
+    instances: Backend | None  # None: the frame graph computes the mask coefficients and embeddings
     temporal: Backend | None  # None for models or runs without temporal fusion
-    may_overlap: bool = False  # its graphs do not take cores from each other: a run may have several at the same time
+    may_overlap: bool = False  # the graphs do not compete for cores, so several may run at the same time
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """The graphs that are there."""
+        """Roles of the graphs that are loaded."""
         return tuple(role for role in ROLES if getattr(self, role) is not None)
 
 
@@ -59,12 +59,12 @@ def open_bundle(folder: str | Path, backend: str = "onnxruntime", *, device: str
     Args:
         folder: written by `stmask-export`.
         backend, device, precision, threads, cache: see `opening.open_backend`.
-        with_temporal: False leaves out the temporal graph, for runs that do not need it.
-        is_whole: False opens the frame graph without the outputs that a run does not read, and without their cost.
+        with_temporal: False skips the temporal graph, for runs that do not need it.
+        is_whole: False loads the frame graph without the outputs that a run does not read, which saves computing them.
 
     Raises:
-        InputError: the folder is no bundle, a graph is missing, damaged or not exported by this tool, the graphs come
-            from different exports, or their inputs and outputs are not what the description says.
+        InputError: the folder is not a bundle, a graph is missing, damaged or not exported by this tool, the graphs
+            come from different exports, or their inputs and outputs do not match the description.
         DeviceError: see `opening.open_backend`.
     """
     check_request(backend, device, precision, threads)
@@ -87,24 +87,24 @@ def open_bundle(folder: str | Path, backend: str = "onnxruntime", *, device: str
         return graph
 
     graphs: dict[str, Backend] = {}
-    if "prototypes" in roles:  # only a graph that is open knows where it computes
+    if "prototypes" in roles:  # where a graph computes is only known once it is open
         for role in ("prototypes", "frame"):
             graphs[role] = opened(role)
-            if not graphs[role].is_on_host:  # it would prepare for every size of a window: the frame graph gives all
+            if not graphs[role].is_on_host:  # each window size would need preparation: use the frame graph's prototypes
                 del roles["prototypes"]
                 graphs.clear()
                 break
     graphs |= {role: opened(role) for role in roles if role not in graphs}
     may_overlap = not graphs["frame"].is_on_host or (threads is not None and 2 * threads <= available_cpus())
     if not may_overlap:
-        turn = Lock()  # of this model and all its forks
+        turn = Lock()  # shared by this model and all its forks
         graphs = {role: InTurn(graph, turn) for role, graph in graphs.items()}
     return Bundle(description, graphs["frame"], graphs.get("prototypes"), graphs.get("instances"),
                   graphs.get("temporal"), may_overlap)
 
 
 def run_outputs(description: BundleDescription, roles: Collection[str]) -> tuple[str, ...]:
-    """The outputs of the frame graph that a run on the graphs of `roles` reads."""
+    """The frame graph's outputs that a run with the graphs of `roles` reads."""
     unread = ((PROTOTYPE_OUTPUTS if "prototypes" in roles else PROTOTYPE_INPUTS)
               + (INSTANCE_OUTPUTS if "instances" in roles else INSTANCE_MAPS)
               + (() if "temporal" in roles else TEMPORAL_MAPS))
@@ -113,7 +113,7 @@ def run_outputs(description: BundleDescription, roles: Collection[str]) -> tuple
 
 
 def _check_description(graph: Path, own: BundleDescription, description: BundleDescription) -> None:
-    """Names of classes and the tracker are the description's alone; what was computed with is in the graph too."""
+    """Check the network's settings against the graph's own copy; class names and tracker settings may differ."""
     def fixed(one: BundleDescription) -> dict[str, Any]:
         model = {f"model.{name}": value for name, value in one.model.to_dict().items()
                  if name not in ("class_names", "tracking")}
@@ -128,10 +128,10 @@ def _check_description(graph: Path, own: BundleDescription, description: BundleD
 
 
 def check_file(path: Path, backend: str, precision: str) -> None:
-    """Whether a graph of a bundle is there, with its weights.
+    """Check that a graph of a bundle exists, with its weights.
 
     Raises:
-        InputError: it is not, or has a size that no graph has.
+        InputError: a file is missing, or its size rules out a graph.
     """
     if not os.path.isfile(path):
         options = ["--openvino"] if backend == "openvino" else []
@@ -149,7 +149,7 @@ def check_file(path: Path, backend: str, precision: str) -> None:
 
 def _expected(role: str, description: BundleDescription, kept: Collection[str] | None
               ) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
-    """Inputs and outputs of the graph of `role`; `kept` are those outputs of the frame graph that are opened."""
+    """Inputs and outputs of the graph of `role` as exported; `kept` limits the frame graph's outputs, None is all."""
     inputs, outputs = description.tensor_names(role)
     if role == "frame" and kept is not None:
         outputs = tuple(name for name in outputs if name in kept)
@@ -163,7 +163,7 @@ def _expected(role: str, description: BundleDescription, kept: Collection[str] |
 
 
 def _check_tensors(path: Path, graph: Backend, inputs: dict[str, TensorSpec], outputs: dict[str, TensorSpec]) -> None:
-    """All differences between a graph and what is expected of it, reported together."""
+    """Raise one InputError that lists all differences between a graph's tensors and the expected ones."""
     misses = [f"unknown input {name}" for name in graph.inputs if name not in inputs]
     for kind, expected, found in (("input", inputs, graph.inputs), ("output", outputs, graph.outputs)):
         for name, want in expected.items():

@@ -1,4 +1,4 @@
-"""Masks of results made into run lengths by another process, some frames ahead of the reader."""
+"""Run-length encoding of result masks in a separate process, several frames ahead of the consumer."""
 from __future__ import annotations
 
 import dataclasses
@@ -23,32 +23,32 @@ from .masks import MASK_THRESHOLD
 from .result import FrameResult
 from .tracking import TrackedFrame
 
-DEPTH = 4  # frames that are on their way to the process and back
-PATIENCE_S = 5  # for which an answer of the process, or its end, is waited for
+DEPTH = 4  # frames in flight to the process and back
+PATIENCE_S = 5  # timeout for an answer of the process, or for its exit
 
 
 class MaskProcess:
     """Context manager over a process that encodes masks.
 
-    Python's threads take turns. Encoding is many short steps, none of which lets another thread go first, so that in
-    mode throughput it would hold up those that feed a GPU.
+    Encoding consists of many short steps that do not release the GIL, so in mode throughput it would hold up the
+    threads that feed a GPU.
 
-    The process needs a moment to start. Until then, and should it end or stand still, masks are encoded where they are
-    asked for, with the same result.
+    The process takes a moment to start. Until then, or if it dies or hangs, masks are encoded on demand in this
+    process, with the same result.
     """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._is_ready = Event()
-        self._requests: SimpleQueue[bytes | None] = SimpleQueue()  # None: no more will come
+        self._requests: SimpleQueue[bytes | None] = SimpleQueue()  # None marks the end
         self._answers: SimpleQueue[tuple[int, list[str]] | None] = SimpleQueue()  # likewise
-        self._number = 0  # of the last request
+        self._number = 0  # number of the last request
         self._has_ended = False
 
     def __enter__(self) -> MaskProcess:
-        # As this process would import it, wherever that was started.
+        # The process must import this very package, whatever its working directory.
         paths = {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path), "PYTHONSAFEPATH": "1"}
-        if not sys.executable:  # where Python is embedded
+        if not sys.executable:  # Python is embedded
             return self
         try:
             self._process = subprocess.Popen(  # noqa: S603  this Python, on this package
@@ -56,7 +56,7 @@ class MaskProcess:
                 stderr=subprocess.DEVNULL, env={**os.environ, **paths}, start_new_session=True)
         except OSError:
             return self
-        for work in (self._read, self._write):  # neither keeps whoever uses this waiting for the process
+        for work in (self._read, self._write):  # so that the caller never blocks on a pipe
             Thread(target=work, args=(self._process,), daemon=True).start()
         return self
 
@@ -70,9 +70,9 @@ class MaskProcess:
         self._end()
 
     def ahead(self, frames: Generator[TrackedFrame, None, None]) -> Generator[TrackedFrame, None, None]:
-        """The same frames, with the masks of their results encoded; `frames` is read `DEPTH` frames ahead, and closed.
+        """Yield the same frames, with their result masks encoded; reads `frames` `DEPTH` frames ahead and closes it.
 
-        An exception of `frames` comes behind the frames before it.
+        An exception from `frames` is raised after the frames before it.
         """
         pending: deque[tuple[TrackedFrame, int]] = deque()
         failure: Exception | None = None
@@ -94,7 +94,7 @@ class MaskProcess:
             raise failure
 
     def _send(self, result: FrameResult) -> int:
-        """The number of the request; 0 where there is none."""
+        """Queue a request and return its number; 0 if none is sent."""
         if not len(result) or self._process is None or self._has_ended or not self._is_ready.is_set():
             return 0
         crops = crops_of(result.soft_masks)
@@ -114,7 +114,7 @@ class MaskProcess:
         return dataclasses.replace(tracked, result=tracked.result.with_segmentations(segmentations))
 
     def _receive(self, number: int) -> list[str] | None:
-        """The answer to a request; None where the process has ended, or stands still."""
+        """The answer to a request; None if the process has ended or hangs."""
         while not self._has_ended:
             try:
                 answer = self._answers.get(timeout=PATIENCE_S)
@@ -122,12 +122,12 @@ class MaskProcess:
                 answer = None
             if answer is None:
                 self._end()
-            elif answer[0] == number:  # others are of frames that were left behind
+            elif answer[0] == number:  # other answers belong to abandoned frames
                 return answer[1]
         return None
 
     def _end(self) -> None:
-        """End the process at once, if it has not ended by itself."""
+        """Kill the process if it is still running."""
         self._has_ended = True
         if self._process is not None:
             self._process.kill()
@@ -152,7 +152,8 @@ class MaskProcess:
 
 
 def crops_of(masks: Array) -> list[list[int]]:
-    """Of (k, Hm, Wm) soft masks: y1, y2, x1, x2 of the cells above 0.5 and those around them; zeros where none is."""
+    """(k, Hm, Wm) soft masks -> y1, y2, x1, x2 of their cells above 0.5 plus one cell around; zeros if there are none.
+    """
     above = masks > MASK_THRESHOLD
     sides: list[IntArray] = []
     for axis in (2, 1):

@@ -1,4 +1,4 @@
-"""The process behind `MaskProcess`: it reads crops of masks, and answers with their run lengths."""
+"""The process behind `MaskProcess`: it reads crops of masks and answers with their run-length encodings."""
 from __future__ import annotations
 
 import json
@@ -19,11 +19,11 @@ READY = b"ready\n"
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer until the requests end.
+    """Answer requests until the stream ends.
 
     A request is a line of JSON with `number`, `geometry` (the fields of a `FrameGeometry`), `mask_hw` and `crops` (a
-    list of y1, y2, x1, x2), and then the cells of all crops as float32. An answer is a line of JSON: the number, and
-    the counts of each mask's compressed RLE.
+    list of [y1, y2, x1, x2]), followed by the cells of all crops as float32. An answer is a line of JSON: the number
+    and the list of the masks' compressed RLE counts.
     """
     answers.write(READY)
     answers.flush()
@@ -36,7 +36,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 
 def encode_crops(request: Mapping[str, Any], cells: Array) -> list[str]:
-    """The counts of each mask's compressed RLE; outside its crop a mask is zero."""
+    """The compressed RLE counts of each mask; masks are zero outside their crops."""
     geometry = FrameGeometry(*map(tuple, request["geometry"]))
     mask_hw = tuple(request["mask_hw"])
     rows, columns = bilinear_axes(geometry, mask_hw)
@@ -50,8 +50,8 @@ def encode_crops(request: Mapping[str, Any], cells: Array) -> list[str]:
 
 
 def main() -> None:
-    """Serve whoever started this process, until it closes the pipe or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for that one to decide about
+    """Serve the parent process until it closes the pipe or exits."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     serve(sys.stdin.buffer, sys.stdout.buffer)
 
 

@@ -1,4 +1,4 @@
-"""Instance masks: assembled from prototypes, and upsampled to the original picture where they are set."""
+"""Instance masks: assembled from prototypes, and upsampled to the original picture only where they are set."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -11,27 +11,27 @@ from numpy.typing import NDArray
 from stmask_deploy.geometry import FrameGeometry
 from stmask_deploy.types import Array, IntArray
 
-MASK_THRESHOLD = 0.5  # a mask cell or pixel is set above it
+MASK_THRESHOLD = 0.5  # mask cells and pixels above it are set
 
 
 @dataclass(frozen=True, eq=False)
 class MaskPatch:
     """The part of a mask inside its bounding rectangle, in pixels of the original picture."""
 
-    y: int  # row of the first line of `pixels`
-    x: int  # column of the first column of `pixels`
-    pixels: NDArray[np.bool_]  # (h, w); (0, 0) when nothing is set
+    y: int  # row of the top edge of `pixels`
+    x: int  # column of the left edge of `pixels`
+    pixels: NDArray[np.bool_]  # (h, w); (0, 0) for an empty mask
 
 
 def assemble_masks(prototypes: Array, mask_coeffs: Array, boxes: Array, *, tanh_passes: int = 1) -> Array:
-    """Soft masks sigmoid(prototypes @ tanh(mask_coeffs)), zero outside the box grown by one cell (paper eq. 9).
+    """Soft masks sigmoid(prototypes @ tanh(mask_coeffs)), zero outside the box enlarged by one cell (paper eq. 9).
 
     Args:
         prototypes: (Hm, Wm, P).
         mask_coeffs: (n, P) before tanh.
         boxes: (n, 4) xyxy, fractions of the padded frame; corners may be swapped or outside the frame.
-        tanh_passes: how often the coefficients pass through tanh. One is the model; the released code without temporal
-            fusion applies it twice (see `FrameTracker`).
+        tanh_passes: how often tanh is applied to the coefficients: once in the model, twice in the released code
+            without temporal fusion (see `FrameTracker`).
 
     Returns:
         (n, Hm, Wm) float32 in [0, 1]. Column j is kept if x1 * Wm - 1 <= j < x2 * Wm + 1, rows likewise.
@@ -40,7 +40,7 @@ def assemble_masks(prototypes: Array, mask_coeffs: Array, boxes: Array, *, tanh_
     for _ in range(tanh_passes):
         mask_coeffs = np.tanh(mask_coeffs)
     masks = np.zeros((len(boxes), height, width), np.float32)
-    with np.errstate(over="ignore"):  # exp of a very negative logit is inf, its sigmoid 0, as it should be
+    with np.errstate(over="ignore"):  # for very negative logits exp overflows to inf and the sigmoid is 0, as intended
         for mask, coeffs, (y1, y2, x1, x2) in zip(masks, -mask_coeffs, box_cells(boxes, (height, width)), strict=True):
             if y1 < y2 and x1 < x2:
                 logits = prototypes[y1:y2, x1:x2] @ coeffs
@@ -51,32 +51,32 @@ def assemble_masks(prototypes: Array, mask_coeffs: Array, boxes: Array, *, tanh_
 
 
 def box_cells(boxes: Array, size: tuple[int, int]) -> list[tuple[int, int, int, int]]:
-    """The cells that masks of (n, 4) boxes keep, of a (height, width) map: rows y1..y2-1, columns x1..x2-1 of each.
+    """(n, 4) boxes -> y1, y2, x1, x2 of the cells of a (height, width) map that each mask keeps; ends are exclusive.
 
-    Boxes of NaN keep none.
+    NaN boxes keep none.
     """
     height, width = size
     corners = np.concatenate([np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])], axis=1)
     most = np.array([width, height, width, height], np.float32)
     grown = corners * most + np.array([-1, -1, 1, 1], np.float32)
-    cells = np.ceil(np.fmin(np.fmax(grown, 0), most)).astype(int).tolist()  # of NaN and a number these take the number
+    cells = np.ceil(np.fmin(np.fmax(grown, 0), most)).astype(int).tolist()  # fmin and fmax ignore NaN
     return [(y1, y2, x1, x2) for x1, y1, x2, y2 in cells]
 
 
 @dataclass(frozen=True, eq=False)
 class BilinearAxis:
-    """Bilinear weights from one axis of a mask to one axis of the picture: two cells for each pixel, ascending."""
+    """Bilinear weights from an axis of the mask to an axis of the picture: two cells per pixel, in ascending order."""
 
     first: IntArray  # (size,)
-    second: IntArray  # (size,) the same cell or the next
-    weights: Array  # (size,) of `second`; `first` has the rest
+    second: IntArray  # (size,) the same cell or the next one
+    weights: Array  # (size,) weights of `second`; those of `first` are 1 - weights
 
     @classmethod
     def between(cls, num_cells: int, content: float, size: int) -> BilinearAxis:
         """Weights for `size` pixels spread over the first `content` of `num_cells` cells (the others are padding).
 
-        Half-pixel centres, ends repeated. The positions are rounded to float32 the way float32 resizes round them, so
-        that masks of 0 and 1, which often meet the threshold exactly, fall to the same side.
+        Half-pixel centres, edge values replicated. Positions are rounded exactly as in a float32 resize, so that binary
+        masks, which often hit the threshold exactly, end up on the same side of it.
         """
         scale = np.float64(np.float32(content) / np.float32(size))
         positions = np.maximum((scale * (np.arange(size) + 0.5) - 0.5).astype(np.float32), 0)
@@ -86,29 +86,29 @@ class BilinearAxis:
 
     @cached_property
     def num_cells(self) -> int:
-        """Cells that any pixel reads: the first ones."""
+        """Number of leading cells that any pixel reads."""
         return int(self.second[-1]) + 1
 
     @cached_property
     def other_weights(self) -> Array:
-        """(size,) of `first`."""
+        """(size,) weights of `first`."""
         return 1 - self.weights
 
     @cached_property
     def _bounds(self) -> tuple[list[int], list[int]]:
-        """By cell: the first pixel that it or a later cell has a part in, and the first that no earlier one has."""
+        """For each cell: the first pixel that reads it or a later cell, and the first that reads no earlier cell."""
         cells = np.arange(self.num_cells + 1)
         return np.searchsorted(self.second, cells).tolist(), np.searchsorted(self.first, cells).tolist()
 
     def touching(self, start: int, stop: int) -> slice:
-        """The pixels that any cell of start..stop-1 has a part in."""
+        """The pixels that read any of the cells start..stop-1."""
         starts, stops = self._bounds
         return slice(starts[min(start, self.num_cells)], stops[min(stop, self.num_cells)])
 
 
-@lru_cache(maxsize=4)  # all frames of a video share them
+@lru_cache(maxsize=4)  # they are the same for all frames of a video
 def bilinear_axes(geometry: FrameGeometry, mask_hw: tuple[int, int]) -> tuple[BilinearAxis, BilinearAxis]:
-    """Row and column weights that cut the padding of a (Hm, Wm) mask and stretch the rest over the original picture."""
+    """Row and column weights that crop the padding of a (Hm, Wm) mask and resize the rest to the original picture."""
     rows, columns = (
         BilinearAxis.between(cells, cells * resized / padded, original)
         for cells, resized, padded, original in zip(mask_hw, geometry.resized_hw, geometry.padded_hw,
@@ -117,10 +117,10 @@ def bilinear_axes(geometry: FrameGeometry, mask_hw: tuple[int, int]) -> tuple[Bi
 
 
 def upsample_mask(mask: Array, rows: BilinearAxis, columns: BilinearAxis) -> MaskPatch:
-    """A soft (Hm, Wm) mask as the set pixels of the original picture.
+    """Upsample a soft (Hm, Wm) mask to the original picture and threshold it at 0.5.
 
-    The same pixels as a bilinear resize of the whole mask cut at 0.5. Only the neighbourhood of cells above 0.5 is
-    computed: a weighted mean exceeds 0.5 only if one of its cells does.
+    The result equals a bilinear resize of the whole mask. Only the neighbourhood of cells above 0.5 is computed: a
+    weighted mean exceeds 0.5 only if one of its cells does.
     """
     cells = mask[:rows.num_cells, :columns.num_cells] > MASK_THRESHOLD
     x_cell, y_cell, w, h = cv2.boundingRect(cells.view(np.uint8))

@@ -1,4 +1,4 @@
-"""How well detections and stored objects fit: cosine of embeddings, overlap of masks, and their weighted sums."""
+"""Similarity of detections and known objects: cosine of embeddings, overlap of masks and boxes, weighted sums."""
 from __future__ import annotations
 
 import math
@@ -12,18 +12,19 @@ from stmask_deploy.types import Array, Instances, IntArray
 
 from .masks import MASK_THRESHOLD
 
-# The released pair score: weights of cosine (mapped to 0..1), mask IoU and box IoU. Best possible: 4.
+# Weights of the released pair score, whose maximum is 4: cosine (mapped to 0..1), mask IoU and box IoU.
 RELEASED_COSINE_WEIGHT = 1.0
 RELEASED_MASK_WEIGHT = 1.0
 RELEASED_BOX_WEIGHT = 2.0
 NEW_OBJECT = -1  # in an assignment: the detection belongs to no known object
-# What a known object has to exceed: half a cosine, 0.3 of mask IoU and 0.3 of box IoU under the weights above.
+# Pair score above which a detection matches a known object: under the weights above, a mapped cosine of 0.5, mask IoU
+# 0.3 and box IoU 0.3.
 NEW_OBJECT_SCORE = TRACKERS["released"]["new_object_score"]
-PAIRS_AT_ONCE = 512  # of masks whose overlap is counted in one go: 1 MB of a common size, which stays in the cache
+PAIRS_AT_ONCE = 512  # mask pairs whose overlap is counted at once: 1 MB for masks of a common size, to fit the cache
 
 
 def cosine(a: Array, b: Array) -> Array:
-    """(n, E) and (m, E) -> (n, m) cosine in [-1, 1]; 0 where a vector has no length."""
+    """(n, E) and (m, E) -> (n, m) cosine in [-1, 1]; 0 for zero vectors."""
     lengths = np.linalg.norm(a, axis=1)[:, None] * np.linalg.norm(b, axis=1)[None, :]
     products = a @ b.T
     cosines: Array = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
@@ -31,8 +32,8 @@ def cosine(a: Array, b: Array) -> Array:
 
 
 def mask_iou(a: Array, b: Array) -> Array:
-    """(n, Hm, Wm) and (m, Hm, Wm) soft masks, cut at 0.5 -> (n, m) intersection over union; 0 for two empty masks."""
-    # Counted bit by bit: a matrix product is slower, and its threads wait for each other wherever the cores are busy.
+    """(n, Hm, Wm) and (m, Hm, Wm) soft masks, thresholded at 0.5 -> (n, m) IoU; 0 for two empty masks."""
+    # Counts bits: a matrix product is slower, and its threads stall each other when the cores are busy.
     bits_a, bits_b = _pack(a), _pack(b)
     inter = np.zeros((len(a), len(b)), np.float32)
     step = max(1, PAIRS_AT_ONCE // max(len(b), 1))
@@ -44,9 +45,9 @@ def mask_iou(a: Array, b: Array) -> Array:
 
 
 def mask_cover(masks: Array) -> Array:
-    """(n, Hm, Wm) soft masks, best first, cut at 0.5 -> (n,) the largest share of each that lies in a better one.
+    """(n, Hm, Wm) soft masks, best first, thresholded at 0.5 -> (n,) largest share of each inside a single better mask.
 
-    0 for an empty mask, and for the first.
+    0 for empty masks and for the first.
     """
     bits = _pack(masks)
     inter = np.zeros((len(masks), len(masks)), np.float32)
@@ -58,7 +59,7 @@ def mask_cover(masks: Array) -> Array:
 
 
 def _pack(masks: Array) -> NDArray[np.uint64]:
-    """(n, Hm, Wm) soft masks -> (n, words) their cells above 0.5, 64 a word."""
+    """(n, Hm, Wm) soft masks -> (n, words) bit masks of the cells above 0.5, 64 cells per word."""
     cut = (masks > MASK_THRESHOLD).reshape(len(masks), math.prod(masks.shape[1:]))
     packed = np.packbits(cut, axis=1)
     words = np.zeros((len(masks), -(-packed.shape[1] // 8)), np.uint64)
@@ -67,7 +68,7 @@ def _pack(masks: Array) -> NDArray[np.uint64]:
 
 
 def _count(words: NDArray[np.uint64]) -> Array:
-    """(..., words) -> (...) bits set."""
+    """(..., words) -> (...) number of set bits."""
     counts: Array = np.bitwise_count(words).sum(axis=-1, dtype=np.int64).astype(np.float32)  # exact below 2^24
     return counts
 
@@ -88,5 +89,6 @@ def paper_scores(detections: Instances, objects: Instances, alpha: float, beta: 
 
 
 def best_objects(scores: Array, threshold: float) -> IntArray:
-    """(n, m) pair scores, m > 0 -> (n,) column of the best object, the first on ties; NEW_OBJECT if none exceeds."""
+    """(n, m) pair scores, m > 0 -> (n,) column of the best object, the first on ties; NEW_OBJECT if not > `threshold`.
+    """
     return np.where(scores.max(axis=1) > threshold, scores.argmax(axis=1), NEW_OBJECT)

@@ -1,4 +1,4 @@
-"""What `stmask-run` tells its user."""
+"""The messages that `stmask-run` prints."""
 from __future__ import annotations
 
 import traceback
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def tell_setup(model: Model, is_live: bool) -> None:
-    """On standard error: which network runs, and where; and `tell_limits`."""
+    """Print to standard error which network runs and where, then call `tell_limits`."""
     options = model.options
     click.echo(f"{model.description.model.variant} ({model.description.checkpoint_name}) on {model.device}; "
                f"tracking {options.tracking}, nms {options.nms}", err=True)
@@ -23,7 +23,7 @@ def tell_setup(model: Model, is_live: bool) -> None:
 
 
 def tell_limits(model: Model, is_live: bool, of: str = "") -> None:
-    """On standard error: what a run without an end does without; `of` is put before it."""
+    """Print to standard error the limits of bounded memory and live sources, each line prefixed with `of`."""
     if model.options.memory_note:
         click.echo(f"{of}{model.options.memory_note}", err=True)
     if is_live:
@@ -32,7 +32,7 @@ def tell_limits(model: Model, is_live: bool, of: str = "") -> None:
 
 
 def tell_summary(summary: RunSummary, of: str = "") -> None:
-    """Frames and files on standard output, warnings on standard error; `of` is put before what is told."""
+    """Print the summary and files to standard output, warnings to standard error; `of` prefixes the messages."""
     of = click.format_filename(of)
     click.echo(f"{of}{counted(summary.frames, 'frame')} in {summary.seconds:.1f} s ({summary.fps:.2f} frames/s), "
                f"{counted(summary.identities, 'identity', 'identities')}")
@@ -49,7 +49,7 @@ def tell_summary(summary: RunSummary, of: str = "") -> None:
 
 
 def tell_failure(ctx: click.Context, source: str, error: BaseException) -> int:
-    """One line on standard error, with -v the traceback before it; gives the exit code."""
+    """Print one line to standard error, with -v after the traceback, and return the exit code."""
     if is_verbose(ctx):
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
     code, text = 1, f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -31,7 +31,7 @@ from .tracking import (
     track_overlapped,
 )
 
-STEP_FPS = 30.0  # frames a second assumed for frames that come without a time
+STEP_FPS = 30.0  # frame rate assumed for frames without a time
 
 
 def load(bundle: str | Path | None = None, backend: str = "onnxruntime", device: str = "auto", precision: str = "f32",
@@ -40,19 +40,20 @@ def load(bundle: str | Path | None = None, backend: str = "onnxruntime", device:
     """Open an exported bundle.
 
     Args:
-        bundle: folder written by `stmask-export`; None is the demo model that comes with the package.
+        bundle: folder written by `stmask-export`; None is the demo model included in the package.
         backend: onnxruntime | openvino.
         device: auto | cpu | cuda, cuda-graph, tensorrt (onnxruntime) | gpu (openvino). auto takes the fastest that
-            works without preparation; cuda-graph is CUDA with launches that are recorded once and replayed.
-        precision: f32 | bf16 | f16 | int8; bf16 with openvino only, int8 where the bundle has such graphs.
+            works without preparation; cuda-graph is CUDA with kernel launches captured once and replayed.
+        precision: f32 | bf16 | f16 | int8; bf16 with openvino only; int8, and f16 with onnxruntime, only if the bundle
+            has such graphs.
         threads: CPU threads; None leaves the choice to the backend.
-        cache: folder for what openvino and tensorrt compile, so that the next start takes less; None keeps nothing.
-        timer: is told about every stage of every frame, see `timing.StageTimer`.
+        cache: folder for what openvino and tensorrt compile, to start faster next time; None keeps nothing.
+        timer: measures every stage of every frame, see `timing.StageTimer`.
         options: fields of `RunOptions`, for instance `tracker="frame"` to run without temporal fusion.
 
     Raises:
         InputError: the bundle or an option cannot be used.
-        DeviceError: the backend is not installed, or device or precision are not what would be used.
+        DeviceError: the backend is not installed, or would not use the requested device or precision.
     """
     chosen = RunOptions(**options)
     folder = demo_bundle() if bundle is None else Path(bundle)
@@ -66,7 +67,7 @@ def load(bundle: str | Path | None = None, backend: str = "onnxruntime", device:
 class Model:
     """An opened bundle and one video in progress.
 
-    Not for several threads at once: `fork` one model for each video that runs at the same time.
+    Not thread-safe: `fork` one model for each video that runs at the same time.
     """
 
     def __init__(self, bundle: Bundle, options: RunOptions, timer: Timer) -> None:
@@ -77,17 +78,17 @@ class Model:
 
     @property
     def description(self) -> BundleDescription:
-        """What the bundle holds."""
+        """The bundle's description."""
         return self._bundle.description
 
     @property
     def device(self) -> str:
-        """What the graphs really run on, in words."""
+        """What the graphs actually run on, for display."""
         return self._bundle.frame.device
 
     @property
     def leaves_cores(self) -> bool:
-        """Whether cores have nothing to do while a graph runs."""
+        """Whether CPU cores are idle while a graph runs."""
         return self._bundle.may_overlap
 
     @property
@@ -98,26 +99,26 @@ class Model:
 
     @property
     def options(self) -> RunOptions:
-        """Everything decided, for the video in progress."""
+        """The resolved options of the video in progress."""
         return self._options
 
     @property
     def lost_candidates(self) -> int:
-        """Anchors over the candidate threshold, since `reset`, that the frame graph had no row left for.
+        """Number of anchors above the candidate threshold, since `reset`, that did not fit into the frame graph's rows.
 
-        Counted in frames where they could have changed the result: export with more `--max-candidates`.
+        Only counted in frames where they could have changed the result; if not 0, export with more `--max-candidates`.
         """
         return self._lost_candidates
 
     @property
     def damage(self) -> Damage:
-        """What could not be read of the source of the last `track`, up to the last frame that it gave."""
+        """Damage of the source of the last `track`, up to the last frame it yielded."""
         return self._damage
 
     def fork(self) -> Model:
-        """A model for another video, on the same graphs and with the same options and timer.
+        """A model for another video that shares the graphs, options and timer.
 
-        It costs next to nothing, and may run in another thread at the same time.
+        Cheap; the fork may run in another thread at the same time.
         """
         return Model(self._bundle, self._asked, self.timer)
 
@@ -125,7 +126,7 @@ class Model:
         """Forget all objects: the next frame is the first of another video, ids start at 0.
 
         Args:
-            is_live: the video has no end. Memory is then bounded, unless the options say otherwise.
+            is_live: the video has no end, so memory is bounded unless the options say otherwise.
         """
         self._options = self._asked.resolve(self.description, is_live)
         self._lost_candidates = 0
@@ -137,14 +138,15 @@ class Model:
         self._next_index = 0
 
     def step(self, image: NDArray[np.uint8], time_s: float | None = None) -> FrameResult:
-        """Take in the next frame of a video.
+        """Process the next frame of a video.
 
         Args:
             image: (H, W, 3) uint8 BGR, any size.
-            time_s: seconds since the start, finite; None counts 30 frames a second.
+            time_s: seconds since the start, finite; None assumes 30 frames per second.
 
         Raises:
-            InputError: `image` is not such an array, or `time_s` no such number.
+            InputError: `image` is not such an array, or `time_s` is not finite.
+            StmaskError: a graph fails, or returns NaN or infinite values.
         """
         if time_s is not None and not math.isfinite(time_s):
             raise InputError(f"time_s is {time_s}; give seconds since the start, or None")
@@ -156,23 +158,24 @@ class Model:
 
     def track(self, source: str | int | Path, *, image_fps: float = 30.0, max_frames: int | None = None,
               mode: str = "auto") -> Generator[FrameResult, None, None]:
-        """Run a whole source: one result a frame.
+        """Run a whole source and yield one result per frame.
 
-        In mode `latency` a frame is read when its result is asked for, and nothing happens in between. In mode
-        `throughput` threads work a few frames ahead of the reader; results and their order are the same. The threads
-        end with the iterator: when it is read out, closed or dropped; only if it is the garbage collector that finds
-        it, they end a moment later. Until then the model must not be used otherwise. Left early, they have tracked
-        frames that the reader never saw, and the model is reset.
+        In mode `latency` each frame is read when its result is requested, and nothing runs in between. In mode
+        `throughput` threads work a few frames ahead of the consumer; results and their order are the same. The threads
+        end with the generator: when it is exhausted, closed or deleted, or shortly after if it is left to the garbage
+        collector. Until then, do not use the model for anything else. If the generator is closed early, the threads
+        have tracked frames that were never yielded, so the model is reset.
 
         Args:
             source: video file, folder of images, image, or camera number.
-            image_fps: frames a second that the images of a folder stand for.
-            max_frames: stop after that many.
-            mode: latency | throughput | auto: throughput for video files and folders, latency otherwise.
+            image_fps: frame rate assigned to the images of a folder.
+            max_frames: stop after this many frames.
+            mode: latency | throughput | auto; auto is throughput for video files and folders, latency otherwise.
 
         Raises:
-            InputError: the source cannot be read, `mode` is not known, or `max_frames` is no positive whole number.
+            InputError: the source cannot be read, `mode` is unknown, or `max_frames` is not a positive whole number.
             DeviceError: the camera does not open.
+            StmaskError: see `step`.
         """
         with open_source(source, image_fps=image_fps) as opened, \
                 closing(self.track_frames(opened, max_frames=max_frames, mode=mode)) as frames:
@@ -181,9 +184,9 @@ class Model:
 
     def track_frames(self, source: FrameSource, *, max_frames: int | None = None,
                      mode: str = "auto") -> Generator[TrackedFrame, None, None]:
-        """As `track`, for a source that is open already: every frame with its result.
+        """Like `track`, but for an already opened source, and yields each frame with its result.
 
-        The source is not closed. It must not be closed before this generator is read out or closed itself.
+        Does not close the source. Do not close it before this generator is exhausted or closed.
         """
         check_run(mode, max_frames)
         self.reset(source.is_live)

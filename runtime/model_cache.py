@@ -1,4 +1,4 @@
-"""The folder in which libraries keep what they compiled, for those who ask for one."""
+"""The optional folder in which libraries cache compiled models."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -9,10 +9,10 @@ from .backends import one_line
 
 
 def make_cache(folder: str | Path) -> Path:
-    """The folder for what libraries compiled, made if it is not there.
+    """Create the cache folder if it does not exist, and return it.
 
     Raises:
-        InputError: it cannot be made.
+        InputError: it cannot be created.
     """
     folder = Path(folder)
     try:

@@ -1,7 +1,7 @@
 """Fast non-maximum suppression (YOLACT), over all classes at once or class by class.
 
-Fast means that a row goes if *any* better row overlaps it, even one that goes itself: one matrix of overlaps, no loop.
-Rows of equal score keep their order in the input, so results do not depend on the machine.
+"Fast" means that any better row suppresses a row, even if it is itself suppressed: one overlap matrix, no loop.
+Rows of equal score keep their input order, so results do not depend on the machine.
 """
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from stmask_deploy.types import Array, Candidates, IntArray, Rows
 
 @dataclass(frozen=True)
 class Detections(Rows):
-    """Which candidates are kept, best score first."""
+    """The kept candidates, best score first."""
 
-    rows: IntArray  # (n,) int64 indices into the candidates; a candidate may come once for each of several classes
+    rows: IntArray  # (n,) int64 indices into the candidates; a candidate may appear once for each of several classes
     scores: Array  # (n,) class probability * centerness, in (-1, 1)
     class_ids: IntArray  # (n,) int64, 1-based
 
@@ -26,15 +26,15 @@ class Detections(Rows):
 
 
 def cross_class_fast_nms(candidates: Candidates, *, iou_threshold: float = 0.5, top_k: int = 200) -> Detections:
-    """One class a candidate (its most probable one), suppression across classes.
+    """One class per candidate (its most probable one), suppression across classes.
 
     Args:
         candidates: n rows, any order.
-        iou_threshold: a row goes if a better one overlaps it by more than this.
-        top_k: rows that take part, best first.
+        iou_threshold: a row is suppressed if its IoU with a better row exceeds this.
+        top_k: number of rows that take part, the best ones.
 
     Returns:
-        The kept rows. Scores are not thresholded: small and negative ones stay (a tracker may use them).
+        The kept rows. Scores are not thresholded: low and negative ones are kept (a tracker may use them).
     """
     if not len(candidates):
         return _no_detections()
@@ -47,17 +47,17 @@ def cross_class_fast_nms(candidates: Candidates, *, iou_threshold: float = 0.5, 
 
 def per_class_fast_nms(candidates: Candidates, *, iou_threshold: float = 0.5, top_k: int = 200,
                        score_threshold: float = 0.05, max_detections: int = 100) -> Detections:
-    """Every class on its own, then the best detections over all classes; one candidate may yield several.
+    """Suppression within each class, then the best detections of all classes; a candidate may yield several.
 
     Args:
         candidates: n rows, any order.
-        iou_threshold: a row goes if a better one of the same class overlaps it by more than this.
-        top_k: rows of each class that take part, best first.
-        score_threshold: only scores (class probability * centerness) above it are kept.
-        max_detections: the most rows returned.
+        iou_threshold: a row is suppressed if its IoU with a better row of the same class exceeds this.
+        top_k: number of rows of each class that take part, the best ones.
+        score_threshold: only scores (class probability * centerness) above this are kept.
+        max_detections: maximum number of rows returned.
     """
     scores = candidates.class_scores * candidates.centerness[:, None]  # (n, C)
-    # A row is suppressed by better ones only, so leaving out the low scores first gives the same result sooner.
+    # Only better rows suppress a row, so dropping low scores first gives the same result faster.
     above = scores > score_threshold
     parts = [_no_detections()]
     for index in np.flatnonzero(above.any(axis=0)):
@@ -78,7 +78,7 @@ def _best_first(scores: Array) -> IntArray:
 
 
 def _kept(boxes: Array, iou_threshold: float) -> IntArray:
-    """(n, 4) boxes, best first -> indices of those that no earlier box overlaps by more than the threshold."""
+    """(n, 4) boxes, best first -> indices of those whose IoU with every earlier box is at most the threshold."""
     places = np.arange(len(boxes))
     overlaps = (box_iou(boxes, boxes) > iou_threshold) & (places[:, None] < places)  # (n, n) [better, worse]
     return np.flatnonzero(np.logical_not(overlaps.any(axis=0)))

@@ -1,8 +1,8 @@
-"""The part of an ONNX graph that some of its outputs need.
+"""Pruning an ONNX graph to the part that some of its outputs depend on.
 
-ONNX Runtime's inference builds compute all outputs, whatever is fetched (`only_execute_path_to_fetches` is read by
-its training builds alone), and the package `onnx` is no part of the runtime. So the few fields that matter are read
-from the file's protobuf encoding: a message is a sequence of numbered fields, and dropping some leaves a valid message.
+ONNX Runtime's inference builds compute all outputs, whichever are fetched (only training builds honour
+`only_execute_path_to_fetches`), and the runtime does not depend on the package `onnx`. So the few relevant fields are
+read directly from the protobuf encoding: a message is a sequence of numbered fields, and remains valid without some.
 """
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _MODEL_GRAPH = 7
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_OUTPUT, _GRAPH_VALUE_INFO = 1, 5, 12, 13
 _NODE_INPUT, _NODE_OUTPUT, _NODE_ATTRIBUTE = 1, 2, 5
 _ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS = 6, 11
-_NAME = {_GRAPH_INITIALIZER: 8, _GRAPH_OUTPUT: 1, _GRAPH_VALUE_INFO: 1}  # where these messages hold their name
+_NAME = {_GRAPH_INITIALIZER: 8, _GRAPH_OUTPUT: 1, _GRAPH_VALUE_INFO: 1}  # field that holds the message's name
 
 
 def keep_outputs(model: bytes, outputs: Collection[str]) -> bytes:
-    """`model` (an encoded ONNX model) with only these outputs and the nodes and weights that they need.
+    """`model` (an encoded ONNX model) reduced to these outputs and the nodes and weights they depend on.
 
-    All inputs stay, also those that nothing reads any more.
+    All inputs are kept, even unused ones.
 
     Raises:
-        ValueError: the bytes are no encoded model, or one of its nodes has a graph of its own (If, Loop, Scan).
+        ValueError: the bytes are not an encoded model, or one of its nodes has a subgraph (If, Loop, Scan).
     """
     parts: list[bytes | memoryview] = []
     for field in read_fields(memoryview(model)):
@@ -39,8 +39,8 @@ def keep_outputs(model: bytes, outputs: Collection[str]) -> bytes:
 def _pruned_graph(graph: memoryview, outputs: Collection[str]) -> list[memoryview]:
     fields = list(read_fields(graph))
     needed = set(outputs)
-    nodes: dict[int, bool] = {}  # where in `fields`: whether it is needed
-    for i in range(len(fields) - 1, -1, -1):  # from the last node back: a graph's nodes are in order of execution
+    nodes: dict[int, bool] = {}  # index in `fields` -> whether the node is needed
+    for i in range(len(fields) - 1, -1, -1):  # backwards, because nodes are sorted topologically
         if fields[i].number == _GRAPH_NODE:
             reads, writes = _node_values(fields[i].value)
             nodes[i] = not needed.isdisjoint(writes)
@@ -55,10 +55,10 @@ def _pruned_graph(graph: memoryview, outputs: Collection[str]) -> list[memoryvie
 
 
 def _node_values(node: memoryview) -> tuple[list[str], list[str]]:
-    """Names that a node reads and writes."""
+    """Names of the values that a node reads and writes."""
     values: dict[int, list[str]] = {_NODE_INPUT: [], _NODE_OUTPUT: []}
     for field in read_fields(node):
-        if field.number in values and len(field.value):  # optional values that are left out have empty names
+        if field.number in values and len(field.value):  # omitted optional values have empty names
             values[field.number].append(str(field.value, "utf-8"))
         elif field.number == _NODE_ATTRIBUTE:
             if any(part.number in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS) for part in read_fields(field.value)):

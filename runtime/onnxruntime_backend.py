@@ -24,18 +24,18 @@ from .onnxruntime_session import SessionMaker, bucket, describe, run_on_device, 
 class OnnxRuntimeBackend:
     """A `Backend` on ONNX Runtime sessions; the arguments are those of `opening.open_backend`.
 
-    On a GPU the number of objects is rounded up to a power of two, and each of these sizes has a session of its own:
-    all shapes are then known when it is loaded, and its kernels are chosen for them once.
+    On a GPU the number of objects is padded to a power of two, and each of these sizes has its own session: all shapes
+    are then static when it is loaded, and kernels are selected for them only once.
     """
 
     def __init__(self, graph: Path, *, device: str, precision: str, threads: int | None, cache: Path | None,
                  outputs: Collection[str] | None) -> None:
         ort = _import_library()
-        # On a GPU every 8-bit layer would compute in float, between conversions.
+        # On a GPU, 8-bit layers would be dequantised and computed in float.
         provider, note = choose_provider(ort, "cpu" if precision == "int8" else device)
         self._maker = SessionMaker(ort, graph, provider, precision, threads, cache, device == CUDA_GRAPH)
         try:
-            # A session is only asked what the graph is like where it is not the one that runs.
+            # For captured CUDA graphs, this session only serves to inspect the graph.
             session = (self._maker.on_host() if self._maker.is_recorded else self._maker).open(outputs)
         except DeviceError as error:
             if device != "auto":
@@ -52,13 +52,13 @@ class OnnxRuntimeBackend:
         words = WORDS.get(self._maker.provider, f"CPU, {_threads_in_words(threads)}")
         graphs = " graphs" if self._maker.is_recorded else ""
         self.device = f"ONNX Runtime {ort.__version__}, {precision}, {words}{graphs}{note}"
-        # The input with any number of rows, and what the graph calls that number: on a host nothing is rounded up.
+        # Inputs with a dynamic number of rows -> name of that dimension; empty on the host, where nothing is padded.
         self._open_rows = {} if self.is_on_host else {
             entry.name: entry.shape[0] for entry in session.get_inputs() if isinstance(entry.shape[0], str)}
-        # What runs a session, by outputs and sizes.
+        # Functions that run a session, by outputs and sizes.
         self._runners: dict[Any, Callable[..., dict[str, Value]]] = {}
         self._lock = Lock()
-        if self._maker.is_recorded:  # what cannot be recorded is told now, not in the middle of a video
+        if self._maker.is_recorded:  # so that a failed capture is reported now, not in the middle of a video
             self._runner_for(self.output_names, dict.fromkeys(self._open_rows.values(), 1))
         elif not self._open_rows:
             self._runners[frozenset(self.outputs), ()] = self._runner(session)
@@ -83,7 +83,7 @@ class OnnxRuntimeBackend:
         run = self._runner_for(names, {self._open_rows[name]: bucket(count) for name, count in rows.items()})
         try:
             values = run(feeds, names, keep)
-        except Exception as error:  # ONNX Runtime's own exception classes have no common base but this
+        except Exception as error:  # ONNX Runtime's exception classes have no narrower common base
             raise StmaskError(f"ONNX Runtime failed in the graph: {one_line(error)}") from error
         if not rows:
             return values
@@ -102,7 +102,7 @@ class OnnxRuntimeBackend:
             return self._runners[key]
 
     def _runner(self, session: Any) -> Callable[..., dict[str, Value]]:
-        """A function of inputs, names and what to keep."""
+        """A function (inputs, names, keep) -> outputs that runs the session."""
         maker = self._maker
         if maker.is_on_host:
             return partial(run_on_host, session)
@@ -116,7 +116,7 @@ class OnnxRuntimeBackend:
 
 
 def _padded(rows: Any, size: int) -> Any:
-    """`rows` with as many more of zeros as make `size`; boxes without area cost a graph nothing."""
+    """`rows` padded with zeros to `size` rows: boxes without area, or anchor 0."""
     return np.concatenate([rows, np.zeros((size - len(rows), *rows.shape[1:]), rows.dtype)])
 
 

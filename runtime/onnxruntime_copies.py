@@ -1,4 +1,4 @@
-"""Copies between the host and a device during which Python's other threads go on."""
+"""Copies between host and device that release the GIL."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -15,26 +15,26 @@ _SUFFIX = "_copy"
 
 
 class Copies:
-    """A session that copies values of known sizes, any number of them in one go.
+    """A session that copies any number of values of known shapes in one run.
 
-    ONNX Runtime's functions that copy a single value hold Python's lock while they wait for the device. A run does not.
+    ONNX Runtime's functions for copying a single value hold the GIL while they wait for the device. A run does not.
 
     Args:
-        maker: of the sessions whose values they are.
-        specs: of the values, by name.
+        maker: maker of the sessions that the values belong to.
+        specs: type and shape of the values, by name.
     """
 
     def __init__(self, maker: SessionMaker, specs: Mapping[str, TensorSpec]) -> None:
         self._session = maker.open_copies(identities(specs))
 
     def run(self, values: Mapping[str, Value], places: Mapping[str, Any]) -> dict[str, Value]:
-        """Copy all values, each to its place; see `run_on_device`. Several threads may call it at once."""
+        """Copy all values, each to its place; see `run_on_device`. Thread-safe."""
         copies = run_on_device(self._session, values, {name + _SUFFIX: place for name, place in places.items()})
         return dict(zip(places, copies.values(), strict=True))
 
 
 def identities(specs: Mapping[str, TensorSpec]) -> bytes:
-    """An encoded ONNX model with a node Identity from every name to that name with `_copy` behind it."""
+    """An encoded ONNX model with an Identity node for every name, whose output is the name with the suffix `_copy`."""
     nodes = b"".join(write_field(1, write_field(1, name) + write_field(2, name + _SUFFIX) + write_field(4, "Identity"))
                      for name in specs)
     inputs = b"".join(write_field(11, _value_info(name, spec)) for name, spec in specs.items())

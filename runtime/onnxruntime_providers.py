@@ -1,4 +1,4 @@
-"""Which part of ONNX Runtime computes: its execution providers, with every option that is set and why."""
+"""ONNX Runtime's execution providers: their selection and the options they are opened with."""
 from __future__ import annotations
 
 import io
@@ -20,17 +20,17 @@ _CURES = {CUDA: "install stmask-deploy[cuda] instead of stmask-deploy[cpu], or u
 
 
 def choose_provider(ort: Any, device: str) -> tuple[str, str]:
-    """The execution provider for `device`, and what there is to say about the choice.
+    """The execution provider for `device`, and a note about the choice for the device description.
 
     Args:
         ort: the package onnxruntime.
         device: auto | cpu | cuda | cuda-graph | tensorrt.
 
     Raises:
-        DeviceError: this ONNX Runtime was built without it.
+        DeviceError: this ONNX Runtime was built without the provider.
     """
     available = ort.get_available_providers()
-    if device == "auto":  # TensorRT builds an engine for minutes, which is nothing to do unasked
+    if device == "auto":  # never TensorRT, which takes minutes to build an engine
         provider, note = CUDA if CUDA in available else CPU, " (chosen by auto)"
     else:
         provider, note = _DEVICES[device], ""
@@ -44,32 +44,32 @@ def choose_provider(ort: Any, device: str) -> tuple[str, str]:
 
 @cache
 def load_cuda(ort: Any) -> str:
-    """Load CUDA and cuDNN from where pip installs them, which ONNX Runtime does not do by itself.
+    """Load CUDA and cuDNN from pip's install location, which ONNX Runtime does not do by itself.
 
     Args:
         ort: the package onnxruntime.
 
     Returns:
-        What could not be loaded, in one line; empty where nothing was missing.
+        What could not be loaded, on one line of at most 300 characters; empty if nothing is missing.
     """
-    with redirect_stdout(io.StringIO()) as said:  # failures are printed and not raised
+    with redirect_stdout(io.StringIO()) as said:  # failures are printed, not raised
         ort.preload_dlls()
     return " ".join(said.getvalue().split())[:300]
 
 
 def provider_options(provider: str, precision: str, cache: Path | None, is_recorded: bool = False,
                      channels_last: bool = True) -> list[tuple[str, dict[str, str]]]:
-    """What a session is opened with: the provider, and those that take what it does not.
+    """The providers to open a session with, and their options: the chosen one, then its fallbacks for single nodes.
 
     Args:
-        provider: of `choose_provider`.
+        provider: from `choose_provider`.
         precision: f32 | f16 | int8.
         cache: folder for TensorRT's engines; None keeps none.
-        is_recorded: CUDA is to record its kernels' launches at the first run, and to replay them.
-        channels_last: CUDA may arrange the maps of f16 as tensor cores read them.
+        is_recorded: CUDA captures its kernel launches in the first run and replays them.
+        channels_last: CUDA may store f16 feature maps as NHWC, the layout of tensor cores.
 
     Raises:
-        InputError: the folder `cache` cannot be made.
+        InputError: the folder `cache` cannot be created.
     """
     chosen: list[tuple[str, dict[str, str]]] = []
     if provider == TENSORRT:
@@ -82,22 +82,22 @@ def provider_options(provider: str, precision: str, cache: Path | None, is_recor
 
 def _cuda_options(precision: str, channels_last: bool) -> dict[str, str]:
     options = {
-        # Would round the convolutions' inputs to 10 bits, which is not the f32 that was asked for.
+        # TF32 would round the convolutions' inputs to 10 mantissa bits, but f32 was requested.
         "use_tf32": "0",
-        # Every kernel is tried at the first run. Sizes never change within a session, so that is done once.
+        # Benchmarks all kernels in the first run only: shapes never change within a session.
         "cudnn_conv_algo_search": "EXHAUSTIVE",
-        # Some of the fastest kernels need more than the 32 MB they would be given.
+        # Some of the fastest kernels need more than the default 32 MB.
         "cudnn_conv_use_max_workspace": "1",
         # Memory grows by what is needed, not to the next power of two: other programs use the GPU too.
         "arena_extend_strategy": "kSameAsRequested",
-        # Copies wait for nothing but the session's own work.
+        # Copies only wait for the session's own work.
         "do_copy_in_default_stream": "1",
     }
     if precision == "f16":
-        # Without TF32 ONNX Runtime keeps tensor cores from convolutions of f16 too. What those graphs keep in f32 is
-        # written for it, see `export.half`. cuDNN guesses kernels of f16 that are as fast as those that trials find.
+        # Without TF32, ONNX Runtime does not use tensor cores for f16 convolutions either. The f32 parts of f16 graphs
+        # are written to tolerate TF32, see `export.half`. cuDNN's heuristic finds f16 kernels as fast as benchmarking.
         options |= {"use_tf32": "1", "cudnn_conv_algo_search": "HEURISTIC"}
-        if channels_last:  # as tensor cores read them; cuDNN then adds the bias on the way
+        if channels_last:  # NHWC, the layout of tensor cores; cuDNN can then fuse the bias
             options |= {"prefer_nhwc": "1", "fuse_conv_bias": "1"}
     return options
 
@@ -106,7 +106,7 @@ def _tensorrt_options(precision: str, cache: Path | None) -> dict[str, str]:
     options = {"trt_fp16_enable": "1" if precision == "f16" else "0"}
     if cache is not None:
         folder = make_cache(cache)
-        # Building an engine takes minutes. It is only good for this GPU and this version, which its name tells.
+        # Building an engine takes minutes. It is only valid for this GPU and version, which its name contains.
         options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder),
                     "trt_timing_cache_enable": "1", "trt_timing_cache_path": str(folder)}
     return options

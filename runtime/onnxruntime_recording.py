@@ -1,4 +1,4 @@
-"""A session whose kernels' launches are recorded once and replayed: a CUDA graph."""
+"""A session whose kernel launches are captured once and replayed: a CUDA graph."""
 from __future__ import annotations
 
 import weakref
@@ -19,30 +19,30 @@ from .onnxruntime_copies import Copies
 from .onnxruntime_session import SessionMaker, specs
 from .pinned_memory import is_large
 
-# What all recorded sessions of the process go through. While ONNX Runtime records one, what other threads do on the GPU
-# makes it fail: copies and allocations of other sessions too.
+# Shared by all recorded sessions of the process. Any GPU activity of other threads, including copies and allocations of
+# other sessions, makes a capture fail.
 _GATE = Gate()
 
 
 class _RecordingError(DeviceError):
-    """A session was opened and could not be recorded."""
+    """A session was opened but could not be captured."""
 
 
 class RecordedSession:
-    """A recording, made when it is opened and replayed by every run.
+    """A session that is captured when it is opened and replayed by every run.
 
-    It is made and replayed by the `recording_thread` of its graph, and freed there unless somebody keeps an exception
-    that a run has raised. Whoever calls `run` waits for that thread, and brings large values of the host to the device
-    and back while it runs for somebody else. Graphs run side by side, but for the time in which one is recorded. What
-    else the process does on the GPU in the meantime, by other libraries or on device cuda, can spoil a recording.
+    The `recording_thread` of its graph captures and replays it, and also frees it, unless an exception raised by a run
+    is still referenced. Callers of `run` wait for that thread; they copy large values between host and device
+    themselves, while it may be running for another caller. Different graphs run concurrently, except during a capture.
+    Other GPU activity of the process during a capture (other libraries, device cuda) can make it fail.
 
     Args:
-        maker: of sessions that are recorded.
-        outputs: to compute.
-        sizes: of all dimensions that the graph leaves open.
+        maker: with `is_recorded` set.
+        outputs: names of the outputs to compute.
+        sizes: sizes of all dynamic dimensions of the graph.
 
     Raises:
-        DeviceError: the graph cannot be recorded.
+        DeviceError: the graph cannot be captured.
         InputError: see `SessionMaker.open`.
     """
 
@@ -60,14 +60,14 @@ class RecordedSession:
 
         self._thread.call(record)
         self._held, self._gate = held, gate
-        # What it has on the GPU is freed there too, and nobody waits for that: whoever collects garbage may be anyone.
+        # GPU memory is freed in that thread too, without waiting: the garbage collector may run in any thread.
         weakref.finalize(self, self._thread.post, free).atexit = False
 
     def run(self, inputs: Mapping[str, Value], names: Sequence[str], keep: Collection[str]) -> dict[str, Value]:
         """Compute outputs; those in `keep` stay on the device, as `OrtValue`s.
 
         Raises:
-            ValueError: an input has another type or shape.
+            ValueError: an input has the wrong type or shape.
         """
         recording = self._held[0]
         given = recording.checked(inputs)
@@ -90,12 +90,12 @@ class RecordedSession:
 
 
 class _Recording:
-    """Inputs and outputs at the addresses they had when the launches were recorded.
+    """A captured session with its inputs and outputs at the fixed addresses used during the capture.
 
-    Values are copied to and from there, within the memory of the device or over the bus.
+    Values are copied to and from these addresses, within device memory or over the bus.
 
     Attributes:
-        large: names of inputs and outputs that are worth a copy of their own.
+        large: names of the inputs and outputs that are worth a separate copy.
     """
 
     def __init__(self, maker: SessionMaker, outputs: Collection[str], sizes: Mapping[str, int]) -> None:
@@ -118,16 +118,16 @@ class _Recording:
                                    if is_large(spec))
             self._movers: dict[frozenset[str], Copies] = {}
             self._lock = Lock()
-            # ONNX Runtime records at the first run.
+            # ONNX Runtime captures the first run.
             zeros: dict[str, Value] = {name: np.zeros([size or 0 for size in spec.shape], spec.dtype)
                                        for name, spec in self._input_specs.items()}
             self.run(zeros, tuple(self._output_specs), ())
-        except Exception as error:  # ONNX Runtime's own exception classes have no common base but this
+        except Exception as error:  # ONNX Runtime's exception classes have no narrower common base
             raise _RecordingError(f"{maker.graph}: device {maker.device} cannot record it ({one_line(error)}); use "
                                   "device cuda") from error
 
     def checked(self, inputs: Mapping[str, Value]) -> dict[str, Value]:
-        """The inputs, all of them; see `RecordedSession.run`."""
+        """The session's inputs, with types and shapes checked; see `RecordedSession.run`."""
         return {name: _checked(name, inputs[name], spec) for name, spec in self._input_specs.items()}
 
     def run(self, inputs: Mapping[str, Value], names: Sequence[str], keep: Collection[str]) -> dict[str, Value]:
@@ -139,18 +139,18 @@ class _Recording:
         return {name: copies[name] for name in names}
 
     def send(self, arrays: Mapping[str, Value]) -> dict[str, Value]:
-        """Bring inputs to the device. Any thread may, in the middle of a run."""
+        """Copy inputs to the device; callable from any thread, even during a run."""
         kinds = {name: self._input_specs[name] for name in arrays}
         return self._mover(kinds).run({name: self._maker.pinned(array) for name, array in arrays.items()},
                                       dict.fromkeys(kinds, self._maker.memory))
 
     def fetch(self, values: Mapping[str, Value]) -> dict[str, Value]:
-        """Bring outputs that were kept to the host. Any thread may, in the middle of a run."""
+        """Copy kept outputs to the host; callable from any thread, even during a run."""
         kinds = {name: self._output_specs[name] for name in values}
         return self._mover(kinds).run(values, {name: self._maker.empty_pinned(spec) for name, spec in kinds.items()})
 
     def _mover(self, kinds: Mapping[str, TensorSpec]) -> Copies:
-        """Copies of inputs or outputs; which of them is only known when they are first asked for."""
+        """The copying session for a set of inputs or outputs, opened on first use."""
         with self._lock:
             key = frozenset(kinds)
             if key not in self._movers:
@@ -164,32 +164,32 @@ class _Recording:
 
 @cache
 def recording_thread(graph: str) -> DaemonThread:
-    """The process's thread of all recorded sessions of graphs of that name.
+    """The thread for all captured sessions of graphs with this name, shared by the whole process.
 
-    ONNX Runtime lets one thread alone use a session's CUDA graph.
+    ONNX Runtime allows only a single thread to use a session's CUDA graph.
     """
     return DaemonThread(f"cuda-graph-{graph}")
 
 
 def _recorded(maker: SessionMaker, outputs: Collection[str], sizes: Mapping[str, int]) -> _Recording:
-    """A recording, in the layout that the maker asks for or else in the other one.
+    """A captured session; for f16, channels last or, if that fails, channels first.
 
-    Some kernels that cuDNN takes for some sizes do what a recording does not allow; for another layout it takes others.
+    For some sizes cuDNN selects kernels that cannot be captured; for the other layout it selects different ones.
     """
     failure = ""
     for channels_last in (True, False) if maker.precision == "f16" else (maker.channels_last,):
         try:
             return _Recording(replace(maker, channels_last=channels_last), outputs, sizes)
-        except _RecordingError as error:  # which holds the session, that must be gone before there is another one
+        except _RecordingError as error:  # it references the session, which must be freed before another is opened
             failure = failure or str(error)
     raise DeviceError(failure)
 
 
 def _checked(name: str, value: Value, spec: TensorSpec) -> Value:
-    """`value`, of which ONNX Runtime would copy the bytes in whatever shape they are."""
+    """`value`, with its type and shape checked: ONNX Runtime would copy its bytes whatever the shape."""
     is_array = isinstance(value, np.ndarray)
     dtype, shape = (str(value.dtype), value.shape) if is_array else (spec.dtype, tuple(value.shape()))
     if (dtype, shape) != spec:
         raise ValueError(f"input {name}: expected {spec.dtype} {spec.shape}, got {dtype} {shape}")
-    return np.ascontiguousarray(value) if is_array else value  # its type is ONNX Runtime's to check
+    return np.ascontiguousarray(value) if is_array else value  # ONNX Runtime checks the type of an `OrtValue`
 

@@ -1,4 +1,4 @@
-"""One ONNX Runtime session: opened for a provider, and run where its data is."""
+"""One ONNX Runtime session: opened for a provider, and run with data on the host or the device."""
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
@@ -22,7 +22,7 @@ _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uin
 
 @dataclass(frozen=True)
 class SessionMaker:
-    """What all sessions of one graph have in common."""
+    """Opens sessions of one graph with common settings."""
 
     ort: Any  # the package onnxruntime
     graph: Path
@@ -30,16 +30,16 @@ class SessionMaker:
     precision: str
     threads: int | None
     cache: Path | None
-    is_recorded: bool = False  # as a CUDA graph, see `onnxruntime_recording`
-    channels_last: bool = True  # where that is faster, see `provider_options`
-    description: str | None = None  # that the file had when it was checked; sessions may be opened much later
+    is_recorded: bool = False  # captured as a CUDA graph, see `onnxruntime_recording`
+    channels_last: bool = True  # if faster, see `provider_options`
+    description: str | None = None  # in the file when it was first checked; sessions may be opened much later
 
     def open(self, outputs: Collection[str] | None = None, sizes: Mapping[str, int] | None = None) -> Any:
-        """A session that computes `outputs`, None for all, with its open dimensions fixed to `sizes`.
+        """A session that computes `outputs` (None: all), with its dynamic dimensions fixed to `sizes`.
 
         Raises:
-            InputError: the file is not a graph that this ONNX Runtime loads, or another one than was checked.
-            DeviceError: the provider fails with it, or ONNX Runtime would use another one.
+            InputError: this ONNX Runtime cannot load the file, or the file has been replaced since it was checked.
+            DeviceError: the provider cannot run the graph, or ONNX Runtime would use another provider.
         """
         options = self._options()
         for name, size in (sizes or {}).items():
@@ -48,9 +48,9 @@ class SessionMaker:
         try:
             model = str(self.graph) if outputs is None else keep_outputs(self.graph.read_bytes(), outputs)
             session = self.ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
-        except Exception as error:  # ONNX Runtime's own exception classes have no common base but this
+        except Exception as error:  # ONNX Runtime's exception classes have no narrower common base
             if self.provider != CPU:
-                self.on_host().open(outputs, sizes)  # a file that is at fault says so here
+                self.on_host().open(outputs, sizes)  # raises InputError if the file itself is at fault
                 raise DeviceError(f"{self.graph}: device {self.device} cannot run it "
                                   f"({one_line(error)}{self._missing}); check the driver and that its memory is "
                                   f"free, or use device {self._other_device}") from error
@@ -66,12 +66,12 @@ class SessionMaker:
                               f"records nothing; use device {self._other_device}")
         if self.description not in (None, describe(session)):
             raise InputError(f"{self.graph} was replaced while it was in use; run again")
-        # Kept by ONNX Runtime for that fallback alone: the whole file, for as long as the session lives.
+        # The whole file, which ONNX Runtime would keep for the session's lifetime just for that fallback.
         session._model_bytes = None
         return session
 
     def open_copies(self, model: bytes) -> Any:
-        """A session beside those of the graph, of an encoded model that only copies; it is never recorded."""
+        """A session for `model`, an encoded model that only copies values; never captured."""
         options = self._options()
         options.graph_optimization_level = self.ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         return self.ort.InferenceSession(model, options, providers=provider_options(self.provider, "f32", None),
@@ -79,80 +79,80 @@ class SessionMaker:
 
     def _options(self) -> Any:
         options = self.ort.SessionOptions()
-        options.log_severity_level = 4  # every failure arrives as an exception, with its message
+        options.log_severity_level = 4  # failures are raised as exceptions anyway
         options.intra_op_num_threads = self.threads or 0
         options.inter_op_num_threads = 1
-        # Two graphs and NumPy share the cores: threads that spin after a run take them from whoever runs next.
+        # Other graphs and NumPy share the cores: threads that keep spinning after a run would slow down what runs next.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        # Patterns are kept for every number of tracked objects ever seen: memory that would grow with the video.
+        # Memory patterns are kept for every number of tracked objects ever seen, so memory would grow with the video.
         options.enable_mem_pattern = False
         return options
 
     def on_host(self) -> SessionMaker:
-        """The same for sessions in the host's memory."""
+        """The same settings for sessions on the CPU."""
         return replace(self, provider=CPU, is_recorded=False)
 
     @property
     def device(self) -> str:
-        """The device as it is asked for."""
+        """The device as the user names it."""
         return CUDA_GRAPH if self.is_recorded else WORDS.get(self.provider, "cpu").lower()
 
     @property
     def _missing(self) -> str:
-        """Libraries of CUDA that are not there, which ONNX Runtime's own messages do not always tell."""
+        """Missing CUDA libraries, which ONNX Runtime's own messages do not always mention."""
         missing = load_cuda(self.ort)
         return f"; {missing}; stmask-deploy[cuda] brings CUDA's libraries" if missing else ""
 
     @property
     def _other_device(self) -> str:
-        """What to try where the device fails."""
+        """The device to suggest if this one fails."""
         return "cuda" if self.is_recorded else "cpu"
 
     @property
     def is_on_host(self) -> bool:
-        """Whether values are in the host's memory, so that none has to be moved."""
+        """Whether values are in host memory, so that none has to be copied."""
         return self.provider == CPU
 
     @property
     def memory(self) -> str:
-        """ONNX Runtime's name of the memory that the provider computes in."""
+        """ONNX Runtime's name for the memory that the provider computes in."""
         return "cpu" if self.provider == CPU else "cuda"
 
     def empty_pinned(self, spec: TensorSpec) -> NDArray[Any] | None:
-        """Page-locked memory for a large value of the host; None where ordinary memory will do, or has to."""
+        """Page-locked memory for a large value on the host; None if ordinary memory suffices or must be used."""
         if not is_large(spec):
             return None
         memory = pinned_memory(getattr(self.ort, "cuda_version", ""))
         return None if memory is None else memory.empty(spec)
 
     def pinned(self, value: Value) -> Value:
-        """A copy in page-locked memory of a large array; anything else as it is.
+        """A copy of a large array in page-locked memory; anything else unchanged.
 
-        ONNX Runtime holds Python's lock while it brings an array to a device, which is so much shorter from there.
+        ONNX Runtime holds the GIL while it copies an array to a device, which is much faster from page-locked memory.
         """
         place = None
         if isinstance(value, np.ndarray):
             place = self.empty_pinned(TensorSpec(str(value.dtype), value.shape))
         if place is None:
             return value
-        np.copyto(place, value)  # others go on meanwhile
+        np.copyto(place, value)  # releases the GIL
         return place
 
 
 def describe(session: Any) -> str | None:
-    """The bundle's description in a session's graph; None where it was not exported by this tool."""
+    """The bundle description stored in a session's graph; None if the graph was not exported by this tool."""
     text: str | None = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     return text
 
 
 def records(session: Any) -> bool:
-    """Whether CUDA records the launches of `session`'s first run."""
+    """Whether CUDA captures the kernel launches of `session`'s first run."""
     return bool(session.get_provider_options().get(CUDA, {}).get("enable_cuda_graph") == "1")
 
 
 def run_on_host(session: Any, inputs: Mapping[str, Value], names: Sequence[str],
                 keep: Collection[str]) -> dict[str, Value]:
-    """Run where everything is in the host's memory, so that what is kept is an array like the rest."""
+    """Run a session in host memory, where kept outputs are ordinary arrays too."""
     return dict(zip(names, session.run(names, inputs), strict=True))
 
 
@@ -161,9 +161,9 @@ def run_on_device(session: Any, inputs: Mapping[str, Value], places: Mapping[str
 
     Args:
         session: an ONNX Runtime session.
-        inputs: arrays, or `OrtValue`s, which stay where they are.
-        places: of the outputs to compute: the memory that a new `OrtValue` is made in, as ONNX Runtime calls it; the
-            `OrtValue` or array to write into; or None, for an array of its own.
+        inputs: arrays, or `OrtValue`s, which are used in place.
+        places: output name -> where to put it: ONNX Runtime's name of the memory for a new `OrtValue`; the `OrtValue`
+            or array to write into; or None for a new array.
     """
     binding = session.io_binding()
     for name, value in inputs.items():
@@ -180,19 +180,19 @@ def run_on_device(session: Any, inputs: Mapping[str, Value], places: Mapping[str
             binding.bind_output(name, "cpu", 0, place.dtype.type, place.shape, place.ctypes.data)
         else:
             binding.bind_ortvalue_output(name, place)
-    # It returns when its streams have done all they were given: what is on the host can be read, wherever it lies.
+    # This returns only after all its streams have finished, so outputs in host memory of any kind can be read.
     session.run_with_iobinding(binding)
     return {name: value.numpy() if place is None else place if isinstance(place, np.ndarray) else value
             for (name, place), value in zip(places.items(), binding.get_outputs(), strict=True)}
 
 
 def specs(entries: Sequence[Any]) -> Mapping[str, TensorSpec]:
-    """A session's inputs or outputs, as it lists them, by name."""
+    """Types and shapes of a session's inputs or outputs (`entries`), by name."""
     return {entry.name: TensorSpec(_DTYPES.get(entry.type, entry.type),
                                    tuple(size if isinstance(size, int) else None for size in entry.shape))
             for entry in entries}
 
 
 def bucket(rows: int) -> int:
-    """How many rows a graph is run with that is given `rows`: the next power of two, so that few sizes occur."""
+    """The number of rows that `rows` are padded to: the next power of two, so that few sizes occur."""
     return 1 << max(rows - 1, 0).bit_length()

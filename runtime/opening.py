@@ -1,4 +1,4 @@
-"""Opening one graph with the library that is asked for."""
+"""Opening one graph with the requested library."""
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
@@ -18,20 +18,20 @@ def open_backend(name: str, graph: Path, *, device: str = "auto", precision: str
         name: onnxruntime | openvino.
         graph: the `.onnx` file, or the `.xml` of an OpenVINO IR.
         device: auto | cpu | cuda, cuda-graph, tensorrt (onnxruntime) | gpu (openvino). auto takes the fastest that
-            works without preparation; cuda-graph is CUDA with launches that are recorded once and replayed.
-        precision: f32 | bf16 | f16 | int8 of the arithmetic; `graph` has to be of that precision for onnxruntime, and
-            for int8. What int8 leaves in float is f32 with onnxruntime; openvino takes what is fastest on the device:
-            bf16 on a CPU that multiplies matrices of it, else f32.
+            works without preparation; cuda-graph is CUDA with kernel launches captured once and replayed.
+        precision: f32 | bf16 | f16 | int8 of the arithmetic. With onnxruntime, and for int8 with either library,
+            `graph` must have been exported in this precision. Layers that int8 leaves in float are f32 with
+            onnxruntime; openvino takes the device's own choice, such as bf16 on CPUs with matrix units for it.
         threads: CPU threads; None leaves the choice to the library.
-        cache: folder for what openvino and tensorrt compile, so that the next start takes less; None keeps nothing.
-        outputs: load the graph as if it had only these; those that it lacks are passed over. None: all.
+        cache: folder for what openvino and tensorrt compile, to start faster next time; None keeps nothing.
+        outputs: load the graph as if it had only these; names it lacks are ignored. None: all.
 
     Raises:
-        InputError: an argument is unknown, or the file is not a graph that this library loads.
-        DeviceError: the library is not installed, or the device or precision asked for is not the one used.
+        InputError: an argument is invalid, or this library cannot load the file.
+        DeviceError: the library is not installed, or would not use the requested device or precision.
     """
     check_request(name, device, precision, threads)
-    backend: Callable[..., Backend]  # only what is used has to be installed
+    backend: Callable[..., Backend]  # imported lazily: only the library in use has to be installed
     if name == "openvino":
         from .openvino_backend import OpenVinoBackend as backend
     else:

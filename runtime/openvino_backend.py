@@ -50,8 +50,8 @@ class OpenVinoBackend:
         _check_weights(graph.with_suffix(".bin"), self.metadata.export_id)
         note = " (chosen by auto)" if device == "auto" else ""
         for plugin in plugins:
-            # Layers in 8 bits are marked in the graph. What else there is takes the device's own choice: bf16 where a
-            # CPU has matrix units for it, which f32 would make the slowest part.
+            # 8-bit layers are marked in the graph. All others use the device's own choice: bf16 on a CPU with matrix
+            # units for it, where in f32 they would be the slowest part.
             arithmetic = _own_precision(core, plugin) if precision == "int8" else precision
             if plugin == "CPU":
                 expand_roi_align(model)
@@ -61,7 +61,7 @@ class OpenVinoBackend:
             self._compile = partial(_compile, ov, core, graph=graph, plugin=plugin, precision=arithmetic,
                                     threads=threads, cache=cache)
             part = model if outputs is None else _part(model, outputs)
-            if plugin == "CPU" and precision != "int8":  # now, so that what is left out gets no new weights
+            if plugin == "CPU" and precision != "int8":  # after pruning, so that unused layers get no new weights
                 _expand_convolutions(core, part, precision)
             try:
                 compiled = self._compile(part)
@@ -101,7 +101,7 @@ class OpenVinoBackend:
         requests = self._requests_for(names)
         try:
             with requests.borrowed() as request:
-                # Inputs are only read until the call returns, so they need no copy; outputs outlive the next call.
+                # Inputs are only read during the call, so they need no copy; outputs must stay valid after the next.
                 values = request.infer(dict(inputs), share_inputs=True, share_outputs=False)
         except (RuntimeError, TypeError, ValueError) as error:
             raise StmaskError(f"OpenVINO failed in the graph: {one_line(error)}") from error
@@ -116,7 +116,7 @@ class OpenVinoBackend:
 
 
 def _part(model: Any, outputs: Collection[str]) -> Any:
-    """The model with these outputs alone, and what they need, in the precision that it has in the whole."""
+    """The part of `model` that these outputs depend on, with the same values kept in f32."""
     import openvino
 
     part = openvino.Model([port.node for port in model.outputs if _name(port) in outputs], model.get_parameters(),
@@ -126,7 +126,7 @@ def _part(model: Any, outputs: Collection[str]) -> Any:
 
 
 class _Requests:
-    """The infer requests of one compiled model: one for each thread that is inside at the same time."""
+    """A pool of infer requests of one compiled model, one per concurrent thread."""
 
     def __init__(self, compiled: Any) -> None:
         self.outputs = [_name(port) for port in compiled.outputs]
@@ -136,7 +136,7 @@ class _Requests:
 
     @contextmanager
     def borrowed(self) -> Iterator[Any]:
-        """A request that nobody else uses until the block ends."""
+        """A request for exclusive use inside the block."""
         with self._lock:
             request = self._idle.pop() if self._idle else self._compiled.create_infer_request()
         try:
@@ -159,17 +159,21 @@ def _import_library() -> Any:
 
 @cache
 def shared_core() -> Any:
-    """The process's one core, which is never given back.
+    """The process-wide OpenVINO core, which is never released.
 
-    OpenVINO's CPU plugin lends the thread a stack for signal handlers while its core lives. Cores that do not end in
-    the reverse order of their making leave the thread with a stack that is freed, and the next signal, Ctrl-C among
-    them, ends the process with a segmentation fault.
+    OpenVINO's CPU plugin sets an alternate signal stack for the thread while its core exists. If cores are not
+    destroyed in reverse order of creation, the thread is left with a freed stack, and the next signal (such as Ctrl-C)
+    crashes the process with a segmentation fault.
     """
     return _import_library().Core()
 
 
 def choose_plugins(core: Any, device: str, precision: str) -> list[str]:
-    """OpenVINO's names of the devices to try, the best first."""
+    """OpenVINO's names of the devices to try, best first.
+
+    Raises:
+        DeviceError: there is no GPU for device gpu.
+    """
     available = list(core.available_devices)
     gpus = [name for name in available if name.split(".")[0] == "GPU"]
     if device == "cpu":
@@ -200,10 +204,10 @@ def _check_weights(path: Path, export_id: str) -> None:
 
 
 def _expand_convolutions(core: Any, model: Any, precision: str) -> None:
-    """Have convolutions computed by Winograd's algorithm, in place, where that was measured to be faster.
+    """Replace convolutions by Winograd's algorithm, in place, where that was measured to be faster.
 
-    Not measured are other processors than x86 (the plugin has the algorithm on ARM), and bf16 on CPUs with matrix units
-    (AMX), to which multiplications matter less than weights that are read. These compute in FP16 as well.
+    Not done, because not measured: processors other than x86 (on ARM the plugin has the algorithm itself), and bf16 on
+    CPUs with matrix units (AMX, recognised by their FP16 support), where reading weights costs more than multiplying.
     """
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return
@@ -213,18 +217,18 @@ def _expand_convolutions(core: Any, model: Any, precision: str) -> None:
 
 
 def _own_precision(core: Any, plugin: str) -> str:
-    """What the device computes in where nothing is asked for."""
+    """The device's default inference precision."""
     return str(core.get_property(plugin, "INFERENCE_PRECISION_HINT").get_type_name())
 
 
 def _compile(ov: Any, core: Any, model: Any, *, graph: Path, plugin: str, precision: str, threads: int | None,
              cache: Path | None) -> Any:
-    """The model compiled for latency, once it is certain that device and precision are the ones asked for."""
+    """Compile the model for latency, and check that it uses the requested device and precision."""
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": getattr(ov.Type, precision)}
     if threads is not None and plugin == "CPU":
         settings["INFERENCE_NUM_THREADS"] = threads
     if cache is not None:
-        # The plugin tells the entries apart: by model, device, settings and its own version.
+        # The plugin keys cache entries by model, device, settings and its own version.
         settings["CACHE_DIR"] = str(make_cache(cache))
     try:
         compiled = core.compile_model(model, plugin, settings)
@@ -239,13 +243,13 @@ def _compile(ov: Any, core: Any, model: Any, *, graph: Path, plugin: str, precis
         raise DeviceError(f"precision {precision} was asked for but OpenVINO would compute in {used.get_type_name()} "
                           f"on this {plugin}; use that or f32")
     devices = list(compiled.get_property("EXECUTION_DEVICES"))
-    if [name.split(".")[0] for name in devices] != [plugin.split(".")[0]]:  # GPU may be told as GPU.0
+    if [name.split(".")[0] for name in devices] != [plugin.split(".")[0]]:  # GPU may be reported as GPU.0
         raise DeviceError(f"device {plugin} was asked for but OpenVINO would use {', '.join(devices)}")
     return compiled
 
 
 def _name(port: Any) -> str:
-    """The port's name in a bundle: after graph transformations a port may carry several."""
+    """The port's name in a bundle; after graph transformations a port may have several names."""
     known = sorted(port.names & _NAMES)
     return known[0] if known else str(port.any_name)
 

@@ -1,4 +1,4 @@
-"""Constants of graphs that are written with OpenVINO's operators."""
+"""Constant nodes for graphs built from OpenVINO's operators."""
 from __future__ import annotations
 
 from typing import Any
@@ -8,17 +8,17 @@ from numpy.typing import ArrayLike
 
 
 def int64(values: ArrayLike) -> Any:
-    """A constant node: shapes, axes and orders."""
+    """A constant node for shapes, axes and permutations."""
     return _constant(values, np.int64)
 
 
 def int32(values: ArrayLike) -> Any:
-    """A constant node: indices."""
+    """A constant node for indices."""
     return _constant(values, np.int32)
 
 
 def float32(values: ArrayLike) -> Any:
-    """A constant node: numbers that a graph computes with."""
+    """A constant node for values in arithmetic."""
     return _constant(values, np.float32)
 
 

@@ -1,9 +1,9 @@
 """RoIAlign for OpenVINO's CPU plugin: one matrix product instead of its kernel.
 
-The kernel reads four cells for each of a bin's samples, of which a large box has many. But the samples of a box form a
-grid of rows and columns: a bin's share in each cell of the map is the product of a share in its row and one in its
-column, and pooling is the matrix of these shares times the map. That is more arithmetic in less time. In bf16 the
-kernel's boxes are rounded to 8 bits before it sees them; here positions stay in f32, and only the shares are rounded.
+The kernel reads four cells for every sample of a bin, and a large box has many samples. But the samples of a box form a
+grid: the weight of a map cell in a bin is the product of a row weight and a column weight, and pooling is the matrix of
+these weights ("shares") times the map. That is more arithmetic but takes less time. In bf16 the kernel gets boxes that
+are already rounded to 8 mantissa bits; here positions stay in f32, and only the shares are rounded.
 """
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ ATTRIBUTES = {"sampling_ratio": 0, "spatial_scale": 1.0, "mode": "avg", "aligned
 
 
 def expand_roi_align(model: Any) -> int:
-    """Replace every RoIAlign of an `openvino.Model` by standard operators, in place.
+    """Replace every RoIAlign of an `openvino.Model` with standard operators, in place.
 
-    Boxes have to lie inside the map, as those of this project's graphs do. Left alone is what this project does not
-    write: another way to sample, several pictures, or a map whose size is not fixed.
+    Boxes must lie inside the map, as they do in this project's graphs. RoIAlign nodes that this project does not write
+    are left unchanged: other sampling modes, batches of more than one picture, or maps of dynamic size.
 
     Returns:
-        How many were replaced.
+        The number of nodes replaced.
     """
     from openvino.utils import replace_node
 
@@ -48,7 +48,7 @@ def _is_supported(node: Node) -> bool:
 
 
 def _guard(node: Node) -> Node | None:
-    """The `Select` behind it, if nothing else reads it and it puts zeros for some of the boxes (see `lowering.py`)."""
+    """The `Select` that zeroes the output of some boxes (see `lowering.py`), if it is the only reader of `node`."""
     readers = list(node.output(0).get_target_inputs())
     if len(readers) != 1 or readers[0].get_node().get_type_name() != "Select":
         return None
@@ -59,13 +59,13 @@ def _guard(node: Node) -> Node | None:
 
 
 def _is_zero(node: Node) -> bool:
-    if node.get_type_name() == "Convert":  # from a weight that is stored as f16
+    if node.get_type_name() == "Convert":  # from a constant stored as f16
         node = node.input_value(0).get_node()
     return node.get_type_name() == "Constant" and not np.any(node.data)
 
 
 def _expanded(node: Node, guard: Node | None) -> tuple[Node, Node]:
-    """(1, C, H, W) and boxes (N, 4) -> (N, C, bins, bins), and the shares (N * bins * bins, H * W) behind it."""
+    """Features (1, C, H, W) and boxes (N, 4) -> pooled (N, C, bins, bins) and its shares (N * bins * bins, H * W)."""
     from openvino import opset13 as op
 
     features, boxes = (port.get_source_output() for port in node.inputs()[:2])
@@ -87,10 +87,10 @@ def _expanded(node: Node, guard: Node | None) -> tuple[Node, Node]:
 
 
 def _shares(boxes: Node, axis: int, bins: int, length: int) -> Node:
-    """Share of each of an axis' cells in each bin: boxes (N, 4) xyxy, axis 0 for x and 1 for y -> (N, bins, length).
+    """Weights of the cells along an axis in each bin: boxes (N, 4) xyxy, axis 0 for x, 1 for y -> (N, bins, length).
 
-    A bin averages ceil(its side) samples, each of which lies between two cells' centres, or beyond the last one. A box
-    without extent has no samples.
+    A bin averages ceil(side of the bin) samples, each interpolated between two cell centres, or clamped to the
+    outermost one. A box without extent has no samples.
     """
     from openvino import opset13 as op
 
@@ -100,9 +100,9 @@ def _shares(boxes: Node, axis: int, bins: int, length: int) -> Node:
 
     start = corner(axis)
     extent = op.subtract(corner(axis + 2), start)
-    # The plugin divides by multiplying with the reciprocal, and ceil(21 * (1 / 7)) is 4. So the samples of a bin are
-    # counted: there is a next one while those so far, a cell apart at most, do not fill the bin.
-    most = -(-length // bins)  # a box inside the map has no more
+    # The plugin divides by multiplying by the reciprocal, so that ceil(21 / 7) becomes 4. Therefore the samples are
+    # counted instead: sample i exists if i < extent / bins, tested as bins * i < extent.
+    most = -(-length // bins)  # upper limit for boxes inside the map
     sample = float32(np.arange(most).reshape(1, 1, -1, 1))
     is_used = op.convert(op.less(float32(bins * np.arange(most).reshape(1, 1, -1, 1)), extent), "f32")
     count = op.maximum(op.reduce_sum(is_used, int64([2]), True), float32(1))

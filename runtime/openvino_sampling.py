@@ -1,11 +1,11 @@
 """Deformable convolution for OpenVINO's CPU plugin in bf16: gathered pixels instead of its f32 kernel.
 
-The plugin's own kernel computes in f32 whatever the hint says, between two conversions. Standard operators follow the
-hint, but the usual ones (GridSample) fail in bf16: it keeps 8 bits, and the position 60.3 becomes 60.25 or 60.5. Here
-only the *offset* is ever a floating point number. Its whole part moves an integer cell, which is exact, and its
-fraction, in [0, 1), becomes the weights of the four pixels around it: the rounding of bf16 is that of any other layer.
+The plugin's own kernel always computes in f32, between two conversions. Standard operators follow the precision hint,
+but the usual one, GridSample, is inaccurate in bf16: with 8 mantissa bits the position 60.3 becomes 60.25 or 60.5. Here
+only the *offset* is a floating-point number. Its integer part moves an integer cell index, which is exact, and its
+fraction, in [0, 1), gives the weights of the four surrounding pixels, so bf16 rounding hurts no more than in any layer.
 
-Bundles of `stmask-export --dcn gridsample` hold GridSample; for these, positions are kept in f32.
+Bundles of `stmask-export --dcn gridsample` contain GridSample; for these, positions are kept in f32.
 """
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ KIND = "DeformableConvolution"
 
 
 def expand_deformable(model: Any) -> int:
-    """Replace every deformable convolution of an `openvino.Model` by standard operators, in place.
+    """Replace every deformable convolution of an `openvino.Model` with standard operators, in place.
 
-    Left alone are those that this project does not write: with groups, dilation, or sizes that are not fixed.
+    Those that this project does not write are left unchanged: with groups, dilation, batches or dynamic sizes.
 
     Returns:
-        How many were replaced.
+        The number of nodes replaced.
     """
     from openvino.utils import replace_node
 
@@ -40,10 +40,10 @@ def expand_deformable(model: Any) -> int:
 
 
 def keep_grids(model: Any) -> int:
-    """Have the positions of every GridSample of an `openvino.Model` computed in f32, in place.
+    """Keep the positions of every GridSample of an `openvino.Model` in f32, in place.
 
     Returns:
-        How many there are.
+        The number of GridSample nodes.
     """
     found = [node for node in model.get_ordered_ops() if node.get_type_name() == "GridSample"]
     for node in found:
@@ -59,7 +59,7 @@ def _is_supported(node: Node) -> bool:
 
 
 def _expanded(node: Node) -> Node:
-    """(1, C, H, W), offsets (1, 2 * taps, h, w), weights (O, C, kh, kw), perhaps masks -> (1, O, h, w)."""
+    """x (1, C, H, W), offsets (1, 2 * taps, h, w), weights (O, C, kh, kw), optional masks -> (1, O, h, w)."""
     from openvino import opset13 as op
 
     x, offset, weight, *masks = (port.get_source_output() for port in node.inputs())
@@ -71,7 +71,7 @@ def _expanded(node: Node) -> Node:
     offset = op.reshape(offset, int64([taps, 2, cells]), special_zero=False)
     whole = op.floor(offset)
     share = op.subtract(offset, whole)
-    # A float far outside of the integers' range has no integer. These are inside and, as before, off the map.
+    # Clamp, because huge floats do not convert to int32; the limits still lie off the map.
     reach = np.float32(2 * (max(x.get_shape()[2:]) + max(kernel)) + max(out_h, out_w) * max(attributes["strides"]))
     start = _starts((out_h, out_w), (kernel[0], kernel[1]), attributes["strides"], attributes["pads_begin"])
     corner = op.add(op.convert(op.clamp(whole, -reach, reach), "i32"), int32(start))
@@ -87,7 +87,7 @@ def _expanded(node: Node) -> Node:
 
 
 def _starts(out: Size, kernel: Size, strides: list[int], pads: list[int]) -> NDArray[np.int32]:
-    """(taps, 2, cells) row and column that each tap of each cell reads without offsets."""
+    """(taps, 2, cells) row and column that each tap reads for each output cell, before offsets are added."""
     starts = np.zeros((*kernel, 2, *out), np.int32)
     starts[:, :, 0] = np.arange(kernel[0])[:, None, None, None] + np.arange(out[0])[:, None] * strides[0] - pads[0]
     starts[:, :, 1] = np.arange(kernel[1])[None, :, None, None] + np.arange(out[1])[None, :] * strides[1] - pads[1]
@@ -95,13 +95,13 @@ def _starts(out: Size, kernel: Size, strides: list[int], pads: list[int]) -> NDA
 
 
 def _bilinear(x: Node, corner: Node, share: Node, factors: Node | None) -> Node:
-    """Values of a map between its pixels, zeros beyond its border.
+    """Bilinear samples of a map, with zeros beyond its border.
 
     Args:
         x: (1, C, H, W).
         corner: (taps, 2, cells) int32 row and column of the upper left pixel.
-        share: (taps, 2, cells) in [0, 1), how far down and right of it.
-        factors: (taps, cells) on the result, or None.
+        share: (taps, 2, cells) in [0, 1), fractional position below and right of it.
+        factors: (taps, cells) to multiply the samples by, or None.
 
     Returns:
         (cells, taps, C).
@@ -109,7 +109,7 @@ def _bilinear(x: Node, corner: Node, share: Node, factors: Node | None) -> Node:
     from openvino import opset13 as op
 
     channels, height, width = x.get_shape()[1:]
-    ring = int64([0, 0, 1, 1])  # of zeros around the map: where every sample off the map is read
+    ring = int64([0, 0, 1, 1])  # padding by one ring of zeros, which all samples off the map read
     padded = op.pad(x, ring, ring, "constant", float32(0))
     pixels = op.reshape(op.transpose(padded, int64([0, 2, 3, 1])), int64([(height + 2) * (width + 2), channels]),
                         special_zero=False)
@@ -131,7 +131,7 @@ def _bilinear(x: Node, corner: Node, share: Node, factors: Node | None) -> Node:
 
 
 def _in_ring(cell: Node, step: int, length: int) -> Node:
-    """Index of `cell + step` in an axis of `length` cells with one more at both ends, which stand for all beyond."""
+    """Index of `cell + step` in an axis of `length` cells padded by one at each end, clamped to the padding."""
     from openvino import opset13 as op
 
     moved = op.add(cell, int32(step + 1))

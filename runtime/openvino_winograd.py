@@ -1,7 +1,7 @@
-"""Convolutions for OpenVINO's CPU plugin: Winograd's algorithm, which it does not have, as matrix products.
+"""Convolutions for OpenVINO's CPU plugin, by Winograd's algorithm, which it lacks, as matrix products.
 
-A map is turned into values at points and back by matrices along its rows and columns; between, each pair of points is
-a matrix product of its own. Maps are (H, W, N, C) meanwhile, and stay so from one convolution to the next.
+Matrices along rows and columns transform a map into values at points, and back; in between, each pair of points is a
+separate matrix product. The maps have the layout (H, W, N, C), also from one convolution to the next.
 """
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from .winograd import KERNEL, TILE, WINDOW, Axis, axis, is_worthwhile, transform
 Node = Any  # an openvino.Node or openvino.Output, of a package that may be absent
 Size = Any  # an int, or a Node of one number where the model does not fix it
 
-PAIRS = WINDOW ** 2  # of points
-ORDER = (2, 3, 0, 1)  # of axes: from NCHW to HWNC, and from that back
-SMALL = 100  # cells: one matrix of all of them is faster than one for rows and one for columns
-# By measurement: columns of tiles in a block; tiles that are computed at a time, so that what is between the products
-# stays in the cache; and the block, rows and columns, where maps have any size, since small ones waste less at its end.
+PAIRS = WINDOW ** 2  # pairs of points
+ORDER = (2, 3, 0, 1)  # permutation of axes from NCHW to HWNC, and back
+SMALL = 100  # cells: for maps up to this size, one matrix for all cells is faster than one each for rows and columns
+# By measurement: tile columns per block; tiles computed at a time, so that intermediate results stay in the cache; and
+# (rows, columns) of tiles per block for maps of dynamic size, where small blocks waste less at the border.
 COLUMNS, BAND, OPEN_BLOCK = 10, 80, (2, 4)
 
 
 def expand_convolutions(model: Any, precision: str) -> int:
-    """Replace convolutions of 3x3 of an `openvino.Model` by matrix products, in place, where those are faster.
+    """Replace 3x3 convolutions of an `openvino.Model` with matrix products, in place, where those are faster.
 
-    Left alone are convolutions with strides, dilation, groups or another padding than one cell, those whose weights
-    are not constant (as in 8 bits), and those of few channels or small maps.
+    Left unchanged are convolutions with strides, dilation, groups or a padding other than one cell, those whose weights
+    are not constant (as in 8 bits), and those with few channels or small maps.
 
     Args:
-        model: the model. Its weights become four times as many, and OpenVINO keeps a second copy.
-        precision: "f32" or "bf16", what the plugin computes in.
+        model: the model. The replaced weights become four times as large, and OpenVINO keeps a second copy.
+        precision: "f32" or "bf16", the precision that the plugin computes in.
 
     Returns:
-        How many were replaced.
+        The number of convolutions replaced.
     """
     from openvino import opset13 as op
     from openvino.utils import replace_node
 
     found = [node for node in model.get_ordered_ops() if _is_supported(node, precision)]
-    weights: dict[str, Node] = {}  # by the name of what they are made from: levels of a pyramid share theirs
-    ready: dict[str, Node] = {}  # what is computed as (H, W, N, C) already, by the name of its node
+    weights: dict[str, Node] = {}  # transformed weights by the original's name; pyramid levels share theirs
+    ready: dict[str, Node] = {}  # values already available as (H, W, N, C), by the name of their node
     for node in found:
         source, weight = node.input_value(0), node.input_value(1).get_node()
         made_from = weight.get_friendly_name()
@@ -75,7 +75,7 @@ def _is_supported(node: Node, precision: str) -> bool:
 
 
 def _has(attributes: Any, pads: int) -> bool:
-    """Whether a convolution moves cell by cell and reads `pads` zeros around the map."""
+    """Whether a convolution has stride 1, dilation 1 and padding `pads`."""
     return all(list(attributes[name]) == [number, number] for name, number in
                {"strides": 1, "dilations": 1, "pads_begin": pads, "pads_end": pads}.items())
 
@@ -89,18 +89,22 @@ def _constant(node: Node) -> Any:
 
 
 def _unconverted(node: Node) -> Node:
-    """What a weight that is stored as f16 is converted from."""
+    """The source of a conversion, as of weights stored as f16; other nodes unchanged."""
     return node.input_value(0).get_node() if node.get_type_name() == "Convert" else node
 
 
 def _sizes(value: Node) -> tuple[int | None, int | None, int | None]:
-    """N, H and W of a value (N, C, H, W), None for each that the model does not fix."""
+    """N, H and W of a value (N, C, H, W); None for dynamic ones."""
     maps, _, height, width = (size.get_length() if size.is_static else None for size in value.get_partial_shape())
     return maps, height, width
 
 
 def _with_what_follows(value: Node, node: Node) -> tuple[Node, Node]:
-    """What is done to each cell of `node`'s output alone, done to `value`, the same as (H, W, N, C); the last node."""
+    """Apply the per-cell operations that follow `node` to `value`, its output as (H, W, N, C).
+
+    Returns:
+        The resulting value, and the last of the original nodes that it replaces.
+    """
     from openvino import opset13 as op
 
     while (reader := _only_reader(node)) is not None:
@@ -119,7 +123,7 @@ def _with_what_follows(value: Node, node: Node) -> tuple[Node, Node]:
 
 
 def _shape_readers(node: Node) -> list[Node]:
-    """What reads of `node`'s output its shape alone: a converted model reshapes biases to that."""
+    """Readers of only the shape of `node`'s output; converted models reshape biases with it."""
     return [reader for reader in node.output(0).get_target_inputs() if reader.get_node().get_type_name() == "ShapeOf"]
 
 
@@ -129,9 +133,9 @@ def _only_reader(node: Node) -> Node | None:
 
 
 def _bias(add: Node, node: Node) -> Node | None:
-    """What is added to `node`'s output, if that is one number a channel."""
+    """What `add` adds to `node`'s output, if that is one value per channel."""
     [bias] = [value for value in add.input_values()
-              if value.get_node().get_friendly_name() != node.get_friendly_name()]  # a sum with itself has two readers
+              if value.get_node().get_friendly_name() != node.get_friendly_name()]  # x + x would count as two readers
     channels = node.get_output_partial_shape(0)[1].get_length()
     if not bias.get_partial_shape().is_static or list(bias.get_shape()) != [1, channels, 1, 1]:
         return None
@@ -145,7 +149,7 @@ def _is_pointwise(node: Node) -> bool:
 
 
 def _mean_of_map(node: Node) -> Node | None:
-    """The reader of `node` that reduces each map to its mean, if there is no other."""
+    """The reader of `node` that reduces each map to its mean, if it is the only reader."""
     reader = _only_reader(node)
     if reader is None or reader.get_type_name() != "ReduceMean" or reader.get_attributes()["keep_dims"]:
         return None
@@ -168,18 +172,18 @@ def _transposed(value: Node) -> Node:
 
 
 def _restored(value: Node, node: Node) -> Node:
-    """(H, W, N, C) -> (N, C, H, W), as `node` has it."""
+    """(H, W, N, C) -> (N, C, H, W), the layout of `node`'s output."""
     from openvino import opset13 as op
 
     batch = node.get_output_partial_shape(0)[0]
     if batch.is_dynamic or batch.get_length() != 1:
         return _transposed(value)
-    rows_first = op.unsqueeze(op.squeeze(value, int64([2])), int64([0]))  # the order in memory that convolutions want
+    rows_first = op.unsqueeze(op.squeeze(value, int64([2])), int64([0]))  # NHWC, the memory layout convolutions prefer
     return op.transpose(rows_first, int64([0, 3, 1, 2]))
 
 
 def _convolved(x: Node, weight: Node, height: int | None, width: int | None) -> Node:
-    """(H, W, N, C) by (36, C, O) -> (H, W, N, O)."""
+    """Maps (H, W, N, C) and weights (36, C, O) -> (H, W, N, O)."""
     if height is not None and width is not None and height * width <= SMALL:
         return _convolved_at_once(x, weight, axis(height, height), axis(width, width))
     if height is None or width is None:
@@ -216,7 +220,7 @@ def _convolved_by_axis(x: Node, weight: Node, rows: Axis, columns: Axis) -> Node
 
 
 def _band(x: Node, weight: Node, rows: Axis, columns: Axis, down: Size, width: Size, across: Size) -> Node:
-    """Blocks of rows (down * reads, W, N, C) by (36, C, O) -> (down * writes, across * writes, N, O)."""
+    """Row blocks (down * reads, W, N, C) and weights (36, C, O) -> (down * writes, across * writes, N, O)."""
     from openvino import opset13 as op
 
     tile_rows = _times(down, rows.tiles)
@@ -236,14 +240,14 @@ def _band(x: Node, weight: Node, rows: Axis, columns: Axis, down: Size, width: S
 
 
 def _products(points: Node, weight: Node) -> Node:
-    """Of all values at pairs of points, (36 * n * C) of any shape, with their weights: (36, n, O)."""
+    """Multiply the values at all pairs of points, 36 * n * C in any shape, by weights (36, C, O) -> (36, n, O)."""
     from openvino import opset13 as op
 
     return op.matmul(_reshaped(points, [PAIRS, -1, weight.get_shape()[1]]), weight, False, False)
 
 
 def _windows(x: Node, place: int, part: Axis, size: Size, blocks: Size) -> Node:
-    """`x` with the cells that each of its blocks reads along an axis, one block after the other."""
+    """`x` with the (overlapping) cells that each block reads along axis `place`, block after block."""
     from openvino import opset13 as op
 
     if part.is_one_block:
@@ -251,7 +255,7 @@ def _windows(x: Node, place: int, part: Axis, size: Size, blocks: Size) -> Node:
     block = op.range(int64(0), op.squeeze(_shape([blocks]), int64([0])), int64(1), "i64")
     starts = op.multiply(_reshaped(block, [-1, 1]), int64([[TILE * part.tiles]]))
     cells = _reshaped(op.add(starts, int64(np.arange(part.reads)[None] - 1)), [-1])
-    # Gather gives zeros for what is not there, but counts back from the end what is negative.
+    # Gather returns zeros for indices out of range, but counts negative ones from the end: map those to `size`.
     cells = op.select(op.less(cells, int64([0])), _shape([size]), cells)
     return op.gather(x, cells, int64(place))
 

@@ -1,4 +1,4 @@
-"""`RunOptions`: every number that decides what is detected, tracked and shown."""
+"""`RunOptions`: all settings that determine what is detected, tracked and shown."""
 from __future__ import annotations
 
 import dataclasses
@@ -16,40 +16,40 @@ from .tracker import MAX_AGE_SHOWN, SCORE_THRESHOLD
 
 NMS_KINDS = ("cross-class", "per-class")
 MEMORY_KINDS = ("exact", "bounded")
-RETIRE_AFTER = 30  # frames; three times the age after which an object is no longer shown
-# Of the trackers that propagate, with their defaults.
+RETIRE_AFTER = 30  # key frames; default of `retire_after`, three times that of `max_age_shown`
+# Options of the trackers that propagate, with their defaults.
 _PROPAGATION = {"score_decay": SCORE_DECAY, "max_age_shown": MAX_AGE_SHOWN}
 _WHOLE = ("top_k", "max_detections", "max_age_shown", "retire_after", "detect_every")
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a video is run; the defaults are the released code's. None means: decided by `resolve`.
+    """How a video is processed; the defaults are those of the released code. `resolve` replaces None by a value.
 
-    The tracker and its settings are then those that the bundle's network calls for, see `TrackingConfig`.
+    The tracker and its settings then default to those of the bundle's network, see `TrackingConfig`.
 
     Raises:
-        InputError: a value is out of its range, or is given to a tracker that does not read it.
+        InputError: a value is out of range, or belongs to another tracker than the one chosen.
     """
 
-    # An anchor is a candidate, and a row is shown, above this; None: 0.05, or the bundle's candidate threshold above it
+    # Anchors above this are candidates, and rows above it are shown; None: 0.05 or, if higher, the bundle's threshold
     score_threshold: float | None = None
     nms: str = "cross-class"  # cross-class | per-class
     nms_iou: float = 0.5
     top_k: int = 200  # rows that enter NMS, best first
     max_detections: int = 100  # rows that leave per-class NMS
-    tracker: str | None = None  # released | paper | frame (no temporal fusion); None: the bundle's, or frame without TF
+    tracker: str | None = None  # released | paper | frame (no temporal fusion); None: the bundle's own tracker
     alpha: float | None = None  # paper tracker: weight of the embeddings' cosine (eq. 15)
     beta: float | None = None  # paper tracker: weight of the mask IoU (eq. 15)
-    epsilon: float | None = None  # paper tracker: score a known object has to exceed (eq. 16)
-    embedding_momentum: float | None = None  # paper tracker: share kept of a known embedding, times 1 - score
+    epsilon: float | None = None  # paper tracker: pair score that a match has to exceed (eq. 16)
+    embedding_momentum: float | None = None  # paper tracker: share of the known embedding that is kept, times 1 - score
     max_cover: float | None = None  # paper tracker: share of a new object's mask that a better detection may cover
-    new_object_score: float | None = None  # released and frame tracker: what an object has to beat to be matched
-    score_decay: float | None = None  # 0.95; for each key frame in which an object is not detected
-    max_age_shown: int | None = None  # 10; key frames an object is shown without being detected
-    memory: str | None = None  # exact | bounded; None: bounded for live sources, exact otherwise
-    retire_after: int | None = None  # bounded memory: objects not detected in more key frames are forgotten
-    detect_every: int = 1  # 1: every frame is a key frame; more: between two of them objects are only propagated
+    new_object_score: float | None = None  # released and frame tracker: pair score that a match has to exceed
+    score_decay: float | None = None  # 0.95; factor on the score for each key frame in which an object is not detected
+    max_age_shown: int | None = None  # 10; key frames for which an object is shown without being detected
+    memory: str | None = None  # exact | bounded; None: bounded for live sources or with `retire_after`, exact otherwise
+    retire_after: int | None = None  # bounded memory: forget objects not detected in more than this many key frames
+    detect_every: int = 1  # interval between key frames; in between, objects are only propagated
 
     def __post_init__(self) -> None:
         self._check_choices()
@@ -84,21 +84,21 @@ class RunOptions:
                 continue
             if value != int(value):
                 raise InputError(f"{name} must be a whole number, got {value}")
-            object.__setattr__(self, name, int(value))  # 200.0 counts nothing
+            object.__setattr__(self, name, int(value))  # 200.0 is not a valid index or count
 
     def _given_settings(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in SETTING_RANGES if getattr(self, name) is not None}
 
     def _resolve_tracking(self, own: TrackingConfig) -> TrackingConfig:
-        """What is asked for, and what suits the network in place of the rest."""
+        """The requested tracker and settings, completed with those of the network."""
         suited = own if self.tracker in (None, own.tracker) else TrackingConfig(self.tracker)
         try:
             return dataclasses.replace(suited, **self._given_settings())
-        except InputError as error:  # of a setting beside a tracker that nobody named
+        except InputError as error:  # a setting without its tracker
             raise InputError(f"{error}; {own.tracker} is this bundle's own tracker: name the other one too") from error
 
     def _resolve_propagation(self, tracker: str) -> dict[str, Any]:
-        """Settings of trackers that propagate; the others have none."""
+        """The resolved propagation settings; empty for the frame tracker, which does not propagate."""
         if tracker == "frame":
             given = [name for name in _PROPAGATION if getattr(self, name) is not None]
             if given:
@@ -113,15 +113,15 @@ class RunOptions:
 
     @property
     def tracking(self) -> TrackingConfig:
-        """Tracker and settings; the options must be resolved."""
+        """The tracker and its settings; the options must be resolved."""
         assert self.tracker is not None
         return TrackingConfig(self.tracker, **self._given_settings())
 
     def resolve(self, description: BundleDescription, is_live: bool) -> RunOptions:
-        """Every open choice made, for one bundle and one kind of source.
+        """These options with every None that matters replaced, for one bundle and one kind of source.
 
         Raises:
-            InputError: the options ask for something the bundle cannot do.
+            InputError: the bundle does not support the options, or they contradict each other.
         """
         lowest = description.candidate_threshold
         if self.score_threshold is not None and self.score_threshold < lowest:
@@ -148,7 +148,7 @@ class RunOptions:
         return dataclasses.replace(self, **chosen)
 
     def tracker_settings(self) -> dict[str, Any]:
-        """What the chosen tracker is made with, ages in frames; the options must be resolved."""
+        """Arguments of the chosen tracker, with ages in frames; the options must be resolved."""
         settings: dict[str, Any] = dict(self.tracking.settings)
         settings["score_threshold"] = self.score_threshold
         settings["retire_after"] = None if self.retire_after is None else self._last_age(self.retire_after)
@@ -157,9 +157,9 @@ class RunOptions:
         return settings
 
     def _last_age(self, missed: int) -> int:
-        """Age in frames up to which an object has missed at most that many detections.
+        """The highest age in frames at which an object has missed at most `missed` detections.
 
-        Detected are the frames 0, K, 2K and so on: an object of age a, last detected in one of them, missed a // K.
+        Key frames are 0, K, 2K and so on: an object of age a, last detected in one of them, has missed a // K.
         """
         return (missed + 1) * self.detect_every - 1
 
@@ -173,5 +173,5 @@ class RunOptions:
                 "identity if they return; the released code keeps all (--memory exact)")
 
     def to_dict(self) -> dict[str, Any]:
-        """The options that are set, as plain JSON values."""
+        """The options that are not None, as plain JSON values."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}

@@ -1,4 +1,4 @@
-"""The folder a run writes to: names of its files, and whether it may be used."""
+"""The folder a run writes to: its file names, and the check whether it may be used."""
 from __future__ import annotations
 
 import os
@@ -12,14 +12,14 @@ from .sources import is_camera
 
 
 class OutputFolder:
-    """Where a run writes.
+    """The files that a run writes.
 
     Attributes:
-        results: JSON Lines, one line a frame, there from the first frame on.
-        sequences: YouTube-VIS result list, there when the run has ended.
-        video: annotated video, there when the run has ended.
-        unfinished_video: the annotated video while it is being written; what a killed run leaves is playable.
-        picture: annotated picture, in place of the video where the source is a single image.
+        results: JSON Lines, one line per frame, written during the run.
+        sequences: YouTube-VIS result list, written when the run has ended.
+        video: annotated video, complete when the run has ended.
+        unfinished_video: the annotated video while it is being written; playable even if the run is killed.
+        picture: annotated picture, instead of the video if the source is a single image.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,20 +31,20 @@ class OutputFolder:
         self.picture = path / "frame.png"
 
     def existing(self) -> tuple[Path, ...]:
-        """The files that are there."""
+        """The files that exist."""
         files = (self.results, self.sequences, self.video, self.unfinished_video, self.picture)
         return tuple(path for path in files if os.path.exists(path))
 
     def check(self, overwrite: bool, inputs: Sequence[Path] = ()) -> None:
-        """Refuse early what could not be written later; changes nothing.
+        """Check early that the run can write its files; changes nothing.
 
         Args:
-            overwrite: results of an earlier run may be replaced.
-            inputs: files that the run reads, which must stay.
+            overwrite: whether results of an earlier run may be replaced.
+            inputs: files that the run reads, which must not be replaced.
 
         Raises:
             InputError: the run would replace one of its inputs.
-            OutputError: the folder holds results already and `overwrite` is False, or nothing can be written there.
+            OutputError: the folder already holds results and `overwrite` is False, or is not writable.
         """
         there = self.existing()
         places = {place: path for path in there if (place := _place(path)) is not None}
@@ -58,7 +58,8 @@ class OutputFolder:
         check_folder(self.path)
 
     def prepare(self, overwrite: bool, inputs: Sequence[Path] = ()) -> None:
-        """Make the folder, and clear it of an earlier run, so that the files in it belong together; see `check`."""
+        """Check and create the folder, and delete the files of an earlier run, so that no old ones remain; see `check`.
+        """
         self.check(overwrite, inputs)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -69,7 +70,7 @@ class OutputFolder:
 
 
 def _place(path: Path) -> tuple[int, int] | None:
-    """What names of the same file have in common; None where there is no file."""
+    """Device and inode number, the same for all names of a file; None if there is no file."""
     try:
         status = path.stat()
     except OSError:
@@ -78,7 +79,10 @@ def _place(path: Path) -> tuple[int, int] | None:
 
 
 def folder_name(source: str) -> str:
-    """For the results of a source as `sources.open_source` takes it: its name, without suffix and spaces."""
+    """Default name of the result folder of a source as given to `sources.open_source`.
+
+    A folder's name, a file's name without suffix, or camera-N; spaces become hyphens.
+    """
     path = Path(source)
     if is_camera(source):
         name = f"camera {int(source)}"
@@ -88,9 +92,9 @@ def folder_name(source: str) -> str:
 
 
 def folder_names(sources: Sequence[str]) -> list[str]:
-    """For each of several sources; those of one name are name, name-2, name-3 and so on in the order given.
+    """`folder_name` of each source; repeated names become name, name-2, name-3 and so on, in the given order.
 
-    They do not depend on which of the sources can be opened, so that the next run of the same sources uses the same.
+    They do not depend on which sources can be opened, so that every run of the same sources uses the same names.
     """
     taken: dict[str, None] = {}
     for name in map(folder_name, sources):

@@ -1,4 +1,4 @@
-"""Stages side by side: each works in threads of its own, a bounded number of items ahead of the next one."""
+"""A chain of concurrent stages: each runs in its own threads, a bounded number of items ahead of the next one."""
 from __future__ import annotations
 
 import atexit
@@ -21,27 +21,27 @@ from .interrupt import find_interrupt
 
 T = TypeVar("T")
 U = TypeVar("U")
-END_S = 20.0  # for which the end of the program waits: a frame in hand takes less, but for the first ones on a GPU
-GRACE_S = 0.3  # for which even Ctrl-C waits: most threads have done by then what they have in hand
+END_S = 20.0  # maximum wait at program exit: longer than any frame takes, except the first ones on a GPU
+GRACE_S = 0.3  # maximum wait after Ctrl-C: most threads finish their current item by then
 
 
 class _End:
-    """The last entry of a queue: nothing more comes, or the exception that came instead."""
+    """The last entry of a queue, with the exception that ended the stage, if any."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error
 
 
 class Overlap:
-    """Context manager over the threads of a chain of stages; leaving it ends them all, wherever they are.
+    """Context manager over the threads of a chain of stages; leaving it ends all of them.
 
-    Items keep their order. An exception of a stage travels down the chain behind the items before it and is raised
-    where the chain is read. Leaving waits for what each thread has in hand, at most one item. Ctrl-C that leads to it,
-    or comes meanwhile, ends the waiting: threads are left behind with a name that tells so, `console.WORKER_NAME`. The
-    same is done where waiting could be for ever, see `watch`.
+    Items keep their order. An exception in a stage passes down the chain after the items before it and is raised to the
+    consumer. Leaving waits for each thread to finish its current item. After Ctrl-C, before or during the wait, it
+    waits at most `GRACE_S` longer; threads still alive are abandoned and renamed to `console.WORKER_NAME`. They are
+    also abandoned, without waiting, where waiting could deadlock, see `watch`.
 
     Args:
-        depth: finished items that wait between two stages at most.
+        depth: maximum number of finished items between two stages.
     """
 
     def __init__(self, depth: int) -> None:
@@ -49,16 +49,16 @@ class Overlap:
         self._is_left = threading.Event()
         self._threads: list[threading.Thread] = []
         self._slots: list[threading.Semaphore] = []
-        self._handled: BaseException | None = None  # when this was entered
-        self._ended: list[threading.Event] = []  # of the stages; a stage ends after the workers that it has
-        self._abandoned: list[object] = []  # not empty: the collector found the reader
+        self._handled: BaseException | None = None  # the exception being handled on entry
+        self._ended: list[threading.Event] = []  # one per stage; a stage ends after its workers
+        self._abandoned: list[object] = []  # not empty: the garbage collector found the reader
         _LIVING.add(self)
 
     def ahead(self, items: Generator[T, None, None]) -> Generator[T, None, None]:
-        """The same items, made by a thread of their own that starts now; it closes `items` in the end."""
+        """Yield the same items, produced by a new thread that starts immediately and finally closes `items`."""
         queue: SimpleQueue[T | _End] = SimpleQueue()
         slots = threading.Semaphore(self._depth)
-        # A generator that is kept but not read to its end must not keep the program from ending: hence a daemon.
+        # A daemon, so that a generator that is never exhausted does not keep the program from exiting.
         ended = threading.Event()
         thread = threading.Thread(target=self._work, args=(items, queue, slots, ended), daemon=True)
         thread.start()
@@ -68,7 +68,10 @@ class Overlap:
         return _taken(queue, slots)
 
     def map(self, function: Callable[[T], U], items: Iterator[T], workers: int) -> Generator[U, None, None]:
-        """`function` of every item, in order, by a number of threads; an exception comes behind the items before it."""
+        """Yield `function` of every item, in order, computed by `workers` threads.
+
+        An exception is raised after the items before it.
+        """
         pending: deque[Future[U]] = deque()
         failure: BaseException | None = None
         with ThreadPoolExecutor(workers, initializer=self._add_worker) as pool:
@@ -78,7 +81,7 @@ class Overlap:
                         item = next(items)
                     except StopIteration:
                         break
-                    except BaseException as error:  # what is pending was there before it
+                    except BaseException as error:  # raised after the pending items, which came before it
                         failure = error
                         break
                     pending.append(pool.submit(function, item))
@@ -119,7 +122,7 @@ class Overlap:
         self._is_left.set()
         for slots in self._slots:
             slots.release()
-        is_urgent = find_interrupt(error, self._handled) is not None  # in the reader's body it comes as a GeneratorExit
+        is_urgent = find_interrupt(error, self._handled) is not None  # may be the context of a GeneratorExit
         try:
             if self._may_wait():
                 self._join(GRACE_S if is_urgent else None)
@@ -132,37 +135,38 @@ class Overlap:
                     thread.name = WORKER_NAME
 
     def end(self) -> None:
-        """Leave it as the program ends, where a reader was kept, or nobody could wait for the threads."""
+        """Stop the threads at program exit, if a reader is still referenced or the threads were abandoned."""
         self._is_left.set()
         for slots in self._slots:
             slots.release()
         self._join(END_S)
 
     def watch(self, reader: Generator[T, None, None]) -> None:
-        """Take note if `reader`, which enters this, is left to the garbage collector.
+        """Detect when `reader`, the generator that enters this context, is left to the garbage collector.
 
-        That closes it at any moment, in whichever thread: perhaps in one that holds what the threads here wait for.
+        The collector may close it at any time and in any thread, even one that holds a lock these threads wait for.
         """
-        # The collector calls back before it closes anything, a generator around this one too, which then closes this.
-        # No line of Python is to run there: Ctrl-C that came meanwhile would be raised in it, and lost.
+        # The weak reference's callback runs before the collector closes anything, including outer generators that close
+        # this one. The callback must not be Python code: a pending Ctrl-C would be raised in it, and lost.
         self._reader = weakref.ref(reader, self._abandoned.append)
 
     def _may_wait(self) -> bool:
-        """Whether this thread may wait for all others; a `DaemonThread` is one that they wait for."""
+        """Whether the current thread may join the others without deadlock; they may be waiting for a `DaemonThread`."""
         thread = threading.current_thread()
         return not (self._abandoned or thread in self._threads or isinstance(thread, DaemonThread))
 
     def _join(self, timeout_s: float | None) -> None:
         start = time.monotonic()
         for ended in self._ended:
-            # Ctrl-C in the middle of `Thread.join` makes Python, up to 3.12, take the thread for one that has ended.
+            # Ctrl-C during `Thread.join` makes Python, up to 3.12, regard the thread as ended.
             if not ended.wait(None if timeout_s is None else max(0.0, start + timeout_s - time.monotonic())):
                 return
         for thread in tuple(self._threads):
             thread.join()
 
 
-# Its threads keep one alive. One that comes back from a library when the interpreter is gone takes the process down.
+# An overlap stays alive as long as its threads. A thread that returns from a library call after the interpreter has
+# shut down crashes the process.
 _LIVING: weakref.WeakSet[Overlap] = weakref.WeakSet()
 
 
@@ -173,7 +177,7 @@ def _end_all() -> None:
 
 
 def _taken(queue: SimpleQueue[T | _End], slots: threading.Semaphore) -> Generator[T, None, None]:
-    """What a thread puts into its queue, up to the end."""
+    """Yield what a thread puts into its queue, up to the end marker."""
     while True:
         entry = queue.get()
         if isinstance(entry, _End):

@@ -13,32 +13,32 @@ DEFAULTS = TRACKERS["paper"]
 
 
 class PaperTracker(TrackStore):
-    """Detections against propagated objects by embedding and mask, one threshold.
+    """Matches detections to propagated objects by embedding and mask, with one threshold.
 
-    s = alpha * cos + beta * mask IoU (eq. 15). A detection takes the id with the highest s if that exceeds epsilon,
-    otherwise a new one (eq. 16). Ids without a detection are supplied by propagation (eq. 17).
+    s = alpha * cos + beta * mask IoU (eq. 15). A detection takes the id with the highest s if s exceeds epsilon,
+    otherwise a new one (eq. 16). Ids without a detection are continued by propagation (eq. 17).
 
-    What the paper leaves open is settled as follows. Of several detections with one id the best-scoring keeps it and
-    the others vanish. A matched detection replaces everything stored of its object, its embedding too; an object that
-    is not detected keeps the embedding of its last detection. Propagated objects are shown under the rule of
-    `ReleasedTracker`: for `max_age_shown` frames, above the score threshold (scores decay while propagated), with more
-    than one mask cell set. Ids count from 0.
+    The paper leaves the following open. If several detections match one id, the best-scoring keeps it and the others
+    are dropped. A matched detection replaces all stored values of its object, including the embedding; an undetected
+    object keeps the embedding of its last detection. Objects are shown under the rule of `ReleasedTracker`: for
+    `max_age_shown` frames, above the score threshold (scores decay while propagated), with more than one mask cell set.
+    Ids count from 0.
 
-    Two settings go beyond the paper, and do nothing unless they are given: `embedding_momentum` and `max_cover`.
+    Two settings go beyond the paper, and have no effect by default: `embedding_momentum` and `max_cover`.
 
     Args:
-        alpha: weight of the cosine of embeddings, in [-1, 1].
-        beta: weight of the mask IoU, in [0, 1].
-        epsilon: score a known object has to exceed, in [-alpha, alpha + beta]; the paper gives no value.
-        embedding_momentum: m in [0, 1]. A detection with score s (cut to 0..1) leaves m * (1 - s) of the embedding that
-            is known of its object and brings in the rest; 0 replaces it. What is half hidden or blurred scores low and
-            looks like something else, and would otherwise be all that the object is known by from then on.
-        max_cover: share of its mask, in [0, 1], that may lie in the mask of one better detection, matched or not, for a
-            detection to become a new object; where more does, it vanishes. 1 lets every one become an object.
-        max_age_shown: frames an object is shown after it was last detected.
-        score_threshold: objects with a higher score are shown; lower and negative ones are kept all the same.
-        retire_after: None keeps every object ever seen, as the paper's set of ids does; a number forgets objects not
-            detected for more than that many frames. Ids are never used twice.
+        alpha: weight of the cosine of the embeddings, which is in [-1, 1].
+        beta: weight of the mask IoU, which is in [0, 1].
+        epsilon: pair score that a match has to exceed, in [-alpha, alpha + beta]; the paper gives no value.
+        embedding_momentum: m in [0, 1]. A detection with score s (clipped to 0..1) keeps a share m * (1 - s) of its
+            object's known embedding and adds the rest; 0 replaces it. Occluded or blurred detections score low and have
+            a misleading embedding, which would otherwise become the object's only one.
+        max_cover: largest share, in [0, 1], of a new object's mask that may be covered by the mask of a single better
+            detection, matched or not; detections covered more are dropped. 1 drops none.
+        max_age_shown: frames for which an object is shown after its last detection.
+        score_threshold: objects with a higher score are shown; others, even with negative scores, are still tracked.
+        retire_after: None keeps every object ever seen, like the paper's set of ids; a number drops objects not
+            detected for more than that many frames. Ids are never reused.
     """
 
     uses_propagation = True
@@ -58,7 +58,7 @@ class PaperTracker(TrackStore):
         self._score_threshold = score_threshold
 
     def update(self, detections: Instances, propagated: TrackedInstances) -> TrackedInstances:
-        """Take in one frame, see `Tracker.update`."""
+        """Process one frame, see `Tracker.update`."""
         assignment = np.full(len(detections), NEW_OBJECT, np.int64)
         if len(propagated):
             scores = paper_scores(detections, propagated.instances, self._alpha, self._beta)
@@ -72,7 +72,7 @@ class PaperTracker(TrackStore):
         return shown(self._tracks, self._max_age_shown, self._score_threshold)
 
     def _blend(self, detections: Instances, objects: Instances, assignment: IntArray) -> Array:
-        """(n, E) embeddings to be kept: those of matched detections mixed with what is known of their objects."""
+        """(n, E) embeddings to store: those of matched detections are blended with their objects' embeddings."""
         matched = np.flatnonzero(assignment >= 0)
         if not self._embedding_momentum or not len(matched):  # without objects, `objects` has no columns
             return detections.embeddings

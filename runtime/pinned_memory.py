@@ -1,4 +1,4 @@
-"""Memory of the host that a GPU reads and writes by itself: page-locked, also called pinned."""
+"""Page-locked (pinned) host memory, which a GPU accesses directly."""
 from __future__ import annotations
 
 import ctypes
@@ -15,22 +15,22 @@ from numpy.typing import NDArray
 
 from .backends import TensorSpec
 
-LIMIT = 64 << 20  # bytes of a process: some thirty frames' prototypes, of which a handful are in flight
-# Bytes of a value. Copying a smaller one costs a call and hardly more; and whoever reads results may keep it for long.
+LIMIT = 64 << 20  # bytes per process: prototypes of about thirty frames, of which only a handful are in flight
+# Minimum size in bytes of a large value. Smaller ones are copied fast anyway, and users may hold on to them for long.
 LARGE = 1 << 16
-_PORTABLE = 1  # cudaHostAllocPortable: locked for every thread and GPU
+_PORTABLE = 1  # cudaHostAllocPortable: page-locked for all threads and GPUs
 _LOADING = Lock()
 
 
 class PinnedMemory:
-    """Arrays in page-locked memory. A block of it is used again once no array lies in it any more.
+    """Arrays in page-locked memory, whose blocks are reused once no array refers to them.
 
-    Copies between a GPU and ordinary memory go through a buffer of the driver's, piece by piece. Blocks are never
-    freed: that waits for all that a GPU does, and spoils what is being recorded, as making one does.
+    Copies between a GPU and pageable memory go through a driver buffer, piece by piece. Blocks are never freed:
+    freeing, like allocating, breaks a CUDA graph capture in progress, and it also waits for all work on the GPU.
 
     Args:
-        library: CUDA's runtime, as `ctypes` loads it.
-        limit: bytes of all blocks.
+        library: the CUDA runtime, loaded with `ctypes`.
+        limit: total bytes of all blocks.
     """
 
     def __init__(self, library: Any, limit: int = LIMIT) -> None:
@@ -40,7 +40,7 @@ class PinnedMemory:
         self._lock = Lock()
 
     def empty(self, spec: TensorSpec) -> NDArray[Any] | None:
-        """An array of any values; None where `spec` has open sizes or no numbers, or no such memory is left."""
+        """An uninitialised array; None for dynamic sizes, no elements or Python objects, or if no memory is left."""
         size = num_bytes(spec)
         if not size or np.dtype(spec.dtype).hasobject:
             return None
@@ -50,12 +50,13 @@ class PinnedMemory:
             return None
         address, block_size = found
         block = (ctypes.c_ubyte * size).from_address(address)
-        # Every array that lies in it holds it. Whoever collects garbage may hold the lock; appending needs none.
+        # All arrays in the block keep it alive. The finaliser may run while the lock is held; append needs no lock.
         weakref.finalize(block, self._free[block_size].append, address).atexit = False
         return np.ndarray([side or 0 for side in spec.shape], spec.dtype, memoryview(block))
 
     def _take(self, size: int) -> tuple[int, int] | None:
-        """Address and size of a block that nobody uses: one of that size, a new one, or else a larger one."""
+        """Address and size of a free block: one of this size, else a new one, else a larger one; None if there is none.
+        """
         if self._free[size]:
             return self._free[size].pop(), size
         if size <= self._left:
@@ -63,19 +64,19 @@ class PinnedMemory:
             if not self._library.cudaHostAlloc(ctypes.byref(address), ctypes.c_size_t(size), ctypes.c_uint(_PORTABLE)):
                 self._left -= size
                 return address.value or 0, size
-            self._library.cudaGetLastError()  # or whoever asks next takes the failure for his own
+            self._library.cudaGetLastError()  # clears the error, which the next caller would take for its own
             self._left = 0
         larger = min((other for other, free in self._free.items() if free and other > size), default=None)
         return None if larger is None else (self._free[larger].pop(), larger)
 
 
 def pinned_memory(cuda_version: str) -> PinnedMemory | None:
-    """The process's page-locked memory; None where CUDA's runtime cannot be loaded.
+    """The process-wide page-locked memory; None if the CUDA runtime cannot be loaded.
 
     Args:
-        cuda_version: that ONNX Runtime was built for, whose provider has loaded that runtime; empty for none.
+        cuda_version: CUDA version of ONNX Runtime, whose provider has already loaded the runtime; empty for none.
     """
-    with _LOADING:  # or threads that ask at the same time get one each
+    with _LOADING:  # so that concurrent threads get the same object
         return _loaded(cuda_version.partition(".")[0])
 
 
@@ -91,10 +92,10 @@ def _loaded(major: str) -> PinnedMemory | None:
 
 
 def num_bytes(spec: TensorSpec) -> int:
-    """The size of a value; 0 where one of its sides is open."""
+    """Size of a value in bytes; 0 if one of its dimensions is dynamic."""
     return prod(side or 0 for side in spec.shape) * np.dtype(spec.dtype).itemsize
 
 
 def is_large(spec: TensorSpec) -> bool:
-    """Whether a value is worth page-locked memory, and a copy of its own."""
+    """Whether a value is worth page-locked memory and a separate copy."""
     return num_bytes(spec) >= LARGE

@@ -24,18 +24,18 @@ from .tracker import Tracker
 
 
 class Pipeline:
-    """One video in progress. It owns what lasts from frame to frame: the previous features and the tracker.
+    """One video in progress. Holds the state between frames: the previous features and the tracker.
 
-    `step` is `detect` and then `track`. `detect` has no memory: it may run in other threads, frames ahead. `track`
-    takes the frames in their order, one at a time.
+    `step` is `detect` followed by `track`. `detect` is stateless and may run in other threads, several frames ahead.
+    `track` must be called with one frame at a time, in order.
 
     Args:
         bundle: opened graphs.
         options: resolved for this bundle, see `RunOptions.resolve`.
-        timer: is told about every stage.
+        timer: measures every stage.
 
     Attributes:
-        lost_candidates: see `Detector`; of all frames tracked so far.
+        lost_candidates: see `Detector`; total over all frames tracked so far.
     """
 
     def __init__(self, bundle: Bundle, options: RunOptions, timer: Timer) -> None:
@@ -50,11 +50,11 @@ class Pipeline:
         self.lost_candidates = 0
 
     def step(self, image: NDArray[np.uint8], index: int, time_s: float) -> FrameResult:
-        """Take in the next frame, (H, W, 3) uint8 BGR of any size; `index` and `time_s` are passed on to the result."""
+        """Process the next frame, (H, W, 3) uint8 BGR of any size; `index` and `time_s` are copied to the result."""
         return self.track(self.detect(image, self._position), index, time_s)
 
     def detect(self, image: NDArray[np.uint8], position: int) -> DetectedFrame:
-        """See `Detector.detect`; with masks, where their prototypes do not depend on what is tracked."""
+        """See `Detector.detect`; also assembles the masks if the frame graph computed the prototypes."""
         detected = self._detector.detect(image, position)
         prototypes = detected.features.prototypes
         if prototypes is None:
@@ -63,7 +63,7 @@ class Pipeline:
             return replace(detected, masks=self._masks(detected, prototypes))
 
     def track(self, detected: DetectedFrame, index: int, time_s: float) -> FrameResult:
-        """Take in what was detected in the next frame; `index` and `time_s` are passed on to the result."""
+        """Track the next frame, given its detections; `index` and `time_s` are copied to the result."""
         moved = self._move(detected)
         prototypes = self._prototypes(detected, moved)
         with self._timer.stage("masks"):
@@ -77,7 +77,7 @@ class Pipeline:
         return FrameResult.from_tracked(index, time_s, tracked, detected.geometry, self._class_names)
 
     def _prototypes(self, detected: DetectedFrame, moved: Moved | None) -> Array:
-        """Of the frame, at least inside the boxes of what is detected and of what is known."""
+        """The frame's prototypes, at least inside the boxes of its detections and of the moved objects."""
         features, boxes = detected.features, detected.rows.boxes
         if features.prototypes is not None:
             return features.prototypes
@@ -97,7 +97,7 @@ class Pipeline:
         return assemble_masks(prototypes, rows.mask_coeffs, rows.boxes, tanh_passes=self._tracker.tanh_passes)
 
     def _move(self, detected: DetectedFrame) -> Moved | None:
-        """Where every object known is in this frame, also where nothing is detected; None where nothing moves."""
+        """Move all known objects to this frame, whether or not it is a key frame; None if nothing is propagated."""
         tracks = self._tracker.tracks
         features, previous = detected.features, self._previous
         if self._temporal is None or previous is None or not self._tracker.uses_propagation or not len(tracks):
@@ -110,16 +110,16 @@ class Pipeline:
         return move(tracks, deltas["box_deltas"], deltas["coeff_deltas"])
 
     def _propagate(self, detected: DetectedFrame, moved: Moved | None, prototypes: Array) -> TrackedInstances:
-        """Every object known, in this frame."""
+        """All known objects, propagated to this frame."""
         tracks = self._tracker.tracks
         if moved is None:
             return tracks
-        # Where nobody looked, that an object was not detected says nothing against it.
+        # Between key frames the detector does not run, so a missing detection is no reason to lower the score.
         return propagate(tracks, moved, prototypes, self._score_decay if detected.is_key else 1.0)
 
 
 def make_tracker(options: RunOptions) -> Tracker:
-    """The tracker that resolved options ask for."""
+    """The tracker chosen by resolved options."""
     settings = options.tracker_settings()
     if options.tracker == "frame":
         return FrameTracker(**settings)

@@ -1,4 +1,4 @@
-"""From a picture to the frame graph's input."""
+"""Preprocessing of a picture into the frame graph's input."""
 from __future__ import annotations
 
 from typing import Any
@@ -13,10 +13,10 @@ from stmask_deploy.geometry import FrameGeometry
 
 
 def check_image(image: Any) -> NDArray[np.uint8]:
-    """`image` itself, when it is an (H, W, 3) uint8 array with at least one pixel.
+    """Return `image` if it is an (H, W, 3) uint8 array with at least one pixel.
 
     Raises:
-        InputError: it is something else.
+        InputError: it is not.
     """
     if not isinstance(image, np.ndarray):
         raise InputError(f"a frame must be a NumPy array (H, W, 3) of uint8, BGR; got {type(image).__name__}")
@@ -30,12 +30,13 @@ def preprocess(image: NDArray[np.uint8], model: ModelConfig) -> tuple[NDArray[np
 
     Args:
         image: (H, W, 3) uint8 BGR, any size.
+        model: the network's configuration.
 
     Returns:
-        (1, h, w, 3) uint8 BGR, contiguous, and how the picture sits in the network's frame.
+        (1, h, w, 3) uint8 BGR, contiguous, and the geometry that maps the network's frame to the picture.
     """
     height, width = model.input_size
-    # Bilinear in fixed point on uint8, as in training: a float resize moves scores by more than the tolerance.
+    # Fixed-point bilinear on uint8, as in training: a float resize changes scores by more than the tolerance.
     resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     geometry = FrameGeometry(original_hw=(image.shape[0], image.shape[1]), resized_hw=model.input_size,
                              padded_hw=model.padded_size)

@@ -1,4 +1,4 @@
-"""A progress line on a terminal: share done, frames a second, time left."""
+"""A progress line on a terminal: share done, frames per second, time left."""
 from __future__ import annotations
 
 import sys
@@ -8,20 +8,20 @@ from types import TracebackType
 from typing import TextIO
 
 REDRAW_S = 0.1
-WINDOW = 50  # frames over which the speed is averaged, so that it follows changes
+WINDOW = 50  # frames in the moving average of the speed
 
 
 class Progress:
-    """Context manager that draws one line on a terminal and nothing anywhere else.
+    """Context manager that draws one line on a terminal; if the stream is not a terminal, it draws nothing.
 
     Args:
-        total: how many steps to expect; None when unknown, and a number that is passed is treated as unknown.
+        total: expected number of steps; None if unknown. Once exceeded, it is treated as unknown.
         stream: where to draw, by default standard error.
     """
 
     def __init__(self, total: int | None, stream: TextIO | None = None) -> None:
         self._total = total
-        chosen: TextIO | None = sys.stderr if stream is None else stream  # None where it was closed before the start
+        chosen: TextIO | None = sys.stderr if stream is None else stream  # None if it was closed before the start
         self._terminal = chosen if chosen is not None and chosen.isatty() else None
         self._done = 0
         self._times: deque[float] = deque([time.perf_counter()], maxlen=WINDOW + 1)
@@ -29,7 +29,7 @@ class Progress:
         self._drawn_width = 0
 
     def advance(self, note: str = "") -> None:
-        """One more step is done; `note` is shown at the end of the line."""
+        """Count one more step; `note` is shown at the end of the line."""
         self._done += 1
         if self._terminal is None:
             return
@@ -41,7 +41,7 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Steps a second over the last `WINDOW` steps; 0 before the first one."""
+        """Steps per second over the last `WINDOW` steps; 0 before the first one."""
         elapsed = self._times[-1] - self._times[0]
         return (len(self._times) - 1) / elapsed if elapsed > 0 else 0.0
 
@@ -63,7 +63,7 @@ class Progress:
         self._drawn_width = len(text)
 
     def close(self) -> None:
-        """End the line, so that what is printed next starts on a fresh one."""
+        """End the line, so that later output starts on a new one."""
         if self._terminal is not None and self._drawn_width:
             self._drawn_width = 0
             self._terminal.write("\n")

@@ -1,4 +1,4 @@
-"""Objects of the previous frame carried into the current one by the temporal network's answer (paper section 3.2)."""
+"""Propagation of objects from the previous frame to the current one by the temporal network (paper section 3.2)."""
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -10,20 +10,20 @@ from stmask_deploy.types import Array, TrackedInstances
 
 from .masks import assemble_masks
 
-SCORE_DECAY = 0.95  # factor on the score for each frame an object is carried without being detected
-# In frame sizes: a box that large changes no mask and no match, but one that grew on would leave the range of float32.
+SCORE_DECAY = 0.95  # factor on the score for each key frame in which an object is propagated without being detected
+# In frame sizes. Clipping at this size changes no mask and no match, but keeps growing boxes in the range of float32.
 COORDINATE_LIMIT = 1e4
 
 
 class Moved(NamedTuple):
-    """Where n objects of the previous frame are in the current one."""
+    """Boxes and mask coefficients of n objects of the previous frame, moved to the current one."""
 
     boxes: Array  # (n, 4) xyxy, fractions of the padded frame
     mask_coeffs: Array  # (n, P) before tanh
 
 
 def move(tracks: TrackedInstances, box_deltas: Array, coeff_deltas: Array) -> Moved:
-    """Apply the temporal network's answer (paper eq. 12 and 13).
+    """Apply the temporal network's outputs (paper eq. 12 and 13).
 
     Args:
         tracks: n objects as of the previous frame.
@@ -37,16 +37,17 @@ def move(tracks: TrackedInstances, box_deltas: Array, coeff_deltas: Array) -> Mo
 
 def propagate(tracks: TrackedInstances, moved: Moved, prototypes: Array,
               score_decay: float = SCORE_DECAY) -> TrackedInstances:
-    """Every object in the current frame, with its mask there (paper eq. 14).
+    """Propagate all objects to the current frame, with their masks there (paper eq. 14).
 
     Args:
         tracks: n objects as of the previous frame.
-        moved: the same objects.
+        moved: the same objects, moved to the current frame.
         prototypes: (Hm, Wm, P) of the current frame, at least inside the boxes of `moved`.
         score_decay: factor on the scores.
 
     Returns:
-        The same objects: new boxes, coefficients and masks, scores decayed, ages one higher; the rest as it was.
+        The same objects with new boxes, coefficients and masks, decayed scores and ages incremented; the rest as
+        before.
     """
     before = tracks.instances
     instances = before.replace(boxes=moved.boxes, mask_coeffs=moved.mask_coeffs,

@@ -1,4 +1,4 @@
-"""Prototypes where they are read: inside the boxes of a frame's objects."""
+"""Prototypes computed only where they are read: inside the boxes of a frame's objects."""
 from __future__ import annotations
 
 import numpy as np
@@ -8,26 +8,26 @@ from stmask_deploy.types import Array
 from .backends import Backend, check_finite
 from .masks import box_cells
 
-# Cells of P3 around what is read that its prototypes depend on: three 3x3 convolutions reach one each, the upsampling
-# with the 3x3 convolution after it one more. Beyond the frame's own edge there is nothing to depend on.
+# Receptive field of the prototypes, in cells of P3 on each side: three 3x3 convolutions add one each, the upsampling
+# with the 3x3 convolution after it one more. Windows end at the frame's own border.
 REACH = 4
-STEP = 4  # cells: windows begin and end at multiples of it, because a library prepares for every size that occurs
+STEP = 4  # cells: windows begin and end at multiples of it, because libraries prepare anew for every size
 
 
 def prototypes_within(boxes: Array, p3: Array, graph: Backend) -> Array:
-    """Prototypes as far as masks inside `boxes` read them.
+    """Prototypes in all cells that masks inside `boxes` read.
 
     Args:
         boxes: (n, 4) xyxy, fractions of the padded frame; corners may be swapped or outside the frame.
-        p3: (1, F, h, w) the level that prototypes are computed from.
-        graph: the prototype graph. It runs once, on the smallest window around all boxes, or not at all.
+        p3: (1, F, h, w) pyramid level that prototypes are computed from.
+        graph: the prototype graph. Runs at most once, on the smallest window (see `STEP`) that covers all boxes.
 
     Returns:
-        (2h, 2w, P) float32: those of the whole frame in every cell that `masks.assemble_masks` reads for these boxes,
-        and in others either the same or zero.
+        (2h, 2w, P) float32, equal to the whole frame's prototypes in every cell that `masks.assemble_masks` reads for
+        these boxes; elsewhere either equal or zero.
 
     Raises:
-        StmaskError: the graph fails, or returns values that are not numbers.
+        StmaskError: the graph fails, or returns NaN or infinite values.
     """
     height, width = p3.shape[2:]
     prototypes = np.zeros((2 * height, 2 * width, graph.outputs["prototypes"].shape[2] or 0), np.float32)
@@ -45,7 +45,7 @@ def prototypes_within(boxes: Array, p3: Array, graph: Backend) -> Array:
 
 
 def covered_cells(boxes: Array, size: tuple[int, int]) -> tuple[slice, slice]:
-    """The smallest rectangle of prototype cells that masks inside `boxes` read: rows and columns, 0:0 where none."""
+    """Rows and columns of the smallest rectangle of prototype cells that covers all `boxes`' masks; 0:0 if none."""
     read = [(y1, y2, x1, x2) for y1, y2, x1, x2 in box_cells(boxes, size) if y1 < y2 and x1 < x2]
     if not read:
         return slice(0, 0), slice(0, 0)
@@ -54,7 +54,8 @@ def covered_cells(boxes: Array, size: tuple[int, int]) -> tuple[slice, slice]:
 
 
 def _window(cells: slice, size: int) -> slice:
-    """The part of an axis of P3, `size` cells long, that prototype cells depend on; `STEP` makes it larger."""
+    """The part of an axis of P3, `size` cells long, that prototype `cells` depend on, extended to multiples of `STEP`.
+    """
     start = cells.start // 2 - REACH
     stop = -(-cells.stop // 2) + REACH
     return slice(max(start // STEP * STEP, 0), min(-(-stop // STEP) * STEP, size))

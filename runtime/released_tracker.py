@@ -17,20 +17,20 @@ from .tracker import (
 
 
 class ReleasedTracker(TrackStore):
-    """Detections against propagated objects by embedding, mask and box, as the released models are evaluated.
+    """Matches detections to propagated objects by embedding, mask and box, as the released models are evaluated.
 
-    Every detection goes to the object with the highest pair score, or becomes a new object if none exceeds
-    `new_object_score`; scores are computed once, against the objects as propagated. Of several detections of one object
-    the best keeps it and the others vanish. An object that is not detected lives on by propagation and is shown for
-    `max_age_shown` frames; it may be found again at any time.
+    Every detection is matched to the object with the highest pair score, or becomes a new object if no score exceeds
+    `new_object_score`; scores are computed once, against the propagated objects. If several detections match one
+    object, the best-scoring keeps it and the others are dropped. An undetected object is propagated further and shown
+    for `max_age_shown` frames; it may be matched again at any time.
 
     Args:
-        max_age_shown: frames an object is shown after it was last detected.
-        score_threshold: objects with a higher score are shown; lower and negative ones are kept all the same.
-        new_object_score: pair score in [0, 4] that a known object has to exceed.
+        max_age_shown: frames for which an object is shown after its last detection.
+        score_threshold: objects with a higher score are shown; others, even with negative scores, are still tracked.
+        new_object_score: pair score in [0, 4] that a match has to exceed.
         retire_after: None is the released behaviour: nothing is ever deleted, so memory and time per frame grow with
-            every object seen. A number forgets objects not detected for more than that many frames, which bounds both;
-            an object that returns later then gets a new id. Ids are never used twice.
+            every object seen. A number drops objects not detected for more than that many frames, which bounds both;
+            an object that returns later then gets a new id. Ids are never reused.
     """
 
     uses_propagation = True
@@ -44,7 +44,7 @@ class ReleasedTracker(TrackStore):
         self._new_object_score = new_object_score
 
     def update(self, detections: Instances, propagated: TrackedInstances) -> TrackedInstances:
-        """Take in one frame, see `Tracker.update`."""
+        """Process one frame, see `Tracker.update`."""
         assignment = np.full(len(detections), NEW_OBJECT, np.int64)
         if len(propagated):
             scores = released_scores(detections, propagated.instances)

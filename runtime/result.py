@@ -1,4 +1,4 @@
-"""What the user gets for one frame: boxes, masks and identities in pixels of the original picture."""
+"""The result for one frame: identities, boxes and masks in pixels of the original picture."""
 from __future__ import annotations
 
 import dataclasses
@@ -20,23 +20,23 @@ __all__ = ["FrameResult", "MaskPatch"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FrameResult:
-    """The instances shown in one frame, k rows. Masks are made when they are first asked for."""
+    """The instances shown in one frame, k rows. Masks are computed lazily."""
 
     index: int  # of the frame, from 0
     time_s: float
     geometry: FrameGeometry
     class_names: tuple[str, ...]  # class id i + 1 is class_names[i]
-    ids: IntArray  # (k,) int64, the same number for the same object in every frame
+    ids: IntArray  # (k,) int64 identities, constant over the video
     class_ids: IntArray  # (k,) int64, 1-based
     scores: Array  # (k,)
     boxes_px: Array  # (k, 4) xyxy, pixels of the original picture, clipped to it
-    ages: IntArray  # (k,) int64, frames since last detected; 0 is detected in this frame
+    ages: IntArray  # (k,) int64, frames since the last detection; 0 if detected in this frame
     soft_masks: Array  # (k, Hm, Wm) in [0, 1] at prototype size, padding included
 
     @classmethod
     def from_tracked(cls, index: int, time_s: float, tracked: TrackedInstances, geometry: FrameGeometry,
                      class_names: tuple[str, ...]) -> FrameResult:
-        """From what a tracker shows, in fractions of the padded frame."""
+        """A result from a tracker's output, whose boxes are fractions of the padded frame."""
         shown = tracked.instances
         return cls(index, time_s, geometry, class_names, tracked.ids, shown.class_ids, shown.scores,
                    geometry.boxes_to_px(shown.boxes), tracked.ages, shown.masks)
@@ -45,7 +45,7 @@ class FrameResult:
         return len(self.ids)
 
     def select(self, rows: NDArray[np.bool_] | IntArray) -> FrameResult:
-        """The chosen rows, by mask or index, as a result of its own; masks made already are not made again."""
+        """A new result with the chosen rows (boolean mask or indices); masks already computed are reused."""
         columns = {name: getattr(self, name)[rows] for name in
                    ("ids", "class_ids", "scores", "boxes_px", "ages", "soft_masks")}
         chosen = dataclasses.replace(self, **columns)
@@ -67,18 +67,18 @@ class FrameResult:
 
     @property
     def origins(self) -> list[str]:
-        """(k) "detected" in this frame, or "propagated" from an earlier one."""
+        """(k) "detected" (in this frame) or "propagated" (from an earlier one)."""
         return ["detected" if age == 0 else "propagated" for age in self.ages.tolist()]
 
     @cached_property
     def patches(self) -> tuple[MaskPatch, ...]:
-        """(k) masks in pixels of the original picture, each cut to its bounding rectangle."""
+        """(k) masks in pixels of the original picture, each cropped to its bounding rectangle."""
         rows, columns = bilinear_axes(self.geometry, self.soft_masks.shape[1:])
         return tuple(upsample_mask(mask, rows, columns) for mask in self.soft_masks)
 
     @cached_property
     def masks(self) -> NDArray[np.bool_]:
-        """(k, H0, W0) masks in pixels of the original picture. `patches` takes far less memory."""
+        """(k, H0, W0) masks in pixels of the original picture. `patches` needs far less memory."""
         masks = np.zeros((len(self), *self.geometry.original_hw), np.bool_)
         for mask, patch in zip(masks, self.patches, strict=True):
             h, w = patch.pixels.shape
@@ -86,12 +86,12 @@ class FrameResult:
         return masks
 
     def with_segmentations(self, segmentations: list[Segmentation]) -> FrameResult:
-        """The same result, whose `segmentations` are these: they were made elsewhere."""
+        """A copy with `segmentations` set to values computed elsewhere."""
         result = dataclasses.replace(self)
         result.__dict__["segmentations"] = segmentations
         return result
 
     @cached_property
     def segmentations(self) -> list[Segmentation]:
-        """(k) masks as COCO's compressed RLE, `{"size": [H0, W0], "counts": str}`."""
+        """(k) masks in COCO's compressed RLE, `{"size": [H0, W0], "counts": str}`."""
         return [encode_patch(patch, self.geometry.original_hw) for patch in self.patches]

@@ -1,4 +1,4 @@
-"""`results.jsonl`: a header, one line a frame, an end line, each a JSON object; readable at any moment of a run."""
+"""`results.jsonl`: a header, one line per frame and an end line, each a JSON object; readable at any time in a run."""
 from __future__ import annotations
 
 import dataclasses
@@ -23,7 +23,7 @@ BOX_DIGITS = 4  # decimals of a pixel
 
 @dataclass(frozen=True)
 class ResultsHeader:
-    """The first line: what was run on what."""
+    """The first line: source, bundle and options of the run."""
 
     source: str
     width: int  # pixels of the original frames
@@ -39,14 +39,14 @@ class Results:
 
     header: ResultsHeader
     frames: list[dict[str, Any]]
-    end: dict[str, Any] | None  # None: the run was cut off
+    end: dict[str, Any] | None  # None if the run did not finish
 
 
 class ResultsWriter:
-    """Context manager that writes the header on opening and every frame as one line, handed to the system at once.
+    """Context manager that writes the header on construction and then one unbuffered line per frame.
 
-    A killed run therefore loses at most the line being written. The end line is written by `finish`; a file without
-    one belongs to a run that did not end by itself.
+    A killed run therefore loses at most the line being written. `finish` writes the end line; a file without it comes
+    from a run that did not finish.
 
     Raises:
         OutputError: the file exists and `overwrite` is False, or it cannot be written.
@@ -67,7 +67,7 @@ class ResultsWriter:
             raise
 
     def write(self, result: FrameResult) -> None:
-        """Append the line of one frame; one without instances has its line too.
+        """Append the line of one frame, even if it has no instances.
 
         Raises:
             OutputError: the line cannot be written.
@@ -77,7 +77,7 @@ class ResultsWriter:
         self._num_frames += 1
 
     def finish(self, damage: Damage | None = None, *, interrupted: bool = False) -> None:
-        """Write the end line: how many frames, what was wrong with the input, whether the user stopped the run.
+        """Write the end line: number of frames, damage of the input, whether the user interrupted the run.
 
         Raises:
             OutputError: it cannot be written.
@@ -87,7 +87,7 @@ class ResultsWriter:
 
     def _write_line(self, record: Mapping[str, Any]) -> None:
         text = json.dumps(record, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-        # A file name may hold bytes that are no characters; they become question marks.
+        # File names may contain undecodable bytes; they become question marks.
         line = memoryview(text.encode(errors="replace") + b"\n")
         try:
             while line:
@@ -96,7 +96,7 @@ class ResultsWriter:
             raise cannot_write(self._path, error) from error
 
     def close(self) -> None:
-        """Close the file as it is."""
+        """Close the file without an end line."""
         self._file.close()
 
     def __enter__(self) -> ResultsWriter:
@@ -127,17 +127,17 @@ def frame_record(result: FrameResult) -> dict[str, Any]:
 
 
 def read_results(path: str | Path) -> Results:
-    """Read a results file, finished or not; a last line that was cut off is left out.
+    """Read a results file, finished or not; an incomplete last line is ignored.
 
     Raises:
-        InputError: the file cannot be read, or is not a results file of this schema.
+        InputError: the file cannot be read, is damaged, or is not a results file of this schema.
     """
     path = Path(path)
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error})") from error
-    # A whole file ends in a newline, so what follows the last newline is nothing or a line that was cut off.
+    # A complete file ends in a newline, so anything after the last newline is an incomplete line.
     records = [_parse_line(path, number, line) for number, line in enumerate(lines[:-1], start=1)]
     if not records or records[0]["type"] != "header":
         raise InputError(f"{path} has no header line; give a results.jsonl written by stmask-run")

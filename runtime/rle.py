@@ -1,4 +1,4 @@
-"""COCO's compressed run-length encoding of a mask, from the part of the picture where it is set."""
+"""COCO's compressed run-length encoding of a mask, computed from its bounding rectangle only."""
 from __future__ import annotations
 
 import numpy as np
@@ -11,7 +11,7 @@ from .masks import MaskPatch
 
 
 def encode_patch(patch: MaskPatch, frame_hw: tuple[int, int]) -> Segmentation:
-    """What `pycocotools.mask.encode` gives for the whole mask, without making the whole mask.
+    """The same result as `pycocotools.mask.encode` of the whole mask, without creating the whole mask.
 
     Args:
         patch: must lie inside the frame.
@@ -22,11 +22,11 @@ def encode_patch(patch: MaskPatch, frame_hw: tuple[int, int]) -> Segmentation:
 
 
 def run_lengths(patch: MaskPatch, frame_height: int, num_pixels: int) -> IntArray:
-    """Lengths of the runs of 0, 1, 0, ... in the picture's pixels, column after column; sums to `num_pixels`."""
+    """Lengths of the runs of 0, 1, 0, ... in the picture's pixels in column-major order; their sum is `num_pixels`."""
     height = len(patch.pixels)
     column, row = np.divmod(_borders(patch.pixels), height + 1)
     borders = (column + patch.x) * frame_height + (row + patch.y)
-    if height == frame_height:  # then a run may go on at the top of the next column
+    if height == frame_height:  # then a run may continue at the top of the next column
         are_apart = borders[1:-1:2] != borders[2::2]
         is_border = np.ones(len(borders), np.bool_)
         is_border[1:-1:2] = is_border[2::2] = are_apart
@@ -38,9 +38,8 @@ def run_lengths(patch: MaskPatch, frame_height: int, num_pixels: int) -> IntArra
 
 
 def _borders(pixels: NDArray[np.bool_]) -> IntArray:
-    """First and past-the-last positions of the runs, in turns, as column * (h + 1) + row; each run ends in its column.
-    """
+    """Start and end (exclusive) of each run, alternating, as column * (h + 1) + row; runs are split between columns."""
     h, w = pixels.shape
-    flat = np.zeros(w * (h + 1) + 1, np.bool_)  # a leading 0, then the columns with a 0 below each
+    flat = np.zeros(w * (h + 1) + 1, np.bool_)  # a leading 0, then the columns, each followed by a 0
     flat[1:].reshape(w, h + 1)[:, :h] = pixels.T
     return np.flatnonzero(flat[1:] != flat[:-1])

@@ -1,4 +1,4 @@
-"""A whole run: a source through a model into files."""
+"""A whole run: track a source with a model and write the result files."""
 from __future__ import annotations
 
 import time
@@ -15,24 +15,24 @@ from .progress import Progress
 from .run_writer import RunWriter
 from .tracking import check_run, is_overlapped
 
-DRAW_THRESHOLD = 0.3  # what is worth looking at; the results keep everything above the score threshold
+DRAW_THRESHOLD = 0.3  # lowest score that is drawn; the results contain everything above the score threshold
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run did."""
+    """Summary of a run."""
 
     frames: int
-    seconds: float  # from the first frame to the last file
+    seconds: float  # from after the output folder was prepared until the last file was complete
     identities: int
     files: tuple[Path, ...]
     damage: Damage  # of the source
     lost_candidates: int  # see `Model.lost_candidates`
-    is_interrupted: bool  # stopped by Ctrl-C; the files hold everything up to there
+    is_interrupted: bool  # stopped by Ctrl-C or SIGTERM; the files contain everything up to that point
 
     @property
     def fps(self) -> float:
-        """Frames a second, everything included."""
+        """Frames per second over all stages."""
         return self.frames / self.seconds if self.seconds > 0 else 0.0
 
 
@@ -40,35 +40,35 @@ def run_video(model: Model, source: FrameSource, folder: Path, *, draw: bool = T
               draw_threshold: float = DRAW_THRESHOLD, max_frames: int | None = None, overwrite: bool = False,
               show_progress: bool = False, mode: str = "auto", interrupt: InterruptFlag | None = None,
               mask_process: MaskProcess | None = None) -> RunSummary:
-    """Run a source and write results.jsonl, results.json and an annotated video (or picture) into `folder`.
+    """Run a source and write results.jsonl, results.json (not for cameras) and an annotated video or picture.
 
-    The files are written in the thread of the caller, in mode throughput while others work on the frames that follow.
+    The calling thread writes the files; in mode throughput, other threads process the next frames meanwhile.
 
     Args:
         model: opened bundle; it is reset first.
-        source: is read to its end, not closed.
-        folder: is made where missing.
-        draw: write the annotated video.
+        source: read to its end, but not closed.
+        folder: where to write; created if missing.
+        draw: write the annotated video or picture.
         draw_threshold: instances with a lower score are in the results, but not drawn.
-        max_frames: stop after that many.
+        max_frames: stop after this many frames.
         overwrite: replace the results of an earlier run.
-        show_progress: draw a progress line, where standard error is a terminal.
+        show_progress: draw a progress line if standard error is a terminal.
         mode: see `Model.track`; the files are the same.
-        interrupt: ends the run after the frame in hand once it is set; by default Ctrl-C does.
-        mask_process: is used where it helps; by default one is started where it does.
+        interrupt: ends the run after the current frame once it is set; by default Ctrl-C or SIGTERM do.
+        mask_process: used where it helps; by default one is started if it helps.
 
     Raises:
-        InputError: the source turns out to be unreadable or would be replaced, `mode` is not known,
-            or `max_frames` is no positive whole number.
-        OutputError: `folder` holds results already, or something cannot be written.
+        InputError: the source turns out to be unreadable or would be replaced, `mode` is unknown, or `max_frames` is
+            not a positive whole number.
+        OutputError: `folder` already holds results and `overwrite` is False, or something cannot be written.
     """
     check_run(mode, max_frames)
     output = OutputFolder(folder)
     output.prepare(overwrite, source.files)
     start = time.perf_counter()
-    model.reset(source.is_live)  # decides the options that the results' header tells
+    model.reset(source.is_live)  # resolves the options that the header of the results contains
     total = min((count for count in (source.num_frames, max_frames) if count is not None), default=None)
-    # Where it is drawn, the masks are needed here too.
+    # Drawing needs the masks in this process anyway.
     is_helped = not draw and model.leaves_cores and is_overlapped(mode, source)
     with ExitStack() as stack:
         if interrupt is None:
@@ -84,11 +84,11 @@ def run_video(model: Model, source: FrameSource, folder: Path, *, draw: bool = T
                     progress.advance(f"{len(tracked.result)} objects")
                 if interrupt.is_set:
                     is_interrupted = True
-                    damage = tracked.damage  # the source may have been read further than what is written
+                    damage = tracked.damage  # the source may have been read beyond the last frame written
                     break
-            else:  # Ctrl-C from here on changes nothing: everything is done
+            else:  # Ctrl-C no longer matters: all frames are done
                 is_interrupted, damage = False, source.damage
         files = writer.finish(damage, is_interrupted)
-        seconds = time.perf_counter() - start  # that a process for masks ends is no part of it
+        seconds = time.perf_counter() - start  # excludes waiting for the mask process to exit
     return RunSummary(writer.num_frames, seconds, writer.num_identities, files, damage, model.lost_candidates,
                       is_interrupted)

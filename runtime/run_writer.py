@@ -1,4 +1,4 @@
-"""All files of one run, written frame by frame."""
+"""Writing all files of one run, frame by frame."""
 from __future__ import annotations
 
 from contextlib import ExitStack
@@ -21,17 +21,17 @@ from .ytvis import YtvisCollector
 
 
 class RunWriter:
-    """Context manager over the writers of a run. Only `finish` gives the files their final names.
+    """Context manager over the writers of a run. `finish` writes results.json and gives the video its final name.
 
     Args:
-        model: has been reset for the source.
-        source: where the frames come from.
-        output: a clear folder.
-        draw: write an annotated video, or picture.
+        model: already reset for the source.
+        source: the source of the frames.
+        output: a folder without earlier results, see `OutputFolder.prepare`.
+        draw: write an annotated video or picture.
         draw_threshold: instances with a lower score are not drawn.
 
     Attributes:
-        num_frames: written so far.
+        num_frames: number of frames written so far.
     """
 
     def __init__(self, model: Model, source: FrameSource, output: OutputFolder, draw: bool,
@@ -47,7 +47,7 @@ class RunWriter:
     def __enter__(self) -> RunWriter:
         with ExitStack() as stack:
             self._results = stack.enter_context(ResultsWriter(self._output.results, self._header()))
-            # A result list spans the whole video with every identity: it cannot be kept of a source without an end.
+            # The result list has an entry for every frame of every identity, so it would grow without limit.
             self._sequences = None if self._source.is_live else YtvisCollector()
             self._video: VideoWriter | None = None
             if self._draw and self._source.kind != "image":
@@ -73,18 +73,19 @@ class RunWriter:
 
     @property
     def num_identities(self) -> int:
-        """Different identities shown so far."""
+        """Number of distinct identities shown so far."""
         return len(self._ids)
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Take in one frame.
+        """Write one frame.
 
         Raises:
             OutputError: a file cannot be written.
+            StmaskError: a score or box is not a finite number.
         """
         stage = self._model.timer.stage
         with stage("masks"):
-            result.segmentations  # noqa: B018  made once, on demand; here, so that their time is told apart
+            result.segmentations  # noqa: B018  computed here, so that their time is measured separately
         with stage("encode"):
             self._results.write(result)
         if self._sequences is not None:
@@ -113,14 +114,14 @@ class RunWriter:
         """Complete all files.
 
         Args:
-            damage: of the source, up to the last frame written.
-            is_interrupted: the user stopped the run.
+            damage: damage of the source up to the last frame written.
+            is_interrupted: whether the user stopped the run.
 
         Returns:
-            The files there are.
+            The files that exist.
 
         Raises:
-            OutputError: one cannot be completed.
+            OutputError: a file cannot be completed.
         """
         self._results.finish(damage, interrupted=is_interrupted)
         if self._sequences is not None:

@@ -1,4 +1,4 @@
-"""Several sources through one set of graphs, a number of them at the same time."""
+"""Runs of several sources on one set of graphs, a given number of them in parallel."""
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
@@ -18,26 +18,26 @@ Job = Callable[[InterruptFlag], RunSummary]
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """How one source ended: with a summary, or with the error that ended it."""
+    """How the run of one source ended: with a summary, or with an exception."""
 
-    position: int  # among the sources
+    position: int  # index in the list of sources
     source: str
     result: RunSummary | BaseException
 
 
 def run_several(sources: Sequence[str], prepare: Callable[[str], Job],
                 parallel: int) -> Generator[Outcome, None, None]:
-    """Run sources, past those that fail; gives their outcomes as they end.
+    """Run sources and yield their outcomes as they end; failures do not stop the others.
 
-    Ctrl-C lets what runs complete its files, and starts nothing more; so does closing this generator, which waits for
-    them. A second Ctrl-C waits for nothing: KeyboardInterrupt is raised and the threads are left to the end of the
-    process.
+    After Ctrl-C no further source is started, and running ones complete their files. The same happens when this
+    generator is closed, which waits for them. A second Ctrl-C does not wait: it raises KeyboardInterrupt and abandons
+    the daemon threads.
 
     Args:
-        sources: are prepared in this order.
-        prepare: opens a source, in the thread of the caller; the run itself is what it gives. Whatever either of them
-            raises is the outcome of that source, and no matter of the others.
-        parallel: how many run at the same time.
+        sources: prepared in this order.
+        prepare: opens a source, in the caller's thread, and returns the function that runs it. An exception of either
+            (for `prepare`, an `Exception`) becomes the outcome of that source and does not affect the others.
+        parallel: maximum number of concurrent runs.
     """
     ended: SimpleQueue[Outcome] = SimpleQueue()
     threads: list[Thread] = []
@@ -58,7 +58,7 @@ def run_several(sources: Sequence[str], prepare: Callable[[str], Job],
                 except Exception as error:
                     yield Outcome(position, source, error)
                 else:
-                    # One that hangs, in a camera perhaps, must not keep the process from ending: hence a daemon.
+                    # A daemon, so that a run that hangs, perhaps in a camera, does not keep the process from exiting.
                     threads.append(Thread(target=work, args=(job, position), name=WORKER_NAME, daemon=True))
                     threads[-1].start()
                     num_running += 1
@@ -72,7 +72,7 @@ def run_several(sources: Sequence[str], prepare: Callable[[str], Job],
 
 
 def _next(ended: SimpleQueue[Outcome]) -> Outcome:
-    # Ctrl-C in the moment before the main thread falls asleep does not wake it: it has to look up by itself.
+    # Ctrl-C just before the main thread blocks does not wake it, so it has to poll.
     while True:
         with suppress(Empty):
             return ended.get(timeout=WAKE_S)
@@ -81,5 +81,5 @@ def _next(ended: SimpleQueue[Outcome]) -> Outcome:
 def _result(job: Job, interrupt: InterruptFlag) -> RunSummary | BaseException:
     try:
         return job(interrupt)
-    except BaseException as error:  # whoever waits for this source must hear of it
+    except BaseException as error:  # every exception must reach the consumer of the outcomes
         return error

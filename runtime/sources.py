@@ -1,4 +1,4 @@
-"""`open_source`: from what a user names to frames."""
+"""`open_source`: from a path or camera number to a frame source."""
 from __future__ import annotations
 
 import math
@@ -14,7 +14,7 @@ from .image_source import IMAGE_SUFFIXES, ImageSource, list_images
 from .video_source import VideoSource
 
 MAX_IMAGE_FPS = 1000.0
-MAX_CAMERA = 99  # OpenCV reads the hundreds of a number as the library that opens the camera
+MAX_CAMERA = 99  # OpenCV interprets the hundreds of a camera number as the capture backend
 
 _GIVE = "give a video, an image, a folder of images or a camera number"
 
@@ -25,11 +25,11 @@ def open_source(source: str | int | Path, *, image_fps: float = 30.0) -> FrameSo
     """Open a video file, a folder of images, a single image or a camera.
 
     Args:
-        source: a path, or a camera number (an int, or a string of digits that is no path).
-        image_fps: frames a second that the images of a folder stand for; above 0, at most 1000.
+        source: a path, or a camera number (an int, or a string of digits that is not an existing path).
+        image_fps: frame rate assigned to the images of a folder; above 0, at most 1000.
 
     Returns:
-        The source, with its first frame read already: size and kind are known.
+        The source, with its first frame already read, so that its size is known.
 
     Raises:
         InputError: there is no such source, or nothing in it can be read.
@@ -37,7 +37,7 @@ def open_source(source: str | int | Path, *, image_fps: float = 30.0) -> FrameSo
     """
     if not (math.isfinite(image_fps) and 0 < image_fps <= MAX_IMAGE_FPS):
         raise InputError(f"image_fps must be a positive number of at most {MAX_IMAGE_FPS:.0f}, got {image_fps}")
-    if source == "":  # as a path it would be the folder one is in
+    if source == "":  # as a path it would be the working directory
         raise InputError(f"the source has no name; {_GIVE}")
     if isinstance(source, int) or is_camera(source):
         return _open_camera(source if isinstance(source, int) else int(str(source)))
@@ -57,7 +57,7 @@ def open_source(source: str | int | Path, *, image_fps: float = 30.0) -> FrameSo
 
 
 def files_of(source: str) -> tuple[Path, ...]:
-    """What would be read of a source, as `open_source` takes it; none of a camera, nor of what cannot be opened."""
+    """The files that `open_source` would read for a source; none for a camera or a folder without usable images."""
     path = Path(source)
     if os.path.isdir(path):
         try:
@@ -68,7 +68,7 @@ def files_of(source: str) -> tuple[Path, ...]:
 
 
 def is_camera(source: str | Path) -> bool:
-    """Whether it is the number of a camera: digits, and no file or folder has that name."""
+    """Whether `source` is a camera number: a string of digits that is not the name of a file or folder."""
     return isinstance(source, str) and source.isdecimal() and not os.path.exists(source)
 
 

@@ -1,4 +1,4 @@
-"""Where the time of a frame goes."""
+"""Measuring the time of each stage of a frame."""
 from __future__ import annotations
 
 import threading
@@ -14,30 +14,30 @@ _NOTHING = nullcontext()
 
 
 class Timer(Protocol):
-    """What the pipeline tells about its stages. A thread tells of one frame at a time.
+    """Interface through which the pipeline reports its stages. Each thread reports one frame at a time.
 
-    A frame that passes from thread to thread takes its seconds along: `hand_over` here, `take_over` there.
+    When a frame moves to another thread, its times move with it: `hand_over` in the old thread, `take_over` in the new.
     """
 
     def stage(self, name: str) -> AbstractContextManager[None]:
-        """A context in which the stage `name` (one of `STAGES`) runs; a stage may be entered several times a frame."""
+        """Context manager around the stage `name` (one of `STAGES`); may be entered several times per frame."""
         ...
 
     def end_frame(self) -> None:
-        """Everything this thread told or took over since its last call belongs to one frame, which is finished."""
+        """Finish this thread's frame: all times it reported or took over since the last call belong to it."""
         ...
 
     def hand_over(self) -> Mapping[str, float]:
-        """Stage -> seconds of this thread's frame, which another thread goes on with."""
+        """Return and clear stage -> seconds of this thread's frame, which another thread continues."""
         ...
 
     def take_over(self, seconds: Mapping[str, float]) -> None:
-        """This thread goes on with a frame that was handed over."""
+        """Continue, in this thread, a frame that was handed over."""
         ...
 
 
 class NoTimer:
-    """Measures nothing."""
+    """A `Timer` that measures nothing."""
 
     def stage(self, _name: str) -> AbstractContextManager[None]:
         return _NOTHING
@@ -53,13 +53,13 @@ class NoTimer:
 
 
 class StageTimer:
-    """Collects the seconds each stage took in each frame.
+    """A `Timer` that collects the seconds that each stage took in each frame.
 
-    The seconds of a frame add up to its time only where nothing else runs meanwhile: in the overlapped run a stage also
-    waits for the cores and graphs that other frames are using.
+    They add up to the time of a frame only if nothing runs concurrently: in mode throughput, a stage also waits for
+    cores and graphs that other frames are using.
 
     Attributes:
-        frames: per finished frame, stage -> seconds; a stage that did not run is absent.
+        frames: stage -> seconds for each finished frame; stages that did not run are absent.
     """
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class StageTimer:
             self._add(name, value)
 
     def _current(self) -> dict[str, float]:
-        """This thread's frame."""
+        """Stage -> seconds of this thread's current frame."""
         if not hasattr(self._by_thread, "current"):
             self._by_thread.current = {}
         current: dict[str, float] = self._by_thread.current

@@ -1,4 +1,4 @@
-"""A source through a pipeline, in one of two modes: frame by frame, or with several frames in flight."""
+"""Running a pipeline over a source, in one of two modes: frame by frame, or with several frames in flight."""
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
@@ -16,24 +16,24 @@ from .result import FrameResult
 from .timing import Timer
 
 MODES = ("auto", "latency", "throughput")
-DEPTH = 2  # frames that wait between two stages: enough to bridge an uneven stage, and memory stays small
-# Threads that detect where graphs may overlap: one prepares or suppresses while the frame graph runs for another. What
-# the host does for a frame takes about as long as a GPU, so that with two of them a GPU often has nothing to do.
+DEPTH = 2  # frames queued between two stages: enough to even out varying stage times with little memory
+# Detection threads if graphs may overlap: one preprocesses or runs NMS while another runs the frame graph. The host's
+# work on a frame takes about as long as the GPU's, so with only two threads a GPU would often be idle.
 HOST_WORKERS, DEVICE_WORKERS = 2, 3
 
 
 @dataclass(frozen=True, eq=False)
 class TrackedFrame:
-    """A frame with its result, and what was known when it was taken in."""
+    """A frame with its result, and the counts at that point."""
 
     frame: Frame
     result: FrameResult
     damage: Damage  # of the source, up to this frame
-    lost_candidates: int  # see `Pipeline`, this frame included
+    lost_candidates: int  # see `Pipeline`, including this frame
 
 
 class _Read(NamedTuple):
-    """A frame that was read, on its way through the threads."""
+    """A frame that has been read, as passed between threads."""
 
     position: int
     frame: Frame
@@ -53,10 +53,10 @@ class _Tracked(NamedTuple):
 
 
 def check_run(mode: str, max_frames: int | None) -> None:
-    """Refuse what no run can be asked for.
+    """Check the arguments of a run.
 
     Raises:
-        InputError: `mode` is not known, or `max_frames` is not a positive whole number.
+        InputError: `mode` is unknown, or `max_frames` is not a positive whole number.
     """
     if mode not in MODES:
         raise InputError(f"mode {mode!r} is not known; known: {', '.join(MODES)}")
@@ -65,13 +65,13 @@ def check_run(mode: str, max_frames: int | None) -> None:
 
 
 def is_overlapped(mode: str, source: FrameSource) -> bool:
-    """Whether `mode` keeps several frames of `source` in flight; auto does where they are read from disk."""
+    """Whether `mode` keeps several frames of `source` in flight; auto does so for video files and folders."""
     return mode == "throughput" or (mode == "auto" and source.kind in ("video", "folder"))
 
 
 def track_in_turn(pipeline: Pipeline, source: FrameSource, max_frames: int | None,
                   timer: Timer) -> Generator[TrackedFrame, None, None]:
-    """Each frame is read when it is asked for, and finished before the next one is read."""
+    """Mode latency: read each frame when it is requested, and finish it before the next one is read."""
     frames = islice(source, max_frames)
     while True:
         with timer.stage("decode"):
@@ -85,15 +85,15 @@ def track_in_turn(pipeline: Pipeline, source: FrameSource, max_frames: int | Non
 
 def track_overlapped(pipeline: Pipeline, source: FrameSource, max_frames: int | None, timer: Timer,
                      detect_workers: int) -> Generator[TrackedFrame, None, None]:
-    """The same results in the same order; reading and the rest run in threads of their own, ahead.
+    """Mode throughput: the same results in the same order; reading, detection and tracking run ahead in threads.
 
-    Detection has `detect_workers` threads. With 0 it shares one with tracking, as is best where only one graph runs at
-    a time (see `Bundle.may_overlap`).
+    Detection has `detect_workers` threads. With 0 it shares one with tracking, which is best if only one graph can run
+    at a time (see `Bundle.may_overlap`).
 
-    The reader of this generator is the last stage. However it ends - read out, closed, or by an exception of any stage,
-    which is raised here behind the frames before it - no thread is left, and nobody reads the source any more. Only
-    KeyboardInterrupt waits no longer than a moment, and the garbage collector not at all: threads end behind it, each
-    with what it has in hand.
+    The consumer of this generator is the last stage. However the generator ends - exhausted, closed, or with an
+    exception of any stage, which is raised here after the frames before it - no thread is left and the source is no
+    longer read. But after KeyboardInterrupt it waits only briefly, and under the garbage collector not at all: the
+    threads then end on their own, after their current item.
     """
     overlap = Overlap(DEPTH)
     tracked = _overlapped(overlap, pipeline, source, max_frames, timer, detect_workers)

@@ -17,17 +17,17 @@ from stmask_deploy.errors import InputError
 
 from .frame_source import Frame, FrameSource, Image
 
-MAX_PIXELS = 8192 * 8192  # larger frames are refused before they are decoded: a broken header can claim anything
-MAX_FAILED_READS = 100  # in a row; then the rest of the file counts as unreadable
-SHORTFALL_S = 1.0  # a video without an index that ends earlier than announced by more than this, or half, lacks its end
-# A transport stream loses packets without an error. Its clock tells, where frames come at a constant rate:
-HOLE_FRAMES = 1.5  # a gap longer than the usual one by more than this is a hole
-JITTER_FRAMES = 0.25  # gaps that differ from the usual one by more than this are odd
-ODD_SHARE, HOLE_SHARE = 0.05, 1 / 3  # of all gaps; with more that are odd, or holes, the rate is not constant
-# Their duration is the time at which the last frame ends, wherever the first one starts. mkvmerge writes a length:
-# there a cut that is as short as the start is late goes unnoticed.
+MAX_PIXELS = 8192 * 8192  # larger frames are refused before decoding: a broken header can claim any size
+MAX_FAILED_READS = 100  # in a row; after that the rest of the file counts as unreadable
+SHORTFALL_S = 1.0  # a video without an index is truncated if it ends earlier than announced by more than this, or half
+# Transport streams lose packets without an error. At a constant frame rate, gaps between timestamps reveal the loss:
+HOLE_FRAMES = 1.5  # a gap that exceeds the usual one by more than this many frames is a hole
+JITTER_FRAMES = 0.25  # a gap that differs from the usual one by more than this many frames is odd
+ODD_SHARE, HOLE_SHARE = 0.05, 1 / 3  # of all gaps; if more are odd, or holes, the frame rate is not constant
+# In these formats the duration is the end time of the last frame, whatever the start time. mkvmerge writes the length
+# instead: there, a missing end no longer than the start time goes unnoticed.
 END_TIME_FORMATS = ("matroska", "flv", "asf", "nut")
-# Containers and raw streams only: playlists and scripts, which make FFmpeg open other files, stay out.
+# Containers and raw streams only; no playlists or scripts, which make FFmpeg open other files.
 FORMATS = ("mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,apng,h264,hevc,av1,obu,ivf,m4v,mjpeg,mpjpeg,"
            "mxf,nut,dv,rm,wtv,yuv4mpegpipe")
 ROTATIONS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
@@ -36,8 +36,8 @@ ROTATIONS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE
 class VideoSource(FrameSource):
     """A video file. Undecodable packets are counted and skipped; rotation metadata is applied.
 
-    `time_s` is the presentation time since the start of the stream; a frame without one, or whose time does not grow,
-    follows its predecessor by 1 / fps. The first frame is decoded on opening, so a source that opens has at least one.
+    `time_s` is the presentation time since the start of the stream; a frame without one, or whose time does not
+    increase, is placed 1 / fps after its predecessor. The first frame is decoded on opening, so there is at least one.
 
     Raises:
         InputError: the file is not a video, or no frame of it can be decoded.
@@ -54,9 +54,9 @@ class VideoSource(FrameSource):
             self._num_packets = 0
             self._time_s = -math.inf  # of the latest frame
             self._end_s = 0.0  # when the latest frame ends
-            self._gaps_ms: Counter[int] = Counter()  # between the end of a frame and the next one
+            self._gaps_ms: Counter[int] = Counter()  # from the end of a frame to the start of the next one
             self._num_holes = 0
-            self._num_turns = 0  # quarters, of the latest frame
+            self._num_turns = 0  # quarter turns of the latest frame
             self._decoded = self._decode()
             self._first = next(self._decoded, None)
             if self._first is None:
@@ -126,7 +126,7 @@ class VideoSource(FrameSource):
                 yield Frame(next(counter), self._time_s, _upright(frame, self._num_turns))
 
     def _packets(self) -> Iterator[Any]:
-        """Every packet of the stream, the empty one that flushes the decoder included, over unreadable places."""
+        """Yield all packets of the stream and a final empty one to flush the decoder; skips unreadable parts."""
         packets = self._container.demux(self._stream)
         failed = 0
         while failed < MAX_FAILED_READS:
@@ -147,8 +147,8 @@ class VideoSource(FrameSource):
         yield last
 
     def _advance(self, frame: av.VideoFrame) -> None:
-        """Move the clock to a frame's time."""
-        stamp = frame.dts if self._is_avi else frame.pts  # AVI has no presentation times; its decoding times are even
+        """Advance the clock to a frame's time."""
+        stamp = frame.dts if self._is_avi else frame.pts  # AVI has no presentation times, but regular decoding times
         frame_s = 1 / self.fps if self.fps else 0.0
         is_first = math.isinf(self._time_s)
         time_s = 0.0 if is_first else self._time_s + frame_s
@@ -165,7 +165,7 @@ class VideoSource(FrameSource):
         self._end_s = time_s + lasts_s
 
     def _note_gap(self, gap_s: float) -> None:
-        """Count a hole; what was counted is taken back where the rate turns out not to be constant."""
+        """Record a gap and update the number of holes, which drops to 0 if the rate turns out not to be constant."""
         assert self.fps
         self._gaps_ms[round(gap_s * 1000)] += 1
         num_holes = _num_holes(self._gaps_ms, 1000 / self.fps)
@@ -173,10 +173,10 @@ class VideoSource(FrameSource):
         self._num_holes = num_holes
 
     def _missing_frames(self) -> int:
-        """Frames announced but not there: a cut file often ends without any error from the demuxer."""
+        """Number of frames announced but not found: a truncated file often ends without any demuxer error."""
         indexed: int = len(self._stream.index_entries)
         if "mp4" in self._container.format.name:
-            # Its `frames` counts samples that an edit list hides as well; the index leaves those out.
+            # `frames` also counts samples hidden by an edit list; the index does not.
             return max(0, indexed - self._num_packets)
         announced = _num_avi_packets(self._stream) if self._is_avi else max(indexed, int(self._stream.frames))
         missing = max(0, announced - self._num_packets)
@@ -192,7 +192,7 @@ class VideoSource(FrameSource):
 
 def _open_container(path: Path) -> Any:
     try:
-        # "file:" keeps a colon in the name from being read as a protocol.
+        # Without "file:", a colon in the name would be parsed as a protocol.
         return av.open(f"file:{path}", options={"format_whitelist": FORMATS})
     except PermissionError as error:
         raise InputError(f"{path} may not be read; check its permissions") from error
@@ -206,18 +206,18 @@ def _reason(error: Exception) -> str:
 
 
 def _num_avi_packets(stream: Any) -> int:
-    """By the index where there is a whole one: the header counts dropped frames as well, which have no packet."""
+    """Number of packets according to a complete index, if any: the header also counts dropped frames without packet."""
     entries = stream.index_entries
     is_whole = len(entries) > 0 and entries[len(entries) - 1].timestamp + 1 >= stream.frames
     return len(entries) if is_whole else max(len(entries), int(stream.frames))
 
 
 def _num_holes(gaps_ms: Mapping[int, int], frame_ms: float) -> int:
-    """Long gaps among others that are alike; none where frames come at a changing rate: there a long one is no damage.
+    """Number of unusually long gaps; 0 if the frame rate varies, where a long gap is no sign of damage.
 
     Args:
-        gaps_ms: how often there was a gap of so many ms between the end of a frame and the next one.
-        frame_ms: how long a frame lasts.
+        gaps_ms: histogram of the gaps in ms from the end of a frame to the start of the next one.
+        frame_ms: duration of a frame.
     """
     usual = max(gaps_ms, key=lambda gap: gaps_ms[gap])
     num_gaps = sum(gaps_ms.values())
@@ -228,7 +228,7 @@ def _num_holes(gaps_ms: Mapping[int, int], frame_ms: float) -> int:
 
 
 def _duration_s(container: Any, stream: Any, start_s: float) -> float | None:
-    """Length of the video stream, as far as the container tells it apart from sound."""
+    """Duration of the video stream; None if the container does not state it separately from other streams."""
     announced_s = _announced_s(container, stream)
     if announced_s and container.format.name.startswith(END_TIME_FORMATS) and announced_s > start_s:
         return announced_s - start_s
@@ -250,7 +250,7 @@ def _announced_s(container: Any, stream: Any) -> float | None:
 
 
 def _upright(frame: av.VideoFrame, num_turns: int) -> Image:
-    """(H, W, 3) uint8 BGR, turned as the display matrix says (whole quarter turns)."""
+    """(H, W, 3) uint8 BGR, rotated by `num_turns` quarter turns anticlockwise, as the display matrix requires."""
     image = np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
     turn = ROTATIONS.get(num_turns)
     return np.ascontiguousarray(image) if turn is None else np.asarray(cv2.rotate(image, turn), np.uint8)

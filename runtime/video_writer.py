@@ -1,4 +1,4 @@
-"""Annotated video: H.264 in mp4, as browsers play it."""
+"""Annotated video: H.264 in mp4, playable in browsers."""
 from __future__ import annotations
 
 from contextlib import nullcontext, suppress
@@ -21,10 +21,10 @@ from .frame_source import Image
 TIME_BASE = Fraction(1, 90000)  # divides the usual frame rates evenly, 30000/1001 included
 DEFAULT_FPS = 30.0
 SQUARE = Fraction(1)
-KEYFRAME_INTERVAL_S = 1.0  # also what a killed run can lose at most, with the encoder's look-ahead
-BT709 = 1  # colour primaries and transfer in FFmpeg's numbering; PyAV names only the matrix
+KEYFRAME_INTERVAL_S = 1.0  # plus the encoder's look-ahead, also the most that a killed run can lose
+BT709 = 1  # colour primaries and transfer in FFmpeg's numbering; PyAV only has names for the matrix
 
-# Every group of pictures is written as a fragment and flushed, so a killed run leaves a playable file; a clean close
+# Every group of pictures is written and flushed as a fragment, so a killed run leaves a playable file; a clean close
 # turns the same file into an ordinary indexed mp4 without rewriting the pictures.
 CONTAINER_OPTIONS = {"movflags": "hybrid_fragmented+frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
 CODEC_OPTIONS = {"preset": "veryfast", "crf": "20", "bf": "0"}
@@ -33,13 +33,13 @@ CODEC_OPTIONS = {"preset": "veryfast", "crf": "20", "bf": "0"}
 class VideoWriter:
     """Context manager that writes BGR frames as H.264, yuv420p, BT.709.
 
-    The file is opened on the first frame, whose size is the video's. Odd sizes are padded to even ones by repeating the
-    last column or row, because yuv420p has one colour sample for 2x2 pixels.
+    The file is opened on the first frame, which determines the video's size. Odd sizes are padded to even ones by
+    repeating the last column or row, because yuv420p has one colour sample per 2x2 pixels.
 
     Args:
         path: the mp4 file.
-        fps: the rate of frames written without a time, and the encoder's guide for all; None is 30.
-        pixel_aspect: width of a pixel by its height, which players stretch the picture by.
+        fps: frame rate of frames written without a time, and the nominal rate for the encoder; None is 30.
+        pixel_aspect: width / height of a pixel, by which players stretch the picture.
         overwrite: replace an existing file.
 
     Raises:
@@ -63,11 +63,11 @@ class VideoWriter:
 
         Args:
             image: (H, W, 3) uint8 BGR.
-            time_s: when it is shown; it must grow from frame to frame, otherwise the frame follows its predecessor by
-                1 / fps, as it does without a time.
+            time_s: presentation time. If None, or not after the previous frame's, the frame is shown 1 / fps after the
+                previous one.
 
         Raises:
-            OutputError: the file cannot be written.
+            OutputError: the file cannot be written, or is closed.
         """
         if self._is_closed:
             raise OutputError(f"{self._path} is closed already; open another video for more frames")
@@ -112,10 +112,10 @@ class VideoWriter:
             self._container.mux(packet)
 
     def close(self) -> None:
-        """Finish the file; without a frame there is none.
+        """Finish the file; if no frame was written, there is none.
 
         Raises:
-            OutputError: the rest cannot be written.
+            OutputError: the remaining data cannot be written.
         """
         try:
             if self._container is not None:
@@ -139,7 +139,7 @@ class VideoWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        # Another file may be what failed: what was written here is completed all the same.
+        # If another file failed, this one is still completed, and its own failure does not mask the first.
         with suppress(OutputError) if isinstance(error, OutputError) else nullcontext():
             self.close()
 

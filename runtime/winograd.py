@@ -1,9 +1,9 @@
-"""Winograd's minimal filtering: convolutions of 3x3 with a quarter of the multiplications.
+"""Winograd's minimal filtering: 3x3 convolutions with a quarter of the multiplications.
 
-Four neighbouring outputs of a filter of three need twelve multiplications; as values of a polynomial at six points they
-need six (Winograd, 1980; Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016, section 4). Over
-both axes a tile of 4x4 outputs takes 36 instead of 144 for each pair of channels, in exchange for three linear
-transforms: of what is read, of the weights, which is done once, and of the result.
+Four adjacent outputs of a 3-tap filter need twelve multiplications, but only six as products of polynomials evaluated
+at six points (Winograd, 1980; Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016, section 4).
+In two dimensions, a tile of 4x4 outputs takes 36 instead of 144 for each pair of channels, in exchange for three linear
+transforms: of the inputs, of the weights (done once), and of the results.
 """
 from __future__ import annotations
 
@@ -18,19 +18,23 @@ Array = NDArray[np.float32]
 
 TILE = 4  # outputs along an axis
 KERNEL = 3
-WINDOW = TILE + KERNEL - 1  # inputs that a tile reads; as many points
-# And infinity. Powers and differences of these are all near one, so that half as much is lost to cancellation as with
-# the usual 0, 1, -1, 2, -2; and they have few bits, so that the matrices of rows and columns lose nothing in bf16.
+WINDOW = TILE + KERNEL - 1  # inputs that a tile reads, and the number of points
+# The sixth point is infinity. Powers and differences of these points are all close to one, which halves the
+# cancellation error of the usual 0, 1, -1, 2, -2; and they have few bits, so the matrices are exact in bf16.
 POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
 
-# With fewer channels, the transforms take as long as the products save; in bf16 products take half of the time and the
-# transforms, between conversions to f32 and back, do not. With fewer tiles, it is reading four times as many weights.
+# With fewer channels, the transforms cost what the products save. In bf16 the limit is higher: the products take half
+# the time, but not the transforms, between conversions to f32 and back. With fewer tiles, reading four times as many
+# weights costs too much.
 FEWEST_CHANNELS = {"f32": 128, "bf16": 512}
 FEWEST_TILES = 16
 
 
 def _transforms() -> tuple[Any, Any, Any]:
-    """Of inputs (6, 6), weights (6, 3) and results (4, 6): `results @ (weights @ g * (inputs @ d))` filters d by g."""
+    """Matrices for inputs (6, 6), weights (6, 3) and results (4, 6).
+
+    `results @ (weights @ g * (inputs @ d))` filters d by g.
+    """
     points = np.array(POINTS)
     others = [np.delete(points, i) for i in range(len(points))]
     inputs = np.zeros((WINDOW, WINDOW))
@@ -47,22 +51,22 @@ INPUTS, WEIGHTS, RESULTS = _transforms()
 
 
 def transformed(weight: Array) -> Array:
-    """Weights (O, C, 3, 3) at all pairs of points: (36, C, O)."""
+    """Weights (O, C, 3, 3) -> their values at all pairs of points (36, C, O)."""
     filters, channels = weight.shape[:2]
     values = np.empty((WINDOW ** 2, channels, filters), np.float32)
     pairs = np.kron(WEIGHTS, WEIGHTS)
-    for channel in range(channels):  # one at a time, because all of them in f64 would be as large as the network
+    for channel in range(channels):  # one at a time, because all of them in f64 would take too much memory
         values[:, channel] = pairs @ weight[:, channel].reshape(filters, -1).T.astype(np.float64)
     return values
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of a map in blocks of tiles: a block's transforms are matrices, which in large blocks are mostly zeros.
+    """One axis of a map, split into blocks of tiles. A block's transforms are matrices, sparse for large blocks.
 
     Attributes:
-        size: of the map, in cells; None where it is known when the graph runs.
-        tiles: of a block.
+        size: of the map, in cells; None if only known when the graph runs.
+        tiles: tiles per block.
     """
 
     size: int | None
@@ -70,7 +74,7 @@ class Axis:
 
     @property
     def blocks(self) -> int:
-        """How many there are, of a size that is known."""
+        """Number of blocks; `size` must be known."""
         assert self.size is not None
         return -(-self.size // (TILE * self.tiles))
 
@@ -80,30 +84,30 @@ class Axis:
 
     @property
     def reads(self) -> int:
-        """How many cells a block reads."""
+        """Number of cells that a block reads."""
         return self.size if self.size is not None and self.is_one_block else TILE * self.tiles + KERNEL - 1
 
     @property
     def writes(self) -> int:
-        """How many cells a block writes."""
+        """Number of cells that a block writes."""
         return self.size if self.size is not None and self.is_one_block else TILE * self.tiles
 
     @property
     def is_exact(self) -> bool:
-        """Whether the blocks end where the map does."""
+        """Whether the blocks end exactly at the end of the map."""
         return self.size is not None and self.blocks * self.writes == self.size
 
     def inputs(self) -> Array:
-        """Points of each tile from the cells that a block reads: (6, tiles, reads)."""
+        """Matrix (6, tiles, reads) from the cells that a block reads to the values at each tile's points."""
         values = np.zeros((WINDOW, self.tiles, TILE * self.tiles + KERNEL - 1))
         for tile in range(self.tiles):
             values[:, tile, TILE * tile:TILE * tile + WINDOW] = INPUTS
-        if self.is_one_block:  # what it reads beyond the map is zero
+        if self.is_one_block:  # cells beyond the map are zero
             values = values[:, :, 1:1 + self.reads]
         return values.astype(np.float32)
 
     def results(self) -> Array:
-        """Cells from the points of each tile: (writes, 6, tiles)."""
+        """Matrix (writes, 6, tiles) from the values at each tile's points to the cells that a block writes."""
         values = np.zeros((TILE * self.tiles, WINDOW, self.tiles))
         for tile in range(self.tiles):
             values[TILE * tile:TILE * (tile + 1), :, tile] = RESULTS
@@ -111,7 +115,7 @@ class Axis:
 
 
 def axis(size: int | None, most: int) -> Axis:
-    """An axis in as few blocks as have at most `most` tiles each, and all as many."""
+    """An axis in the fewest blocks of at most `most` tiles, all of equal size."""
     if size is None:
         return Axis(None, most)
     tiles = -(-size // TILE)
@@ -120,11 +124,11 @@ def axis(size: int | None, most: int) -> Axis:
 
 
 def is_worthwhile(channels: int, filters: int, shape: Sequence[int | None], precision: str) -> bool:
-    """Whether a convolution is faster so, by measurement: it needs many channels, and tiles enough.
+    """Whether Winograd's algorithm was measured to be faster: it takes many channels and enough tiles.
 
     Args:
-        channels, filters: how many it reads and writes.
-        shape: (N, H, W) of what it reads, None for each that it does not fix.
+        channels, filters: number of input and output channels.
+        shape: (N, H, W) of the input, None for dynamic sizes.
         precision: "f32" or "bf16", of the products.
     """
     if min(channels, filters) < FEWEST_CHANNELS[precision]:

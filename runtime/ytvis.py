@@ -16,7 +16,7 @@ from .result import FrameResult
 
 @dataclass
 class _Sequence:
-    """What is remembered of one identity."""
+    """The data collected for one identity."""
 
     score_sum: float = 0.0
     class_counts: Counter[int] = field(default_factory=Counter)
@@ -24,11 +24,11 @@ class _Sequence:
 
 
 class YtvisCollector:
-    """Collects frames into one entry an identity; of every mask only its RLE string is kept.
+    """Collects frames into one entry per identity; of each mask only the RLE is kept.
 
-    An entry holds `video_id`, `instance_id`, `score` (mean over the frames where the identity is shown),
-    `category_id` (its most frequent class, 1-based; the first seen on ties) and `segmentations`, one COCO RLE or null
-    a frame.
+    An entry holds `video_id`, `instance_id`, `score` (mean over the frames in which the identity is shown),
+    `category_id` (its most frequent class, 1-based; the first seen on ties) and `segmentations` (one COCO RLE or null
+    per frame).
     """
 
     def __init__(self, video_id: int = 0) -> None:
@@ -37,12 +37,12 @@ class YtvisCollector:
         self._sequences: dict[int, _Sequence] = {}
 
     def add(self, result: FrameResult) -> None:
-        """Take in one frame; indices that are skipped count as frames in which nothing is shown."""
+        """Add one frame; skipped indices count as frames in which nothing is shown."""
         self.add_rows(result.index, zip(result.ids.tolist(), result.class_ids.tolist(), result.scores.tolist(),
                                         result.segmentations, strict=True))
 
     def add_rows(self, index: int, rows: Iterable[tuple[int, int, float, Segmentation]]) -> None:
-        """Take in frame `index` as rows of identity, class id, score and mask."""
+        """Add frame `index` as rows of (identity, class id, score, mask)."""
         self._num_frames = max(self._num_frames, index + 1)
         for identity, class_id, score, segmentation in rows:
             sequence = self._sequences.setdefault(identity, _Sequence())
@@ -51,7 +51,7 @@ class YtvisCollector:
             sequence.segmentations[index] = segmentation
 
     def span(self, num_frames: int) -> None:
-        """The source has this many frames at least: in those after the last one taken in nothing is shown."""
+        """Extend the video to at least `num_frames` frames; nothing is shown in those after the last one added."""
         self._num_frames = max(self._num_frames, num_frames)
 
     def __len__(self) -> int:
@@ -59,7 +59,7 @@ class YtvisCollector:
         return len(self._sequences)
 
     def entries(self) -> list[dict[str, Any]]:
-        """The result list, identities in the order in which they were first shown."""
+        """The result list, with identities in the order of their first appearance."""
         return [self._entry(identity) for identity in self._sequences]
 
     def _entry(self, identity: int) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class YtvisCollector:
                 "instance_id": identity}
 
     def write(self, path: Path, *, overwrite: bool = False) -> None:
-        """Write the list so far; `path` appears only when it is complete.
+        """Write the list collected so far; `path` only appears once it is complete.
 
         Raises:
             OutputError: it exists and `overwrite` is False, or it cannot be written.
