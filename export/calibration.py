@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stmask_deploy.console import counted
 from stmask_deploy.errors import InputError
 from stmask_deploy.evaluation.run_file import Row, RunFile
 from stmask_deploy.runtime.backends import Backend, Value
@@ -89,7 +90,7 @@ def record(folder: Path, video: Path, num_frames: int, roles: Collection[str]) -
 def check_length(video: Path, num_frames: int) -> None:
     """Raise InputError if `video` has fewer than `MIN_FRAMES` frames."""
     if num_frames < MIN_FRAMES:
-        raise InputError(f"calibration: {video} has {num_frames} frame, at least {MIN_FRAMES} are needed")
+        raise InputError(f"calibration: {video} has {counted(num_frames, 'frame')}, at least {MIN_FRAMES} are needed")
 
 
 def track_clip(bundle: Bundle, video: Path) -> RunFile:

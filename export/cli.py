@@ -43,16 +43,17 @@ def variant_options(command: Callable[..., Any]) -> Callable[..., Any]:
     options = [
         click.option("--sha256", metavar="HEX", help="Refuse the checkpoint unless it has this digest."),
         click.option("--classes", type=click.Path(path_type=Path), metavar="FILE",
-                     help="Class names, one per line, or a JSON list. [default: from the checkpoint or its dataset]"),
+                     help="Class names, one per line or as a JSON list. [default: from the checkpoint or its dataset]"),
         click.option("--input-size", type=FrameSize(),
                      help="Size frames are resized to. [default: 360x640, or the checkpoint's own]"),
         click.option("--anchor-ratios", callback=parsed("parse_numbers"), metavar="R,R,R",
-                     help="Height / width of the anchors of kernels of one shape. [default: 1,0.5,2]"),
+                     help="Height / width of the anchors, one per kernel, where all kernels have one shape. "
+                          "[default: 1,0.5,2]"),
         click.option("--anchor-scales", callback=parsed("parse_numbers"), metavar="S,...",
                      help="Scales of the anchors of one kernel. [default: 2^(i/n)]"),
         click.option("--temporal-level", callback=parsed("parse_level"), metavar="PN",
                      help="Pyramid level the temporal network reads. [default: P4]"),
-        click.option("--roi-size", type=int, help="Bins a side of its RoIs. [default: 7]"),
+        click.option("--roi-size", type=int, help="Its RoI size, in bins per side. [default: 7]"),
         click.option("--centerness-order", type=click.Choice(["released", "anchor"]),
                      help="Order of the centerness map. [default: released, or the checkpoint's own]"),
         click.option("--tracking", callback=parsed("parse_tracking"), metavar="TRACKER,SETTING=N,...",
@@ -113,7 +114,7 @@ def int8_options(*, with_int8: bool, calibration: Path | None, calibration_annot
 @click.command(cls=Command)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR",
-              help="The bundle's folder. [default: CHECKPOINT's name and _stmask, beside it]")
+              help="Output folder. [default: CHECKPOINT_stmask, beside the checkpoint]")
 @click.option("--dcn", type=click.Choice(["native", "gridsample"]), default="native", show_default=True,
               help="Deformable convolution as the ONNX operator, or as standard operators for older runtimes.")
 @click.option("--opset", type=int, default=20, show_default=True, help="ONNX operator set, 20 or 21.")
@@ -122,26 +123,27 @@ def int8_options(*, with_int8: bool, calibration: Path | None, calibration_annot
               help="Weights of the IR that --openvino writes; f16 halves its size. [default: f32]")
 @click.option("--half", is_flag=True, help="Write graphs of f16 too, for NVIDIA GPUs (stmask-run --precision f16).")
 @click.option("--int8", "with_int8", is_flag=True,
-              help="Write int8 graphs too (stmask-run --precision int8), unless they are too far from f32.")
+              help="Write int8 graphs too (stmask-run --precision int8); fails if they differ too much from f32.")
 @click.option("--calibration", type=click.Path(path_type=Path), metavar="VIDEO",
               help="Video or folder of images that shows what the model will see; needed by --int8.")
 @click.option("--calibration-annotations", type=click.Path(path_type=Path), metavar="JSON",
-              help="Annotations of VIDEO in YouTube-VIS format: int8 is judged by AP too.")
+              help="YouTube-VIS annotations of VIDEO, to judge int8 by AP as well.")
 @click.option("--calibration-frames", type=click.IntRange(min=1), metavar="N",
               help="Calibrate with at most N frames, spread over VIDEO. [default: 100]")
 @click.option("--int8-agreement", type=click.FloatRange(0, 100), metavar="PERCENT",
-              help="Least recall and precision of int8 against f32 on VIDEO. [default: 90]")
+              help="Minimum recall and precision of int8 against f32 on VIDEO. [default: 90]")
 @click.option("--int8-ap-loss", type=click.FloatRange(0, 100), metavar="POINTS",
               help="Largest loss of AP on the annotations. [default: 1]")
 @click.option("--max-candidates", type=int, default=MAX_CANDIDATES, show_default=True, metavar="K",
-              help="Rows that leave the frame graph.")
+              help="Most candidates that leave the frame graph.")
 @click.option("--candidate-threshold", type=float, default=CANDIDATE_THRESHOLD, show_default=True,
               help="Foreground probability that makes an anchor a candidate.")
 @click.option("--simplify/--no-simplify", default=True, show_default=True, help="Simplify with onnxsim, and check it.")
 @click.option("--tolerance", type=click.FloatRange(0, 1),
               help="Largest error, as a share of an output's range. [default: 1e-4; 5e-2 for f16]")
-@click.option("--dry-run", is_flag=True, help="Check what is given, print the plan and write nothing.")
-@click.option("--overwrite", is_flag=True, help="Replace a bundle that is there.")
+@click.option("--dry-run", is_flag=True,
+              help="Check everything that can be checked beforehand, print the plan and write nothing.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
 @variant_options
 def main(checkpoint: Path, output: Path | None, dcn: str, openvino: bool, openvino_weights: str | None,
          dry_run: bool, overwrite: bool, **values: Any) -> None:

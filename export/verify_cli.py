@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stmask_deploy.console import Command
+from stmask_deploy.console import Command, counted
 from stmask_deploy.errors import EXIT_DAMAGED_INPUT, InputError, StmaskError
 
 from .requirements import require_export_packages
@@ -66,10 +66,10 @@ def main(ctx: click.Context, bundle: Path, checkpoint: Path, video: Path | None,
         problems += missed
     if problems:
         raise StmaskError("; ".join(problems))
-    beside = f" (but for {', '.join(opened)})" if opened else ""
+    beside = f" (except {', '.join(opened)})" if opened else ""
     click.echo(f"verified: the graphs compute what PyTorch computes{beside}")
     if damage is not None and damage.is_damaged:
-        click.echo(f"warning: {video} is damaged: {damage}; compared is what was read", err=True)
+        click.echo(f"warning: {video} is damaged: {damage}; only the readable part was compared", err=True)
         ctx.exit(EXIT_DAMAGED_INPUT)
 
 
@@ -81,7 +81,7 @@ def _pictures(video: Path) -> list[Any]:
     with open_source(video) as source:
         pictures = [frame.image for frame in islice(source, NUM_PICTURES)]
     if len(pictures) < 2:
-        raise InputError(f"{video} holds {len(pictures)} frame; at least two are needed")
+        raise InputError(f"{video} holds {counted(len(pictures), 'frame')}; at least two are needed")
     return pictures
 
 

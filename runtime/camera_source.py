@@ -33,7 +33,7 @@ class CameraSource(FrameSource):
         if self._first is None:
             self.close()
             raise DeviceError(f"{self.name} gives no picture; check that it is connected, that no other program "
-                              "uses it and that you may open it, or give another number")
+                              "uses it and that you have permission to open it, or give another number")
         self.height, self.width = self._first.shape[:2]
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps <= 1000 else None

@@ -42,8 +42,8 @@ counts.
 @click.option("-m", "--model", "bundle", type=click.Path(path_type=Path), metavar="BUNDLE",
               help="Folder written by stmask-export.  [default: the demo model, which knows six kinds of shapes]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR",
-              help="Folder for the results, of several sources each in a folder of its own in it.  "
-                   "[default: runs/NAME OF THE SOURCE]")
+              help="Folder for the results; with several sources, each gets a subfolder.  "
+                   "[default: runs/NAME_OF_SOURCE]")
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run.")
 @click.option("--backend", type=click.Choice(["onnxruntime", "openvino"]), default="onnxruntime",
               help="Library that executes the graphs.")
@@ -51,30 +51,31 @@ counts.
               help="cuda, cuda-graph (launches recorded once and replayed), tensorrt: NVIDIA GPU (onnxruntime); gpu: "
                    "Intel GPU (openvino); auto: the fastest that works without preparation.")
 @click.option("--precision", type=click.Choice(["f32", "bf16", "f16", "int8"]), default="f32",
-              help="Of the arithmetic; bf16 with openvino only; f16 with onnxruntime and int8 where the bundle "
-                   "has it (stmask-export --half, --int8).")
+              help="Of the arithmetic. bf16: openvino only; int8, and f16 with onnxruntime: only if exported "
+                   "(stmask-export --int8, --half).")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: the backend's choice]")
 @click.option("--cache", type=click.Path(path_type=Path), metavar="DIR",
               help="Keep what openvino and tensorrt compile in DIR, for faster starts.  [default: nothing is kept]")
 @click.option("--tracker", type=click.Choice(list(TRACKERS)),
               help="released: as the released code; paper: equations 15-17; frame: without temporal fusion.  "
-                   "[default: the bundle's, which is released where its network says nothing else; frame where it has "
-                   "no temporal graph]")
+                   "[default: the bundle's own, usually released; frame without a temporal graph]")
 @click.option("--no-temporal", is_flag=True, help="The same as --tracker frame.")
 @click.option("--alpha", type=float,
               help="Paper tracker: weight of the embeddings' cosine.  [default: the bundle's, or 1.0]")
 @click.option("--beta", type=float,
               help="Paper tracker: weight of the mask IoU.  [default: the bundle's, or 1.0]")
 @click.option("--epsilon", type=float,
-              help="Paper tracker: score a known object has to exceed.  [default: the bundle's, or 0.7]")
+              help="Paper tracker: score that a match with a known object has to exceed.  "
+                   "[default: the bundle's, or 0.7]")
 @click.option("--embedding-momentum", type=float,
-              help="Paper tracker: how little a low-scoring detection changes its object: this share, times 1 - score, "
-                   "of the known embedding stays.  [default: the bundle's, or 0]")
+              help="Paper tracker: share of an object's embedding that a detection keeps, times 1 - score; 0 replaces "
+                   "it.  [default: the bundle's, or 0]")
 @click.option("--max-cover", type=float,
               help="Paper tracker: share of a new object's mask that one better detection may cover.  "
                    "[default: the bundle's, or 1]")
 @click.option("--new-object-score", type=float,
-              help="Released and frame tracker: score a known object has to exceed.  [default: the bundle's, or 1.4]")
+              help="Released and frame tracker: score that a match with a known object has to exceed.  "
+                   "[default: the bundle's, or 1.4]")
 @click.option("--detect-every", type=int, default=1, metavar="K",
               help="Detect on every K-th frame only, the key frames; in between the temporal graph moves the objects.")
 @click.option("--score-decay", type=float,
@@ -83,29 +84,31 @@ counts.
 @click.option("--max-age", "max_age_shown", type=int,
               help="Released and paper tracker: key frames an object is shown without being detected.  [default: 10]")
 @click.option("--conf", "score_threshold", type=float,
-              help="Score above which objects are detected and in the results.  [default: 0.05, or above it what the "
-                   "bundle was exported with]")
+              help="Score that detections and results have to exceed.  [default: 0.05, or the bundle's candidate "
+                   "threshold if that is higher]")
 @click.option("--nms", type=click.Choice(["cross-class", "per-class"]), default="cross-class",
               help="Suppression over all classes at once, or within each class.")
-@click.option("--nms-iou", type=float, default=0.5, help="Overlap above which the worse of two detections goes.")
+@click.option("--nms-iou", type=float, default=0.5,
+              help="IoU above which the lower-scoring of two detections is suppressed.")
 @click.option("--top-k", type=int, default=200, help="Candidates that enter suppression, best first.")
 @click.option("--max-detections", type=int, default=100, help="Detections that leave per-class suppression.")
 @click.option("--memory", type=click.Choice(["exact", "bounded"]),
-              help="exact: no object is ever forgotten, as in the released code; bounded: time and memory a frame stay "
-                   "flat.  [default: bounded for cameras, exact otherwise]")
+              help="exact: no object is ever forgotten, as in the released code; bounded: time and memory per frame "
+                   "stay constant.  [default: bounded for cameras and with --retire-after, exact otherwise]")
 @click.option("--retire-after", type=int, metavar="FRAMES",
-              help="Bounded memory: forget objects not detected in more key frames than this.  [default: 30]")
+              help="Bounded memory: forget objects not detected in more than this many key frames.  [default: 30, or "
+                   "--max-age if that is larger]")
 @click.option("--no-video", is_flag=True, help="Do not write the annotated video.")
 @click.option("--draw-conf", type=click.FloatRange(0, 1), default=0.3,
-              help="Draw objects from this score on; the results hold the others too.")
+              help="Minimum score of drawn objects; the results hold the others too.")
 @click.option("--max-frames", type=click.IntRange(min=1), help="Stop after that many frames.")
 @click.option("--mode", type=click.Choice(["auto", "latency", "throughput"]), default="auto",
-              help="throughput: several frames in flight; latency: each frame at once, nothing ahead; the results are "
-                   "the same. auto: latency for cameras and single images.")
+              help="throughput: several frames in flight; latency: each frame is finished before the next is read; "
+                   "same results. auto: throughput for video files and folders, latency otherwise.")
 @click.option("--parallel", type=click.IntRange(min=1), default=1, metavar="N",
-              help="Sources that run at the same time, where there are several.")
+              help="Number of sources that run at the same time.")
 @click.option("--image-fps", type=float, default=30.0,
-              help="Frames a second that the images of a folder stand for, at most 1000.")
+              help="Frame rate of a folder of images, at most 1000.")
 @click.version_option(__version__, prog_name="stmask-run")
 @click.pass_context
 def main(ctx: click.Context, /, sources: Sequence[str], bundle: Path | None, output: Path | None, overwrite: bool,
@@ -210,7 +213,7 @@ def _check_cameras(sources: Sequence[str], parallel: int, max_frames: int | None
 
     cameras = [source for source in sources[:-1] if is_camera(source)]
     if max_frames is None and len(cameras) >= parallel and len(sources) > parallel:
-        raise InputError(f"camera {cameras[0]} has no end, so the sources behind it would never be run: give "
+        raise InputError(f"camera {cameras[0]} never ends, so the sources after it would never run: give "
                          f"--max-frames, or run all at the same time with --parallel {len(sources)}")
 
 

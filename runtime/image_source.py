@@ -72,7 +72,7 @@ def _refusal(path: Path) -> str:
         with open(path, "rb") as file:
             file.read(1)
     except PermissionError:
-        return ", it may not be read; check the permissions"
+        return ", permission denied; check its permissions"
     except OSError as error:
         return f" ({error.strerror}); check the disk, or copy it again"
     return "; check that the pictures open elsewhere, or convert them"

@@ -123,8 +123,8 @@ def _check_description(graph: Path, own: BundleDescription, description: BundleD
     expected, found = fixed(own), fixed(description)
     wrong = [name for name, value in expected.items() if found[name] != value]
     if wrong:
-        raise InputError(f"{DESCRIPTION_FILE} was changed: {', '.join(wrong[:3])} is not what {graph.name} was made "
-                         "with; export the checkpoint again")
+        raise InputError(f"{DESCRIPTION_FILE} was modified: {', '.join(wrong[:3])} does not match "
+                         f"{graph.name}; export the checkpoint again")
 
 
 def check_file(path: Path, backend: str, precision: str) -> None:

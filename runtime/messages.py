@@ -27,8 +27,8 @@ def tell_limits(model: Model, is_live: bool, of: str = "") -> None:
     if model.options.memory_note:
         click.echo(f"{of}{model.options.memory_note}", err=True)
     if is_live:
-        click.echo(f"{of}no results.json for a camera: it would have to hold the whole video; results.jsonl has all "
-                   "of it", err=True)
+        click.echo(f"{of}no results.json for a camera, whose video never ends; results.jsonl holds everything",
+                   err=True)
 
 
 def tell_summary(summary: RunSummary, of: str = "") -> None:
@@ -39,7 +39,7 @@ def tell_summary(summary: RunSummary, of: str = "") -> None:
     for path in summary.files:
         click.echo(click.format_filename(path))
     if summary.lost_candidates:
-        click.echo(f"warning: {of}{counted(summary.lost_candidates, 'candidate')} had no place in the frame graph's "
+        click.echo(f"warning: {of}{counted(summary.lost_candidates, 'candidate')} did not fit into the frame graph's "
                    "rows and were lost; export with more --max-candidates, or raise --conf", err=True)
     if summary.damage.is_damaged:
         click.echo(f"warning: {of}the input is damaged: {summary.damage}; the results are complete for what was read",

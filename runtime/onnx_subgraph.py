@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from stmask_deploy import onnx_fields as onnx
 from stmask_deploy.protobuf import Field, bytes_key, read_fields
 
-# Field numbers in onnx.proto.
-_MODEL_GRAPH = 7
-_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_OUTPUT, _GRAPH_VALUE_INFO = 1, 5, 12, 13
-_NODE_INPUT, _NODE_OUTPUT, _NODE_ATTRIBUTE = 1, 2, 5
-_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS = 6, 11
-_NAME = {_GRAPH_INITIALIZER: 8, _GRAPH_OUTPUT: 1, _GRAPH_VALUE_INFO: 1}  # field that holds the message's name
+# Field that holds the message's name.
+_NAME = {onnx.GRAPH_INITIALIZER: onnx.TENSOR_NAME, onnx.GRAPH_OUTPUT: onnx.VALUE_NAME,
+         onnx.GRAPH_VALUE_INFO: onnx.VALUE_NAME}
 
 
 def keep_outputs(model: bytes, outputs: Collection[str]) -> bytes:
@@ -28,9 +26,9 @@ def keep_outputs(model: bytes, outputs: Collection[str]) -> bytes:
     """
     parts: list[bytes | memoryview] = []
     for field in read_fields(memoryview(model)):
-        if field.number == _MODEL_GRAPH:
+        if field.number == onnx.MODEL_GRAPH:
             kept = _pruned_graph(field.value, outputs)
-            parts += [bytes_key(_MODEL_GRAPH, sum(map(len, kept))), *kept]
+            parts += [bytes_key(onnx.MODEL_GRAPH, sum(map(len, kept))), *kept]
         else:
             parts.append(field.whole)
     return b"".join(parts)
@@ -41,14 +39,14 @@ def _pruned_graph(graph: memoryview, outputs: Collection[str]) -> list[memoryvie
     needed = set(outputs)
     nodes: dict[int, bool] = {}  # index in `fields` -> whether the node is needed
     for i in range(len(fields) - 1, -1, -1):  # backwards, because nodes are sorted topologically
-        if fields[i].number == _GRAPH_NODE:
+        if fields[i].number == onnx.GRAPH_NODE:
             reads, writes = _node_values(fields[i].value)
             nodes[i] = not needed.isdisjoint(writes)
             if nodes[i]:
                 needed.update(reads)
     kept = []
     for i, field in enumerate(fields):
-        names = set(outputs) if field.number == _GRAPH_OUTPUT else needed
+        names = set(outputs) if field.number == onnx.GRAPH_OUTPUT else needed
         if nodes.get(i, True) and (field.number not in _NAME or _name_of(field) in names):
             kept.append(field.whole)
     return kept
@@ -56,14 +54,14 @@ def _pruned_graph(graph: memoryview, outputs: Collection[str]) -> list[memoryvie
 
 def _node_values(node: memoryview) -> tuple[list[str], list[str]]:
     """Names of the values that a node reads and writes."""
-    values: dict[int, list[str]] = {_NODE_INPUT: [], _NODE_OUTPUT: []}
+    values: dict[int, list[str]] = {onnx.NODE_INPUT: [], onnx.NODE_OUTPUT: []}
     for field in read_fields(node):
         if field.number in values and len(field.value):  # omitted optional values have empty names
             values[field.number].append(str(field.value, "utf-8"))
-        elif field.number == _NODE_ATTRIBUTE:
-            if any(part.number in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS) for part in read_fields(field.value)):
+        elif field.number == onnx.NODE_ATTRIBUTE:
+            if any(part.number in (onnx.ATTRIBUTE_GRAPH, onnx.ATTRIBUTE_GRAPHS) for part in read_fields(field.value)):
                 raise ValueError("a node with a graph of its own may read any value")
-    return values[_NODE_INPUT], values[_NODE_OUTPUT]
+    return values[onnx.NODE_INPUT], values[onnx.NODE_OUTPUT]
 
 
 def _name_of(field: Field) -> str:

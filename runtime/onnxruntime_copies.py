@@ -4,13 +4,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stmask_deploy.protobuf import write_field
+from stmask_deploy.onnx_writer import write_model, write_node, write_value
 
 from .backends import TensorSpec, Value
 from .onnxruntime_session import SessionMaker, run_on_device
 
-_IR_VERSION, _OPSET = 10, 20
-_TYPES = {"float32": 1, "uint8": 2, "int64": 7, "float16": 10}  # of onnx.proto
 _SUFFIX = "_copy"
 
 
@@ -35,15 +33,11 @@ class Copies:
 
 def identities(specs: Mapping[str, TensorSpec]) -> bytes:
     """An encoded ONNX model with an Identity node for every name, whose output is the name with the suffix `_copy`."""
-    nodes = b"".join(write_field(1, write_field(1, name) + write_field(2, name + _SUFFIX) + write_field(4, "Identity"))
-                     for name in specs)
-    inputs = b"".join(write_field(11, _value_info(name, spec)) for name, spec in specs.items())
-    outputs = b"".join(write_field(12, _value_info(name + _SUFFIX, spec)) for name, spec in specs.items())
-    graph = nodes + write_field(2, "copies") + inputs + outputs
-    return write_field(1, _IR_VERSION) + write_field(7, graph) + write_field(8, write_field(2, _OPSET))
+    return write_model(
+        "copies", [write_node("Identity", [name], name + _SUFFIX) for name in specs],
+        [write_value(name, spec.dtype, _sizes(spec)) for name, spec in specs.items()],
+        [write_value(name + _SUFFIX, spec.dtype, _sizes(spec)) for name, spec in specs.items()])
 
 
-def _value_info(name: str, spec: TensorSpec) -> bytes:
-    sizes = b"".join(write_field(1, write_field(1, size or 0)) for size in spec.shape)
-    tensor = write_field(1, _TYPES[spec.dtype]) + write_field(2, sizes)
-    return write_field(1, name) + write_field(2, write_field(1, tensor))
+def _sizes(spec: TensorSpec) -> list[int]:
+    return [size or 0 for size in spec.shape]

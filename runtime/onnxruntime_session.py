@@ -63,7 +63,7 @@ class SessionMaker:
                               "device cpu")
         if self.is_recorded and not records(session):
             raise DeviceError(f"device {self.device} was asked for but this ONNX Runtime {self.ort.__version__} "
-                              f"records nothing; use device {self._other_device}")
+                              f"does not support CUDA graphs; use device {self._other_device}")
         if self.description not in (None, describe(session)):
             raise InputError(f"{self.graph} was replaced while it was in use; run again")
         # The whole file, which ONNX Runtime would keep for the session's lifetime just for that fallback.

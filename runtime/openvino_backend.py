@@ -199,8 +199,8 @@ def _check_weights(path: Path, export_id: str) -> None:
     with open(path, "rb") as file:
         file.seek(max(path.stat().st_size - len(mark), 0))
         if file.read() != mark:
-            raise InputError(f"{path} is not of export {export_id} as the .xml beside it, or is damaged, or of an "
-                             "earlier version of this tool; export the checkpoint again")
+            raise InputError(f"{path} does not belong to export {export_id} like the .xml beside it, is damaged, or "
+                             "was written by an earlier version of this tool; export the checkpoint again")
 
 
 def _expand_convolutions(core: Any, model: Any, precision: str) -> None:

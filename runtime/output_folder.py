@@ -50,7 +50,7 @@ class OutputFolder:
         places = {place: path for path in there if (place := _place(path)) is not None}
         for path in inputs if places else ():
             if (place := _place(path)) in places:
-                raise InputError(f"{places[place]} is what the run reads and would be replaced; use another folder "
+                raise InputError(f"{places[place]} is an input of this run and would be replaced; use another folder "
                                  "with -o")
         if there and not overwrite:
             raise OutputError(f"{self.path} holds results already ({', '.join(path.name for path in there)}); "

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 
+from stmask_deploy import onnx_fields as onnx
 from stmask_deploy.bundle import PROTOTYPE_INPUTS, PROTOTYPE_OUTPUTS, BundleDescription
 from stmask_deploy.errors import InputError
 from stmask_deploy.geometry import level_sizes
@@ -17,14 +18,6 @@ from stmask_deploy.protobuf import Field, read_fields, read_varint
 from stmask_deploy.runtime.onnx_subgraph import keep_outputs
 
 from .watched_graph import Call
-
-# Field numbers in onnx.proto.
-_MODEL_GRAPH = 7
-_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE_INFO = 1, 5, 11, 12, 13
-_NODE_INPUT, _NODE_OUTPUT, _NODE_OP_TYPE = 1, 2, 4
-_TENSOR_DIMS, _TENSOR_NAME = 1, 8
-_VALUE_NAME, _VALUE_TYPE = 1, 2
-_TYPE_TENSOR, _TENSOR_SHAPE, _SHAPE_DIM, _DIM_VALUE, _DIM_PARAM = 1, 2, 1, 1, 2
 
 Shape = tuple[int, ...]
 
@@ -50,7 +43,7 @@ def count_flops(model: bytes, outputs: Collection[str], rows: int = 0) -> int:
     nodes: list[_Node] = []
     shapes: dict[str, Shape] = {}
     for part in read_fields(keep_outputs(model, outputs)):
-        if part.number == _MODEL_GRAPH:
+        if part.number == onnx.MODEL_GRAPH:
             _read_graph(part.value, rows, nodes, shapes)
     return sum(_node_flops(node, shapes) for node in nodes)
 
@@ -77,13 +70,13 @@ def _node_flops(node: _Node, shapes: Mapping[str, Shape]) -> int:
 
 def _read_graph(graph: memoryview, rows: int, nodes: list[_Node], shapes: dict[str, Shape]) -> None:
     for part in read_fields(graph):
-        if part.number == _GRAPH_NODE:
+        if part.number == onnx.GRAPH_NODE:
             nodes.append(_read_node(part.value))
-        elif part.number == _GRAPH_INITIALIZER:
+        elif part.number == onnx.GRAPH_INITIALIZER:
             fields = list(read_fields(part.value))
-            name = next(str(one.value, "utf-8") for one in fields if one.number == _TENSOR_NAME)
+            name = next(str(one.value, "utf-8") for one in fields if one.number == onnx.TENSOR_NAME)
             shapes[name] = _dims(fields)
-        elif part.number in (_GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE_INFO):
+        elif part.number in (onnx.GRAPH_INPUT, onnx.GRAPH_OUTPUT, onnx.GRAPH_VALUE_INFO):
             _read_value(part.value, rows, shapes)
 
 
@@ -91,7 +84,7 @@ def _dims(fields: Collection[Field]) -> Shape:
     """Shape of a tensor, stored packed in one field or as one field per dimension."""
     sizes: list[int] = []
     for one in fields:
-        if one.number == _TENSOR_DIMS:
+        if one.number == onnx.TENSOR_DIMS:
             sizes += _packed(one.value) if len(one.value) else [one.integer]
     return tuple(sizes)
 
@@ -107,27 +100,27 @@ def _packed(numbers: memoryview) -> list[int]:
 def _read_node(node: memoryview) -> _Node:
     read = _Node()
     for part in read_fields(node):
-        if part.number == _NODE_INPUT:
+        if part.number == onnx.NODE_INPUT:
             read.inputs.append(str(part.value, "utf-8"))
-        elif part.number == _NODE_OUTPUT:
+        elif part.number == onnx.NODE_OUTPUT:
             read.outputs.append(str(part.value, "utf-8"))
-        elif part.number == _NODE_OP_TYPE:
+        elif part.number == onnx.NODE_OP_TYPE:
             read.kind = str(part.value, "utf-8")
     return read
 
 
 def _read_value(value: memoryview, rows: int, shapes: dict[str, Shape]) -> None:
     fields = {part.number: part.value for part in read_fields(value)}
-    tensor = _child(fields.get(_VALUE_TYPE), _TYPE_TENSOR)
-    shape = _child(tensor, _TENSOR_SHAPE)
+    tensor = _child(fields.get(onnx.VALUE_TYPE), onnx.TYPE_TENSOR)
+    shape = _child(tensor, onnx.TENSOR_TYPE_SHAPE)
     if shape is None:
         return
     sizes: list[int] = []
     for dim in read_fields(shape):
-        if dim.number == _SHAPE_DIM:
+        if dim.number == onnx.SHAPE_DIM:
             known = {part.number: part.integer for part in read_fields(dim.value)}
-            sizes.append(rows if _DIM_PARAM in known or not known else known.get(_DIM_VALUE, 0))
-    shapes[str(fields[_VALUE_NAME], "utf-8")] = tuple(sizes)
+            sizes.append(rows if onnx.DIM_PARAM in known or not known else known.get(onnx.DIM_VALUE, 0))
+    shapes[str(fields[onnx.VALUE_NAME], "utf-8")] = tuple(sizes)
 
 
 def _child(message: memoryview | None, number: int) -> memoryview | None:

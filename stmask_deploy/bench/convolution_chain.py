@@ -10,17 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stmask_deploy.protobuf import write_field
+from stmask_deploy.onnx_writer import write_ints, write_model, write_node, write_tensor, write_value
 
 CHANNELS = 256
 HEIGHT, WIDTH = 48, 80
 KERNEL = 3
-_IR_VERSION, _OPSET = 8, 17
-# TensorProto.DataType
-_TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int64": 7, "float16": 10}
 _ACTIVATION_SCALE, _WEIGHT_SCALE = 1 / 32, 1 / 2048
-# AttributeProto.AttributeType
-_INTS, _ATTRIBUTE_NAME, _ATTRIBUTE_INTS, _ATTRIBUTE_TYPE = 7, 1, 8, 20
 
 
 @dataclass(frozen=True)
@@ -56,54 +51,31 @@ class ConvolutionChain:
     def to_onnx(self) -> bytes:
         """The encoded ONNX model."""
         rng = np.random.default_rng(0)  # random values, because a GPU is faster on constant ones
-        tensors = [_tensor("map", rng.standard_normal((1, CHANNELS, HEIGHT, WIDTH)).astype(self._type))]
+        tensors = [write_tensor("map", rng.standard_normal((1, CHANNELS, HEIGHT, WIDTH)).astype(self._type))]
         if self.precision == "int8":
-            tensors += [_tensor("scale", np.float32(_ACTIVATION_SCALE)), _tensor("zero", np.uint8(128)),
-                        _tensor("weight_scale", np.float32(_WEIGHT_SCALE)), _tensor("weight_zero", np.int8(0))]
-        nodes = [_node("Add", ["start", "map"], "x0")]
+            tensors += [write_tensor(name, np.array(value, kind)) for name, value, kind in (
+                ("scale", _ACTIVATION_SCALE, np.float32), ("zero", 128, np.uint8),
+                ("weight_scale", _WEIGHT_SCALE, np.float32), ("weight_zero", 0, np.int8))]
+        nodes = [write_node("Add", ["start", "map"], "x0")]
         for i in range(self.depth):
             # Scaled so that the variance of the activations stays the same from layer to layer.
             weight = rng.standard_normal((CHANNELS, CHANNELS, KERNEL, KERNEL)) / np.sqrt(CHANNELS * KERNEL * KERNEL)
             weight_tensor, layer = self._layer(i, weight)
             tensors.append(weight_tensor)
             nodes += layer
-        nodes.append(_node("GlobalAveragePool", [f"x{self.depth}"], "end"))
-        graph = b"".join([*(write_field(1, node) for node in nodes), write_field(2, "chain"),
-                          *(write_field(5, tensor) for tensor in tensors),
-                          write_field(11, self._value("start")), write_field(12, self._value("end"))])
-        return b"".join([write_field(1, _IR_VERSION), write_field(7, graph),
-                         write_field(8, write_field(1, "") + write_field(2, _OPSET))])
+        nodes.append(write_node("GlobalAveragePool", [f"x{self.depth}"], "end"))
+        start, end = (write_value(name, self._type, (1, CHANNELS, 1, 1)) for name in ("start", "end"))
+        return write_model("chain", nodes, [start], [end], tensors)
 
     def _layer(self, i: int, weight: NDArray[np.float64]) -> tuple[bytes, list[bytes]]:
         """The weight tensor of convolution `i`, and its nodes."""
-        pads = _ints("pads", [KERNEL // 2] * 4)
+        pads = write_ints("pads", [KERNEL // 2] * 4)
         if self.precision != "int8":
-            return _tensor(f"w{i}", weight.astype(self._type)), [_node("Conv", [f"x{i}", f"w{i}"], f"x{i + 1}", pads)]
+            plain = write_node("Conv", [f"x{i}", f"w{i}"], f"x{i + 1}", pads)
+            return write_tensor(f"w{i}", weight.astype(self._type)), [plain]
         rounded = np.clip(np.rint(weight / _WEIGHT_SCALE), -127, 127).astype(np.int8)
-        return _tensor(f"w{i}", rounded), [
-            _node("QuantizeLinear", [f"x{i}", "scale", "zero"], f"q{i}"),
-            _node("DequantizeLinear", [f"q{i}", "scale", "zero"], f"d{i}"),
-            _node("DequantizeLinear", [f"w{i}", "weight_scale", "weight_zero"], f"dw{i}"),
-            _node("Conv", [f"d{i}", f"dw{i}"], f"x{i + 1}", pads)]
-
-    def _value(self, name: str) -> bytes:
-        """An encoded input or output, (1, 256, 1, 1)."""
-        shape = b"".join(write_field(1, write_field(1, size)) for size in (1, CHANNELS, 1, 1))
-        tensor = write_field(1, _TYPES[self._type]) + write_field(2, shape)
-        return write_field(1, name) + write_field(2, write_field(1, tensor))
-
-
-def _tensor(name: str, values: Any) -> bytes:
-    array = np.asarray(values)
-    return b"".join([*(write_field(1, size) for size in array.shape), write_field(2, _TYPES[array.dtype.name]),
-                     write_field(8, name), write_field(9, array.tobytes())])
-
-
-def _node(kind: str, inputs: list[str], output: str, *attributes: bytes) -> bytes:
-    return b"".join([*(write_field(1, name) for name in inputs), write_field(2, output), write_field(3, output),
-                     write_field(4, kind), *(write_field(5, attribute) for attribute in attributes)])
-
-
-def _ints(name: str, values: list[int]) -> bytes:
-    return b"".join([write_field(_ATTRIBUTE_NAME, name), *(write_field(_ATTRIBUTE_INTS, value) for value in values),
-                     write_field(_ATTRIBUTE_TYPE, _INTS)])
+        return write_tensor(f"w{i}", rounded), [
+            write_node("QuantizeLinear", [f"x{i}", "scale", "zero"], f"q{i}"),
+            write_node("DequantizeLinear", [f"q{i}", "scale", "zero"], f"d{i}"),
+            write_node("DequantizeLinear", [f"w{i}", "weight_scale", "weight_zero"], f"dw{i}"),
+            write_node("Conv", [f"d{i}", f"dw{i}"], f"x{i + 1}", pads)]

@@ -23,11 +23,11 @@ from accuracy import (
     winograd_everywhere,
 )
 from click.testing import CliRunner
+from untrained import build_untrained
 
 from stmask_deploy.bundle import read_description
 from stmask_deploy.config import Calibration
 from stmask_deploy.models.checkpoint import CONFIG_KEY, load_checkpoint
-from stmask_deploy.models.untrained import build_untrained
 from stmask_deploy.runtime import openvino_winograd, winograd
 from stmask_deploy.runtime.frame_tracker import FrameTracker
 from stmask_deploy.runtime.options import RunOptions

@@ -92,7 +92,7 @@ def test_verification_opens_int8_and_compares_the_others(bundle: Path, tiny_chec
 
     result = verify(bundle)
     assert result.exit_code == 0 and "onnxruntime int8: opened, not compared" in result.output
-    assert result.output.endswith("what PyTorch computes (but for onnxruntime int8)\n")
+    assert result.output.endswith("what PyTorch computes (except onnxruntime int8)\n")
     damaged = tmp_path / "bundle"
     shutil.copytree(bundle, damaged)
     for content in (b"", (bundle / "temporal.onnx").read_bytes()[:5000]):

@@ -182,7 +182,7 @@ def test_why_a_picture_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Monkey
     path.write_bytes(b"garbage")
     with pytest.raises(InputError, match="1.png: cannot read it; check that the pictures open elsewhere"):
         ImageSource([path], "image", path.name, None)
-    for error, told in ((PermissionError(13, "Permission denied"), "cannot read it, it may not be read; check"),
+    for error, told in ((PermissionError(13, "Permission denied"), "cannot read it, permission denied; check"),
                         (OSError(5, "Input/output error"), r"cannot read it \(Input/output error\); check the disk")):
         def refuse(*_: object, error: OSError = error, **__: object) -> None:
             raise error

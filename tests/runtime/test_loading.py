@@ -105,7 +105,7 @@ def test_weights_of_another_export_are_refused(make_bundle: MakeBundle) -> None:
     path = folder / "openvino" / "frame.bin"
     own = path.read_bytes()
     path.write_bytes((other / "openvino" / "frame.bin").read_bytes())
-    with pytest.raises(InputError, match=r"frame\.bin is not of export .*; export the checkpoint again"):
+    with pytest.raises(InputError, match=r"frame\.bin does not belong to export .*; export the checkpoint again"):
         open_bundle(folder, "openvino")
     for cut in (own[:-1], own[-3:], own + b"x"):
         path.write_bytes(cut)
@@ -207,7 +207,7 @@ def test_a_description_that_was_changed_is_refused(make_bundle: MakeBundle, chan
     values = json.loads(path.read_text())
     model = {**values["model"], **change.get("model", {})}
     path.write_text(json.dumps({**values, **change, "model": model}))
-    with pytest.raises(InputError, match="stmask.json was changed: .* is not what .*.onnx was made with"):
+    with pytest.raises(InputError, match="stmask.json was modified: .* does not match .*.onnx; export"):
         open_bundle(folder)
 
 

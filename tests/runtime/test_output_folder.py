@@ -61,7 +61,7 @@ def test_what_a_run_reads_is_never_replaced(tmp_path: Path, name: str) -> None:
     (tmp_path / "elsewhere").symlink_to(tmp_path, target_is_directory=True)
     output = OutputFolder(tmp_path / "elsewhere")
     for step in (output.check, output.prepare):
-        with pytest.raises(InputError, match=f"{name} is what the run reads and would be replaced"):
+        with pytest.raises(InputError, match=f"{name} is an input of this run and would be replaced"):
             step(overwrite=True, inputs=(tmp_path / "other.mp4", tmp_path / name))
     assert (tmp_path / name).read_text() == "precious"
     output.prepare(overwrite=True, inputs=(tmp_path / "other.mp4", tmp_path / "gone.png"))

@@ -263,7 +263,7 @@ def test_a_source_is_never_replaced_by_its_results(bundle: Path, tmp_path: Path)
     for source, folder in ((clip, tmp_path), (pictures, pictures), (pictures / "frame.png", pictures)):
         before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
         result = call(source, "-m", bundle, "-o", folder, "--overwrite")
-        assert result.exit_code == 2 and "is what the run reads and would be replaced; use another" in result.stderr
+        assert result.exit_code == 2 and "is an input of this run and would be replaced; use another" in result.stderr
         assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
@@ -273,7 +273,7 @@ def test_no_source_is_replaced_by_the_results_of_another(bundle: Path, clip: Pat
     earlier = out / "street" / "video.mp4"
     before = earlier.read_bytes()
     result = call(clip, earlier, "-m", bundle, "-o", out, "--overwrite")
-    assert result.exit_code == 2 and f"{earlier} is what the run reads and would be replaced" in result.stderr
+    assert result.exit_code == 2 and f"{earlier} is an input of this run and would be replaced" in result.stderr
     assert earlier.read_bytes() == before and (out / "video" / "results.json").exists()
 
 
@@ -332,7 +332,7 @@ def test_a_camera_that_would_keep_others_waiting_is_refused(bundle: Path, clip: 
     result = call(*(name.format(clip=clip) for name in names), "-m", bundle, "-o", tmp_path / "out", "--no-video",
                   *options)
     if is_refused:  # before anything is opened
-        assert result.exit_code == 2 and "camera 98 has no end, so the sources behind it would never" in result.stderr
+        assert result.exit_code == 2 and "camera 98 never ends, so the sources after it would never" in result.stderr
         assert f"--parallel {len(names)}" in result.stderr and not (tmp_path / "out").exists()
     else:
         assert result.exit_code == 5 and "camera 98" in result.stderr  # there is none
@@ -413,7 +413,7 @@ def test_a_single_frame_is_told_as_one(bundle: Path, clip: Path, tmp_path: Path)
 def test_lost_candidates_are_told(clip: Path, tmp_path: Path) -> None:
     result = call(clip, "-m", write_bundle(tmp_path / "bundle", count=10), "-o", tmp_path / "out", "--no-video")
     assert result.exit_code == 0
-    assert "32 candidates had no place" in result.stderr and "--max-candidates" in result.stderr
+    assert "32 candidates did not fit" in result.stderr and "--max-candidates" in result.stderr
 
 
 def test_help_has_examples_and_exit_codes() -> None:
