@@ -51,7 +51,7 @@ counts.
               help="cuda, cuda-graph (launches recorded once and replayed), tensorrt: NVIDIA GPU (onnxruntime); gpu: "
                    "Intel GPU (openvino); auto: the fastest that works without preparation.")
 @click.option("--precision", type=click.Choice(["f32", "bf16", "f16", "int8"]), default="f32",
-              help="Of the arithmetic. bf16: openvino only; int8, and f16 with onnxruntime: only if exported "
+              help="Precision of the arithmetic. bf16: openvino only; int8, and f16 with onnxruntime: only if exported "
                    "(stmask-export --int8, --half).")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: the backend's choice]")
 @click.option("--cache", type=click.Path(path_type=Path), metavar="DIR",
