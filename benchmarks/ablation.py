@@ -102,7 +102,7 @@ TABLES = {
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Takes the runs and the table.")
 @click.option("--seeds", default="0,1", show_default=True, help="One run each.")
 @click.option("--iterations", type=click.IntRange(min=1), default=1200, show_default=True)
-@click.option("--pairs", type=click.IntRange(min=1), default=4, show_default=True, help="Pairs of frames a step.")
+@click.option("--pairs", type=click.IntRange(min=1), default=4, show_default=True, help="Frame pairs per step.")
 @click.option("--trunk", "trunk_file", type=click.Path(exists=True, path_type=Path), default=demo_checkpoint(),
               help="Checkpoint of the demo recipe's network to start from.  [default: the demo model]")
 @click.option("--only", multiple=True, type=click.Choice([row.name for row in ROWS]), help="Rows.  [default: all]")

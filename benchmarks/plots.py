@@ -63,7 +63,7 @@ def _objects(axes: Any, points: Points) -> None:
 def _size(axes: Any, points: Points) -> None:
     _lines(axes, [point["width"] * point["height"] / 1e6 for point in points], points,
            ("frame", "frame_graph", "decode", "host"))
-    axes.set_xlabel("megapixels a frame")
+    axes.set_xlabel("megapixels per frame")
 
 
 def _length(axes: Any, points: Points) -> None:
@@ -85,7 +85,7 @@ def _streams(axes: Any, points: Points) -> None:
 def _threads(axes: Any, points: Points) -> None:
     axes.plot([point["threads"] for point in points], [point["fps"] for point in points], marker="o")
     axes.set_xlabel("CPU threads of the graphs")
-    axes.set_ylabel("frames a second")
+    axes.set_ylabel("frames per second")
 
 
 _PLOTS: Mapping[str, Callable[[Any, Points], None]] = {"objects": _objects, "size": _size, "length": _length,

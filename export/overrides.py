@@ -39,7 +39,7 @@ class Overrides:
             config = replace(config, anchor_shapes=anchor_shapes(config.kernel_shapes, self.anchor_ratios))
         if self.anchor_scales is not None:
             if len(self.anchor_scales) != len(config.anchor_scales):
-                raise InputError(f"the network predicts {len(config.anchor_scales)} anchors a kernel, "
+                raise InputError(f"the network predicts {len(config.anchor_scales)} anchors per kernel, "
                                  f"--anchor-scales gives {len(self.anchor_scales)}")
             config = replace(config, anchor_scales=self.anchor_scales)
         if self.centerness_order is not None:

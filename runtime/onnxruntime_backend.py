@@ -133,5 +133,5 @@ def _import_library() -> Any:
 
 def _threads_in_words(threads: int | None) -> str:
     if threads is None:
-        return "one thread a core"
+        return "one thread per core"
     return f"{threads} thread{'s' if threads > 1 else ''}"
