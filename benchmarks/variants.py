@@ -16,6 +16,7 @@ import click
 from stmask_deploy.atomic import check_writable
 from stmask_deploy.bench.machine import library_versions
 from stmask_deploy.console import Command
+from stmask_deploy.errors import InputError
 from stmask_deploy.export.exporter import ExportOptions, export_checkpoint
 from stmask_deploy.export.lowering import Dcn
 from stmask_deploy.models.checkpoint import load_checkpoint
@@ -58,6 +59,8 @@ def main(checkpoints: tuple[Path, ...], openvino: bool, dcn: str, json_file: Pat
     options = ExportOptions(dcn=Dcn(dcn), openvino_weights="f32" if openvino else None)
     known = json.loads(json_file.read_text()) if json_file is not None and json_file.exists() else None
     content = known or {"versions": library_versions(), "dcn": dcn, "rows": []}
+    if content["dcn"] != dcn:
+        raise InputError(f"{json_file} holds rows of --dcn {content['dcn']}; give another file")
     if not content["rows"]:
         click.echo(HEADER)
     for path in checkpoints:

@@ -135,8 +135,6 @@ def _exchange(build: Path, folder: Path) -> None:
             _move(build / name, folder / name)
     finally:
         _settle(folder, build.name)
-    with contextlib.suppress(OSError):  # not empty, or missing
-        (folder / OPENVINO_FOLDER).rmdir()
 
 
 def _move(source: Path, target: Path) -> None:
@@ -163,14 +161,16 @@ def _settle(folder: Path, name: str) -> None:
     if gone.exists():
         if (folder / DESCRIPTION_FILE).exists():
             _discard(gone)
-            return
-        for file in BUNDLE_FILES:
-            (folder / file).unlink(missing_ok=True)  # files of the new bundle
-        gone.rename(going)
+        else:
+            for file in BUNDLE_FILES:
+                (folder / file).unlink(missing_ok=True)  # files of the new bundle
+            gone.rename(going)
     if going.exists():
         for file in reversed(BUNDLE_FILES):
             _move(going / file, folder / file)
         _discard(going)
+    with contextlib.suppress(OSError):  # not empty, or missing
+        (folder / OPENVINO_FOLDER).rmdir()
 
 
 def _aside(folder: Path, name: str) -> tuple[Path, Path]:

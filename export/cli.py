@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stmask_deploy import __version__
 from stmask_deploy.bundle import CANDIDATE_THRESHOLD, MAX_CANDIDATES
 from stmask_deploy.console import Command, FrameSize
 from stmask_deploy.errors import InputError
@@ -145,6 +146,7 @@ def int8_options(*, with_int8: bool, calibration: Path | None, calibration_annot
               help="Check everything that can be checked beforehand, print the plan and write nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
 @variant_options
+@click.version_option(__version__, prog_name="stmask-export")
 def main(checkpoint: Path, output: Path | None, dcn: str, openvino: bool, openvino_weights: str | None,
          dry_run: bool, overwrite: bool, **values: Any) -> None:
     """Export a CHECKPOINT (.pth or .safetensors) as a bundle: ONNX graphs and stmask.json.

@@ -198,6 +198,8 @@ def _offset_nodes(graph: onnx.GraphProto) -> set[str]:
         name = open_ones.pop()
         if name not in found and name in makers:
             found.update(makers[name].output)
+            if makers[name].op_type == "Shape":
+                continue  # positions depend on the size of that map, not on its values
             if makers[name].op_type not in HEAVY:
                 open_ones += makers[name].input
             elif makers[name].input[1].endswith(DELTA_READER):

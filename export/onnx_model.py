@@ -86,8 +86,11 @@ def _drop_traces(model: onnx.ModelProto) -> None:
 def _simplify(model: onnx.ModelProto, inputs: Sequence[Tensor], names: Sequence[str],
               rows: Sequence[str]) -> onnx.ModelProto:
     """Apply onnxsim's constant folding and fusion, and check that the outputs agree on fresh inputs."""
-    with _quiet():
-        simplified: onnx.ModelProto = onnxsim.simplify(model)[0]
+    try:
+        with _quiet():
+            simplified: onnx.ModelProto = onnxsim.simplify(model)[0]
+    except Exception as error:  # onnxsim's errors have no narrower common base
+        raise StmaskError(f"onnxsim failed ({error}); export with --no-simplify and report it") from error
     rng = np.random.default_rng(1)
     feeds = {name: _fresh_like(value, rng) for name, value in zip(names, inputs, strict=True)}
     before, after = _run(model, feeds), _run(simplified, feeds)

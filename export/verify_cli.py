@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stmask_deploy import __version__
 from stmask_deploy.console import Command, counted
 from stmask_deploy.errors import EXIT_DAMAGED_INPUT, InputError, StmaskError
 
@@ -28,6 +29,7 @@ NUM_PICTURES = 3  # number of frames of the video whose tensors are compared
               help="Frames of VIDEO to track.")
 @click.option("--tolerance", type=click.FloatRange(0, 1),
               help="Largest error, as a share of an output's range. [default: 1e-4; 5e-2 for f16]")
+@click.version_option(__version__, prog_name="stmask-verify")
 @click.pass_context
 def main(ctx: click.Context, bundle: Path, checkpoint: Path, video: Path | None, max_frames: int,
          tolerance: float | None) -> None:

@@ -8,6 +8,7 @@ from types import TracebackType
 import cv2
 
 from stmask_deploy.atomic import atomic_file, cannot_write
+from stmask_deploy.console import counted
 from stmask_deploy.errors import OutputError, StmaskError
 
 from .drawing import draw_result
@@ -59,7 +60,7 @@ class RunWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         if isinstance(error, StmaskError) and self.num_frames:
-            error.add_note(f"frames before that in {self._output.results}: {self.num_frames}")
+            error.add_note(f"{counted(self.num_frames, 'frame')} before that in {self._output.results}")
         self._stack.__exit__(kind, error, trace)
 
     def _header(self) -> ResultsHeader:

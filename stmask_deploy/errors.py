@@ -6,6 +6,10 @@ class StmaskError(Exception):
 
     exit_code = 1
 
+    def add_note(self, note: str) -> None:
+        """Append to the notes, as any exception can from Python 3.11 on."""
+        self.__notes__ = [*getattr(self, "__notes__", []), note]
+
     @property
     def line(self) -> str:
         """The message, followed by any notes (`add_note`)."""

@@ -72,7 +72,7 @@ def main(bundle: Path | None, video: Path | None, row_texts: Sequence[str], thre
 
     if json_path is not None:
         check_writable(json_path, overwrite=overwrite)
-    rows = [Row.parse(text) for text in dict.fromkeys(row_texts)]
+    rows = list({str(row): row for row in map(Row.parse, row_texts)}.values())
     with tempfile.TemporaryDirectory() as scratch:
         # Absolute paths, because every row's process receives them.
         folders = [(bundle or demo_bundle()).absolute()]
@@ -83,12 +83,14 @@ def main(bundle: Path | None, video: Path | None, row_texts: Sequence[str], thre
         jobs = [Job(row, folder, (video or demo_clip()).absolute(), Path(scratch) / f"{i}-{j}", threads, warmup, frames,
                     draw) for i, row in enumerate(rows) for j, folder in enumerate(folders)]
         report, compared = _measure(jobs, rounds, compare, markdown)
-    if json_path is not None:  # before printing: the reader of the tables may have closed the pipe
-        with atomic_file(json_path, overwrite=overwrite) as file:
-            file.write(json.dumps(report, allow_nan=False).encode() + b"\n")
-    click.echo(report_text(report, markdown=markdown))
-    if compared:
-        click.echo(f"\n{compared}")
+    try:
+        if json_path is not None:  # before printing: the reader of the tables may have closed the pipe
+            with atomic_file(json_path, overwrite=overwrite) as file:
+                file.write(json.dumps(report, allow_nan=False).encode() + b"\n")
+    finally:  # the figures are not lost if the disk is full
+        click.echo(report_text(report, markdown=markdown))
+        if compared:
+            click.echo(f"\n{compared}")
 
 
 def _measure(jobs: Sequence[Job], rounds: int, compare: Path | None, markdown: bool) -> tuple[Report, str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from .. import __version__
 from ..console import Command, FrameSize
 from ..errors import InputError
 
@@ -60,6 +61,7 @@ Exit codes: 0 done; 1 training failed; 2 bad input or usage; 4 output could not 
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where the network runs.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: PyTorch's choice]")
 @click.option("--workers", type=click.IntRange(min=0), default=1, help="Processes that read frames.")
+@click.version_option(__version__, prog_name="stmask-train")
 def main(annotations: Path, folder: Path, frames: Path | None, val_annotations: Path | None, val_frames: Path | None,
          no_val: bool, recipe: str | None, checkpoint: Path | None, names_file: Path | None,
          centerness_order: str | None, input_size: tuple[int, int] | None, resume: bool, overwrite: bool, device: str,

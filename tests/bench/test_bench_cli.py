@@ -1,11 +1,13 @@
 """The command: one real short run on the demo bundle, hand-built bundles for the rest, bad input."""
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import multiprocessing
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from stmask_deploy.bench.figures import describe_bundles
 from stmask_deploy.bench.report import SCHEMA, make_report, read_report
 from stmask_deploy.bench.row import Job, Row
 from stmask_deploy.bench.tables import report_text
+from stmask_deploy.errors import OutputError
 from stmask_deploy.pretrained import demo_bundle, demo_clip
 from stmask_deploy.runtime.timing import STAGES
 
@@ -61,6 +64,20 @@ def test_figures_outlive_the_reader_of_the_tables(tmp_path: Path, clip: Path, mo
     assert run(write_bundle(tmp_path / "one"), clip, "--row", "onnxruntime:f32", *QUICK, "--rounds", 1,
                "--json", out).exit_code == 1
     assert len(read_report(out)["rows"]) == 1
+
+
+def test_tables_outlive_a_full_disk(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextlib.contextmanager
+    def full(path: Path, **_: object) -> Iterator[Any]:
+        raise OutputError(f"{path} cannot be written: No space left on device")
+        yield
+
+    monkeypatch.setattr("stmask_deploy.bench.cli.atomic_file", full)
+    result = run(write_bundle(tmp_path / "one"), clip, "--row", "onnxruntime:f32", "--row", "onnxruntime:f32:auto",
+                 *QUICK, "--rounds", 1, "--json", tmp_path / "out.json")
+    assert result.exit_code == 4 and "No space left" in result.stderr
+    assert "FPS of the graphs" in result.stdout and result.stdout.count("ceiling onnxruntime:f32: ") == 1
+    assert result.stderr.count("opening onnxruntime:f32\n") <= 1  # the second row is the first one
 
 
 def test_two_bundles_take_turns_and_rows_that_cannot_run_are_told(tmp_path: Path, clip: Path) -> None:

@@ -1,6 +1,7 @@
 """What a bundle's folder may hold, and how the files of a new one come into it."""
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -219,6 +220,26 @@ def kill_an_exchange(bundle: Path, number: int) -> bool:
     for left in (*bundle.glob(f"{PREFIX}*-going"), *bundle.glob(f"{PREFIX}*-gone")):
         os.utime(left, (time.time() - EXCHANGE_S,) * 2)
     return done.returncode != 0
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_an_interrupted_export_leaves_an_empty_folder_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                            number: int) -> None:
+    rename, calls = Path.rename, iter(range(number))
+
+    def broken(self: Path, target: Path) -> Path:
+        if next(calls, None) is None:
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", broken)
+    with contextlib.suppress(KeyboardInterrupt), building(tmp_path, overwrite=False) as build:
+        write(build, "new", "temporal.onnx", "openvino/frame.xml", "openvino/frame.bin")
+    left = content(tmp_path)
+    assert left == {} or left["stmask.json"] == "new"
+    check_target(tmp_path, overwrite=True)  # it may be used
+    assert left or not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("number", range(10))

@@ -209,6 +209,13 @@ def test_other_convolutions_of_offsets_stay_whole(weight: str) -> None:
     assert np.allclose(run(half, x)["y"], run(model, x)["y"], atol=0.02)
 
 
+def test_both_lowerings_keep_the_same_convolutions(native_bundle: Path, gridsample_bundle: Path) -> None:
+    """Operators of the lowered one read the size of the map that they sample, which decides no position."""
+    native, lowered = (to_half(onnx.load(folder / "frame.onnx"))[1] for folder in (native_bundle, gridsample_bundle))
+    assert len(native.offsets) == len(lowered.offsets) > 0
+    assert native.half["Conv"] <= lowered.half["Conv"]
+
+
 def test_weights_of_maps_and_of_rows_do_not_share_their_parts() -> None:
     """One weight that reads a map of f16 in one place and what is in f32 in another."""
     values = {"w": np.eye(2, dtype=np.float32)[..., None, None] * np.float32(1.2345678)}

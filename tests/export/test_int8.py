@@ -14,6 +14,7 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 from clips import SIZE, write_clip
+from tiny_networks import TINY
 
 from stmask_deploy.bundle import read_description
 from stmask_deploy.errors import InputError, StmaskError
@@ -21,6 +22,8 @@ from stmask_deploy.export.cli import main
 from stmask_deploy.export.exporter import ExportOptions, check_export, export_checkpoint
 from stmask_deploy.export.int8 import Int8Options
 from stmask_deploy.export.int8_gate import Limits
+from stmask_deploy.export.int8_onnx import quantize_onnx
+from stmask_deploy.export.int8_openvino import quantize_openvino
 from stmask_deploy.export.verify_cli import main as verify_main
 from stmask_deploy.models.checkpoint import Checkpoint
 from stmask_deploy.runtime.loading import open_bundle
@@ -169,6 +172,30 @@ def test_without_nncf_openvino_names_the_extra(tiny: Checkpoint, clip: Path, tmp
     with pytest.raises(InputError, match=r"stmask-deploy\[int8\]"):
         export_checkpoint(tiny, tmp_path / "bundle", ExportOptions(openvino_weights="f32", int8=Int8Options(clip)))
     assert list(tmp_path.iterdir()) == []
+
+
+class LibraryError(Exception):
+    """As those of ONNX Runtime and of nncf, which no class of Python's is a base of."""
+
+
+@pytest.mark.parametrize("raised", [LibraryError("no"), RuntimeError("no"), KeyboardInterrupt(), SystemExit(143)])
+@pytest.mark.parametrize("library", ["onnxruntime.quantization.quantize_static",
+                                     pytest.param("nncf.quantize", marks=needs_nncf)])
+def test_what_libraries_raise(native_bundle: Path, monkeypatch: pytest.MonkeyPatch, library: str,
+                              raised: BaseException) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(library, fail)
+    with pytest.raises(StmaskError if isinstance(raised, Exception) else type(raised)) as caught:
+        if library.startswith("nncf"):
+            import openvino
+
+            quantize_openvino(openvino.Core().read_model(native_bundle / "openvino/prototypes.xml"), "prototypes", [{}],
+                              TINY)
+        else:
+            quantize_onnx(onnx.load(native_bundle / "prototypes.onnx"), "prototypes", [{}], TINY)
+    assert "cannot quantise the prototypes graph: no" in str(caught.value) or not isinstance(raised, Exception)
 
 
 @pytest.mark.slow

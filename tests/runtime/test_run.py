@@ -195,7 +195,7 @@ def test_an_error_in_the_middle_leaves_only_readable_results(bundle: Path, tmp_p
 
     with pytest.raises(InputError, match="frame 3 is gone") as caught:
         run_video(load(bundle), Pictures("video", fail), tmp_path)
-    assert caught.value.line == f"frame 3 is gone; frames before that in {tmp_path / 'results.jsonl'}: 3"
+    assert caught.value.line == f"frame 3 is gone; 3 frames before that in {tmp_path / 'results.jsonl'}"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results.jsonl", "video.part.mp4"]
     results = read_results(tmp_path / "results.jsonl")
     assert len(results.frames) == 3 and results.end is None

@@ -308,7 +308,7 @@ def test_a_source_that_fails_leaves_the_others_their_results(bundle: Path, clip:
     assert told[2] == f"error: {bug}: KeyError: 'a bug'"
     assert told[3].startswith(f"error: {tmp_path / 'nothing.mp4'} does not exist")
     kept = tmp_path / "out" / "half" / "results.jsonl"
-    assert told[4] == f"error: {half}: no more; frames before that in {kept}: 1"
+    assert told[4] == f"error: {half}: no more; 1 frame before that in {kept}"
     assert told[5:] == [f"4 of 6 sources failed: {clip}, {bug}, {tmp_path / 'nothing.mp4'}, {half}"]
     assert (taken / "results.json").read_text() == "precious"
     for name, frames in (("street", 8), ("last", 3)):
