@@ -93,7 +93,7 @@ def _simplify(model: onnx.ModelProto, inputs: Sequence[Tensor], names: Sequence[
         raise StmaskError(f"onnxsim failed ({error}); export with --no-simplify and report it") from error
     rng = np.random.default_rng(1)
     feeds = {name: _fresh_like(value, rng) for name, value in zip(names, inputs, strict=True)}
-    before, after = _run(model, feeds), _run(simplified, feeds)
+    before, after = run_onnx(model, feeds), run_onnx(simplified, feeds)
     if rows:
         before, after = _same_rows(before, after, rows)
     for name, old in before.items():
@@ -139,7 +139,7 @@ def require_onnxruntime() -> Any:
     return onnxruntime
 
 
-def _run(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> Arrays:
+def run_onnx(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> Arrays:
     """Run a model in ONNX Runtime and return all outputs by name."""
     onnxruntime = require_onnxruntime()
     options = onnxruntime.SessionOptions()

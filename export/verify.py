@@ -1,26 +1,31 @@
 """Verification of exported graphs against PyTorch, output by output."""
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 
-from stmask_deploy.bundle import OWN_GRAPHS, BundleDescription, read_description
+from stmask_deploy.bundle import FLOAT_GRAPHS, OWN_GRAPHS, BundleDescription, read_description
 from stmask_deploy.errors import InputError
 from stmask_deploy.geometry import level_sizes
 from stmask_deploy.models.boxes import decode_boxes
 from stmask_deploy.models.frames import prepare_frames
 from stmask_deploy.models.stmask import STMask
 from stmask_deploy.runtime.loading import Bundle, open_bundle
+from stmask_deploy.runtime.opening import open_backend
 from stmask_deploy.runtime.prototypes import covered_cells, prototypes_within
 from stmask_deploy.scenes import render_clip
 
+from .all_anchors import write_all_anchors
 from .frame_graph import FrameGraph, shared_rows
+from .half_range import overflowing
 from .temporal_graph import TemporalGraph
 from .verification import Check, Verification
 
@@ -85,9 +90,13 @@ def verify_bundle(folder: Path, model: STMask, tolerances: Mapping[str, float] =
         if key not in TOLERANCES:
             continue
         checks += _merge(_frame_checks(bundle, resized, references, name, tolerances[key]))
+        checks += _merge(_level_checks(folder, description, (backend, precision), resized, references, name,
+                                       tolerances[key]))
         checks += _merge(_prototype_checks(bundle, references, name, tolerances[key]))
         checks += _merge(_instance_checks(bundle, references, name, tolerances[key]))
         checks += _merge(_temporal_checks(bundle, steps, name, tolerances[key]))
+        if precision == "f16":
+            checks += _merge(_range_checks(folder, description, resized, references, steps, name, tolerances[key]))
     return Verification(tuple(checks))
 
 
@@ -106,6 +115,9 @@ def _frame_checks(bundle: Bundle, frames: Sequence[Image], references: Sequence[
     for frame, reference in zip(frames, references, strict=True):
         found = bundle.frame.run({"frame": frame})
         index = found["anchor_index"]
+        if len(np.unique(index)) < len(index) or index.min() < 0 or index.max() >= len(reference["boxes"]):
+            yield Check(backend, "frame/anchor_index", index.shape, 0.0, tolerance, "rows of no anchor, or one twice")
+            continue
         for name in ROW_OUTPUTS:  # every output row against the same anchor in PyTorch
             yield _compare(backend, f"frame/{name}", reference[name][index], found[name], tolerance,
                            span=float(np.ptp(reference[name])))
@@ -113,6 +125,48 @@ def _frame_checks(bundle: Bundle, frames: Sequence[Image], references: Sequence[
             if name in found:
                 yield _compare(backend, f"frame/{name}", reference[name], found[name], tolerance)
         yield _choice_check(reference, found, bundle.description, backend, tolerance)
+
+
+def _level_checks(folder: Path, description: BundleDescription, kind: tuple[str, str], frames: Sequence[Image],
+                  references: Sequence[Arrays], backend: str, tolerance: float) -> Iterator[Check]:
+    """Compare all anchors, by the mean error of each level: embeddings of the background may be next to nothing."""
+    model = description.model
+    sizes = [height * width * model.anchors_per_cell for height, width in level_sizes(model.padded_size,
+                                                                                     model.num_levels)]
+    library, precision = kind
+    with tempfile.TemporaryDirectory() as scratch:
+        path = write_all_anchors(description.graph_path(folder, "frame", library, precision), description.export_id,
+                                 sum(sizes), Path(scratch))
+        graph = open_backend(library, path, device="cpu", precision=precision, outputs=(*ROW_OUTPUTS, "anchor_index"))
+        for frame, reference in zip(frames, references, strict=True):
+            found = graph.run({"frame": frame})
+            order = np.argsort(found["anchor_index"])
+            is_whole = np.array_equal(found["anchor_index"][order], np.arange(sum(sizes)))
+            yield Check(backend, "levels/anchor_index", order.shape, 0.0, tolerance,
+                        "" if is_whole else "not every anchor once")
+            for name in ROW_OUTPUTS if is_whole else ():
+                difference = np.abs(reference[name].astype(np.float64) - found[name][order])
+                error = max(float(level.mean()) for level in np.split(difference, np.cumsum(sizes)[:-1]))
+                yield Check(backend, f"levels/{name}", difference.shape, error / _span(reference[name]), tolerance)
+        del graph  # before its files
+
+
+def _range_checks(folder: Path, description: BundleDescription, frames: Sequence[Image], references: Sequence[Arrays],
+                  steps: Sequence[tuple[Arrays, Arrays]], backend: str, tolerance: float) -> Iterator[Check]:
+    """Check that no value computed in f16 exceeds its range (65504), which a CPU would not notice."""
+    rows = np.arange(min(NUM_ROWS, len(references[0]["boxes"])))
+    feeds: dict[str, list[Arrays]] = {
+        "frame": [{"frame": frame} for frame in frames],
+        "instances": [{"shared": one["shared"], "anchor_index": rows} for one in references],
+        "temporal": [inputs for inputs, _ in steps if len(inputs["boxes"])]}
+    for role in description.roles:
+        if role in FLOAT_GRAPHS["f16"]:
+            continue
+        model = onnx.load(description.graph_path(folder, role, "onnxruntime", "f16"))
+        for values in feeds[role]:
+            wrong = overflowing(model, values)
+            problem = f"{len(wrong)} values exceed 65504, first {wrong[0]}; use f32" if wrong else ""
+            yield Check(backend, f"{role}/range of f16", (), 0.0, tolerance, problem)
 
 
 def frame_reference(model: STMask, description: BundleDescription, frame: Image) -> dict[str, NDArray[Any]]:
@@ -226,6 +280,10 @@ def _compare(backend: str, output: str, reference: NDArray[Any], found: NDArray[
         return Check(backend, output, found.shape, float("nan"), tolerance, f"shape, expected {reference.shape}")
     if not reference.size:
         return Check(backend, output, found.shape, 0.0, tolerance)
-    spread = span if span is not None else float(np.ptp(reference))
+    spread = _span(reference) if span is None else max(span, 1e-6)
     difference = float(np.abs(reference.astype(np.float64) - found.astype(np.float64)).max())
-    return Check(backend, output, found.shape, difference / max(spread, 1e-6), tolerance)
+    return Check(backend, output, found.shape, difference / spread, tolerance)
+
+
+def _span(values: NDArray[Any]) -> float:
+    return max(float(np.ptp(values)), 1e-6)
