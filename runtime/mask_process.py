@@ -46,11 +46,11 @@ class MaskProcess:
         self._has_ended = False
 
     def __enter__(self) -> MaskProcess:
-        # The process must import this very package, whatever its working directory.
-        paths = {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path), "PYTHONSAFEPATH": "1"}
         if not sys.executable:  # Python is embedded
             return self
         try:
+            # The process must import this very package, whatever its working directory; which may have been deleted.
+            paths = {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path), "PYTHONSAFEPATH": "1"}
             self._process = subprocess.Popen(  # noqa: S603  this Python, on this package
                 [sys.executable, "-m", f"{__package__}.mask_server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL, env={**os.environ, **paths}, start_new_session=True)

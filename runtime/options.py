@@ -78,6 +78,8 @@ class RunOptions:
                 raise InputError(f"{name} must be a number, got {value!r}")
             if not (math.isfinite(value) and low <= float(value) <= high):
                 raise InputError(f"{name} must be in {low}..{high}, got {value}")
+            if name not in _WHOLE:
+                object.__setattr__(self, name, float(value))  # a NumPy number cannot be written as JSON
         for name in _WHOLE:
             value = getattr(self, name)
             if value is None:

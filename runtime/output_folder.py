@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from stmask_deploy.atomic import cannot_write, check_folder
+from stmask_deploy.atomic import cannot_write, check_folder, remove_leftovers
 from stmask_deploy.errors import InputError, OutputError
 
 from .sources import is_camera
@@ -65,6 +65,7 @@ class OutputFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             for path in self.existing():
                 path.unlink()
+            remove_leftovers(self.sequences)
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
@@ -81,14 +82,14 @@ def _place(path: Path) -> tuple[int, int] | None:
 def folder_name(source: str) -> str:
     """Default name of the result folder of a source as given to `sources.open_source`.
 
-    A folder's name, a file's name without suffix, or camera-N; spaces become hyphens.
+    A folder's name, a file's name without suffix, or camera-N; spaces become hyphens, outer dots are dropped.
     """
     path = Path(source)
     if is_camera(source):
         name = f"camera {int(source)}"
     else:
         name = path.resolve().name if os.path.isdir(path) else path.stem
-    return name.replace(" ", "-")
+    return name.replace(" ", "-").strip(".") or "video"
 
 
 def folder_names(sources: Sequence[str]) -> list[str]:
@@ -96,11 +97,11 @@ def folder_names(sources: Sequence[str]) -> list[str]:
 
     They do not depend on which sources can be opened, so that every run of the same sources uses the same names.
     """
-    taken: dict[str, None] = {}
+    taken: dict[str, str] = {}
     for name in map(folder_name, sources):
         chosen, number = name, 1
-        while chosen in taken:
+        while chosen.casefold() in taken:  # some file systems ignore case
             number += 1
             chosen = f"{name}-{number}"
-        taken[chosen] = None
-    return list(taken)
+        taken[chosen.casefold()] = chosen
+    return list(taken.values())

@@ -37,7 +37,8 @@ class Progress:
         self._times.append(now)
         if now - self._drawn_at >= REDRAW_S or self._done == self._total:
             self._drawn_at = now
-            self._draw(self._terminal, self.line(note))
+            self._write("\r" + self.line(note).ljust(self._drawn_width))
+            self._drawn_width = len(self.line(note))
 
     @property
     def rate(self) -> float:
@@ -57,17 +58,20 @@ class Progress:
             parts.append(f"{_clock((total - self._done) / rate)} left")
         return "  ".join([*parts, note]).rstrip()
 
-    def _draw(self, terminal: TextIO, text: str) -> None:
-        terminal.write("\r" + text.ljust(self._drawn_width))
-        terminal.flush()
-        self._drawn_width = len(text)
+    def _write(self, text: str) -> None:
+        """Write to the terminal, if it is still there: its window may have been closed, which is no reason to end."""
+        if self._terminal is not None:
+            try:
+                self._terminal.write(text)
+                self._terminal.flush()
+            except (OSError, ValueError):
+                self._terminal = None
 
     def close(self) -> None:
         """End the line, so that later output starts on a new one."""
         if self._terminal is not None and self._drawn_width:
             self._drawn_width = 0
-            self._terminal.write("\n")
-            self._terminal.flush()
+            self._write("\n")
 
     def __enter__(self) -> Progress:
         return self

@@ -1,10 +1,13 @@
 """A whole run: track a source with a model and write the result files."""
 from __future__ import annotations
 
+import math
 import time
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+
+from stmask_deploy.errors import InputError
 
 from .frame_source import Damage, FrameSource
 from .interrupt import InterruptFlag
@@ -63,6 +66,8 @@ def run_video(model: Model, source: FrameSource, folder: Path, *, draw: bool = T
         OutputError: `folder` already holds results and `overwrite` is False, or something cannot be written.
     """
     check_run(mode, max_frames)
+    if math.isnan(draw_threshold):
+        raise InputError("draw_threshold is not a number; give one from 0 to 1")
     output = OutputFolder(folder)
     output.prepare(overwrite, source.files)
     start = time.perf_counter()
@@ -84,11 +89,11 @@ def run_video(model: Model, source: FrameSource, folder: Path, *, draw: bool = T
                     progress.advance(f"{len(tracked.result)} objects")
                 if interrupt.is_set:
                     is_interrupted = True
-                    damage = tracked.damage  # the source may have been read beyond the last frame written
+                    # Frames may have been read and detected beyond the last one written.
+                    damage, lost_candidates = tracked.damage, tracked.lost_candidates
                     break
             else:  # Ctrl-C no longer matters: all frames are done
-                is_interrupted, damage = False, source.damage
+                is_interrupted, damage, lost_candidates = False, source.damage, model.lost_candidates
         files = writer.finish(damage, is_interrupted)
         seconds = time.perf_counter() - start  # excludes waiting for the mask process to exit
-    return RunSummary(writer.num_frames, seconds, writer.num_identities, files, damage, model.lost_candidates,
-                      is_interrupted)
+    return RunSummary(writer.num_frames, seconds, writer.num_identities, files, damage, lost_candidates, is_interrupted)

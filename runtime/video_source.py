@@ -18,6 +18,7 @@ from stmask_deploy.errors import InputError
 from .frame_source import Frame, FrameSource, Image
 
 MAX_PIXELS = 8192 * 8192  # larger frames are refused before decoding: a broken header can claim any size
+MAX_TIME_S = 1e9  # 30 years; later timestamps are damaged
 MAX_FAILED_READS = 100  # in a row; after that the rest of the file counts as unreadable
 SHORTFALL_S = 1.0  # a video without an index is truncated if it ends earlier than announced by more than this, or half
 # Transport streams lose packets without an error. At a constant frame rate, gaps between timestamps reveal the loss:
@@ -156,7 +157,7 @@ class VideoSource(FrameSource):
             stamped_s = float(stamp * frame.time_base)
             if self._start_s is None:
                 self._start_s = stamped_s
-            if stamped_s - self._start_s > self._time_s:
+            if self._time_s < stamped_s - self._start_s < MAX_TIME_S:
                 time_s = stamped_s - self._start_s
         if self.fps and not is_first and "mpeg" in self._container.format.name:
             self._note_gap(time_s - self._end_s)

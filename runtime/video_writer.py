@@ -19,6 +19,7 @@ from stmask_deploy.errors import OutputError
 from .frame_source import Image
 
 TIME_BASE = Fraction(1, 90000)  # divides the usual frame rates evenly, 30000/1001 included
+MAX_STEP = 6 * 3600 * 90000  # ticks from frame to frame: FFmpeg loses times in mp4 behind a gap of 2^31, 6.6 hours
 DEFAULT_FPS = 30.0
 SQUARE = Fraction(1)
 KEYFRAME_INTERVAL_S = 1.0  # plus the encoder's look-ahead, also the most that a killed run can lose
@@ -103,7 +104,7 @@ class VideoWriter:
         frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
         following = self._pts + self._frame_ticks
         pts = following if time_s is None else round(time_s / TIME_BASE)
-        self._pts = pts if pts > self._pts else following
+        self._pts = min(pts if pts > self._pts else following, self._pts + MAX_STEP)
         frame.pts, frame.time_base = self._pts, TIME_BASE
         return frame
 

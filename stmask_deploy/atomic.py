@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -52,6 +53,16 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{path} cannot be written: folder {path.parent} does not exist")
     if os.path.exists(path) and not overwrite:
         raise OutputError(f"{path} exists already; use --overwrite (overwrite=True) or another output folder")
+
+
+def remove_leftovers(path: Path) -> None:
+    """Delete the temporary files that killed processes left of `path`.
+
+    Raises:
+        OSError: one cannot be deleted.
+    """
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        temporary.unlink(missing_ok=True)
 
 
 def check_folder(folder: Path) -> None:

@@ -81,7 +81,8 @@ class ModelConfig:
             (len(self.anchor_shapes) == len(self.kernel_shapes) >= 1, "one anchor shape per kernel shape is needed"),
             (len(self.anchor_scales) >= 1, "anchor_scales must hold at least one scale"),
             (min(self.input_size) >= 32, f"input_size must be at least 32x32, got {self.input_size}"),
-            (all(s < len(self.depths) and b < self.depths[s] for s, b in self.deformable_blocks),
+            (all(_is_unicode(name) for name in self.class_names), "class_names must be valid Unicode"),
+            (all(0 <= s < len(self.depths) and 0 <= b < self.depths[s] for s, b in self.deformable_blocks),
              f"deformable_blocks {self.deformable_blocks} name blocks that depths {self.depths} do not have"),
             (self.temporal is None or 0 <= self.temporal.level < self.num_levels,
              f"temporal.level must be in 0..{self.num_levels - 1}"),
@@ -245,3 +246,12 @@ def _fits(value: Any, kind: Any) -> bool:
         return (isinstance(value, (int, float)) and not isinstance(value, bool)
                 and abs(value) <= sys.float_info.max)
     return type(value) is int if kind is int else isinstance(value, kind)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be written in UTF-8; half a surrogate pair, as JSON may hold, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

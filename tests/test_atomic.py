@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stmask_deploy.atomic import atomic_file, cannot_write, check_folder, check_writable
+from stmask_deploy.atomic import atomic_file, cannot_write, check_folder, check_writable, remove_leftovers
 from stmask_deploy.errors import OutputError
 
 
@@ -129,3 +129,12 @@ def test_a_folder_one_really_may_not_enter(tmp_path: Path) -> None:
             check_folder(tmp_path / "below")
     finally:
         tmp_path.chmod(0o700)
+
+
+def test_leftovers_are_those_of_a_file_alone(tmp_path: Path) -> None:
+    names = {".a[1].json.7.tmp": False, ".a[1].json.8.tmp": False, ".a1.json.7.tmp": True, "a[1].json.7.tmp": True}
+    for name in names:
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path / "a[1].json")
+    assert {path.name for path in tmp_path.iterdir()} == {name for name, stays in names.items() if stays}
+    remove_leftovers(tmp_path / "nothing" / "x")

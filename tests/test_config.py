@@ -86,7 +86,7 @@ def test_defaults_fill_what_is_left_out() -> None:
     ({"input_size": (360, 10**6)}, "input_size must be in 1..65536"),
     ({"deformable_blocks": ((3, 3),)}, "blocks that depths"),
     ({"deformable_blocks": ((4, 0),)}, "blocks that depths"),
-    ({"deformable_blocks": ((-1, 0),)}, "deformable_blocks must be in 0.."),
+    ({"deformable_blocks": ((-1, 0),)}, "deformable_blocks"),
     ({"num_downsamples": -1, "temporal": None}, "num_downsamples must be in 0.."),
     ({"num_prototypes": 0}, "num_prototypes must be in 1.."),
     ({"tower_depth": -1}, "tower_depth must be in 0.."),
@@ -136,3 +136,10 @@ def test_from_dict_refuses(values: Any, message: str) -> None:
         ModelConfig.from_dict(values)
     assert str(caught.value).count("model configuration: ") == 1
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("change", [{"deformable_blocks": ((-5, 0),)}, {"deformable_blocks": ((-10**30, 0),)},
+                                    {"deformable_blocks": ((0, -1),)}, {"class_names": ("cat", "\ud800")}])
+def test_damaged_configurations(change: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=next(iter(change))):
+        ModelConfig(**{"class_names": ("cat",), **change})

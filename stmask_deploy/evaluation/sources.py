@@ -115,7 +115,7 @@ def _select(annotations: Annotations, chosen: Sequence[str]) -> tuple[Video, ...
 
 
 def _video_of(run: RunFile, annotations: Annotations) -> Video:
-    same = [video for video in annotations.videos if video.name in (run.source, Path(run.source).stem)]
+    same = _named(annotations, run.source) or _named(annotations, Path(run.source).stem)
     if len(same) == 1:
         return same[0]
     if len(annotations.videos) == 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -37,3 +37,17 @@ def load_tensors(path: Path) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # for torch's own internals and old pickle protocols
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def save_tensors(values: Any, file: BinaryIO) -> None:
+    """`torch.save`, whose own error on a full disk hides the system's.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    try:
+        torch.save(values, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise

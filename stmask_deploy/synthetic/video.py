@@ -22,7 +22,9 @@ def write_video(path: Path, frames: Iterable[Image]) -> None:
     """
     try:
         with av.open(f"file:{path}", "w", format="mp4") as container:
-            stream = container.add_stream("libx264", rate=FPS, options={"crf": str(QUALITY), "preset": "slow"})
+            stream = container.add_stream("libx264", rate=FPS, options={
+                "crf": str(QUALITY), "preset": "slow",
+                "x264-params": "cpu-independent=1"})  # else its assembly reads memory that it has not written
             stream.pix_fmt = "yuv420p"
             stream.codec_context.thread_count = 1  # so that the file is the same on every machine
             for index, frame in enumerate(frames):

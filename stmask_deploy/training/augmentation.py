@@ -54,7 +54,7 @@ class View:
 
     @classmethod
     def whole(cls, picture_hw: tuple[int, int], size: tuple[int, int]) -> View:
-        """The whole picture, as `cv2.resize` maps it."""
+        """The whole picture; as `cv2.resize` maps it, but for the outermost pixels if it is enlarged."""
         return cls._from_window(picture_hw, size, (0.0, 0.0, 1.0, 1.0), flip=False)
 
     @classmethod

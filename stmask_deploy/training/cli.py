@@ -59,7 +59,7 @@ Exit codes: 0 done; 1 training failed; 2 bad input or usage; 4 output could not 
 @click.option("--validate-every", type=int, metavar="ITERATIONS", help="[default: the recipe's]")
 @click.option("--save-every", type=int, metavar="ITERATIONS", help="[default: the recipe's]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where the network runs.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: PyTorch's choice]")
+@click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads.  [default: PyTorch's choice]")
 @click.option("--workers", type=click.IntRange(min=0), default=1, help="Processes that read frames.")
 @click.version_option(__version__, prog_name="stmask-train")
 def main(annotations: Path, folder: Path, frames: Path | None, val_annotations: Path | None, val_frames: Path | None,

@@ -84,8 +84,8 @@ class TrainingOptions:
         if any(not 0 < step <= 1 for step in self.steps) or list(self.steps) != sorted(self.steps):
             raise InputError(f"steps must be ascending fractions in (0, 1], got {self.steps}")
         for name, value in dataclasses.asdict(self.weights).items():
-            if not (_is_number(value) and value >= 0):
-                raise InputError(f"weights.{name} must be a number of at least 0, got {value!r}")
+            if not (_is_number(value) and 0 <= value <= 1e6):
+                raise InputError(f"weights.{name} must be a number in 0..1e6, got {value!r}")
 
     def rate(self, iteration: int) -> float:
         """Learning rate at an iteration, as a factor of `learning_rate`."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ..errors import DeviceError
+from ..errors import DeviceError, InputError
 
 PATIENCE = timedelta(hours=2)  # timeout of the other processes, which wait while the first one validates
 
@@ -50,10 +50,18 @@ def join_processes(device: str = "auto") -> Iterator[Process]:
         device: auto | cpu | cuda; auto uses a GPU if there is one.
 
     Raises:
+        InputError: the environment is not as torchrun sets it.
         DeviceError: cuda is requested but PyTorch finds none, or there are more processes than GPUs.
     """
-    rank, count, local = (int(os.environ.get(name, default)) for name, default in
-                          (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")))
+    try:
+        rank, count, local = (int(os.environ.get(name, default)) for name, default in
+                              (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")))
+    except ValueError as error:
+        raise InputError(f"RANK, WORLD_SIZE or LOCAL_RANK in the environment is not a number ({error}); torchrun sets "
+                         "them: start with it, or unset them") from error
+    if count > 1 and "RANK" not in os.environ:
+        raise InputError("WORLD_SIZE is in the environment, but RANK is not; torchrun sets both: start with it, or "
+                         "unset WORLD_SIZE")
     if device == "cuda" and not torch.cuda.is_available():
         raise DeviceError("PyTorch finds no CUDA device here; use --device cpu, or install a CUDA build of torch")
     if device != "cpu" and 0 < torch.cuda.device_count() <= local:

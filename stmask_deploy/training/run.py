@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..atomic import remove_leftovers
 from ..config import CenternessOrder, ModelConfig
 from ..datasets.annotations import Annotations, read_annotations
 from ..datasets.frames import FRAMES_FOLDER, check_frames, read_frame
@@ -54,9 +55,9 @@ class Data:
 
     @property
     def fingerprint(self) -> str:
-        """Identifies a dataset: SHA-256 of the ids, the frames' names and which objects are visible in which frames."""
-        videos = [(video.id, video.file_names) for video in self.annotations.videos]
-        tracks = [(track.id, track.video_id, track.category_id, [mask is not None for mask in track.segmentations])
+        """Identifies a dataset: SHA-256 of ids, names and sizes of frames, masks and crowd flags."""
+        videos = [(video.id, video.height, video.width, video.file_names) for video in self.annotations.videos]
+        tracks = [(track.id, track.video_id, track.category_id, track.is_crowd, track.segmentations)
                   for track in self.annotations.tracks]
         return hashlib.sha256(json.dumps([videos, tracks]).encode()).hexdigest()
 
@@ -168,13 +169,13 @@ def prepare_folder(folder: Path, *, overwrite: bool, resume: bool) -> None:
     files = [folder / name for name in (STATE_FILE, MODEL_FILE, LOG_FILE)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if resume:
-            return
-        if any(file.exists() for file in files) and not overwrite:
+        if not resume and any(file.exists() for file in files) and not overwrite:
             raise OutputError(f"{folder} holds a training run already; use --resume to go on with it, --overwrite to "
                               "lose it, or another folder")
         for file in files:
-            file.unlink(missing_ok=True)
+            remove_leftovers(file)
+            if not resume:
+                file.unlink(missing_ok=True)
     except OutputError:
         raise
     except OSError as error:

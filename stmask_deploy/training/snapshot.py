@@ -7,14 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..atomic import atomic_file
 from ..config import ModelConfig
 from ..errors import InputError
 from ..models.checkpoint import CONFIG_KEY
 from ..models.stmask import STMask
-from ..models.torch_file import load_tensors
+from ..models.torch_file import load_tensors, save_tensors
 from .options import TrainingOptions
 
 MODEL_FILE = "model.pth"  # averaged weights, for stmask-export
@@ -69,7 +67,7 @@ class Snapshot:
                   "num_processes": self.num_processes, "validation": self.validation, "seconds": self.seconds,
                   "losses": dict(self.losses), "data": self.data}
         with atomic_file(folder / STATE_FILE, overwrite=True) as file:
-            torch.save(values, file)
+            save_tensors(values, file)
 
     @classmethod
     def read(cls, folder: Path) -> Snapshot:
@@ -112,5 +110,5 @@ def write_model(folder: Path, model: STMask, config: ModelConfig) -> Path:
     path = folder / MODEL_FILE
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with atomic_file(path, overwrite=True) as file:
-        torch.save({"state_dict": state, CONFIG_KEY: config.to_dict()}, file)
+        save_tensors({"state_dict": state, CONFIG_KEY: config.to_dict()}, file)
     return path

@@ -168,8 +168,8 @@ class Trainer:
 
     def _whole_step(self, batch: PairBatch) -> None:
         """Run and record one iteration. Ctrl-C waits for its end, because half a step could not be resumed."""
-        self._in_step = True
         with self._interrupts.held():
+            self._in_step = True
             self._losses.add(self._step(batch))
             self.iteration += 1
             if self.iteration % LOG_EVERY == 0 or self.iteration == self._options.iterations:
@@ -188,7 +188,9 @@ class Trainer:
             norm.eval()
         with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16"):
             losses: dict[str, Tensor] = self._learner(batch.to(self._process.device))
-        total = torch.stack([getattr(options.weights, name) * value for name, value in losses.items()]).sum()
+        weighted = [(getattr(options.weights, name), value) for name, value in losses.items()]
+        # A loss of weight 0 is left out, so that it cannot spoil the sum if it is not finite.
+        total = torch.stack([weight * value for weight, value in weighted if weight] or [0 * weighted[0][1]]).sum()
         if not bool(torch.isfinite(total)):
             raise self._not_finite(losses)
         self._optimizer.zero_grad(set_to_none=True)

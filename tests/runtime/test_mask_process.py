@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Generator, Iterator
 from io import BytesIO
@@ -261,3 +262,13 @@ def test_a_reader_that_dies_leaves_no_process_behind(tmp_path: Path) -> None:
     while time.monotonic() < end and Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text():
         time.sleep(0.05)
     assert not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text()
+
+
+def test_a_working_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr("sys.path", ["", *sys.path])
+    (tmp_path / "here").rmdir()
+    with MaskProcess() as process:
+        found = [list(one.result.segmentations) for one in process.ahead(frames(4))]
+    assert found == list(map(segmentations, range(4)))

@@ -1,6 +1,7 @@
 """Options are checked once, and say what is wrong."""
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -162,3 +163,11 @@ def test_whole_numbers_may_be_written_as_others() -> None:
     options = RunOptions(top_k=200.0, max_age_shown=np.float32(4))  # type: ignore[arg-type]
     assert (options.top_k, options.max_age_shown) == (200, 4)
     assert isinstance(options.top_k, int) and isinstance(options.max_age_shown, int)
+
+
+def test_numbers_of_numpy_can_be_written() -> None:
+    given = {"score_threshold": np.float32(0.5), "nms_iou": np.float32(0.25), "top_k": np.int64(7),
+             "max_age_shown": np.float64(3), "score_decay": np.float16(0.5)}
+    written = json.loads(json.dumps(RunOptions(**given).to_dict()))
+    assert {name: written[name] for name in given} == {"score_threshold": 0.5, "nms_iou": 0.25, "top_k": 7,
+                                                       "max_age_shown": 3, "score_decay": 0.5}

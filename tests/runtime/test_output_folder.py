@@ -70,7 +70,7 @@ def test_what_a_run_reads_is_never_replaced(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize(("source", "folder"), [
     ("a/street.v2.mp4", "street.v2"), ("my cat.png", "my-cat"), ("clip.v2", "clip.v2"), (".", "here"),
-    ("07", "camera-7"), ("8", "8"),
+    ("07", "camera-7"), ("8", "8"), ("...mp4", "video"), ("..mp4", "video"), ("/", "video"), (".mp4", "mp4"),
 ])
 def test_folder_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, folder: str) -> None:
     here = tmp_path / "here"
@@ -82,8 +82,8 @@ def test_folder_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: st
 
 def test_names_of_several_do_not_depend_on_what_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    sources = ["a/clip.mp4", "b/clip.mp4", "0", "clip-2.avi", "c/clip.mkv"]
-    expected = ["clip", "clip-2", "camera-0", "clip-2-2", "clip-3"]
+    sources = ["a/clip.mp4", "b/clip.mp4", "0", "clip-2.avi", "c/clip.mkv", "d/CLIP.mp4"]  # one name on some systems
+    expected = ["clip", "clip-2", "camera-0", "clip-2-2", "clip-3", "CLIP-4"]
     assert folder_names(sources) == expected
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "clip.mp4").touch()
@@ -100,3 +100,10 @@ def test_a_link_that_leads_nowhere(tmp_path: Path) -> None:
     (tmp_path / "out").symlink_to(tmp_path / "gone")
     with pytest.raises(OutputError, match="out is a link that leads nowhere"):
         OutputFolder(tmp_path / "out").check(overwrite=True)
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
+    for name in (".results.json.123.tmp", ".other.json.123.tmp", ".results.json.tmp"):
+        (tmp_path / name).touch()
+    OutputFolder(tmp_path).prepare(overwrite=False)
+    assert {path.name for path in tmp_path.iterdir()} == {".other.json.123.tmp", ".results.json.tmp"}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import io
 import sys
 import time
@@ -92,3 +93,22 @@ def test_no_time_has_passed(clock: list[float]) -> None:
 
 def test_nothing_drawn_leaves_no_line() -> None:
     assert run(10, 0, [0.0]) == ""
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), ValueError("closed file")])
+@pytest.mark.parametrize("lasts", [0, 1])
+def test_a_terminal_that_goes_away_is_no_reason_to_end(clock: list[float], error: Exception, lasts: int) -> None:
+    class Gone(Terminal):
+        def write(self, text: str) -> int:
+            if len(self.getvalue().split("\r")) > lasts + 1:
+                raise error
+            return super().write(text)
+
+        def flush(self) -> None:
+            if not lasts:
+                raise error
+
+    with Progress(9, Gone()) as progress:
+        for _ in range(9):
+            clock[0] += 0.25
+            progress.advance()

@@ -18,6 +18,7 @@ from tiny_bundles import SCORES, picture, save_pictures, write_bundle
 from stmask_deploy.errors import InputError, OutputError
 from stmask_deploy.runtime import run_writer
 from stmask_deploy.runtime.frame_source import Frame, FrameSource
+from stmask_deploy.runtime.interrupt import InterruptFlag
 from stmask_deploy.runtime.model import Model, load
 from stmask_deploy.runtime.results_jsonl import read_results
 from stmask_deploy.runtime.run import RunSummary, run_video
@@ -221,3 +222,33 @@ def test_the_model_can_run_the_next_source(bundle: Path, tmp_path: Path) -> None
         run_video(model, Pictures("video", lambda: None), tmp_path / name, draw=False)
     first, second = (read_results(tmp_path / name / "results.jsonl").frames for name in ("one", "two"))
     assert first == second
+
+
+def test_frames_detected_ahead_do_not_count(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Candidates lost in frames that an interrupted run does not write."""
+    monkeypatch.setattr(Model, "leaves_cores", True)
+    model = load(write_bundle(tmp_path / "bundle", count=10))
+    for number in range(20):
+        cv2.imwrite(str(clip / f"more-{number}.png"), picture(120))
+
+    class Stopping(InterruptFlag):
+        @property  # type: ignore[override]
+        def is_set(self) -> bool:
+            return next(frames) >= 3
+
+        @is_set.setter
+        def is_set(self, value: bool) -> None:
+            pass
+
+    for draw in (False, True):
+        frames = iter(range(1, 100))
+        with open_source(clip) as source:
+            summary = run_video(model, source, tmp_path / f"out-{draw}", draw=draw, interrupt=Stopping())
+        assert summary.is_interrupted and summary.frames == 3
+        assert summary.lost_candidates == 2 * 4  # of 100 and 110; the third frame is dark
+
+
+def test_a_draw_threshold_that_is_no_number(bundle: Path, clip: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="draw_threshold is not a number"):
+        run(bundle, clip, tmp_path / "out", draw_threshold=float("nan"))
+    assert not (tmp_path / "out").exists()

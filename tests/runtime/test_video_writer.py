@@ -254,3 +254,14 @@ def test_an_error_of_another_file_costs_no_frame(tmp_path: Path) -> None:
             writer.write(image)
         raise OutputError("another file")
     assert read(tmp_path / "v.mp4")[0] == list(range(40))
+
+
+def test_gaps_that_a_file_cannot_hold_are_shortened(tmp_path: Path) -> None:
+    """mp4 stores steps of less than 6.6 hours."""
+    times = [0.0, 1 / 30, 21_000.0, 45_000.0, 45_001.0, 1e15]
+    found = read(write(tmp_path / "v.mp4", pictures(6), 30, times))[1]
+    assert found[:3] == pytest.approx(times[:3], abs=1e-3)
+    longest = 6 * 3600.0
+    assert found[3:] == pytest.approx([found[2] + longest, 45_001.0, 45_001.0 + longest], abs=1e-3)
+    slow = read(write(tmp_path / "slow.mp4", pictures(3), 1e-5))[1]
+    assert slow == pytest.approx([0, longest, 2 * longest], rel=1e-6)

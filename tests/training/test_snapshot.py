@@ -1,6 +1,8 @@
 """Snapshots: everything that went in comes out again, and damaged files are named."""
 from __future__ import annotations
 
+import errno
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -140,3 +142,30 @@ def test_nothing_is_loaded_by_a_torch_that_may_run_it(tmp_path: Path, monkeypatc
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was loaded"))
     with pytest.raises(InputError, match="install torch >= 2.10"):
         Snapshot.read(tmp_path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9])
+def test_a_disk_that_fills_up_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float) -> None:
+    """torch has an error of its own for that, which says nothing."""
+    whole = snapshot()
+    whole.write(tmp_path)
+    size = (tmp_path / "state.pth").stat().st_size
+
+    class Full(io.RawIOBase):
+        left = int(share * size)
+
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: Any) -> int:
+            Full.left -= len(data)
+            if Full.left < 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return len(data)
+
+    monkeypatch.setattr("stmask_deploy.atomic.open", lambda *_: io.BufferedWriter(Full()), raising=False)
+    with pytest.raises(OutputError, match="No space left on device; free some space"):
+        whole.write(tmp_path)
+    Full.left = int(share * size / 4)
+    with pytest.raises(OutputError, match="No space left on device; free some space"):
+        write_model(tmp_path, from_scratch(CALIBRATED, 1), CALIBRATED)

@@ -220,9 +220,13 @@ def test_a_run_goes_on_with_as_many_processes(data: Data, tmp_path: Path) -> Non
 def test_a_run_goes_on_with_its_own_data(data: Data, tmp_path: Path) -> None:
     run_in(tmp_path, data, new_run(replace(OPTIONS, iterations=2)))
     tracks = data.annotations.tracks
-    other = replace(data, annotations=replace(data.annotations, tracks=tracks[:-1]))
-    with pytest.raises(InputError, match="learns from another dataset than .* resume with the one it was started with"):
-        run_in(tmp_path, other, resume_run(tmp_path, data.class_names))
+    mask = tracks[0].segmentations[0]
+    assert mask is not None
+    moved = replace(tracks[0], segmentations=(tracks[1].segmentations[0], *tracks[0].segmentations[1:]))
+    for changed in (tracks[:-1], (moved, *tracks[1:]), (replace(tracks[0], is_crowd=True), *tracks[1:])):
+        other = replace(data, annotations=replace(data.annotations, tracks=changed))
+        with pytest.raises(InputError, match="learns from another dataset than .* the one it was started with"):
+            run_in(tmp_path, other, resume_run(tmp_path, data.class_names))
     state = torch.load(tmp_path / "state.pth", weights_only=True)
     torch.save({**state, "data": ""}, tmp_path / "state.pth")  # of an earlier version
     run_in(tmp_path, other, resume_run(tmp_path, data.class_names))
