@@ -174,3 +174,11 @@ def test_a_name_of_two_videos_is_refused(tmp_path: Path) -> None:
 def test_results_one_may_not_look_at(shut_folder: Path) -> None:
     with pytest.raises(InputError, match="results"):
         read_result_list(shut_folder / "results", dataset())
+
+
+def test_a_name_counts_before_its_stem(tmp_path: Path) -> None:
+    first, second = DATASET.videos
+    named = [replace(video, file_names=tuple(f"{name}/{number}.jpg" for number in range(video.length)))
+             for video, name in ((first, "clip"), (second, "clip.2"))]
+    dataset = replace(DATASET, videos=tuple(named))
+    assert read_result_list(write_run(tmp_path, "clip.2"), dataset).video_ids == (second.id,)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from tiny_training import CLIPS, CONFIG, OPTIONS, Thing, write_clips, write_recipe
 
-from stmask_deploy.errors import DeviceError
+from stmask_deploy.errors import DeviceError, InputError
 from stmask_deploy.training.processes import Process, join_processes
 from stmask_deploy.training.weights import from_scratch
 
@@ -79,3 +79,16 @@ def test_all_processes_leave_after_the_same_step(tmp_path: Path, case: str, mess
     assert done.returncode != 0 and message in done.stderr.splitlines()
     assert "error: RuntimeError" not in done.stderr  # nobody lost the others
     assert torch.load(tmp_path / "run" / "state.pth", weights_only=True)["iteration"] == 2
+
+
+@pytest.mark.parametrize(("environment", "told"), [
+    ({"WORLD_SIZE": "abc"}, "is not a number .*abc.*; torchrun sets them"),
+    ({"WORLD_SIZE": "2"}, "WORLD_SIZE is in the environment, but RANK is not")])
+def test_an_environment_that_torchrun_did_not_make(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str],
+                                                   told: str) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=told), join_processes("cpu"):
+        pass

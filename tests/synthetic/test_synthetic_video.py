@@ -1,0 +1,47 @@
+"""Clips as videos: the same file, whatever lay in the memory before."""
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from stmask_deploy.errors import OutputError
+from stmask_deploy.synthetic.video import FPS, write_video
+
+PROGRAM = """if True:
+    import sys
+    from pathlib import Path
+    import numpy as np
+    from stmask_deploy.synthetic.video import write_video
+    yy, xx = np.mgrid[:192, :320]
+    frames = [np.stack([(xx + 7 * i) % 256, (yy * 2 + 3 * i) % 256, ((xx // 9 + yy // 7 + i) % 2) * 255], -1)
+              .astype(np.uint8) for i in range(12)]
+    write_video(Path(sys.argv[1]), frames)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the variable is of glibc")
+def test_a_file_does_not_depend_on_what_was_freed(tmp_path: Path) -> None:
+    for fill in ("1", "85", "170"):
+        subprocess.run([sys.executable, "-c", PROGRAM, tmp_path / f"{fill}.mp4"], check=True, timeout=60,
+                       env={**os.environ, "MALLOC_PERTURB_": fill})
+    first, *others = (path.read_bytes() for path in tmp_path.iterdir())
+    assert all(other == first for other in others)
+
+
+def test_frames_come_back(tmp_path: Path) -> None:
+    write_video(tmp_path / "v.mp4", [np.full((32, 48, 3), 20 * i, np.uint8) for i in range(10)])
+    with av.open(str(tmp_path / "v.mp4")) as container:
+        assert container.streams.video[0].average_rate == FPS
+        shown = [frame.to_ndarray(format="bgr24").mean() for frame in container.decode(video=0)]
+    assert shown == pytest.approx([20 * i for i in range(10)], abs=6)
+
+
+def test_a_full_disk() -> None:
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_video(Path("/dev/full"), [np.zeros((32, 48, 3), np.uint8)])
