@@ -16,12 +16,9 @@ from stmask_deploy.synthetic.video import FPS, write_video
 PROGRAM = """if True:
     import sys
     from pathlib import Path
-    import numpy as np
+    from stmask_deploy.synthetic.clips import render
     from stmask_deploy.synthetic.video import write_video
-    yy, xx = np.mgrid[:192, :320]
-    frames = [np.stack([(xx + 7 * i) % 256, (yy * 2 + 3 * i) % 256, ((xx // 9 + yy // 7 + i) % 2) * 255], -1)
-              .astype(np.uint8) for i in range(12)]
-    write_video(Path(sys.argv[1]), frames)
+    write_video(Path(sys.argv[1]), (frame.image for frame in render("train", 3, 12, (192, 320))))
 """
 
 
