@@ -28,7 +28,8 @@ BT709 = 1  # colour primaries and transfer in FFmpeg's numbering; PyAV only has 
 # Every group of pictures is written and flushed as a fragment, so a killed run leaves a playable file; a clean close
 # turns the same file into an ordinary indexed mp4 without rewriting the pictures.
 CONTAINER_OPTIONS = {"movflags": "hybrid_fragmented+frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
-CODEC_OPTIONS = {"preset": "veryfast", "crf": "20", "bf": "0"}
+# Without `cpu-independent`, x264's assembly reads memory that it has not written: at some sizes, files would differ.
+CODEC_OPTIONS = {"preset": "veryfast", "crf": "20", "bf": "0", "x264-params": "cpu-independent=1"}
 
 
 class VideoWriter:

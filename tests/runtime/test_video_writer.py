@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -265,3 +266,23 @@ def test_gaps_that_a_file_cannot_hold_are_shortened(tmp_path: Path) -> None:
     assert found[3:] == pytest.approx([found[2] + longest, 45_001.0, 45_001.0 + longest], abs=1e-3)
     slow = read(write(tmp_path / "slow.mp4", pictures(3), 1e-5))[1]
     assert slow == pytest.approx([0, longest, 2 * longest], rel=1e-6)
+
+
+PROGRAM = """if True:
+    import sys
+    from pathlib import Path
+    from stmask_deploy.runtime.video_writer import VideoWriter
+    from stmask_deploy.synthetic.clips import render
+    with VideoWriter(Path(sys.argv[1]), 24) as writer:
+        for frame in render("train", 3, 12, (240, 426)):
+            writer.write(frame.image)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the variable is of glibc")
+def test_a_file_does_not_depend_on_what_was_freed(tmp_path: Path) -> None:
+    for fill in ("1", "85", "170"):
+        subprocess.run([sys.executable, "-c", PROGRAM, tmp_path / f"{fill}.mp4"], check=True, timeout=60,
+                       env={**os.environ, "MALLOC_PERTURB_": fill})
+    first, *others = (path.read_bytes() for path in tmp_path.iterdir())
+    assert all(other == first for other in others)
