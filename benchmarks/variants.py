@@ -7,17 +7,18 @@ Rows are printed as they are measured; bundles are not kept.
 from __future__ import annotations
 
 import json
+import platform
 import tempfile
 import time
 from pathlib import Path
 
 import click
 
-from stmask_deploy.atomic import check_writable
-from stmask_deploy.bench.machine import library_versions
+from stmask_deploy.atomic import atomic_file, check_writable
 from stmask_deploy.console import Command
+from stmask_deploy.environment import installed_versions
 from stmask_deploy.errors import InputError
-from stmask_deploy.export.exporter import ExportOptions, export_checkpoint
+from stmask_deploy.export.exporter import PACKAGES, ExportOptions, export_checkpoint
 from stmask_deploy.export.lowering import Dcn
 from stmask_deploy.models.checkpoint import load_checkpoint
 
@@ -58,7 +59,8 @@ def main(checkpoints: tuple[Path, ...], openvino: bool, dcn: str, json_file: Pat
         check_writable(json_file, overwrite=True)
     options = ExportOptions(dcn=Dcn(dcn), openvino_weights="f32" if openvino else None)
     known = json.loads(json_file.read_text()) if json_file is not None and json_file.exists() else None
-    content = known or {"versions": library_versions(), "dcn": dcn, "rows": []}
+    versions = {"python": platform.python_version(), **installed_versions(PACKAGES)}
+    content = known or {"versions": versions, "dcn": dcn, "rows": []}
     if content["dcn"] != dcn:
         raise InputError(f"{json_file} holds rows of --dcn {content['dcn']}; give another file")
     if not content["rows"]:
@@ -66,7 +68,8 @@ def main(checkpoints: tuple[Path, ...], openvino: bool, dcn: str, json_file: Pat
     for path in checkpoints:
         content["rows"].append(measure(path, options))
         if json_file is not None:
-            json_file.write_text(json.dumps(content, indent=1) + "\n")
+            with atomic_file(json_file, overwrite=True) as file:
+                file.write(json.dumps(content, indent=1).encode() + b"\n")
         click.echo(line(content["rows"][-1]))
 
 

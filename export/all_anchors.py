@@ -1,24 +1,69 @@
-"""A copy of a frame graph that returns every anchor: of a few pictures, the candidates may all lie on a few levels."""
+"""Verification of every anchor: of a few pictures, the candidates may all lie on a few levels."""
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from stmask_deploy.bundle import weights_mark
+from stmask_deploy.bundle import METADATA_KEY, BundleDescription
+from stmask_deploy.geometry import level_sizes
+from stmask_deploy.runtime.opening import open_backend
 
+from .openvino_ir import save_ir
+from .verification import Arrays, Check, spread
+
+ROW_OUTPUTS = ("boxes", "class_scores", "centerness", "mask_coeffs", "embeddings")
 ROWS = "all_anchors"  # name of the constant that takes the place of K
 
 
-def write_all_anchors(graph: Path, export_id: str, count: int, folder: Path) -> Path:
-    """Write a copy of the frame graph `graph` (`.onnx` or `.xml`) into `folder`, with K = `count`, all its anchors."""
+def level_checks(folder: Path, description: BundleDescription, library: str, precision: str,
+                 pictures: Iterable[tuple[NDArray[np.uint8], Arrays]], backend: str, tolerance: float
+                 ) -> Iterator[Check]:
+    """Compare the rows of all anchors with PyTorch, by the mean error of each level.
+
+    The mean, because embeddings of the background may be next to nothing before they are normalised. It shows a level
+    that is computed wrongly, not a single row.
+
+    Args:
+        folder: the bundle.
+        description: of the bundle.
+        library, precision: of the frame graph.
+        pictures: inputs of the frame graph, each with PyTorch's values of all anchors by name.
+        backend: name in the checks.
+        tolerance: largest error, as a share of the range of an output.
+    """
+    model = description.model
+    sizes = [height * width * model.anchors_per_cell
+             for height, width in level_sizes(model.padded_size, model.num_levels)]
+    with tempfile.TemporaryDirectory() as scratch:
+        path = _write_copy(description.graph_path(folder, "frame", library, precision), sum(sizes), Path(scratch))
+        graph = open_backend(library, path, device="cpu", precision=precision, outputs=(*ROW_OUTPUTS, "anchor_index"))
+        for frame, reference in pictures:
+            found = graph.run({"frame": frame})
+            order = np.argsort(found["anchor_index"])
+            is_whole = np.array_equal(found["anchor_index"][order], np.arange(sum(sizes)))
+            yield Check(backend, "levels/anchor_index", order.shape, 0.0, tolerance,
+                        "" if is_whole else "not every anchor once")
+            for name in ROW_OUTPUTS if is_whole else ():
+                difference = np.abs(reference[name].astype(np.float64) - found[name][order])
+                levels = [level.mean() for level in np.split(difference, np.cumsum(sizes)[:-1])]
+                error = float(np.max(levels)) / spread(reference[name])  # NaN if a level is
+                yield Check(backend, f"levels/{name}", difference.shape, error, tolerance)
+        del graph  # before its files
+
+
+def _write_copy(graph: Path, count: int, folder: Path) -> Path:
+    """Write a copy of a frame graph (`.onnx` or `.xml`) that returns `count` rows, as many as there are anchors."""
     path = folder / graph.name
     if graph.suffix == ".onnx":
         _write_onnx(graph, count, path)
     else:
-        _write_ir(graph, export_id, count, path)
+        _write_ir(graph, count, path)
     return path
 
 
@@ -36,7 +81,7 @@ def _write_onnx(graph: Path, count: int, path: Path) -> None:
     onnx.save(model, path)
 
 
-def _write_ir(graph: Path, export_id: str, count: int, path: Path) -> None:
+def _write_ir(graph: Path, count: int, path: Path) -> None:
     import openvino
     from openvino import opset13 as op
 
@@ -46,6 +91,5 @@ def _write_ir(graph: Path, export_id: str, count: int, path: Path) -> None:
     rows = op.constant(np.full(list(before.get_shape()), count, before.get_element_type().to_dtype()))
     selection.input(1).replace_source_output(rows.output(0))
     model.validate_nodes_and_infer_types()
-    openvino.save_model(model, path, compress_to_fp16=False)
-    with open(path.with_suffix(".bin"), "ab") as file:
-        file.write(weights_mark(export_id))
+    own = BundleDescription.from_json(model.get_rt_info(METADATA_KEY).astype(str), str(graph))
+    save_ir(model, path, False, {}, own.export_id)

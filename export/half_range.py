@@ -1,26 +1,49 @@
-"""Whether the values of an f16 graph stay in the range of f16.
+"""Whether the values of f16 graphs stay in the range of f16.
 
 On a CPU, ONNX Runtime computes f16 layers in f32 and drops the casts between them, so that a value beyond the range
 goes unnoticed. As an output of the graph, it is cast.
 """
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto
 
+from stmask_deploy.bundle import FLOAT_GRAPHS, BundleDescription
+
 from .onnx_model import run_onnx
+from .verification import Arrays, Check
 
 
-def overflowing(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> list[str]:
-    """Names of the f16 values in `model` that are not finite for these inputs."""
+def range_checks(folder: Path, description: BundleDescription, feeds: Mapping[str, Sequence[Arrays]], backend: str,
+                 tolerance: float) -> Iterator[Check]:
+    """Check that no value computed in f16 exceeds its range, one check per graph.
+
+    Args:
+        folder: the bundle.
+        description: of the bundle.
+        feeds: inputs by role.
+        backend: name in the checks.
+        tolerance: in the checks; a value is in the range, or not.
+    """
+    for role in description.roles:
+        if role not in FLOAT_GRAPHS["f16"]:
+            wrong = overflowing(onnx.load(description.graph_path(folder, role, "onnxruntime", "f16")), feeds[role])
+            problem = f"{len(wrong)} values exceed 65504, first {wrong[0]}; use f32" if wrong else ""
+            yield Check(backend, f"{role}/range of f16", (), 0.0, tolerance, problem)
+
+
+def overflowing(model: onnx.ModelProto, feeds: Sequence[Arrays]) -> list[str]:
+    """Names of the f16 values in `model` that are not finite for any of these inputs, in the graph's order."""
     shown = onnx.shape_inference.infer_shapes(model)
     halves = [info for info in shown.graph.value_info if info.type.tensor_type.elem_type == TensorProto.FLOAT16]
-    del shown.graph.output[:]
-    shown.graph.output.extend(halves)
     if not halves:
         return []
-    return [name for name, value in run_onnx(shown, feeds).items() if not np.isfinite(value).all()]
+    del shown.graph.output[:]
+    shown.graph.output.extend(halves)
+    wrong = {name for values in feeds for name, value in run_onnx(shown, values).items()
+             if not np.isfinite(value).all()}
+    return [info.name for info in halves if info.name in wrong]

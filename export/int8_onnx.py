@@ -63,6 +63,8 @@ def quantize_onnx(model: onnx.ModelProto, role: str, feeds: Sequence[Feed], conf
                             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, nodes_to_quantize=nodes,
                             op_types_to_quantize=["Conv", "Add", *PASSES])
             return onnx.load(path), layers
+    except OSError:  # of the disk
+        raise
     except Exception as error:  # ONNX Runtime's own classes have no common base
         raise StmaskError(f"ONNX Runtime cannot quantise the {role} graph: {error}") from error
     finally:

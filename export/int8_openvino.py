@@ -70,6 +70,8 @@ def quantize_openvino(model: openvino.Model, role: str, feeds: Sequence[Feed], c
                 model, nncf.Dataset(list(feeds), dict), subset_size=len(feeds), target_device=nncf.TargetDevice.CPU,
                 preset=nncf.QuantizationPreset.MIXED,  # asymmetric activations have a zero point
                 ignored_scope=nncf.IgnoredScope(names=others, validate=False))
+    except OSError:  # of the disk
+        raise
     except Exception as error:  # its own classes have no common base
         raise StmaskError(f"nncf cannot quantise the {role} graph: {error}") from error
     return quantized, layers

@@ -89,6 +89,8 @@ def _simplify(model: onnx.ModelProto, inputs: Sequence[Tensor], names: Sequence[
     try:
         with _quiet():
             simplified: onnx.ModelProto = onnxsim.simplify(model)[0]
+    except OSError:  # of the disk
+        raise
     except Exception as error:  # onnxsim's errors have no narrower common base
         raise StmaskError(f"onnxsim failed ({error}); export with --no-simplify and report it") from error
     rng = np.random.default_rng(1)

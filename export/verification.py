@@ -1,8 +1,19 @@
 """Results of comparing graphs with PyTorch: one `Check` per output, collected in a `Verification`."""
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def spread(values: NDArray[Any]) -> float:
+    """The range of some values, by which errors are judged; not 0 if they are all equal."""
+    return max(float(np.ptp(values)), 1e-6)
 
 
 @dataclass(frozen=True)
@@ -12,7 +23,7 @@ class Check:
     backend: str
     output: str  # graph/output
     shape: tuple[int, ...]
-    error: float  # largest difference, as a share of the reference's range
+    error: float  # largest difference (of `levels/*` the largest mean of a level), as a share of the reference's range
     tolerance: float
     problem: str = ""  # any problem other than the error: a wrong shape or selection of candidates
 

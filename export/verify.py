@@ -1,35 +1,31 @@
 """Verification of exported graphs against PyTorch, output by output."""
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 
-from stmask_deploy.bundle import FLOAT_GRAPHS, OWN_GRAPHS, BundleDescription, read_description
+from stmask_deploy.bundle import OWN_GRAPHS, BundleDescription, read_description
 from stmask_deploy.errors import InputError
 from stmask_deploy.geometry import level_sizes
 from stmask_deploy.models.boxes import decode_boxes
 from stmask_deploy.models.frames import prepare_frames
 from stmask_deploy.models.stmask import STMask
 from stmask_deploy.runtime.loading import Bundle, open_bundle
-from stmask_deploy.runtime.opening import open_backend
 from stmask_deploy.runtime.prototypes import covered_cells, prototypes_within
 from stmask_deploy.scenes import render_clip
 
-from .all_anchors import write_all_anchors
+from .all_anchors import ROW_OUTPUTS, level_checks
 from .frame_graph import FrameGraph, shared_rows
-from .half_range import overflowing
+from .half_range import range_checks
 from .temporal_graph import TemporalGraph
-from .verification import Check, Verification
+from .verification import Arrays, Check, Verification, spread
 
-Arrays = Mapping[str, NDArray[Any]]
 Image = NDArray[np.uint8]  # BGR
 
 # Largest allowed error of an output, as a share of its range. Rounding weights to f16 (11 significant bits) costs a
@@ -40,7 +36,6 @@ NUM_ROWS = 40  # best-scoring anchors passed to the instance graph, besides the 
 NUM_BOXES = (0, 1, 8)  # numbers of objects passed to the temporal graph
 WINDOWS = np.array([[0, 0, 1, 1], [0, 0, 0.1, 0.2], [0.9, 0.7, 1, 1], [0.4, 0.45, 0.5, 0.6]], np.float32)  # boxes
 SMALLEST_DELTA_RANGE = 1e-3
-ROW_OUTPUTS = ("boxes", "class_scores", "centerness", "mask_coeffs", "embeddings")
 MAP_OUTPUTS = ("prototypes", "p3", "shared", "fpn", "temporal")
 
 
@@ -90,13 +85,17 @@ def verify_bundle(folder: Path, model: STMask, tolerances: Mapping[str, float] =
         if key not in TOLERANCES:
             continue
         checks += _merge(_frame_checks(bundle, resized, references, name, tolerances[key]))
-        checks += _merge(_level_checks(folder, description, (backend, precision), resized, references, name,
-                                       tolerances[key]))
+        checks += _merge(level_checks(folder, description, backend, precision, zip(resized, references, strict=True),
+                                      name, tolerances[key]))
         checks += _merge(_prototype_checks(bundle, references, name, tolerances[key]))
         checks += _merge(_instance_checks(bundle, references, name, tolerances[key]))
         checks += _merge(_temporal_checks(bundle, steps, name, tolerances[key]))
         if precision == "f16":
-            checks += _merge(_range_checks(folder, description, resized, references, steps, name, tolerances[key]))
+            feeds = {"frame": [{"frame": frame} for frame in resized],
+                     "instances": [{"shared": reference["shared"], "anchor_index": _rows(description, reference)}
+                                   for reference in references],
+                     "temporal": [inputs for inputs, _ in steps if len(inputs["boxes"])]}
+            checks += range_checks(folder, description, feeds, name, tolerances[key])
     return Verification(tuple(checks))
 
 
@@ -125,48 +124,6 @@ def _frame_checks(bundle: Bundle, frames: Sequence[Image], references: Sequence[
             if name in found:
                 yield _compare(backend, f"frame/{name}", reference[name], found[name], tolerance)
         yield _choice_check(reference, found, bundle.description, backend, tolerance)
-
-
-def _level_checks(folder: Path, description: BundleDescription, kind: tuple[str, str], frames: Sequence[Image],
-                  references: Sequence[Arrays], backend: str, tolerance: float) -> Iterator[Check]:
-    """Compare all anchors, by the mean error of each level: embeddings of the background may be next to nothing."""
-    model = description.model
-    sizes = [height * width * model.anchors_per_cell for height, width in level_sizes(model.padded_size,
-                                                                                     model.num_levels)]
-    library, precision = kind
-    with tempfile.TemporaryDirectory() as scratch:
-        path = write_all_anchors(description.graph_path(folder, "frame", library, precision), description.export_id,
-                                 sum(sizes), Path(scratch))
-        graph = open_backend(library, path, device="cpu", precision=precision, outputs=(*ROW_OUTPUTS, "anchor_index"))
-        for frame, reference in zip(frames, references, strict=True):
-            found = graph.run({"frame": frame})
-            order = np.argsort(found["anchor_index"])
-            is_whole = np.array_equal(found["anchor_index"][order], np.arange(sum(sizes)))
-            yield Check(backend, "levels/anchor_index", order.shape, 0.0, tolerance,
-                        "" if is_whole else "not every anchor once")
-            for name in ROW_OUTPUTS if is_whole else ():
-                difference = np.abs(reference[name].astype(np.float64) - found[name][order])
-                error = max(float(level.mean()) for level in np.split(difference, np.cumsum(sizes)[:-1]))
-                yield Check(backend, f"levels/{name}", difference.shape, error / _span(reference[name]), tolerance)
-        del graph  # before its files
-
-
-def _range_checks(folder: Path, description: BundleDescription, frames: Sequence[Image], references: Sequence[Arrays],
-                  steps: Sequence[tuple[Arrays, Arrays]], backend: str, tolerance: float) -> Iterator[Check]:
-    """Check that no value computed in f16 exceeds its range (65504), which a CPU would not notice."""
-    rows = np.arange(min(NUM_ROWS, len(references[0]["boxes"])))
-    feeds: dict[str, list[Arrays]] = {
-        "frame": [{"frame": frame} for frame in frames],
-        "instances": [{"shared": one["shared"], "anchor_index": rows} for one in references],
-        "temporal": [inputs for inputs, _ in steps if len(inputs["boxes"])]}
-    for role in description.roles:
-        if role in FLOAT_GRAPHS["f16"]:
-            continue
-        model = onnx.load(description.graph_path(folder, role, "onnxruntime", "f16"))
-        for values in feeds[role]:
-            wrong = overflowing(model, values)
-            problem = f"{len(wrong)} values exceed 65504, first {wrong[0]}; use f32" if wrong else ""
-            yield Check(backend, f"{role}/range of f16", (), 0.0, tolerance, problem)
 
 
 def frame_reference(model: STMask, description: BundleDescription, frame: Image) -> dict[str, NDArray[Any]]:
@@ -205,20 +162,25 @@ def _prototype_checks(bundle: Bundle, references: Sequence[Arrays], backend: str
 
 
 def _instance_checks(bundle: Bundle, references: Sequence[Arrays], backend: str, tolerance: float) -> Iterator[Check]:
-    """Compare rows of anchors with the dense branches: the best, and one each in every level's first and last cell."""
+    """Compare rows of anchors with the dense branches."""
     if bundle.instances is None:
         return
-    model = bundle.description.model
-    cells = np.cumsum([height * width for height, width in level_sizes(model.padded_size, model.num_levels)])
-    corners = np.concatenate([[0], cells, cells - 1]) * model.anchors_per_cell
     for reference in references:
-        best = np.argsort(-reference["class_scores"].max(axis=1), kind="stable")[:NUM_ROWS]
-        rows = np.unique(np.concatenate([best, corners[corners < len(reference["boxes"])]])).astype(np.int64)
+        rows = _rows(bundle.description, reference)
         for chosen in (rows[:0], rows):
             found = bundle.instances.run({"shared": reference["shared"], "anchor_index": chosen})
             for name, value in found.items():
                 yield _compare(backend, f"instances/{name}", reference[name][chosen], value, tolerance,
                                span=float(np.ptp(reference[name])))
+
+
+def _rows(description: BundleDescription, reference: Arrays) -> NDArray[np.int64]:
+    """Anchors for the instance graph: the best, and one each in every level's first and last cell."""
+    model = description.model
+    cells = np.cumsum([height * width for height, width in level_sizes(model.padded_size, model.num_levels)])
+    corners = np.concatenate([[0], cells, cells - 1]) * model.anchors_per_cell
+    best = np.argsort(-reference["class_scores"].max(axis=1), kind="stable")[:NUM_ROWS]
+    return np.unique(np.concatenate([best, corners[corners < len(reference["boxes"])]])).astype(np.int64)
 
 
 def _choice_check(reference: Arrays, found: Arrays, description: BundleDescription, backend: str,
@@ -280,10 +242,6 @@ def _compare(backend: str, output: str, reference: NDArray[Any], found: NDArray[
         return Check(backend, output, found.shape, float("nan"), tolerance, f"shape, expected {reference.shape}")
     if not reference.size:
         return Check(backend, output, found.shape, 0.0, tolerance)
-    spread = _span(reference) if span is None else max(span, 1e-6)
+    width = spread(reference) if span is None else max(span, 1e-6)
     difference = float(np.abs(reference.astype(np.float64) - found.astype(np.float64)).max())
-    return Check(backend, output, found.shape, difference / spread, tolerance)
-
-
-def _span(values: NDArray[Any]) -> float:
-    return max(float(np.ptp(values)), 1e-6)
+    return Check(backend, output, found.shape, difference / width, tolerance)

@@ -35,9 +35,10 @@ def main(ctx: click.Context, bundle: Path, checkpoint: Path, video: Path | None,
          tolerance: float | None) -> None:
     """Compare a BUNDLE with the CHECKPOINT it was exported from, on every backend it holds.
 
-    Each output of each graph is compared by name, shape and value. With a VIDEO (file or image folder), its frames are
-    used, and complete tracks are compared too; those of f16 are reported but not judged. int8 graphs are opened but not
-    compared, since stmask-export has already judged them.
+    Each output of each graph is compared by name, shape and value; rows of the frame graph also for every anchor, by
+    the mean error of each pyramid level (levels/...). f16 graphs must stay in the range of f16. With a VIDEO (file or
+    image folder), its frames are used, and complete tracks are compared too; those of f16 are reported but not judged.
+    int8 graphs are opened but not compared, since stmask-export has already judged them.
 
     Exits with code 1 if anything differs by more than the tolerance, and with 3 if everything agrees but VIDEO is
     damaged.

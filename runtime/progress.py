@@ -37,8 +37,9 @@ class Progress:
         self._times.append(now)
         if now - self._drawn_at >= REDRAW_S or self._done == self._total:
             self._drawn_at = now
-            self._write("\r" + self.line(note).ljust(self._drawn_width))
-            self._drawn_width = len(self.line(note))
+            text = self.line(note)
+            self._write("\r" + text.ljust(self._drawn_width))
+            self._drawn_width = len(text)
 
     @property
     def rate(self) -> float:

@@ -1,7 +1,6 @@
 """A whole run: track a source with a model and write the result files."""
 from __future__ import annotations
 
-import math
 import time
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
@@ -61,13 +60,13 @@ def run_video(model: Model, source: FrameSource, folder: Path, *, draw: bool = T
         mask_process: used where it helps; by default one is started if it helps.
 
     Raises:
-        InputError: the source turns out to be unreadable or would be replaced, `mode` is unknown, or `max_frames` is
-            not a positive whole number.
+        InputError: the source turns out to be unreadable or would be replaced, `mode` is unknown, `max_frames` is
+            not a positive whole number, or `draw_threshold` not in [0, 1].
         OutputError: `folder` already holds results and `overwrite` is False, or something cannot be written.
     """
     check_run(mode, max_frames)
-    if math.isnan(draw_threshold):
-        raise InputError("draw_threshold is not a number; give one from 0 to 1")
+    if not 0 <= draw_threshold <= 1:
+        raise InputError(f"draw_threshold must be a number from 0 to 1, got {draw_threshold}")
     output = OutputFolder(folder)
     output.prepare(overwrite, source.files)
     start = time.perf_counter()

@@ -54,7 +54,7 @@ class VideoWriter:
         self._path = path
         self._fps = fps or DEFAULT_FPS
         self._pixel_aspect = pixel_aspect
-        self._frame_ticks = max(1, round(1 / (self._fps * TIME_BASE)))
+        self._frame_ticks = min(MAX_STEP, max(1, round(1 / (self._fps * TIME_BASE))))
         self._container: Any = None
         self._stream: Any = None
         self._pts = -self._frame_ticks

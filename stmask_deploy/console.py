@@ -73,12 +73,16 @@ class FrameSize(click.ParamType):  # type: ignore[type-arg]  # not generic befor
     name = "HxW"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """See `click.ParamType.convert`."""
+        if isinstance(value, tuple):  # click may pass what was converted already
+            return value
         match = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", value.strip())
         if match is None:
             self.fail(f"{value!r} is not HEIGHTxWIDTH, for instance 360x640", param, ctx)
         return int(match[1]), int(match[2])
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """See `click.ParamType.get_metavar`."""
         return self.name
 
 

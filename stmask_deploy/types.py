@@ -49,7 +49,9 @@ class Rows:
     @classmethod
     def concat(cls: type[RowsT], parts: Sequence[RowsT]) -> RowsT:
         """The rows of all parts, in order. Needs at least one part, which may be empty."""
-        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in cls._names()})
+        columns = {name: [getattr(part, name) for part in parts] for name in cls._names()}
+        return cls(**{name: type(column[0]).concat(column) if isinstance(column[0], Rows) else np.concatenate(column)
+                      for name, column in columns.items()})
 
     def _check(self, ranks: dict[str, int]) -> None:
         count = len(self)

@@ -53,6 +53,8 @@ def test_rows(rows: Any, want: list[int]) -> None:
 def test_concat() -> None:
     both = Instances.concat([instances(2), instances(0), instances(3, start=2)])
     assert both.scores.tolist() == [0, 1, 2, 3, 4] and both.masks.shape == (5, 2, 3)
+    tracks = TrackedInstances.concat([tracked(2), tracked(1, start=2)])
+    assert tracks.ids.tolist() == [0, 1, 2] and tracks.instances.class_ids.tolist() == [1, 2, 3]
 
 
 def test_replace_makes_a_copy() -> None:

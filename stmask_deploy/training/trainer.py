@@ -188,9 +188,11 @@ class Trainer:
             norm.eval()
         with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16"):
             losses: dict[str, Tensor] = self._learner(batch.to(self._process.device))
-        weighted = [(getattr(options.weights, name), value) for name, value in losses.items()]
         # A loss of weight 0 is left out, so that it cannot spoil the sum if it is not finite.
-        total = torch.stack([weight * value for weight, value in weighted if weight] or [0 * weighted[0][1]]).sum()
+        weighted = [weight * value for name, value in losses.items() if (weight := getattr(options.weights, name))]
+        if not weighted:
+            raise InputError("every loss of this network has weight 0, so it would learn nothing; raise one of weights")
+        total = torch.stack(weighted).sum()
         if not bool(torch.isfinite(total)):
             raise self._not_finite(losses)
         self._optimizer.zero_grad(set_to_none=True)

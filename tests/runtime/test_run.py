@@ -248,7 +248,8 @@ def test_frames_detected_ahead_do_not_count(clip: Path, tmp_path: Path, monkeypa
         assert summary.lost_candidates == 2 * 4  # of 100 and 110; the third frame is dark
 
 
-def test_a_draw_threshold_that_is_no_number(bundle: Path, clip: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="draw_threshold is not a number"):
-        run(bundle, clip, tmp_path / "out", draw_threshold=float("nan"))
+@pytest.mark.parametrize("threshold", [float("nan"), -0.1, 5])
+def test_a_draw_threshold_that_is_no_share(bundle: Path, clip: Path, tmp_path: Path, threshold: float) -> None:
+    with pytest.raises(InputError, match="draw_threshold must be a number from 0 to 1, got"):
+        run(bundle, clip, tmp_path / "out", draw_threshold=threshold)
     assert not (tmp_path / "out").exists()

@@ -313,10 +313,9 @@ def test_a_cut_clip_of_less_than_a_second_lacks_frames(tmp_path: Path) -> None:
     assert abs(len(shown) + damage.missing_frames + damage.packet_errors - 24) <= 3
 
 
-def test_a_damaged_time_is_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_time_is_no_time(tmp_path: Path) -> None:
     """As one of 64 bits in IVF: neither results nor annotated videos can hold it."""
     path = write_video(tmp_path / "v.mp4", pictures(5), fps=10)
-    pts = av.VideoFrame.pts
     frames = iter(range(100))
 
     class Damaged(VideoSource):
@@ -325,6 +324,5 @@ def test_a_damaged_time_is_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPat
                 frame.pts = 2**62
             super()._advance(frame)
 
-    assert pts is not None
     with Damaged(path) as source:
         assert [frame.time_s for frame in source] == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])

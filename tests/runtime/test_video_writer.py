@@ -266,6 +266,7 @@ def test_gaps_that_a_file_cannot_hold_are_shortened(tmp_path: Path) -> None:
     assert found[3:] == pytest.approx([found[2] + longest, 45_001.0, 45_001.0 + longest], abs=1e-3)
     slow = read(write(tmp_path / "slow.mp4", pictures(3), 1e-5))[1]
     assert slow == pytest.approx([0, longest, 2 * longest], rel=1e-6)
+    assert read(write(tmp_path / "timed.mp4", pictures(3), 1e-5, [0, 1, 2]))[1] == pytest.approx([0, 1, 2], abs=1e-3)
 
 
 PROGRAM = """if True:

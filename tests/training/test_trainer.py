@@ -1,7 +1,7 @@
 """The training loop: it learns, it freezes what it shall, and it stops at nonsense."""
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from stmask_deploy.errors import InputError, StmaskError
 from stmask_deploy.export.exporter import ExportOptions, export_checkpoint
 from stmask_deploy.models.checkpoint import load_checkpoint
 from stmask_deploy.models.stmask import STMask
+from stmask_deploy.training.learner import PairLearner
 from stmask_deploy.training.log import TrainingLog
 from stmask_deploy.training.options import LossWeights
 from stmask_deploy.training.pairs import PairDataset
@@ -200,3 +201,23 @@ def test_slow_bf16_is_told(precision: str, device: str, capability: str, is_told
     process = Process(0, 1, device)
     train(new_run(replace(OPTIONS, precision=precision)), data, None, tmp_path, process)
     assert any("--precision f32" in record["note"] for record in records(tmp_path, "note")) == is_told
+
+
+def test_a_loss_of_weight_zero_cannot_spoil_the_others(data: Data, tmp_path: Path,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = PairLearner.forward
+
+    def spoilt(self: PairLearner, batch: Any) -> dict[str, Any]:
+        losses = forward(self, batch)
+        return {**losses, "boxes": losses["boxes"] * float("inf")}
+
+    monkeypatch.setattr(PairLearner, "forward", spoilt)
+    run_in(tmp_path / "kept", data, new_run(replace(OPTIONS, iterations=2, weights=LossWeights(boxes=0.0))))
+    with pytest.raises(StmaskError, match="boxes"):
+        run_in(tmp_path / "spoilt", data, new_run(replace(OPTIONS, iterations=2)))
+
+
+def test_a_run_that_would_learn_nothing(data: Data, tmp_path: Path) -> None:
+    nothing = LossWeights(**dict.fromkeys((field.name for field in fields(LossWeights)), 0.0))
+    with pytest.raises(InputError, match="every loss of this network has weight 0"):
+        run_in(tmp_path, data, new_run(replace(OPTIONS, iterations=2, weights=nothing)))
