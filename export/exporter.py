@@ -29,7 +29,6 @@ from stmask_deploy.errors import InputError, StmaskError
 from stmask_deploy.models.checkpoint import Checkpoint
 from stmask_deploy.models.stmask import STMask
 
-from .all_anchors import ROW_OUTPUTS
 from .bundle_folder import building, check_target
 from .folding import fold_deformable
 from .frame_graph import FrameGraph, clamp_candidates
@@ -43,6 +42,7 @@ from .prototype_graph import PrototypeGraph, prototype_inputs
 from .temporal_graph import CHANNEL_MULTIPLE, TemporalGraph, example_inputs
 from .verification import Verification
 from .verify import TOLERANCES, verify_bundle
+from .verify_levels import ROW_OUTPUTS
 
 Say = Callable[[str], None]
 # What takes part in an export.

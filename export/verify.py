@@ -20,11 +20,11 @@ from stmask_deploy.runtime.loading import Bundle, open_bundle
 from stmask_deploy.runtime.prototypes import covered_cells, prototypes_within
 from stmask_deploy.scenes import render_clip
 
-from .all_anchors import ROW_OUTPUTS, level_checks
 from .frame_graph import FrameGraph, shared_rows
 from .half_range import range_checks
 from .temporal_graph import TemporalGraph
 from .verification import Arrays, Check, Verification, spread
+from .verify_levels import ROW_OUTPUTS, level_checks
 
 Image = NDArray[np.uint8]  # BGR
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,4 +44,15 @@ def changed_copy(bundle: Path, folder: Path, role: str, amount: float, weight: s
     values.flat[0] += amount * max(float(np.abs(values).max()), 1.0)
     tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     onnx.save(model, path)
+    return folder
+
+
+def edited_copy(bundle: Path, folder: Path, name: str, edit: Callable[[onnx.GraphProto], None]) -> Path:
+    """A bundle without IR, whose graph `name` is edited."""
+    shutil.copytree(bundle, folder, ignore=shutil.ignore_patterns("openvino"))
+    description = replace(read_description(folder), openvino_weights=None)
+    (folder / DESCRIPTION_FILE).write_text(description.to_json(), encoding="utf-8")
+    model = onnx.load(folder / name)
+    edit(model.graph)
+    onnx.save(model, folder / name)
     return folder
