@@ -14,6 +14,7 @@ from .image_source import IMAGE_SUFFIXES, ImageSource, list_images
 from .video_source import VideoSource
 
 MAX_IMAGE_FPS = 1000.0
+MAX_DIGITS = 100  # more are no number of anything; Python refuses to read one of thousands
 MAX_CAMERA = 99  # OpenCV interprets the hundreds of a camera number as the capture backend
 
 _GIVE = "give a video, an image, a folder of images or a camera number"
@@ -69,7 +70,8 @@ def files_of(source: str) -> tuple[Path, ...]:
 
 def is_camera(source: str | Path) -> bool:
     """Whether `source` is a camera number: a string of digits that is not the name of a file or folder."""
-    return isinstance(source, str) and source.isdecimal() and not os.path.exists(source)
+    return (isinstance(source, str) and source.isdecimal() and len(source) <= MAX_DIGITS
+            and not os.path.exists(source))
 
 
 def _open_camera(number: int) -> CameraSource:

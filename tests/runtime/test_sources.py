@@ -33,6 +33,13 @@ def test_a_number_is_a_camera(camera: int | str) -> None:
         open_source(camera)
 
 
+def test_thousands_of_digits_are_no_number() -> None:
+    with pytest.raises(InputError, match="does not exist; check the name"):
+        open_source("1" * 5000)
+    with pytest.raises(InputError, match="camera numbers are 0 to 99"):
+        open_source("1" * 50)
+
+
 def test_a_path_of_digits_comes_before_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "97").mkdir()
     write_image(tmp_path / "97" / "1.png")
