@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -74,19 +73,14 @@ class RunOptions:
             value = getattr(self, name)
             if value is None:
                 continue
-            if not isinstance(value, Real):
+            if not isinstance(value, Real) or isinstance(value, bool):
                 raise InputError(f"{name} must be a number, got {value!r}")
-            if not (math.isfinite(value) and low <= float(value) <= high):
+            if not low <= value <= high:  # never true of NaN
                 raise InputError(f"{name} must be in {low}..{high}, got {value}")
-            if name not in _WHOLE:
-                object.__setattr__(self, name, float(value))  # a NumPy number cannot be written as JSON
-        for name in _WHOLE:
-            value = getattr(self, name)
-            if value is None:
-                continue
-            if value != int(value):
+            if name in _WHOLE and value != int(value):
                 raise InputError(f"{name} must be a whole number, got {value}")
-            object.__setattr__(self, name, int(value))  # 200.0 is not a valid index or count
+            # A NumPy number cannot be written as JSON, and 200.0 is not a valid index or count.
+            object.__setattr__(self, name, int(value) if name in _WHOLE else float(value))
 
     def _given_settings(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in SETTING_RANGES if getattr(self, name) is not None}

@@ -1,7 +1,6 @@
 """`TrackingConfig`: how a network's detections are assigned identities unless a run says otherwise."""
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -45,7 +44,7 @@ class TrackingConfig:
             value = getattr(self, name)
             if value is None:
                 continue
-            if not (math.isfinite(value) and low <= value <= high):
+            if not low <= value <= high:  # never true of NaN
                 raise InputError(f"{name} must be in {low}..{high}, got {value}")
             if name not in TRACKERS[self.tracker]:
                 readers = [tracker for tracker, settings in TRACKERS.items() if name in settings]

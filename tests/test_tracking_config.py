@@ -63,6 +63,7 @@ def test_text_that_cannot_be_read(text: str, message: str) -> None:
     ({"tracker": "paper", "new_object_score": 1.0}, "only by: released, frame"),
     ({"tracker": "paper", "alpha": -0.1}, r"alpha must be in 0\.\.1000, got -0.1"),
     ({"tracker": "paper", "epsilon": float("nan")}, "epsilon must be in"),
+    ({"tracker": "paper", "epsilon": 10 ** 400}, "epsilon must be in"),
     ({"tracker": "paper", "embedding_momentum": 1.1}, r"embedding_momentum must be in 0\.\.1, got 1.1"),
     ({"tracker": "paper", "max_cover": -0.1}, r"max_cover must be in 0\.\.1, got -0.1"),
     ({"tracker": "frame", "max_cover": 0.5}, "max_cover is not read by the frame tracker, only by: paper"),
