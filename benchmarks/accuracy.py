@@ -38,7 +38,6 @@ from stmask_deploy.runtime import winograd
 from stmask_deploy.runtime.frame_tracker import FrameTracker
 from stmask_deploy.runtime.model import Model, load
 from stmask_deploy.runtime.options import RunOptions
-from stmask_deploy.runtime.timing import NoTimer
 
 SCHEMA = "stmask-accuracy/1"
 
@@ -178,7 +177,7 @@ def open_model(row: Row, checkpoint: Checkpoint, scratch: Path, threads: int | N
         from stmask_deploy.bundle import read_description
 
         opened = torch_bundle(checkpoint.build(), read_description(folder))
-        return Model(opened, RunOptions(**row.options), NoTimer())
+        return Model(opened, RunOptions(**row.options))
     return load(folder, row.backend, row.device, row.precision, threads, **row.options)
 
 

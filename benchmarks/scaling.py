@@ -32,7 +32,6 @@ from stmask_deploy.runtime.model import Model
 from stmask_deploy.runtime.options import RunOptions
 from stmask_deploy.runtime.run import run_video
 from stmask_deploy.runtime.sources import open_source
-from stmask_deploy.runtime.timing import NoTimer
 from stmask_deploy.runtime.video_writer import VideoWriter
 from stmask_deploy.scenes import render_clip
 
@@ -118,7 +117,7 @@ def by_length(setup: Setup) -> list[dict[str, Any]]:
 
 def by_streams(setup: Setup) -> list[dict[str, Any]]:
     """Frames per second of several videos at once, each in its own thread, on the same graphs."""
-    model = Model(setup.bundle, RunOptions(), NoTimer())
+    model = Model(setup.bundle, RunOptions())
 
     def one_stream(_: int) -> int:
         forked = model.fork()

@@ -31,7 +31,7 @@ from stmask_deploy.runtime.detector import Detector
 from stmask_deploy.runtime.loading import Bundle, open_bundle
 from stmask_deploy.runtime.options import RunOptions
 from stmask_deploy.runtime.pipeline import Pipeline
-from stmask_deploy.runtime.timing import NoTimer
+from stmask_deploy.runtime.timing import FrameTimes
 from stmask_deploy.runtime.ytvis import YtvisCollector
 from stmask_deploy.tracking_config import TrackingConfig
 
@@ -92,11 +92,11 @@ def as_options(tracking: TrackingConfig) -> RunOptions:
 def track(bundle: Bundle, options: Sequence[RunOptions], video: Video,
           frames: Path) -> list[list[dict[str, Any]]]:
     """The YouTube-VIS entries of one video, one list for each of `options`, which differ only in the tracker."""
-    detector = Detector(bundle, options[0], NoTimer())  # a pipeline's own would make masks for its tracker only
-    pipelines = [Pipeline(bundle, one, NoTimer()) for one in options]
+    detector = Detector(bundle, options[0])  # a pipeline's own would make masks for its tracker only
+    pipelines = [Pipeline(bundle, one) for one in options]
     collectors = [YtvisCollector(video.id) for _ in options]
     for index in range(video.length):
-        detected = detector.detect(read_frame(frames, video, index), index)
+        detected = detector.detect(read_frame(frames, video, index), index, FrameTimes())
         for pipeline, collector in zip(pipelines, collectors, strict=True):
             collector.add(pipeline.track(detected, index, 0.0))
     return [collector.entries() for collector in collectors]

@@ -19,7 +19,6 @@ from stmask_deploy.runtime.model import Model
 from stmask_deploy.runtime.options import RunOptions
 from stmask_deploy.runtime.result import FrameResult
 from stmask_deploy.runtime.sources import open_source
-from stmask_deploy.runtime.timing import NoTimer
 
 Feed = Mapping[str, NDArray[Any]]  # one call's inputs, by name
 
@@ -99,7 +98,7 @@ def track_clip(bundle: Bundle, video: Path) -> RunFile:
     Raises:
         InputError: the video cannot be read completely.
     """
-    model = Model(bundle, RunOptions(memory="exact"), NoTimer())
+    model = Model(bundle, RunOptions(memory="exact"))
     with open_source(video) as source:
         # Mode latency, so that inputs are recorded in frame order.
         rows = [tuple(_rows(tracked.result)) for tracked in model.track_frames(source, mode="latency")]

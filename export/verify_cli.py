@@ -95,7 +95,6 @@ def _compare_tracks(folder: Path, description: Any, model: Any, video: Path, max
     from stmask_deploy.runtime.model import Model
     from stmask_deploy.runtime.options import RunOptions
     from stmask_deploy.runtime.sources import open_source
-    from stmask_deploy.runtime.timing import NoTimer
 
     from .torch_backend import torch_bundle
     from .track_agreement import TrackComparison
@@ -104,7 +103,7 @@ def _compare_tracks(folder: Path, description: Any, model: Any, video: Path, max
     options = RunOptions(memory="exact")
 
     def opened(bundle: Any) -> Model:
-        return Model(bundle, options, NoTimer())
+        return Model(bundle, options)
 
     models = {name: opened(open_bundle(folder, backend, device="cpu", precision=precision))
               for backend, precision, name in exported_graphs(description) if name in TOLERANCES}

@@ -20,7 +20,7 @@ from .loading import Bundle, run_outputs
 from .nms import Detections, cross_class_fast_nms, per_class_fast_nms
 from .options import RunOptions
 from .preprocess import check_image, preprocess
-from .timing import Timer
+from .timing import FrameTimes
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +34,7 @@ class DetectedFrame:
     scores: Array  # (n,) class probability * centerness, in (-1, 1)
     class_ids: IntArray  # (n,) int64, 1-based
     lost_candidates: int  # see `Detector`
+    times: FrameTimes
     masks: Array | None = None  # (n, Hm, Wm) of the rows, see `assemble_masks`; None if not assembled yet
 
 
@@ -46,10 +47,9 @@ class Detector:
     Args:
         bundle: opened graphs.
         options: resolved for this bundle, see `RunOptions.resolve`.
-        timer: measures every stage.
     """
 
-    def __init__(self, bundle: Bundle, options: RunOptions, timer: Timer) -> None:
+    def __init__(self, bundle: Bundle, options: RunOptions) -> None:
         self._graph, self._instances = bundle.frame, bundle.instances
         self._outputs = run_outputs(bundle.description, bundle.roles)
         masks = PROTOTYPE_OUTPUTS if bundle.prototypes is None else PROTOTYPE_INPUTS
@@ -57,24 +57,23 @@ class Detector:
         self._model = bundle.description.model
         assert options.score_threshold is not None
         self._options, self._threshold = options, options.score_threshold
-        self._timer = timer
 
-    def detect(self, image: NDArray[np.uint8], position: int) -> DetectedFrame:
+    def detect(self, image: NDArray[np.uint8], position: int, times: FrameTimes) -> DetectedFrame:
         """Process the frame at `position`, counted from 0 within the video; every `detect_every`-th is a key frame.
 
         Args:
             image: (H, W, 3) uint8 BGR, any size.
             position: only decides whether the frame is a key frame.
+            times: of this frame; every stage adds its own.
 
         Raises:
             InputError: `image` is not such an array.
             StmaskError: a graph fails, or returns NaN or infinite values.
         """
-        stage = self._timer.stage
         is_key = position % self._options.detect_every == 0
-        with stage("preprocess"):
+        with times.stage("preprocess"):
             prepared, geometry = preprocess(check_image(image), self._model)
-        with stage("frame_graph"):
+        with times.stage("frame_graph"):
             outputs = self._graph.run({"frame": prepared}, self._outputs if is_key else self._outputs_between,
                                       keep=INSTANCE_MAPS + TEMPORAL_MAPS)
         features = _features(outputs)
@@ -82,14 +81,15 @@ class Detector:
             check_finite("frame", features.prototypes)
         if not is_key:
             return DetectedFrame(is_key, geometry, features, self._no_rows(), np.zeros(0, np.float32),
-                                 np.zeros(0, np.int64), 0)
-        with stage("nms"):
+                                 np.zeros(0, np.int64), 0, times)
+        with times.stage("nms"):
             candidates, anchors, num_lost = self._candidates(outputs)
             kept = self._suppress(candidates)
-        rows = self._complete(candidates[kept.rows], anchors[kept.rows], outputs)
-        return DetectedFrame(is_key, geometry, features, rows, kept.scores, kept.class_ids, num_lost)
+        rows = self._complete(candidates[kept.rows], anchors[kept.rows], outputs, times)
+        return DetectedFrame(is_key, geometry, features, rows, kept.scores, kept.class_ids, num_lost, times)
 
-    def _complete(self, rows: Candidates, anchors: IntArray, outputs: dict[str, Any]) -> Candidates:
+    def _complete(self, rows: Candidates, anchors: IntArray, outputs: dict[str, Any],
+                  times: FrameTimes) -> Candidates:
         """The kept rows, with their mask coefficients and embeddings."""
         model = self._model
         if self._instances is None:
@@ -98,7 +98,7 @@ class Detector:
             return rows.replace(mask_coeffs=np.zeros((0, model.num_prototypes), np.float32),
                                 embeddings=np.zeros((0, model.embedding_dim), np.float32))
         chosen, places = np.unique(anchors, return_inverse=True)  # per-class NMS may keep an anchor more than once
-        with self._timer.stage("instance_graph"):
+        with times.stage("instance_graph"):
             found = self._instances.run({"shared": outputs["shared"], "anchor_index": chosen})
         check_finite("instance", *found.values())
         return rows.replace(**{name: found[name][places] for name in INSTANCE_OUTPUTS})

@@ -20,7 +20,7 @@ from .options import RunOptions
 from .pipeline import Pipeline
 from .result import FrameResult
 from .sources import Damage, FrameSource, open_source
-from .timing import NoTimer, Timer
+from .timing import FrameTimes, StageTimer
 from .tracking import (
     DEVICE_WORKERS,
     HOST_WORKERS,
@@ -35,7 +35,7 @@ STEP_FPS = 30.0  # frame rate assumed for frames without a time
 
 
 def load(bundle: str | Path | None = None, backend: str = "onnxruntime", device: str = "auto", precision: str = "f32",
-         threads: int | None = None, timer: Timer | None = None, cache: str | Path | None = None,
+         threads: int | None = None, timer: StageTimer | None = None, cache: str | Path | None = None,
          **options: Any) -> Model:
     """Open an exported bundle.
 
@@ -48,7 +48,7 @@ def load(bundle: str | Path | None = None, backend: str = "onnxruntime", device:
             has such graphs.
         threads: CPU threads; None leaves the choice to the backend.
         cache: folder for what openvino and tensorrt compile, to start faster next time; None keeps nothing.
-        timer: measures every stage of every frame, see `timing.StageTimer`.
+        timer: collects the times of every stage of every frame.
         options: fields of `RunOptions`, for instance `tracker="frame"` to run without temporal fusion.
 
     Raises:
@@ -61,7 +61,7 @@ def load(bundle: str | Path | None = None, backend: str = "onnxruntime", device:
     opened = open_bundle(folder, backend, device=device, precision=precision, threads=threads,
                          cache=None if cache is None else Path(cache),
                          with_temporal=resolved.tracker != "frame", is_whole=False)
-    return Model(opened, chosen, timer or NoTimer())
+    return Model(opened, chosen, timer)
 
 
 class Model:
@@ -70,10 +70,10 @@ class Model:
     Not thread-safe: `fork` one model for each video that runs at the same time.
     """
 
-    def __init__(self, bundle: Bundle, options: RunOptions, timer: Timer) -> None:
+    def __init__(self, bundle: Bundle, options: RunOptions, timer: StageTimer | None = None) -> None:
         self._bundle = bundle
         self._asked = options
-        self.timer = timer
+        self._timer = timer
         self.reset()
 
     @property
@@ -120,7 +120,7 @@ class Model:
 
         Cheap; the fork may run in another thread at the same time.
         """
-        return Model(self._bundle, self._asked, self.timer)
+        return Model(self._bundle, self._asked, self._timer)
 
     def reset(self, is_live: bool = False) -> None:
         """Forget all objects: the next frame is the first of another video, ids start at 0.
@@ -134,7 +134,7 @@ class Model:
         self._forget()
 
     def _forget(self) -> None:
-        self._pipeline = Pipeline(self._bundle, self._options, self.timer)
+        self._pipeline = Pipeline(self._bundle, self._options)
         self._next_index = 0
 
     def step(self, image: NDArray[np.uint8], time_s: float | None = None) -> FrameResult:
@@ -150,10 +150,12 @@ class Model:
         """
         if time_s is not None and not math.isfinite(time_s):
             raise InputError(f"time_s is {time_s}; give seconds since the start, or None")
-        index = self._next_index
-        result = self._pipeline.step(image, index, index / STEP_FPS if time_s is None else time_s)
+        index, times = self._next_index, FrameTimes()
+        result = self._pipeline.step(image, index, index / STEP_FPS if time_s is None else time_s, times)
         self._next_index = index + 1
         self._lost_candidates = self._pipeline.lost_candidates
+        if self._timer is not None:
+            self._timer.end_frame(times)
         return result
 
     def track(self, source: str | int | Path, *, image_fps: float = 30.0, max_frames: int | None = None,
@@ -194,7 +196,7 @@ class Model:
         run = partial(track_overlapped, detect_workers=self._detect_workers) if is_ahead else track_in_turn
         is_complete = False
         try:
-            with closing(run(self._pipeline, source, max_frames, self.timer)) as frames:
+            with closing(run(self._pipeline, source, max_frames, self._timer)) as frames:
                 for tracked in frames:
                     self._next_index = tracked.frame.index + 1
                     self._lost_candidates, self._damage = tracked.lost_candidates, tracked.damage

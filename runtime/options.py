@@ -73,14 +73,14 @@ class RunOptions:
             value = getattr(self, name)
             if value is None:
                 continue
-            if not isinstance(value, Real) or isinstance(value, bool):
+            if not _is_number(value):
                 raise InputError(f"{name} must be a number, got {value!r}")
             if not low <= value <= high:  # never true of NaN
                 raise InputError(f"{name} must be in {low}..{high}, got {value}")
-            if name in _WHOLE and value != int(value):
+            number = float(value)  # a NumPy number cannot be written as JSON
+            if name in _WHOLE and not number.is_integer():
                 raise InputError(f"{name} must be a whole number, got {value}")
-            # A NumPy number cannot be written as JSON, and 200.0 is not a valid index or count.
-            object.__setattr__(self, name, int(value) if name in _WHOLE else float(value))
+            object.__setattr__(self, name, int(number) if name in _WHOLE else number)  # 200.0 is not an index or count
 
     def _given_settings(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in SETTING_RANGES if getattr(self, name) is not None}
@@ -171,3 +171,7 @@ class RunOptions:
     def to_dict(self) -> dict[str, Any]:
         """The options that are not None, as plain JSON values."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)

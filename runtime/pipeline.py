@@ -19,7 +19,7 @@ from .propagate import Moved, move, propagate
 from .prototypes import prototypes_within
 from .released_tracker import ReleasedTracker
 from .result import FrameResult
-from .timing import Timer
+from .timing import FrameTimes
 from .tracker import Tracker
 
 
@@ -32,44 +32,45 @@ class Pipeline:
     Args:
         bundle: opened graphs.
         options: resolved for this bundle, see `RunOptions.resolve`.
-        timer: measures every stage.
 
     Attributes:
         lost_candidates: see `Detector`; total over all frames tracked so far.
     """
 
-    def __init__(self, bundle: Bundle, options: RunOptions, timer: Timer) -> None:
-        self._detector = Detector(bundle, options, timer)
+    def __init__(self, bundle: Bundle, options: RunOptions) -> None:
+        self._detector = Detector(bundle, options)
         self._windows, self._temporal = bundle.prototypes, bundle.temporal
         self._class_names = bundle.description.model.class_names
         self._score_decay = 1.0 if options.score_decay is None else options.score_decay  # None: nothing is propagated
-        self._timer = timer
         self._tracker = make_tracker(options)
         self._previous: FrameFeatures | None = None
         self._position = 0  # of the next frame
         self.lost_candidates = 0
 
-    def step(self, image: NDArray[np.uint8], index: int, time_s: float) -> FrameResult:
-        """Process the next frame, (H, W, 3) uint8 BGR of any size; `index` and `time_s` are copied to the result."""
-        return self.track(self.detect(image, self._position), index, time_s)
+    def step(self, image: NDArray[np.uint8], index: int, time_s: float, times: FrameTimes) -> FrameResult:
+        """Process the next frame, (H, W, 3) uint8 BGR of any size; `index` and `time_s` are copied to the result.
 
-    def detect(self, image: NDArray[np.uint8], position: int) -> DetectedFrame:
+        Every stage adds its time to `times`, here and in `detect`; `track` adds to those of the detected frame.
+        """
+        return self.track(self.detect(image, self._position, times), index, time_s)
+
+    def detect(self, image: NDArray[np.uint8], position: int, times: FrameTimes) -> DetectedFrame:
         """See `Detector.detect`; also assembles the masks if the frame graph computed the prototypes."""
-        detected = self._detector.detect(image, position)
+        detected = self._detector.detect(image, position, times)
         prototypes = detected.features.prototypes
         if prototypes is None:
             return detected
-        with self._timer.stage("masks"):
+        with times.stage("masks"):
             return replace(detected, masks=self._masks(detected, prototypes))
 
     def track(self, detected: DetectedFrame, index: int, time_s: float) -> FrameResult:
         """Track the next frame, given its detections; `index` and `time_s` are copied to the result."""
         moved = self._move(detected)
         prototypes = self._prototypes(detected, moved)
-        with self._timer.stage("masks"):
+        with detected.times.stage("masks"):
             detections = self._assemble(detected, prototypes)
             propagated = self._propagate(detected, moved, prototypes)
-        with self._timer.stage("tracker"):
+        with detected.times.stage("tracker"):
             tracked = self._tracker.update(detections, propagated)
         self._previous = detected.features
         self._position += 1
@@ -82,7 +83,7 @@ class Pipeline:
         if features.prototypes is not None:
             return features.prototypes
         assert self._windows is not None and features.p3 is not None
-        with self._timer.stage("prototype_graph"):
+        with detected.times.stage("prototype_graph"):
             return prototypes_within(boxes if moved is None else np.concatenate([boxes, moved.boxes]), features.p3,
                                      self._windows)
 
@@ -102,7 +103,7 @@ class Pipeline:
         features, previous = detected.features, self._previous
         if self._temporal is None or previous is None or not self._tracker.uses_propagation or not len(tracks):
             return None
-        with self._timer.stage("temporal_graph"):
+        with detected.times.stage("temporal_graph"):
             deltas = self._temporal.run({"prev_fpn": previous.fpn, "fpn": features.fpn,
                                          "prev_temporal": previous.temporal, "temporal": features.temporal,
                                          "boxes": tracks.instances.boxes})

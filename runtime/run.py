@@ -83,7 +83,7 @@ def run_video(model: Model, source: FrameSource, folder: Path, *, draw: bool = T
             tracked_frames = (mask_process or stack.enter_context(MaskProcess())).ahead(tracked_frames)
         with Progress(total) if show_progress else nullcontext() as progress, closing(tracked_frames) as frames:
             for tracked in frames:
-                writer.write(tracked.frame, tracked.result)
+                writer.write(tracked)
                 if progress is not None:
                     progress.advance(f"{len(tracked.result)} objects")
                 if interrupt.is_set:

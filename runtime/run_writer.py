@@ -12,11 +12,11 @@ from stmask_deploy.console import counted
 from stmask_deploy.errors import OutputError, StmaskError
 
 from .drawing import draw_result
-from .frame_source import Damage, Frame, FrameSource, Image
+from .frame_source import Damage, FrameSource, Image
 from .model import Model
 from .output_folder import OutputFolder
-from .result import FrameResult
 from .results_jsonl import ResultsHeader, ResultsWriter
+from .tracking import TrackedFrame
 from .video_writer import VideoWriter
 from .ytvis import YtvisCollector
 
@@ -77,14 +77,14 @@ class RunWriter:
         """Number of distinct identities shown so far."""
         return len(self._ids)
 
-    def write(self, frame: Frame, result: FrameResult) -> None:
+    def write(self, tracked: TrackedFrame) -> None:
         """Write one frame.
 
         Raises:
             OutputError: a file cannot be written.
             StmaskError: a score or box is not a finite number.
         """
-        stage = self._model.timer.stage
+        result, stage = tracked.result, tracked.times.stage
         with stage("masks"):
             result.segmentations  # noqa: B018  computed here, so that their time is measured separately
         with stage("encode"):
@@ -95,10 +95,10 @@ class RunWriter:
         self.num_frames += 1
         if self._draw:
             with stage("draw"):
-                image = draw_result(frame.image, result.select(result.scores >= self._draw_threshold),
+                image = draw_result(tracked.frame.image, result.select(result.scores >= self._draw_threshold),
                                     self._model.options.detect_every)
             with stage("encode"):
-                self._write_image(image, frame.time_s)
+                self._write_image(image, tracked.frame.time_s)
 
     def _write_image(self, image: Image, time_s: float) -> None:
         if self._video is not None:

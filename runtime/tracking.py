@@ -1,7 +1,7 @@
 """Running a pipeline over a source, in one of two modes: frame by frame, or with several frames in flight."""
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from .frame_source import Damage, Frame, FrameSource
 from .overlap import Overlap
 from .pipeline import Pipeline
 from .result import FrameResult
-from .timing import Timer
+from .timing import FrameTimes, StageTimer
 
 MODES = ("auto", "latency", "throughput")
 DEPTH = 2  # frames queued between two stages: enough to even out varying stage times with little memory
@@ -30,6 +30,7 @@ class TrackedFrame:
     result: FrameResult
     damage: Damage  # of the source, up to this frame
     lost_candidates: int  # see `Pipeline`, including this frame
+    times: FrameTimes  # the consumer may add stages of its own
 
 
 class _Read(NamedTuple):
@@ -38,18 +39,12 @@ class _Read(NamedTuple):
     position: int
     frame: Frame
     damage: Damage
-    seconds: Mapping[str, float]  # see `Timer.hand_over`
+    times: FrameTimes
 
 
 class _Detected(NamedTuple):
     read: _Read
     detected: DetectedFrame
-    seconds: Mapping[str, float]
-
-
-class _Tracked(NamedTuple):
-    tracked: TrackedFrame
-    seconds: Mapping[str, float]
 
 
 def check_run(mode: str, max_frames: int | None) -> None:
@@ -70,20 +65,22 @@ def is_overlapped(mode: str, source: FrameSource) -> bool:
 
 
 def track_in_turn(pipeline: Pipeline, source: FrameSource, max_frames: int | None,
-                  timer: Timer) -> Generator[TrackedFrame, None, None]:
+                  timer: StageTimer | None) -> Generator[TrackedFrame, None, None]:
     """Mode latency: read each frame when it is requested, and finish it before the next one is read."""
     frames = islice(source, max_frames)
     while True:
-        with timer.stage("decode"):
+        times = FrameTimes()
+        with times.stage("decode"):
             frame = next(frames, None)
         if frame is None:
             return
-        result = pipeline.step(frame.image, frame.index, frame.time_s)
-        yield TrackedFrame(frame, result, source.damage, pipeline.lost_candidates)
-        timer.end_frame()
+        result = pipeline.step(frame.image, frame.index, frame.time_s, times)
+        yield TrackedFrame(frame, result, source.damage, pipeline.lost_candidates, times)
+        if timer is not None:
+            timer.end_frame(times)
 
 
-def track_overlapped(pipeline: Pipeline, source: FrameSource, max_frames: int | None, timer: Timer,
+def track_overlapped(pipeline: Pipeline, source: FrameSource, max_frames: int | None, timer: StageTimer | None,
                      detect_workers: int) -> Generator[TrackedFrame, None, None]:
     """Mode throughput: the same results in the same order; reading, detection and tracking run ahead in threads.
 
@@ -101,34 +98,32 @@ def track_overlapped(pipeline: Pipeline, source: FrameSource, max_frames: int | 
     return tracked
 
 
-def _overlapped(overlap: Overlap, pipeline: Pipeline, source: FrameSource, max_frames: int | None, timer: Timer,
-                detect_workers: int) -> Generator[TrackedFrame, None, None]:
+def _overlapped(overlap: Overlap, pipeline: Pipeline, source: FrameSource, max_frames: int | None,
+                timer: StageTimer | None, detect_workers: int) -> Generator[TrackedFrame, None, None]:
     def read() -> Generator[_Read, None, None]:
         frames = islice(source, max_frames)
         position = 0
         while True:
-            with timer.stage("decode"):
+            times = FrameTimes()
+            with times.stage("decode"):
                 frame = next(frames, None)
             if frame is None:
                 return
-            yield _Read(position, frame, source.damage, timer.hand_over())
+            yield _Read(position, frame, source.damage, times)
             position += 1
 
     def detect(item: _Read) -> _Detected:
-        timer.take_over(item.seconds)
-        detected = pipeline.detect(item.frame.image, item.position)
-        return _Detected(item, detected, timer.hand_over())
+        return _Detected(item, pipeline.detect(item.frame.image, item.position, item.times))
 
-    def track(items: Iterator[_Detected]) -> Generator[_Tracked, None, None]:
-        for (_, frame, damage, _), detected, seconds in items:
-            timer.take_over(seconds)
+    def track(items: Iterator[_Detected]) -> Generator[TrackedFrame, None, None]:
+        for (_, frame, damage, times), detected in items:
             result = pipeline.track(detected, frame.index, frame.time_s)
-            yield _Tracked(TrackedFrame(frame, result, damage, pipeline.lost_candidates), timer.hand_over())
+            yield TrackedFrame(frame, result, damage, pipeline.lost_candidates, times)
 
     with overlap:
         frames = overlap.ahead(read())
         detected = overlap.ahead(overlap.map(detect, frames, detect_workers)) if detect_workers else map(detect, frames)
-        for tracked, seconds in overlap.ahead(track(detected)):
-            timer.take_over(seconds)
+        for tracked in overlap.ahead(track(detected)):
             yield tracked
-            timer.end_frame()
+            if timer is not None:
+                timer.end_frame(tracked.times)

@@ -18,7 +18,7 @@ from stmask_deploy.runtime.model import Model
 from stmask_deploy.runtime.options import RunOptions
 from stmask_deploy.runtime.run import run_video
 from stmask_deploy.runtime.sources import open_source
-from stmask_deploy.runtime.timing import StageTimer
+from stmask_deploy.runtime.timing import FrameTimes, StageTimer
 from stmask_deploy.runtime.tracking import is_overlapped
 
 from .row import Job
@@ -42,21 +42,20 @@ class FrameClock(StageTimer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ends: list[float] = []
+        self._borders: list[float] = []  # start of the first frame, end of each
 
-    def end_frame(self) -> None:
-        super().end_frame()
-        self.ends.append(time.perf_counter())
+    def end_frame(self, times: FrameTimes) -> None:
+        super().end_frame(times)
+        self._borders += [time.perf_counter()] if self._borders else [times.start, time.perf_counter()]
 
     def restart(self) -> None:
-        """Forget all frames; the next one starts now."""
-        self.hand_over()  # discard the stages of an unfinished frame
+        """Forget all frames."""
         self.frames.clear()
-        self.ends = [time.perf_counter()]
+        self._borders.clear()
 
     def periods(self) -> list[float]:
-        """Seconds from the end of one frame to the end of the next."""
-        return [after - before for before, after in zip(self.ends, self.ends[1:], strict=False)]
+        """Seconds from the end of one frame to the end of the next; of the first frame, from its start."""
+        return [after - before for before, after in zip(self._borders, self._borders[1:], strict=False)]
 
 
 class BundleRun:

@@ -30,9 +30,8 @@ def evaluate_model(model: STMask, config: ModelConfig, annotations: Annotations,
     from stmask_deploy.export.torch_backend import torch_bundle
     from stmask_deploy.runtime.model import Model
     from stmask_deploy.runtime.options import RunOptions
-    from stmask_deploy.runtime.timing import NoTimer
 
     description = BundleDescription("in training", config, "in training", "", MAX_CANDIDATES, CANDIDATE_THRESHOLD, 20,
                                     "native", __version__)
-    runner = Model(torch_bundle(model, description, device), RunOptions(), NoTimer())
+    runner = Model(torch_bundle(model, description, device), RunOptions())
     return evaluate(annotations, track_dataset(runner, annotations, frames_folder))

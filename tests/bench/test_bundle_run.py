@@ -1,6 +1,7 @@
 """A turn of a bundle on a clip: both passes, and one process for the masks of all of them."""
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from stmask_deploy.bench.bundle_run import open_run
 from stmask_deploy.bench.row import Job, Row
 from stmask_deploy.pretrained import demo_bundle, demo_clip
 from stmask_deploy.runtime.mask_process import MaskProcess
+from stmask_deploy.runtime.output_folder import OutputFolder
 
 
 def test_a_turn_has_a_pass_of_each_mode_with_the_same_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,3 +38,12 @@ def test_a_turn_has_a_pass_of_each_mode_with_the_same_process(tmp_path: Path, mo
     for turn in turns:
         assert len(turn.stages) == len(turn.frames) == len(turn.run) == 4 and min(turn.frames + turn.run) > 0
         assert sum(turn.calls.values()) >= 4
+
+
+def test_time_before_the_first_frame_is_not_taken_from_the_frames(tmp_path: Path,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare = OutputFolder.prepare
+    monkeypatch.setattr(OutputFolder, "prepare", lambda *given: (time.sleep(0.5), prepare(*given)))  # a slow disk
+    with open_run(Job(Row.parse("onnxruntime:f32"), demo_bundle(), demo_clip(), tmp_path, 1, 1, 4, False)) as run:
+        turn = run.turn()
+    assert min(turn.frames + turn.run) > 0

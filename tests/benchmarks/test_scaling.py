@@ -15,7 +15,6 @@ from stmask_deploy.pretrained import demo_bundle
 from stmask_deploy.runtime.loading import Bundle, open_bundle
 from stmask_deploy.runtime.model import Model
 from stmask_deploy.runtime.options import RunOptions
-from stmask_deploy.runtime.timing import NoTimer
 from stmask_deploy.scenes import render_clip
 
 
@@ -26,7 +25,7 @@ def bundle() -> Bundle:
 
 def shown(bundle: Bundle, objects: Objects, frames: int, **options: object) -> list[list[int]]:
     """Identities shown in each frame."""
-    model = Model(inject(bundle, objects), RunOptions(**options), NoTimer())
+    model = Model(inject(bundle, objects), RunOptions(**options))
     return [model.step(image).ids.tolist() for image in render_clip(frames, (90, 160))]
 
 

@@ -19,7 +19,6 @@ from stmask_deploy.models.stmask import build_stmask
 from stmask_deploy.runtime.loading import open_bundle
 from stmask_deploy.runtime.model import Model, load
 from stmask_deploy.runtime.options import RunOptions
-from stmask_deploy.runtime.timing import NoTimer
 from stmask_deploy.scenes import render_clip
 
 LOCAL = replace(TINY, mask_calibration=Calibration.NONE)
@@ -73,7 +72,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_is_the_same_without_it(bundle: Path, backend: str, nms: str) -> None:
     """Per-class NMS keeps an anchor once for each of its classes."""
     lazy = load(bundle, backend, device="cpu", nms=nms)
-    dense = Model(replace(open_bundle(bundle, backend, device="cpu"), instances=None), RunOptions(nms=nms), NoTimer())
+    dense = Model(replace(open_bundle(bundle, backend, device="cpu"), instances=None), RunOptions(nms=nms))
     shown = 0
     for image in render_clip(4, LOCAL.input_size, seed=3):
         found, expected = lazy.step(image), dense.step(image)

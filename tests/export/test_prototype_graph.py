@@ -18,7 +18,6 @@ from stmask_deploy.runtime.loading import open_bundle
 from stmask_deploy.runtime.model import Model, load
 from stmask_deploy.runtime.options import RunOptions
 from stmask_deploy.runtime.prototypes import REACH
-from stmask_deploy.runtime.timing import NoTimer
 from stmask_deploy.scenes import render_clip
 
 
@@ -51,7 +50,7 @@ def test_a_run_is_the_same_without_it(level: int, tmp_path: Path) -> None:
     for backend in ("onnxruntime", "openvino"):
         windowed = load(tmp_path / "bundle", backend, device="cpu", detect_every=2)
         opened = open_bundle(tmp_path / "bundle", backend, device="cpu")
-        whole = Model(replace(opened, prototypes=None), RunOptions(detect_every=2), NoTimer())
+        whole = Model(replace(opened, prototypes=None), RunOptions(detect_every=2))
         shown = 0
         for image in render_clip(5, config.input_size, seed=3):
             found, expected = windowed.step(image), whole.step(image)

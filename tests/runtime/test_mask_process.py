@@ -29,6 +29,7 @@ from stmask_deploy.runtime.model import Model, load
 from stmask_deploy.runtime.result import FrameResult
 from stmask_deploy.runtime.run import run_video
 from stmask_deploy.runtime.sources import open_source
+from stmask_deploy.runtime.timing import FrameTimes
 from stmask_deploy.runtime.tracking import TrackedFrame
 
 WAIT_S = 60
@@ -38,7 +39,7 @@ def tracked(index: int) -> TrackedFrame:
     """Frames with 0 to 3 objects, which move."""
     discs = [(0.2 + 0.01 * index, 0.4, 0.2), (0.7, 0.6, 0.1 + 0.005 * index), (0.5, 0.5, 0)][:index % 4]
     frame = Frame(index, index / 30, np.zeros((1, 1, 3), np.uint8))
-    return TrackedFrame(frame, frame_result(discs, index=index), Damage(index + 1), 0)
+    return TrackedFrame(frame, frame_result(discs, index=index), Damage(index + 1), 0, FrameTimes())
 
 
 def frames(count: int) -> Generator[TrackedFrame, None, None]:

@@ -227,6 +227,15 @@ def test_stages_are_timed(bundle: Path, tmp_path: Path) -> None:
     assert expected < set(STAGES)
 
 
+def test_stages_of_single_steps_are_timed(bundle: Path) -> None:
+    timer = StageTimer()
+    model = load(bundle, timer=timer)
+    for brightness in (100, 0):
+        model.step(picture(brightness))
+    assert ["temporal_graph" in frame for frame in timer.frames] == [False, True]
+    assert all({"preprocess", "frame_graph", "tracker"} < set(frame) for frame in timer.frames)
+
+
 def test_the_cache_may_be_named_by_a_string(bundle: Path, tmp_path: Path) -> None:
     load(bundle, "openvino", device="cpu", cache=str(tmp_path / "cache"))
     assert any((tmp_path / "cache").iterdir())

@@ -17,7 +17,7 @@ from stmask_deploy.runtime.model import Model, load
 from stmask_deploy.runtime.options import RunOptions
 from stmask_deploy.runtime.pipeline import Pipeline
 from stmask_deploy.runtime.result import FrameResult
-from stmask_deploy.runtime.timing import NoTimer
+from stmask_deploy.runtime.timing import FrameTimes
 
 SCORE = np.float32(0.9) * np.float32(0.95)  # of the first object, where it is detected
 MAPS = ("p3", "fpn", "temporal")
@@ -42,7 +42,7 @@ class WatchedGraph:
 def watched(bundle: Path, **options: Any) -> tuple[Model, WatchedGraph]:
     opened = open_bundle(bundle)
     graph = WatchedGraph(opened.frame)
-    return Model(dataclasses.replace(opened, frame=graph), RunOptions(**options), NoTimer()), graph
+    return Model(dataclasses.replace(opened, frame=graph), RunOptions(**options)), graph
 
 
 def steps(model: Model, brightnesses: Sequence[int]) -> list[FrameResult]:
@@ -56,9 +56,10 @@ def shown(results: Sequence[FrameResult]) -> list[list[list[Any]]]:
 def test_frames_may_be_detected_ahead_and_in_any_order(bundle: Path) -> None:
     brightnesses = [100, 110, 0, 120, 0, 90]
     opened, options = open_bundle(bundle), RunOptions(detect_every=2)
-    pipelines = [Pipeline(opened, options.resolve(opened.description, is_live=False), NoTimer()) for _ in range(2)]
-    plain = [pipelines[0].step(picture(brightness), index, 0.0) for index, brightness in enumerate(brightnesses)]
-    detected = {index: pipelines[1].detect(picture(brightness), index)
+    pipelines = [Pipeline(opened, options.resolve(opened.description, is_live=False)) for _ in range(2)]
+    plain = [pipelines[0].step(picture(brightness), index, 0.0, FrameTimes())
+             for index, brightness in enumerate(brightnesses)]
+    detected = {index: pipelines[1].detect(picture(brightness), index, FrameTimes())
                 for index, brightness in reversed(list(enumerate(brightnesses)))}
     assert [detected[index].is_key for index in range(6)] == [True, False] * 3
     ahead = [pipelines[1].track(detected[index], index, 0.0) for index in range(6)]

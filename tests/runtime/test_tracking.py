@@ -33,7 +33,7 @@ from stmask_deploy.runtime.progress import Progress
 from stmask_deploy.runtime.results_jsonl import read_results
 from stmask_deploy.runtime.run import run_video
 from stmask_deploy.runtime.sources import open_source
-from stmask_deploy.runtime.timing import NoTimer, StageTimer
+from stmask_deploy.runtime.timing import StageTimer
 from stmask_deploy.runtime.tracking import DEVICE_WORKERS, HOST_WORKERS, is_overlapped, track_overlapped
 
 BRIGHTNESSES = [0, 100, 110, 0, 120, 130, 0, 0, 90, 200]
@@ -191,7 +191,7 @@ def test_a_video_that_is_left_to_the_collector_does_not_stop_another_one(bundle:
     opened = load(bundle, threads=1)._bundle
     turn, is_done = threading.Lock(), threading.Event()
     graphs = {"frame": InTurn(opened.frame, turn)}
-    model = Model(dataclasses.replace(opened, **graphs), RunOptions(), NoTimer())
+    model = Model(dataclasses.replace(opened, **graphs), RunOptions())
 
     def work() -> None:
         cycle: list[Any] = [model.track_frames(Pictures(10_000), mode="throughput")]
@@ -231,7 +231,7 @@ def test_how_many_threads_detect(bundle: Path, may_overlap: bool, is_on_host: bo
     model = load(bundle, threads=1)
     opened = dataclasses.replace(model._bundle, may_overlap=may_overlap)
     monkeypatch.setattr(opened.frame, "is_on_host", is_on_host)
-    model = Model(opened, RunOptions(), NoTimer())
+    model = Model(opened, RunOptions())
     assert len(list(model.track_frames(Pictures(), mode="throughput"))) == 12 and asked == [expected]
 
 
