@@ -18,8 +18,8 @@ from stmask_deploy.types import Array, Candidates, FrameFeatures, IntArray
 from .backends import check_finite
 from .loading import Bundle, run_outputs
 from .nms import Detections, cross_class_fast_nms, per_class_fast_nms
-from .options import RunOptions
 from .preprocess import check_image, preprocess
+from .resolved_options import ResolvedOptions
 from .timing import FrameTimes
 
 
@@ -46,16 +46,15 @@ class Detector:
 
     Args:
         bundle: opened graphs.
-        options: resolved for this bundle, see `RunOptions.resolve`.
+        options: resolved for this bundle.
     """
 
-    def __init__(self, bundle: Bundle, options: RunOptions) -> None:
+    def __init__(self, bundle: Bundle, options: ResolvedOptions) -> None:
         self._graph, self._instances = bundle.frame, bundle.instances
         self._outputs = run_outputs(bundle.description, bundle.roles)
         masks = PROTOTYPE_OUTPUTS if bundle.prototypes is None else PROTOTYPE_INPUTS
         self._outputs_between = masks + TEMPORAL_MAPS  # between key frames
         self._model = bundle.description.model
-        assert options.score_threshold is not None
         self._options, self._threshold = options, options.score_threshold
 
     def detect(self, image: NDArray[np.uint8], position: int, times: FrameTimes) -> DetectedFrame:

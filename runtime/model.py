@@ -18,6 +18,7 @@ from stmask_deploy.pretrained import demo_bundle
 from .loading import Bundle, open_bundle
 from .options import RunOptions
 from .pipeline import Pipeline
+from .resolved_options import ResolvedOptions
 from .result import FrameResult
 from .sources import Damage, FrameSource, open_source
 from .timing import FrameTimes, StageTimer
@@ -60,7 +61,7 @@ def load(bundle: str | Path | None = None, backend: str = "onnxruntime", device:
     resolved = chosen.resolve(read_description(folder), is_live=False)
     opened = open_bundle(folder, backend, device=device, precision=precision, threads=threads,
                          cache=None if cache is None else Path(cache),
-                         with_temporal=resolved.tracker != "frame", is_whole=False)
+                         with_temporal=resolved.propagates, is_whole=False)
     return Model(opened, chosen, timer)
 
 
@@ -98,8 +99,8 @@ class Model:
         return HOST_WORKERS if self._bundle.frame.is_on_host else DEVICE_WORKERS
 
     @property
-    def options(self) -> RunOptions:
-        """The resolved options of the video in progress."""
+    def options(self) -> ResolvedOptions:
+        """The options of the video in progress, with all decisions made."""
         return self._options
 
     @property

@@ -11,19 +11,18 @@ from stmask_deploy.errors import InputError
 from stmask_deploy.tracking_config import SETTING_RANGES, TRACKERS, TrackingConfig
 
 from .propagate import SCORE_DECAY
+from .resolved_options import ResolvedOptions
 from .tracker import MAX_AGE_SHOWN, SCORE_THRESHOLD
 
 NMS_KINDS = ("cross-class", "per-class")
 MEMORY_KINDS = ("exact", "bounded")
 RETIRE_AFTER = 30  # key frames; default of `retire_after`, three times that of `max_age_shown`
-# Options of the trackers that propagate, with their defaults.
-_PROPAGATION = {"score_decay": SCORE_DECAY, "max_age_shown": MAX_AGE_SHOWN}
 _WHOLE = ("top_k", "max_detections", "max_age_shown", "retire_after", "detect_every")
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a video is processed; the defaults are those of the released code. `resolve` replaces None by a value.
+    """How a video is processed; the defaults are those of the released code. `resolve` decides what is None here.
 
     The tracker and its settings then default to those of the bundle's network, see `TrackingConfig`.
 
@@ -93,28 +92,29 @@ class RunOptions:
         except InputError as error:  # a setting without its tracker
             raise InputError(f"{error}; {own.tracker} is this bundle's own tracker: name the other one too") from error
 
-    def _resolve_propagation(self, tracker: str) -> dict[str, Any]:
-        """The resolved propagation settings; empty for the frame tracker, which does not propagate."""
+    def _resolve_propagation(self, tracker: str) -> tuple[float | None, int | None]:
+        """The resolved `score_decay` and `max_age_shown`; None for the frame tracker, which does not propagate."""
         if tracker == "frame":
-            given = [name for name in _PROPAGATION if getattr(self, name) is not None]
+            given = [name for name in ("score_decay", "max_age_shown") if getattr(self, name) is not None]
             if given:
                 raise InputError(f"{given[0]} is not read by the frame tracker, which propagates nothing")
-            return {}
-        found = {name: default if getattr(self, name) is None else getattr(self, name)
-                 for name, default in _PROPAGATION.items()}
-        if self.retire_after is not None and self.retire_after < found["max_age_shown"]:
+            return None, None
+        decay = SCORE_DECAY if self.score_decay is None else self.score_decay
+        max_age = MAX_AGE_SHOWN if self.max_age_shown is None else self.max_age_shown
+        if self.retire_after is not None and self.retire_after < max_age:
             raise InputError(f"retire_after ({self.retire_after}) must not be smaller than max_age_shown "
-                             f"({found['max_age_shown']}): an object would be forgotten while it is shown")
-        return found
+                             f"({max_age}): an object would be forgotten while it is shown")
+        return decay, max_age
 
-    @property
-    def tracking(self) -> TrackingConfig:
-        """The tracker and its settings; the options must be resolved."""
-        assert self.tracker is not None
-        return TrackingConfig(self.tracker, **self._given_settings())
+    def _resolve_memory(self, is_live: bool, max_age_shown: int | None) -> int | None:
+        """The resolved `retire_after`; None for exact memory."""
+        if self.retire_after is not None:
+            return self.retire_after
+        is_bounded = self.memory == "bounded" or (self.memory is None and is_live)
+        return max(RETIRE_AFTER, max_age_shown or 0) if is_bounded else None
 
-    def resolve(self, description: BundleDescription, is_live: bool) -> RunOptions:
-        """These options with every None that matters replaced, for one bundle and one kind of source.
+    def resolve(self, description: BundleDescription, is_live: bool) -> ResolvedOptions:
+        """Decide every None, for one bundle and one kind of source.
 
         Raises:
             InputError: the bundle does not support the options, or they contradict each other.
@@ -133,44 +133,12 @@ class RunOptions:
             reason = "the frame tracker" if has_temporal else "this bundle, which has no temporal graph,"
             raise InputError(f"detect_every {self.detect_every} needs objects to be propagated between detections, "
                              f"which {reason} cannot do: leave it at 1")
-        propagation = self._resolve_propagation(tracking.tracker)
-        bounded = self.memory == "bounded" or self.retire_after is not None or (self.memory is None and is_live)
-        chosen: dict[str, Any] = {"tracker": tracking.tracker, **tracking.settings, **propagation,
-                                  "memory": "bounded" if bounded else "exact"}
-        if self.score_threshold is None:
-            chosen["score_threshold"] = max(SCORE_THRESHOLD, lowest)
-        if bounded and self.retire_after is None:
-            chosen["retire_after"] = max(RETIRE_AFTER, propagation.get("max_age_shown", 0))
-        return dataclasses.replace(self, **chosen)
-
-    def tracker_settings(self) -> dict[str, Any]:
-        """Arguments of the chosen tracker, with ages in frames; the options must be resolved."""
-        settings: dict[str, Any] = dict(self.tracking.settings)
-        settings["score_threshold"] = self.score_threshold
-        settings["retire_after"] = None if self.retire_after is None else self._last_age(self.retire_after)
-        if self.max_age_shown is not None:
-            settings["max_age_shown"] = self._last_age(self.max_age_shown)
-        return settings
-
-    def _last_age(self, missed: int) -> int:
-        """The highest age in frames at which an object has missed at most `missed` detections.
-
-        Key frames are 0, K, 2K and so on: an object of age a, last detected in one of them, has missed a // K.
-        """
-        return (missed + 1) * self.detect_every - 1
-
-    @property
-    def memory_note(self) -> str:
-        """One line on how bounded memory differs from the released behaviour; empty for exact memory."""
-        if self.memory != "bounded":
-            return ""
-        what = "frames" if self.detect_every == 1 else "key frames"
-        return (f"bounded memory: objects not detected for {self.retire_after} {what} are forgotten and get a new "
-                "identity if they return; the released code keeps all (--memory exact)")
-
-    def to_dict(self) -> dict[str, Any]:
-        """The options that are not None, as plain JSON values."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        decay, max_age = self._resolve_propagation(tracking.tracker)
+        threshold = max(SCORE_THRESHOLD, lowest) if self.score_threshold is None else self.score_threshold
+        return ResolvedOptions(score_threshold=threshold, nms=self.nms, nms_iou=self.nms_iou, top_k=self.top_k,
+                               max_detections=self.max_detections, tracking=tracking, score_decay=decay,
+                               max_age_shown=max_age, retire_after=self._resolve_memory(is_live, max_age),
+                               detect_every=self.detect_every)
 
 
 def _is_number(value: Any) -> bool:

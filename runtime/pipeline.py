@@ -13,11 +13,11 @@ from .detector import DetectedFrame, Detector
 from .frame_tracker import FrameTracker
 from .loading import Bundle
 from .masks import assemble_masks
-from .options import RunOptions
 from .paper_tracker import PaperTracker
 from .propagate import Moved, move, propagate
 from .prototypes import prototypes_within
 from .released_tracker import ReleasedTracker
+from .resolved_options import ResolvedOptions
 from .result import FrameResult
 from .timing import FrameTimes
 from .tracker import Tracker
@@ -31,13 +31,13 @@ class Pipeline:
 
     Args:
         bundle: opened graphs.
-        options: resolved for this bundle, see `RunOptions.resolve`.
+        options: resolved for this bundle.
 
     Attributes:
         lost_candidates: see `Detector`; total over all frames tracked so far.
     """
 
-    def __init__(self, bundle: Bundle, options: RunOptions) -> None:
+    def __init__(self, bundle: Bundle, options: ResolvedOptions) -> None:
         self._detector = Detector(bundle, options)
         self._windows, self._temporal = bundle.prototypes, bundle.temporal
         self._class_names = bundle.description.model.class_names
@@ -119,11 +119,11 @@ class Pipeline:
         return propagate(tracks, moved, prototypes, self._score_decay if detected.is_key else 1.0)
 
 
-def make_tracker(options: RunOptions) -> Tracker:
-    """The tracker chosen by resolved options."""
+def make_tracker(options: ResolvedOptions) -> Tracker:
+    """The tracker that the options choose."""
     settings = options.tracker_settings()
-    if options.tracker == "frame":
+    if options.tracking.tracker == "frame":
         return FrameTracker(**settings)
-    if options.tracker == "paper":
+    if options.tracking.tracker == "paper":
         return PaperTracker(**settings)
     return ReleasedTracker(**settings)

@@ -86,7 +86,7 @@ def test_other_trackers_and_suppression(bundle: Path, options: dict[str, str]) -
 def test_the_frame_tracker_needs_no_temporal_graph(make_bundle: MakeBundle) -> None:
     folder = make_bundle(has_temporal=False)
     model = load(folder)
-    assert model.options.tracker == "frame"
+    assert model.options.tracking.tracker == "frame"
     assert [len(model.step(picture(brightness))) for brightness in (100, 0, 100)] == [3, 0, 3]
     with pytest.raises(InputError, match="needs a temporal graph"):
         load(folder, tracker="released")

@@ -11,8 +11,7 @@ from tiny_bundles import describe
 from stmask_deploy.config import ModelConfig
 from stmask_deploy.errors import InputError
 from stmask_deploy.runtime.options import RunOptions
-from stmask_deploy.runtime.pipeline import make_tracker
-from stmask_deploy.tracking_config import TRACKERS, TrackingConfig
+from stmask_deploy.tracking_config import TrackingConfig
 
 NO_TEMPORAL = describe(model=ModelConfig(class_names=("cat",), temporal=None))
 PAPER = TrackingConfig("paper", alpha=4.0, epsilon=1.6)
@@ -40,12 +39,11 @@ def test_defaults_are_the_released_codes() -> None:
 ])
 def test_open_choices_are_decided(given: dict[str, Any], is_live: bool, decided: dict[str, Any]) -> None:
     options = RunOptions(**given).resolve(describe(), is_live)
-    assert {name: getattr(options, name) for name in decided} == decided
-    assert options.resolve(describe(), is_live) == options
+    assert {name: options.to_dict().get(name) for name in decided} == decided
 
 
 def test_a_bundle_without_temporal_graph_gets_the_frame_tracker() -> None:
-    assert RunOptions().resolve(NO_TEMPORAL, is_live=False).tracker == "frame"
+    assert RunOptions().resolve(NO_TEMPORAL, is_live=False).tracking.tracker == "frame"
     with pytest.raises(InputError, match="needs a temporal graph"):
         RunOptions(tracker="paper").resolve(NO_TEMPORAL, is_live=False)
 
@@ -60,32 +58,13 @@ def test_a_bundle_without_temporal_graph_gets_the_frame_tracker() -> None:
 def test_a_bundle_may_name_the_tracking_that_suits_it(given: dict[str, Any], decided: dict[str, Any]) -> None:
     description = describe(model=ModelConfig(class_names=("cat",), tracking=PAPER))
     options = RunOptions(**given).resolve(description, is_live=False)
-    assert {name: getattr(options, name) for name in decided} == decided
-    assert options.resolve(description, is_live=False) == options
+    assert {name: options.to_dict().get(name) for name in decided} == decided
 
 
 def test_without_a_temporal_graph_what_suits_the_network_does_not_count() -> None:
     description = describe(model=ModelConfig(class_names=("cat",), temporal=None, tracking=PAPER))
     options = RunOptions().resolve(description, is_live=False)
-    assert (options.tracker, options.new_object_score, options.epsilon) == ("frame", 1.4, None)
-
-
-@pytest.mark.parametrize("tracker", list(TRACKERS))
-def test_trackers_have_the_defaults_of_the_options(tracker: str) -> None:
-    made = make_tracker(RunOptions(tracker=tracker).resolve(describe(), is_live=False))
-    plain = type(made)()
-    settings = {name: value for name, value in vars(plain).items() if name != "_tracks"}
-    assert settings and {name: getattr(made, name) for name in settings} == settings
-
-
-def test_tracker_settings_are_those_the_tracker_reads() -> None:
-    def names(**given: Any) -> set[str]:
-        return set(RunOptions(**given).resolve(describe(), is_live=False).tracker_settings())
-
-    assert names() == {"new_object_score", "score_threshold", "retire_after", "max_age_shown"}
-    assert names(tracker="paper") == {"alpha", "beta", "epsilon", "embedding_momentum", "max_cover", "score_threshold",
-                                      "retire_after", "max_age_shown"}
-    assert names(tracker="frame") == {"new_object_score", "score_threshold", "retire_after"}
+    assert options.tracking == TrackingConfig("frame") and not options.propagates
 
 
 @pytest.mark.parametrize(("given", "told"), [
@@ -98,22 +77,6 @@ def test_settings_that_do_not_go_with_the_tracker(given: dict[str, Any], told: s
         RunOptions(**given).resolve(describe(), is_live=False)
 
 
-@pytest.mark.parametrize("every", [1, 3])
-def test_limits_count_key_frames(every: int) -> None:
-    """Found in a key frame, an object of age a has missed as many as lie in the a frames since."""
-    def missed(age: int) -> int:
-        return sum((frame + 1) % every == 0 for frame in range(age))
-
-    options = RunOptions(detect_every=every, max_age_shown=2, retire_after=4).resolve(describe(), is_live=False)
-    settings = options.tracker_settings()
-    for name, limit in (("max_age_shown", 2), ("retire_after", 4)):
-        assert [age for age in range(30) if missed(age) <= limit][-1] == settings[name]
-    assert ("4 key frames are" if every > 1 else "4 frames are") in options.memory_note
-
-
-def test_only_bounded_memory_has_something_to_say() -> None:
-    assert RunOptions().resolve(describe(), is_live=False).memory_note == ""
-    assert "40 frames" in RunOptions(retire_after=40).resolve(describe(), is_live=False).memory_note
 
 
 @pytest.mark.parametrize(("given", "told"), [
@@ -171,6 +134,6 @@ def test_whole_numbers_may_be_written_as_others() -> None:
 def test_numbers_of_numpy_can_be_written() -> None:
     given = {"score_threshold": np.float32(0.5), "nms_iou": np.float32(0.25), "top_k": np.int64(7),
              "max_age_shown": np.float64(3), "score_decay": np.float16(0.5)}
-    written = json.loads(json.dumps(RunOptions(**given).to_dict()))
+    written = json.loads(json.dumps(RunOptions(**given).resolve(describe(), is_live=False).to_dict()))
     assert {name: written[name] for name in given} == {"score_threshold": 0.5, "nms_iou": 0.25, "top_k": 7,
                                                        "max_age_shown": 3, "score_decay": 0.5}
