@@ -7,13 +7,7 @@ from stmask_deploy.types import Instances, IntArray, TrackedInstances
 
 from .masks import MASK_THRESHOLD
 from .matching import NEW_OBJECT, NEW_OBJECT_SCORE, best_objects, mask_iou, released_scores
-from .tracker import (
-    DROPPED,
-    SCORE_THRESHOLD,
-    TrackStore,
-    keep_best,
-    merge,
-)
+from .tracker import DROPPED, SCORE_THRESHOLD, TrackStore, keep_best, sized
 
 CROWDED_IOU = 0.3  # a detection whose mask exceeds this IoU with two or more stored masks does not update its object
 
@@ -48,19 +42,16 @@ class FrameTracker(TrackStore):
     def update(self, detections: Instances, propagated: TrackedInstances) -> TrackedInstances:
         """Process one frame, see `Tracker.update`; `propagated` is ignored."""
         detections = detections.replace(masks=(detections.masks > MASK_THRESHOLD).astype(np.float32))
-        before = self._tracks.replace(ages=self._tracks.ages + 1)
-        assignment = np.full(len(detections), NEW_OBJECT, np.int64)
-        refreshes = np.ones(len(detections), np.bool_)
-        if len(before):
-            scores = released_scores(detections, before.instances)
-            assignment = keep_best(best_objects(scores, self._new_object_score), detections.scores)
-            overlaps = mask_iou(detections.masks, before.instances.masks) > CROWDED_IOU
-            refreshes = np.count_nonzero(overlaps, axis=1) < 2
-        ids = self._ids(before, assignment)
-        stored = np.where(refreshes | (assignment == NEW_OBJECT), assignment, DROPPED)
-        tracks = merge(before, detections, stored, self._next_id)
-        tracks = tracks.replace(ages=np.where(np.isin(tracks.ids, ids), 0, tracks.ages))
-        self._store(tracks, int(np.count_nonzero(assignment == NEW_OBJECT)))
+        known = sized(self._tracks, detections)
+        scores = released_scores(detections, known.instances)
+        assignment = keep_best(best_objects(scores, self._new_object_score), detections.scores)
+        ids = self._ids(known, assignment)
+        ages = known.ages + 1
+        ages[assignment[assignment >= 0]] = 0
+        overlaps = mask_iou(detections.masks, known.instances.masks) > CROWDED_IOU
+        is_crowded = np.count_nonzero(overlaps, axis=1) >= 2
+        stored = np.where(is_crowded & (assignment != NEW_OBJECT), DROPPED, assignment)
+        self._store(known.replace(ages=ages), detections, stored)
         found = (assignment != DROPPED) & (detections.scores > self._score_threshold)
         return TrackedInstances(detections[found], ids[found], np.zeros(np.count_nonzero(found), np.int64))
 

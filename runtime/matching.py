@@ -89,6 +89,7 @@ def paper_scores(detections: Instances, objects: Instances, alpha: float, beta: 
 
 
 def best_objects(scores: Array, threshold: float) -> IntArray:
-    """(n, m) pair scores, m > 0 -> (n,) column of the best object, the first on ties; NEW_OBJECT if not > `threshold`.
-    """
-    return np.where(scores.max(axis=1) > threshold, scores.argmax(axis=1), NEW_OBJECT)
+    """(n, m) pair scores -> (n,) column of the best object, the first on ties; NEW_OBJECT if none is > `threshold`."""
+    new = np.full((len(scores), 1), threshold, scores.dtype)
+    best: IntArray = np.concatenate([new, scores], axis=1).argmax(axis=1) + NEW_OBJECT  # -1: columns count from 0 again
+    return best

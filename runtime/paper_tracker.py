@@ -7,7 +7,7 @@ from stmask_deploy.tracking_config import TRACKERS
 from stmask_deploy.types import Array, Instances, IntArray, TrackedInstances
 
 from .matching import NEW_OBJECT, best_objects, mask_cover, paper_scores
-from .tracker import DROPPED, MAX_AGE_SHOWN, SCORE_THRESHOLD, TrackStore, keep_best, merge, shown
+from .tracker import DROPPED, MAX_AGE_SHOWN, SCORE_THRESHOLD, TrackStore, keep_best, shown, sized
 
 DEFAULTS = TRACKERS["paper"]
 
@@ -59,22 +59,20 @@ class PaperTracker(TrackStore):
 
     def update(self, detections: Instances, propagated: TrackedInstances) -> TrackedInstances:
         """Process one frame, see `Tracker.update`."""
-        assignment = np.full(len(detections), NEW_OBJECT, np.int64)
-        if len(propagated):
-            scores = paper_scores(detections, propagated.instances, self._alpha, self._beta)
-            assignment = keep_best(best_objects(scores, self._epsilon), detections.scores)
+        known = sized(propagated, detections)
+        scores = paper_scores(detections, known.instances, self._alpha, self._beta)
+        assignment = keep_best(best_objects(scores, self._epsilon), detections.scores)
         is_new = assignment == NEW_OBJECT
         if self._max_cover < 1 and is_new.any():
             assignment[is_new & (mask_cover(detections.masks) > self._max_cover)] = DROPPED
-        detections = detections.replace(embeddings=self._blend(detections, propagated.instances, assignment))
-        tracks = merge(propagated, detections, assignment, self._next_id)
-        self._store(tracks, int(np.count_nonzero(assignment == NEW_OBJECT)))
+        detections = detections.replace(embeddings=self._blend(detections, known.instances, assignment))
+        self._store(known, detections, assignment)
         return shown(self._tracks, self._max_age_shown, self._score_threshold)
 
     def _blend(self, detections: Instances, objects: Instances, assignment: IntArray) -> Array:
         """(n, E) embeddings to store: those of matched detections are blended with their objects' embeddings."""
         matched = np.flatnonzero(assignment >= 0)
-        if not self._embedding_momentum or not len(matched):  # without objects, `objects` has no columns
+        if not self._embedding_momentum:
             return detections.embeddings
         kept = self._embedding_momentum * (1 - np.clip(detections.scores[matched], 0, 1))[:, None]
         blended = detections.embeddings.copy()

@@ -1,19 +1,10 @@
 """The tracker of the released STMask code, with temporal fusion."""
 from __future__ import annotations
 
-import numpy as np
-
 from stmask_deploy.types import Instances, TrackedInstances
 
-from .matching import NEW_OBJECT, NEW_OBJECT_SCORE, best_objects, released_scores
-from .tracker import (
-    MAX_AGE_SHOWN,
-    SCORE_THRESHOLD,
-    TrackStore,
-    keep_best,
-    merge,
-    shown,
-)
+from .matching import NEW_OBJECT_SCORE, best_objects, released_scores
+from .tracker import MAX_AGE_SHOWN, SCORE_THRESHOLD, TrackStore, keep_best, shown, sized
 
 
 class ReleasedTracker(TrackStore):
@@ -45,10 +36,8 @@ class ReleasedTracker(TrackStore):
 
     def update(self, detections: Instances, propagated: TrackedInstances) -> TrackedInstances:
         """Process one frame, see `Tracker.update`."""
-        assignment = np.full(len(detections), NEW_OBJECT, np.int64)
-        if len(propagated):
-            scores = released_scores(detections, propagated.instances)
-            assignment = keep_best(best_objects(scores, self._new_object_score), detections.scores)
-        tracks = merge(propagated, detections, assignment, self._next_id)
-        self._store(tracks, int(np.count_nonzero(assignment == NEW_OBJECT)))
+        known = sized(propagated, detections)
+        scores = released_scores(detections, known.instances)
+        assignment = keep_best(best_objects(scores, self._new_object_score), detections.scores)
+        self._store(known, detections, assignment)
         return shown(self._tracks, self._max_age_shown, self._score_threshold)

@@ -64,16 +64,21 @@ class TrackStore:
         """All known objects, as of the last frame."""
         return self._tracks
 
-    def _store(self, tracks: TrackedInstances, num_new: int) -> None:
-        """Store the state after a frame with `num_new` new objects, without those to be retired."""
-        self._tracks = retire(tracks, self._retire_after)
-        self._next_id += num_new
+    def _store(self, known: TrackedInstances, detections: Instances, assignment: IntArray) -> None:
+        """Store the state after a frame, see `merge`, without the objects to be retired."""
+        self._tracks = retire(merge(known, detections, assignment, self._next_id), self._retire_after)
+        self._next_id += int(np.count_nonzero(assignment == NEW_OBJECT))
 
 
 def no_tracks() -> TrackedInstances:
-    """The state before the first detection: no rows, array sizes not known yet."""
+    """The state before the first frame: no rows, array sizes not known yet."""
     none = np.zeros(0, np.int64)
     return TrackedInstances(Instances.empty(0, 0, (0, 0)), none, none)
+
+
+def sized(tracks: TrackedInstances, detections: Instances) -> TrackedInstances:
+    """The same tracks; if there are none, with the array sizes of `detections`."""
+    return tracks if len(tracks) else tracks.replace(instances=detections[:0])
 
 
 def keep_best(assignment: IntArray, scores: NDArray[np.float32]) -> IntArray:
@@ -101,7 +106,7 @@ def merge(tracks: TrackedInstances, detections: Instances, assignment: IntArray,
     """Tracks after a frame: matched rows are replaced by their detections, new objects appended in detection order.
 
     Args:
-        tracks: m rows.
+        tracks: m rows, see `sized`.
         detections: n rows.
         assignment: (n,) row of `tracks`, NEW_OBJECT or DROPPED; each row occurs at most once.
         next_id: id of the first new object; the others count up from it.
@@ -109,11 +114,10 @@ def merge(tracks: TrackedInstances, detections: Instances, assignment: IntArray,
     matched = np.flatnonzero(assignment >= 0)
     new = np.flatnonzero(assignment == NEW_OBJECT)
     rows = assignment[matched]
-    known = tracks.instances if len(tracks) else detections[:0]  # array sizes are unknown before the first object
     columns = {}
     for name in (field.name for field in dataclasses.fields(Instances)):
         detected = getattr(detections, name)
-        column = np.concatenate([getattr(known, name), detected[new]])
+        column = np.concatenate([getattr(tracks.instances, name), detected[new]])
         column[rows] = detected[matched]
         columns[name] = column
     ages = np.concatenate([tracks.ages, np.zeros(len(new), np.int64)])

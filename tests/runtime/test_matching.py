@@ -86,3 +86,4 @@ def test_best_objects() -> None:
     # 1.4 does not exceed a new object's 1.4; of equal objects the first wins
     assert best_objects(scores, float(np.float32(1.4))).tolist() == [2, NEW_OBJECT, 0, NEW_OBJECT]
     assert best_objects(scores[:0], 1.4).shape == (0,)
+    assert best_objects(scores[:, :0], 1.4).tolist() == [NEW_OBJECT] * len(scores)

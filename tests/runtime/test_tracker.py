@@ -4,7 +4,7 @@ import numpy as np
 from tracking import instances
 
 from stmask_deploy.runtime.matching import NEW_OBJECT
-from stmask_deploy.runtime.tracker import DROPPED, keep_best, merge, no_tracks, retire, shown
+from stmask_deploy.runtime.tracker import DROPPED, keep_best, merge, no_tracks, retire, shown, sized
 from stmask_deploy.types import TrackedInstances
 
 
@@ -36,9 +36,10 @@ def test_merge() -> None:
 def test_merge_with_nothing() -> None:
     tracks, found = tracked(2, [1, 2]), instances([(0, 0, 1, 1)], [0])
     assert merge(tracks, found[:0], np.zeros(0, np.int64), 12).ids.tolist() == [10, 11]
-    first = merge(no_tracks(), found, np.array([NEW_OBJECT]), 0)
+    assert sized(no_tracks(), found).instances.masks.shape == (0, 8, 8)
+    first = merge(sized(no_tracks(), found), found, np.array([NEW_OBJECT]), 0)
     assert first.ids.tolist() == [0]
-    assert merge(no_tracks(), found[:0], np.zeros(0, np.int64), 0).instances.masks.shape == (0, 8, 8)
+    assert merge(sized(no_tracks(), found), found[:0], np.zeros(0, np.int64), 0).instances.masks.shape == (0, 8, 8)
 
 
 def test_shown() -> None:
