@@ -118,7 +118,8 @@ class Detector:
         nothing = np.zeros((count, 0), np.float32)
         rows = Candidates(*(outputs[name][:count] for name in ("boxes", "class_scores", "centerness")),
                           *(outputs.get(name, nothing)[:count] for name in INSTANCE_OUTPUTS))
-        check_finite("frame", rows.boxes, rows.class_scores, rows.centerness, rows.mask_coeffs, rows.embeddings)
+        # NaN is above no threshold, so anchors with such scores are never among the rows that count.
+        check_finite("frame", outputs["class_scores"], rows.boxes, rows.centerness, rows.mask_coeffs, rows.embeddings)
         best = rows.class_scores.max(axis=1, initial=0)
         scores = best * rows.centerness
         order = np.lexsort((anchors, -scores))

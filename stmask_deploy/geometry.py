@@ -16,6 +16,7 @@ Array = NDArray[np.float32]
 
 CENTER_VARIANCE = 0.1  # scale of d_x, d_y (from SSD, kept by YOLACT and STMask)
 SIZE_VARIANCE = 0.2  # scale of d_w, d_h
+MAX_SIZE_EXPONENT = 60  # of decoded sizes, so that they do not overflow: an empty box times infinity is not a number
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,10 @@ def decode_boxes(deltas: Array, anchors: Array) -> Array:
         anchors: (n, 4) cxcywh, any unit.
 
     Returns:
-        (n, 4) xyxy in the anchors' unit.
+        (n, 4) xyxy in the anchors' unit. Sizes grow to at most e^60 = 1e26 times the anchor's.
     """
     centers = anchors[:, :2] + np.float32(CENTER_VARIANCE) * deltas[:, :2] * anchors[:, 2:]
-    sizes = anchors[:, 2:] * np.exp(np.float32(SIZE_VARIANCE) * deltas[:, 2:])
+    sizes = anchors[:, 2:] * np.exp(np.minimum(np.float32(SIZE_VARIANCE) * deltas[:, 2:], MAX_SIZE_EXPONENT))
     return cxcywh_to_xyxy(np.concatenate([centers, sizes], axis=1))
 
 

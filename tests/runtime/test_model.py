@@ -144,6 +144,13 @@ def test_values_that_are_not_numbers_are_an_error(make_bundle: MakeBundle) -> No
         load(make_bundle("candidate", constants={"base_boxes": boxes})).step(picture(100))
 
 
+def test_scores_that_are_not_numbers_are_an_error_although_they_pass_no_threshold(make_bundle: MakeBundle) -> None:
+    scores = SCORES.copy()
+    scores[4] = np.nan
+    with pytest.raises(StmaskError, match="not numbers"):
+        load(make_bundle("scores", constants={"class_scores_": scores})).step(picture(100))
+
+
 def test_a_source_is_tracked_from_a_clean_state(bundle: Path, tmp_path: Path) -> None:
     folder = save_pictures(tmp_path / "clip", [0, 100, 0, 120])
     model = load(bundle)

@@ -51,6 +51,15 @@ def test_no_tracks() -> None:
     assert len(propagate(nobody, move(nobody, deltas, deltas), np.zeros((8, 8, 4), np.float32))) == 0
 
 
+def test_boxes_without_area_that_grow_beyond_all_measure_stay_numbers() -> None:
+    tracks = some_tracks(2)
+    boxes = np.array([[0.5, 0.2, 0.5, 0.8], [0.1, 0.1, 0.2, 0.2]], np.float32)
+    deltas = np.array([[0, 0, 500, 500]] * 2, np.float32)
+    with np.errstate(all="raise"):
+        moved = move(tracks.replace(instances=tracks.instances.replace(boxes=boxes)), deltas, np.zeros((2, 4), np.float32))
+    np.testing.assert_array_equal(moved.boxes, [[0.5, -1e4, 0.5, 1e4], [-1e4, -1e4, 1e4, 1e4]])
+
+
 def test_boxes_that_grow_for_ever_stay_numbers() -> None:
     tracks = some_tracks(3)
     grow = np.array([[9, -9, 5, 5], [-9, 9, -5, 5], [0, 0, 1, 1]], np.float32)
