@@ -100,7 +100,7 @@ class _Player(DelegatingBackend):
         if self._seconds:
             self._thread.call(lambda: time.sleep(max(0.0, self._seconds - OVERSLEEP_S)))
         return {name: answer[name] if name in keep else answer[name].copy()
-                for name in chosen_outputs(self.output_names, outputs)}
+                for name in chosen_outputs(self.outputs, outputs)}
 
 
 def _is_map(name: str) -> bool:

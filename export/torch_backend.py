@@ -7,8 +7,8 @@ import torch
 
 from stmask_deploy.bundle import BundleDescription
 from stmask_deploy.models.stmask import STMask
-from stmask_deploy.runtime.backends import TensorSpec, Value, chosen_outputs
-from stmask_deploy.runtime.loading import Bundle
+from stmask_deploy.runtime.backends import Value, chosen_outputs
+from stmask_deploy.runtime.loading import Bundle, expected_tensors
 
 from .frame_graph import FrameGraph
 from .temporal_graph import TemporalGraph
@@ -22,18 +22,16 @@ class TorchBackend:
         where = f"CPU, f32, {torch.get_num_threads()} threads" if device == "cpu" else f"{device}, f32"
         self.device = f"PyTorch {torch.__version__} on {where}"
         self.is_on_host = device == "cpu"
-        self.inputs: Mapping[str, TensorSpec] = {}  # empty, because nothing checks them: the module is the definition
-        self.outputs: Mapping[str, TensorSpec] = {}
+        self.inputs, self.outputs = expected_tensors(description, role)
         self._module, self._device = module.eval().to(device), device
-        self.input_names, self.output_names = description.tensor_names(role)
 
     def run(self, inputs: Mapping[str, Value], outputs: Sequence[str] | None = None,
             keep: Collection[str] = ()) -> dict[str, Value]:
         """See `Backend.run`. As a plain reference, it always computes all outputs and keeps none on the device."""
-        names = chosen_outputs(self.output_names, outputs)
+        names = chosen_outputs(self.outputs, outputs)
         with torch.no_grad():
-            values = self._module(*(torch.from_numpy(inputs[name]).to(self._device) for name in self.input_names))
-        found = dict(zip(self.output_names, values, strict=True))
+            values = self._module(*(torch.from_numpy(inputs[name]).to(self._device) for name in self.inputs))
+        found = dict(zip(self.outputs, values, strict=True))
         return {name: found[name].cpu().numpy() for name in names}
 
 

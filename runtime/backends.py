@@ -31,16 +31,10 @@ class Backend(Protocol):
     """One loaded graph; thread-safe."""
 
     metadata: BundleDescription  # as stored in the graph itself
-    inputs: Mapping[str, TensorSpec]
+    inputs: Mapping[str, TensorSpec]  # by name, in the graph's order
     outputs: Mapping[str, TensorSpec]
     device: str  # what is actually used, for display: library and version, device, precision, threads
     is_on_host: bool  # it computes in host memory and needs no preparation for each new input size
-
-    @property
-    def input_names(self) -> tuple[str, ...]: ...
-
-    @property
-    def output_names(self) -> tuple[str, ...]: ...
 
     def run(self, inputs: Mapping[str, Value], outputs: Sequence[str] | None = None,
             keep: Collection[str] = ()) -> dict[str, Value]:
@@ -63,7 +57,7 @@ class Backend(Protocol):
         ...
 
 
-def chosen_outputs(known: Sequence[str], outputs: Sequence[str] | None) -> tuple[str, ...]:
+def chosen_outputs(known: Collection[str], outputs: Sequence[str] | None) -> tuple[str, ...]:
     """The names of the outputs that a run returns, without duplicates; all of `known`, the graph's own, for None.
 
     Raises:
@@ -77,7 +71,7 @@ def chosen_outputs(known: Sequence[str], outputs: Sequence[str] | None) -> tuple
     return tuple(dict.fromkeys(outputs))
 
 
-def check_inputs(known: Sequence[str], inputs: Mapping[str, Value]) -> None:
+def check_inputs(known: Collection[str], inputs: Mapping[str, Value]) -> None:
     """Check that every input has a value; OpenVINO and captured CUDA graphs would silently reuse the previous one.
 
     Raises:

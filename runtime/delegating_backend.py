@@ -13,7 +13,6 @@ class DelegatingBackend:
         self._graph = graph
         self.metadata, self.device, self.is_on_host = graph.metadata, graph.device, graph.is_on_host
         self.inputs, self.outputs = graph.inputs, graph.outputs
-        self.input_names, self.output_names = graph.input_names, graph.output_names
 
     def run(self, inputs: Mapping[str, Value], outputs: Sequence[str] | None = None,
             keep: Collection[str] = ()) -> dict[str, Value]:

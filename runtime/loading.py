@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -83,7 +83,7 @@ def open_bundle(folder: str | Path, backend: str = "onnxruntime", *, device: str
             raise InputError(f"{roles[role]} is of export {graph.metadata.export_id} but the bundle is of export "
                              f"{description.export_id}: files of two exports are mixed; export the checkpoint again")
         _check_description(roles[role], graph.metadata, description)
-        _check_tensors(roles[role], graph, *_expected(role, description, outputs))
+        _check_tensors(roles[role], graph, *expected_tensors(description, role, outputs))
         return graph
 
     graphs: dict[str, Backend] = {}
@@ -147,8 +147,8 @@ def check_file(path: Path, backend: str, precision: str) -> None:
             raise InputError(f"{part} has {size} bytes and cannot be a graph; export the checkpoint again")
 
 
-def _expected(role: str, description: BundleDescription, kept: Collection[str] | None
-              ) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
+def expected_tensors(description: BundleDescription, role: str, kept: Collection[str] | None = None
+                     ) -> tuple[Mapping[str, TensorSpec], Mapping[str, TensorSpec]]:
     """Inputs and outputs of the graph of `role` as exported; `kept` limits the frame graph's outputs, None is all."""
     inputs, outputs = description.tensor_names(role)
     if role == "frame" and kept is not None:
@@ -162,7 +162,8 @@ def _expected(role: str, description: BundleDescription, kept: Collection[str] |
     return specs(inputs), specs(outputs)
 
 
-def _check_tensors(path: Path, graph: Backend, inputs: dict[str, TensorSpec], outputs: dict[str, TensorSpec]) -> None:
+def _check_tensors(path: Path, graph: Backend, inputs: Mapping[str, TensorSpec],
+                   outputs: Mapping[str, TensorSpec]) -> None:
     """Raise one InputError that lists all differences between a graph's tensors and the expected ones."""
     misses = [f"unknown input {name}" for name in graph.inputs if name not in inputs]
     for kind, expected, found in (("input", inputs, graph.inputs), ("output", outputs, graph.outputs)):

@@ -59,23 +59,15 @@ class OnnxRuntimeBackend:
         self._runners: dict[Any, Callable[..., dict[str, Value]]] = {}
         self._lock = Lock()
         if self._maker.is_recorded:  # so that a failed capture is reported now, not in the middle of a video
-            self._runner_for(self.output_names, dict.fromkeys(self._open_rows.values(), 1))
+            self._runner_for(tuple(self.outputs), dict.fromkeys(self._open_rows.values(), 1))
         elif not self._open_rows:
             self._runners[frozenset(self.outputs), ()] = self._runner(session)
-
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        return tuple(self.inputs)
-
-    @property
-    def output_names(self) -> tuple[str, ...]:
-        return tuple(self.outputs)
 
     def run(self, inputs: Mapping[str, Value], outputs: Sequence[str] | None = None,
             keep: Collection[str] = ()) -> dict[str, Value]:
         """See `Backend.run`."""
-        names = chosen_outputs(self.output_names, outputs)
-        check_inputs(self.input_names, inputs)
+        names = chosen_outputs(self.outputs, outputs)
+        check_inputs(self.inputs, inputs)
         if not names:
             return {}
         rows = {name: len(inputs[name]) for name in self._open_rows if name in inputs}

@@ -83,19 +83,11 @@ class OpenVinoBackend:
         words = f"int8 and {arithmetic}" if precision == "int8" else precision
         self.device = f"OpenVINO {version}, {words}, {used}{count}{note}"
 
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        return tuple(self.inputs)
-
-    @property
-    def output_names(self) -> tuple[str, ...]:
-        return tuple(self.outputs)
-
     def run(self, inputs: Mapping[str, Value], outputs: Sequence[str] | None = None,
             keep: Collection[str] = ()) -> dict[str, Value]:
         """See `Backend.run`."""
-        names = chosen_outputs(self.output_names, outputs)
-        check_inputs(self.input_names, inputs)
+        names = chosen_outputs(self.outputs, outputs)
+        check_inputs(self.inputs, inputs)
         if not names:
             return {}
         requests = self._requests_for(names)

@@ -33,7 +33,7 @@ class WatchedGraph(DelegatingBackend):
     def run(self, inputs: Mapping[str, Value], outputs: Sequence[str] | None = None,
             keep: Collection[str] = ()) -> dict[str, Value]:
         """See `Backend.run`."""
-        names = tuple(self.output_names if outputs is None else outputs)
+        names = tuple(self.outputs if outputs is None else outputs)
         self._calls[Call(self._role, names, _rows(self._role, inputs))] += 1
         return super().run(inputs, outputs, keep)
 

@@ -26,8 +26,8 @@ def graph_path(bundle: Path, role: str, backend: str) -> Path:
 @pytest.mark.parametrize("name", BACKENDS)
 def test_frame_graph_runs(bundle: Path, name: str) -> None:
     backend = open_backend(name, graph_path(bundle, "frame", name), device="cpu", threads=1)
-    assert backend.input_names == ("frame",)
-    assert set(backend.output_names) == set(FRAME_OUTPUTS)
+    assert list(backend.inputs) == ["frame"]
+    assert set(backend.outputs) == set(FRAME_OUTPUTS)
     assert backend.inputs["frame"] == TensorSpec("uint8", (1, 40, 64, 3))
     assert {key: spec.shape for key, spec in backend.outputs.items()} == {k: tuple(v) for k, v in SHAPES.items()}
     assert backend.metadata == DESCRIPTION
@@ -42,7 +42,7 @@ def test_frame_graph_runs(bundle: Path, name: str) -> None:
 @pytest.mark.parametrize("rows", [0, 1, 7])
 def test_temporal_graph_takes_any_number_of_objects(bundle: Path, name: str, rows: int) -> None:
     backend = open_backend(name, graph_path(bundle, "temporal", name), device="cpu")
-    assert set(backend.output_names) == set(TEMPORAL_OUTPUTS)
+    assert set(backend.outputs) == set(TEMPORAL_OUTPUTS)
     assert backend.inputs["boxes"].shape == (None, 4)
     maps = {key: np.full(SHAPES[key.removeprefix("prev_")], value, np.float32) for key, value in
             (("prev_fpn", 0.1), ("fpn", 0.4), ("prev_temporal", 0.1), ("temporal", 0.4))}

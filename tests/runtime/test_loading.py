@@ -155,10 +155,10 @@ def test_what_a_run_does_not_read_is_not_there(make_bundle: MakeBundle, backend:
     folder = make_bundle(openvino=True)
     whole, part = open_bundle(folder, backend), open_bundle(folder, backend, is_whole=False)
     assert whole.roles == part.roles == ROLES
-    assert set(whole.frame.output_names) - set(part.frame.output_names) == {"mask_coeffs", "embeddings", "prototypes"}
+    assert set(whole.frame.outputs) - set(part.frame.outputs) == {"mask_coeffs", "embeddings", "prototypes"}
     frames = open_bundle(folder, backend, is_whole=False, with_temporal=False)
-    assert set(part.frame.output_names) - set(frames.frame.output_names) == {"fpn", "temporal"}
-    assert {"shared", "p3"} < set(frames.frame.output_names) and frames.temporal is None
+    assert set(part.frame.outputs) - set(frames.frame.outputs) == {"fpn", "temporal"}
+    assert {"shared", "p3"} < set(frames.frame.outputs) and frames.temporal is None
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -178,7 +178,7 @@ def test_where_sizes_cost_preparation_the_frame_graph_gives_all_prototypes(
     bundle = open_bundle(folder, backend, is_whole=False)
     assert bundle.prototypes is None and "prototypes" not in bundle.roles
     assert bundle.may_overlap is ("frame" in elsewhere)  # a GPU's graphs do not take cores from each other
-    assert "prototypes" in bundle.frame.output_names and "p3" not in bundle.frame.output_names
+    assert "prototypes" in bundle.frame.outputs and "p3" not in bundle.frame.outputs
     tried = ["prototypes", "frame"] if "prototypes" not in elsewhere else ["prototypes"]
     assert opened == [*tried, "frame", "instances", "temporal"]
 

@@ -42,7 +42,7 @@ def test_large_values_are_brought_to_locked_memory_and_outlive_the_next_run(
     frame.run(picture(102), keep=("fpn",))
     all_of_them = frame.run(picture(102))
     part = frame.run(picture(102), ("fpn", "boxes"))  # has a session of its own
-    assert set(before) == set(frame.output_names) == set(all_of_them) and not isinstance(before["fpn"], np.ndarray)
+    assert set(before) == set(frame.outputs) == set(all_of_them) and not isinstance(before["fpn"], np.ndarray)
     assert np.allclose(all_of_them["fpn"], 0.4)
     for name, value in arrays.items():
         assert np.array_equal(before[name], value) and before[name].ctypes.data in pinned.addresses
@@ -57,7 +57,7 @@ def test_values_are_the_same_where_there_is_no_more_locked_memory(
     frame = open_recorded(graphs / "frame.onnx")
     for level in (51, 102, 204):
         found = frame.run(picture(level))
-        assert set(found) == set(frame.output_names) and np.allclose(found["fpn"], level / 255)
+        assert set(found) == set(frame.outputs) and np.allclose(found["fpn"], level / 255)
 
 
 def test_a_part_of_the_outputs(recorded: None, pinned: FakeCudaRuntime, graphs: Path) -> None:

@@ -179,7 +179,7 @@ def test_only_what_is_kept_stays_on_the_device(recorded: None, graphs: Path, mon
     frame.run(picture(51), keep=("fpn", "temporal"))
     _, fetched = places
     assert {name for name, place in fetched.items() if isinstance(place, Memory)} == {"fpn", "temporal"}
-    assert set(fetched) == set(frame.output_names)
+    assert set(fetched) == set(frame.outputs)
 
 
 def test_what_a_graph_does_not_take_is_refused_and_not_remembered(recorded: None, graphs: Path) -> None:

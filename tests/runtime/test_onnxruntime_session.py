@@ -55,7 +55,7 @@ def test_padding_changes_no_other_row(plain: onnxruntime.InferenceSession, padde
     feeds = {name: rng.uniform(0, 1, spec.shape).astype(np.float32)
              for name, spec in padded.inputs.items() if name != "boxes"} | {"boxes": boxes}
     found = padded.run(feeds)
-    for name, values in zip(padded.output_names, plain.run(padded.output_names, feeds), strict=True):
+    for name, values in zip(padded.outputs, plain.run(list(padded.outputs), feeds), strict=True):
         assert found[name].shape == values.shape == (len(boxes), values.shape[1])
         assert np.allclose(found[name], values, rtol=1e-4, atol=1e-5)
 

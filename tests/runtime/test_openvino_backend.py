@@ -108,7 +108,7 @@ def test_only_what_is_computed_gets_new_weights(monkeypatch: pytest.MonkeyPatch)
 def test_outputs_are_the_bundles(role: str, precision: str) -> None:
     with suppress(DeviceError):  # a CPU without bf16
         backend = open_backend("openvino", graph_path(role), device="cpu", precision=precision)
-        assert set(backend.output_names) == set(demo_description().tensor_names(role)[1])
+        assert set(backend.outputs) == set(demo_description().tensor_names(role)[1])
 
 
 def graph_path(role: str, backend: str = "openvino") -> Path:

@@ -29,13 +29,12 @@ class WatchedGraph:
     def __init__(self, graph: Backend) -> None:
         self.metadata, self.device = graph.metadata, graph.device
         self.inputs, self.outputs = graph.inputs, graph.outputs
-        self.input_names, self.output_names = graph.input_names, graph.output_names
         self._graph = graph
         self.asked: list[set[str]] = []
 
     def run(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None,
             keep: Collection[str] = ()) -> dict[str, Any]:
-        self.asked.append(set(self.output_names if outputs is None else outputs))
+        self.asked.append(set(self.outputs if outputs is None else outputs))
         return self._graph.run(inputs, outputs, keep)
 
 

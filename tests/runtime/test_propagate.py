@@ -56,7 +56,7 @@ def test_boxes_without_area_that_grow_beyond_all_measure_stay_numbers() -> None:
     boxes = np.array([[0.5, 0.2, 0.5, 0.8], [0.1, 0.1, 0.2, 0.2]], np.float32)
     deltas = np.array([[0, 0, 500, 500]] * 2, np.float32)
     with np.errstate(all="raise"):
-        moved = move(tracks.replace(instances=tracks.instances.replace(boxes=boxes)), deltas, np.zeros((2, 4), np.float32))
+        moved = move(tracks.replace(instances=tracks.instances.replace(boxes=boxes)), deltas, np.zeros_like(deltas))
     np.testing.assert_array_equal(moved.boxes, [[0.5, -1e4, 0.5, 1e4], [-1e4, -1e4, 1e4, 1e4]])
 
 
