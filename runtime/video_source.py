@@ -3,17 +3,19 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import cv2
 import numpy as np
 
 from stmask_deploy.errors import InputError
+from stmask_deploy.picture_file import is_cut_off
 
 from .frame_source import Frame, FrameSource, Image
 
@@ -31,11 +33,20 @@ END_TIME_FORMATS = ("matroska", "flv", "asf", "nut")
 # Containers and raw streams only; no playlists or scripts, which make FFmpeg open other files.
 FORMATS = ("mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,apng,h264,hevc,av1,obu,ivf,m4v,mjpeg,mpjpeg,"
            "mxf,nut,dv,rm,wtv,yuv4mpegpipe")
+GIF_TAIL = 64  # bytes at the end of a GIF in which its trailer is looked for
+
 ROTATIONS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
 
 
+class Orientation(NamedTuple):
+    """How a decoded picture becomes upright."""
+
+    num_turns: int  # quarter turns anticlockwise
+    is_mirrored: bool  # then left and right are swapped
+
+
 class VideoSource(FrameSource):
-    """A video file. Undecodable packets are counted and skipped; rotation metadata is applied.
+    """A video file. Undecodable packets are counted and skipped; rotations and reflections in metadata are applied.
 
     `time_s` is the presentation time since the start of the stream; a frame without one, or whose time does not
     increase, is placed 1 / fps after its predecessor. The first frame is decoded on opening, so there is at least one.
@@ -57,7 +68,7 @@ class VideoSource(FrameSource):
             self._end_s = 0.0  # when the latest frame ends
             self._gaps_ms: Counter[int] = Counter()  # from the end of a frame to the start of the next one
             self._num_holes = 0
-            self._num_turns = 0  # quarter turns of the latest frame
+            self._orientation = Orientation(0, False)  # of the latest frame
             self._decoded = self._decode()
             self._first = next(self._decoded, None)
             if self._first is None:
@@ -66,7 +77,7 @@ class VideoSource(FrameSource):
             self._duration_s = _duration_s(self._container, self._stream, self._start_s or 0.0)
             self.num_frames = self._num_announced()
             aspect = self._stream.sample_aspect_ratio or Fraction(1)
-            self.pixel_aspect = 1 / aspect if self._num_turns % 2 else aspect
+            self.pixel_aspect = 1 / aspect if self._orientation.num_turns % 2 else aspect
         except BaseException:
             self.close()
             raise
@@ -86,6 +97,7 @@ class VideoSource(FrameSource):
                              f"{MAX_PIXELS} pixels; rescale the video first")
         stream.thread_type = "AUTO"
         self._is_avi = self._container.format.name == "avi"
+        self._is_mjpeg = self._container.format.name == "mjpeg"
         is_stamped = stream.start_time is not None and not self._is_avi
         self._start_s = float(stream.start_time * stream.time_base) if is_stamped else None
         rate = stream.average_rate or stream.guessed_rate
@@ -106,12 +118,14 @@ class VideoSource(FrameSource):
         for frame in self._decoded:
             self._check_size(frame.image, f"frame {frame.index} of {self.name}")
             yield frame
-        self._count(missing_frames=self._missing_frames())
+        is_cut = self._container.format.name == "gif" and _is_cut_gif(self.files[0])
+        self._count(missing_frames=self._missing_frames(), packet_errors=int(is_cut))
 
     def _decode(self) -> Iterator[Frame]:
         counter = itertools.count()
         for packet in self._packets():
-            broken = packet.is_corrupt
+            # Decoders fill what is missing of a picture; pictures in AVI and MOV often lack their end marker.
+            broken = packet.is_corrupt or (self._is_mjpeg and is_cut_off(bytes(packet)))
             decoded: list[av.VideoFrame] = []
             try:
                 decoded = packet.decode()
@@ -123,8 +137,8 @@ class VideoSource(FrameSource):
                 if frame.is_corrupt:
                     self._count(corrupt_frames=1)
                 self._advance(frame)
-                self._num_turns = round(frame.rotation / 90) % 4
-                yield Frame(next(counter), self._time_s, _upright(frame, self._num_turns))
+                self._orientation = _orientation(frame)
+                yield Frame(next(counter), self._time_s, _upright(frame, self._orientation))
 
     def _packets(self) -> Iterator[Any]:
         """Yield all packets of the stream and a final empty one to flush the decoder; skips unreadable parts."""
@@ -250,8 +264,30 @@ def _announced_s(container: Any, stream: Any) -> float | None:
     return None
 
 
-def _upright(frame: av.VideoFrame, num_turns: int) -> Image:
-    """(H, W, 3) uint8 BGR, rotated by `num_turns` quarter turns anticlockwise, as the display matrix requires."""
+def _is_cut_gif(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(GIF_TAIL)
+        file.seek(-min(GIF_TAIL, path.stat().st_size), os.SEEK_END)
+        return is_cut_off(start + file.read())
+
+
+def _orientation(frame: av.VideoFrame) -> Orientation:
+    """What the frame's display matrix requires, to the nearest quarter turn."""
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return Orientation(0, False)
+    # A pixel at column x and row y is displayed at column a * x + c * y and row b * x + d * y.
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+    is_sideways = abs(b) + abs(c) > abs(a) + abs(d)
+    leftwards, upwards = (c < 0, b < 0) if is_sideways else (a < 0, d < 0)
+    num_turns = (1 if upwards else 3) if is_sideways else (2 if upwards else 0)
+    return Orientation(num_turns, is_sideways ^ leftwards ^ upwards)
+
+
+def _upright(frame: av.VideoFrame, orientation: Orientation) -> Image:
+    """(H, W, 3) uint8 BGR."""
     image = np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
-    turn = ROTATIONS.get(num_turns)
-    return np.ascontiguousarray(image) if turn is None else np.asarray(cv2.rotate(image, turn), np.uint8)
+    turn = ROTATIONS.get(orientation.num_turns)
+    if turn is not None:
+        image = np.asarray(cv2.rotate(image, turn), np.uint8)
+    return np.asarray(cv2.flip(image, 1), np.uint8) if orientation.is_mirrored else np.ascontiguousarray(image)

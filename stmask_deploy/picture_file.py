@@ -7,10 +7,11 @@ _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xd9"
 _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # FF 00 and the restarts D0 to D7 are part of a scan
 _PNG_START, _PNG_END = b"\x89PNG", b"IEND"
 _PNG_CHECKSUM = 4  # bytes, after IEND
+_GIF_START, _GIF_END = b"GIF8", b";"
 
 
 def is_cut_off(data: bytes) -> bool:
-    """True for a JPEG or PNG that is missing its end.
+    """True for a JPEG, PNG or GIF that is missing its end.
 
     OpenCV 4 pads such a JPEG with grey; libpng reports such a PNG on standard error.
     """
@@ -19,6 +20,8 @@ def is_cut_off(data: bytes) -> bool:
     if data.startswith(_PNG_START):
         end = data.rfind(_PNG_END)
         return not 0 <= end <= len(data) - len(_PNG_END) - _PNG_CHECKSUM
+    if data.startswith(_GIF_START):
+        return not data.rstrip(b"\0").endswith(_GIF_END)  # some programs append zeros
     return False
 
 

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
+import struct
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,38 @@ def test_rotation_metadata_is_applied(tmp_path: Path, rotation: int, quarter_tur
     assert (source.height, source.width) == expected.shape[:2]
     assert images[1].shape == expected.shape
     assert np.abs(images[1].astype(int) - expected).mean() < 6
+
+
+@pytest.mark.parametrize(("matrix", "upright"), [
+    ((1, 0, 0, 1), lambda image: image), ((-1, 0, 0, 1), lambda image: image[:, ::-1]),
+    ((1, 0, 0, -1), lambda image: image[::-1]), ((0, 1, 1, 0), lambda image: image.transpose(1, 0, 2)),
+    ((0, -1, -1, 0), lambda image: np.rot90(image, 2).transpose(1, 0, 2)),
+    ((0, 1, -1, 0), lambda image: np.rot90(image, -1)), ((-1, 0, 0, -1), lambda image: np.rot90(image, 2)),
+    ((0.9, 0.4, -0.4, 0.9), lambda image: image),  # 24 degrees, which no program can show without cutting corners
+])
+def test_display_matrices_are_applied(tmp_path: Path, matrix: tuple[float, ...],
+                                      upright: Callable[[np.ndarray], np.ndarray]) -> None:
+    path = write_video(tmp_path / "plain.mp4", pictures(2))
+    with VideoSource(path) as source:
+        plain = [frame.image for frame in source]
+    data = bytearray(path.read_bytes())
+    start = data.find(b"tkhd") + 44  # of a version 0 header
+    a, b, c, d = (round(value * 65536) for value in matrix)
+    assert struct.unpack_from(">9i", data, start) == (65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
+    struct.pack_into(">9i", data, start, a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    with VideoSource(path) as source:
+        for frame, picture in zip(source, plain, strict=True):
+            np.testing.assert_array_equal(frame.image, upright(picture))
+
+
+@pytest.mark.parametrize(("suffix", "codec", "pixels"), [("mjpeg", "mjpeg", "yuvj420p"), ("gif", "gif", "rgb8")])
+def test_a_cut_picture_at_the_end_is_damage(tmp_path: Path, suffix: str, codec: str, pixels: str) -> None:
+    whole = write_coded(tmp_path / f"whole.{suffix}", range(4), codec, 25, pixels)
+    assert not read(whole)[1].is_damaged
+    for share in (0.5, 0.6, 0.7, 0.9):
+        shown, damage = read(cut(tmp_path / f"cut.{suffix}", whole, share))
+        assert len(shown) >= 2 and damage.packet_errors == 1, share
 
 
 def write_coded(path: Path, stamps: Sequence[int], codec: str, rate: int, pixels: str = "yuv420p",
