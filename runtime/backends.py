@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from numbers import Integral
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -97,7 +98,8 @@ def check_request(name: str, device: str, precision: str, threads: int | None) -
                          f"{', '.join(('f32', *OWN_GRAPHS[name]))}; for {precision} use backend openvino")
     if name == "onnxruntime" and precision == "int8" and device not in ("auto", "cpu"):
         raise InputError(f"int8 graphs of onnxruntime are for the CPU; for device {device} use precision f16")
-    if threads is not None and not (isinstance(threads, int) and 1 <= threads <= MAX_THREADS):
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, Integral)
+                                or not 1 <= threads <= MAX_THREADS):
         raise InputError(f"threads must be a whole number from 1 to {MAX_THREADS}, got {threads!r}")
 
 
@@ -107,8 +109,8 @@ def check_finite(graph: str, *columns: NDArray[Any]) -> None:
     The trackers would not fail on NaN: it matches nothing, so every frame would yield new objects.
     """
     if not all(np.isfinite(column).all() for column in columns):
-        raise StmaskError(f"the {graph} graph returned values that are not numbers; try precision f32, "
-                          "or verify the bundle with stmask-verify")
+        raise StmaskError(f"the {graph} graph returned values that are not numbers; try precision f32 and an "
+                          "empty --cache, or verify the bundle with stmask-verify")
 
 
 def one_line(error: BaseException) -> str:

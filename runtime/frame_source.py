@@ -102,14 +102,18 @@ class FrameSource(ABC):
         """True for endless sources, which drop frames that are not read in time."""
         return self.kind == "camera"
 
+    def check_unread(self) -> None:
+        """Raise InputError if the source has been iterated before."""
+        if self._started:
+            raise InputError(f"{self.name} has been read already; open it again to read it again")
+
     def __iter__(self) -> Iterator[Frame]:
         """Frames in order.
 
         Raises:
             InputError: a frame differs in size from the first one, or the source has been iterated before.
         """
-        if self._started:
-            raise InputError(f"{self.name} has been read already; open it again to read it again")
+        self.check_unread()
         self._started = True
         frames = self._frames()
         try:

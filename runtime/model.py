@@ -20,7 +20,7 @@ from .options import RunOptions
 from .pipeline import Pipeline
 from .resolved_options import ResolvedOptions
 from .result import FrameResult
-from .sources import Damage, FrameSource, open_source
+from .sources import Damage, FrameSource, open_source, to_float
 from .timing import FrameTimes, StageTimer
 from .tracking import (
     DEVICE_WORKERS,
@@ -143,16 +143,17 @@ class Model:
 
         Args:
             image: (H, W, 3) uint8 BGR, any size.
-            time_s: seconds since the start, finite; None assumes 30 frames per second.
+            time_s: seconds since the start, a finite number of any kind; None assumes 30 frames per second.
 
         Raises:
             InputError: `image` is not such an array, or `time_s` is not finite.
             StmaskError: a graph fails, or returns NaN or infinite values.
         """
-        if time_s is not None and not math.isfinite(time_s):
-            raise InputError(f"time_s is {time_s}; give seconds since the start, or None")
         index, times = self._next_index, FrameTimes()
-        result = self._pipeline.step(image, index, index / STEP_FPS if time_s is None else time_s, times)
+        seconds = index / STEP_FPS if time_s is None else to_float(time_s)
+        if not math.isfinite(seconds):
+            raise InputError(f"time_s is {time_s!r}; give seconds since the start, or None")
+        result = self._pipeline.step(image, index, seconds, times)
         self._next_index = index + 1
         self._lost_candidates = self._pipeline.lost_candidates
         if self._timer is not None:

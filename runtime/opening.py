@@ -31,12 +31,13 @@ def open_backend(name: str, graph: Path, *, device: str = "auto", precision: str
         DeviceError: the library is not installed, or would not use the requested device or precision.
     """
     check_request(name, device, precision, threads)
+    count = None if threads is None else int(threads)  # libraries refuse NumPy's numbers
     backend: Callable[..., Backend]  # imported lazily: only the library in use has to be installed
     if name == "openvino":
         from .openvino_backend import OpenVinoBackend as backend
     else:
         from .onnxruntime_backend import OnnxRuntimeBackend as backend
     try:
-        return backend(graph, device=device, precision=precision, threads=threads, cache=cache, outputs=outputs)
+        return backend(graph, device=device, precision=precision, threads=count, cache=cache, outputs=outputs)
     except UnicodeDecodeError as error:  # a name or the description in the graph
         raise InputError(f"{graph} is damaged ({error.reason}); export the checkpoint again") from error

@@ -2,13 +2,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from stmask_deploy.atomic import cannot_write, check_folder, remove_leftovers
 from stmask_deploy.errors import InputError, OutputError
 
 from .sources import is_camera
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 class OutputFolder:
@@ -44,8 +50,51 @@ class OutputFolder:
 
         Raises:
             InputError: the run would replace one of its inputs.
-            OutputError: the folder already holds results and `overwrite` is False, or is not writable.
+            OutputError: the folder already holds results and `overwrite` is False, another run is writing to it, or it
+                is not writable.
         """
+        with self._lock():
+            self._check_files(overwrite, inputs)
+        check_folder(self.path)
+
+    @contextmanager
+    def claimed(self, overwrite: bool, inputs: Sequence[Path] = ()) -> Iterator[None]:
+        """Create the folder, delete the files of an earlier run, and keep other runs out until the block ends.
+
+        The arguments and exceptions are those of `check`, which is called first.
+        """
+        self.check(overwrite, inputs)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+        with self._lock():
+            self._check_files(overwrite, inputs)  # again: another run may have ended meanwhile
+            try:
+                for path in self.existing():
+                    path.unlink()
+                remove_leftovers(self.sequences)
+            except OSError as error:
+                raise cannot_write(self.path, error) from error
+            yield
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """Hold the folder's lock, which ends with the process at the latest; no lock where the system has none."""
+        try:
+            folder = os.open(self.path, os.O_RDONLY)
+        except OSError:  # there is no such folder, or it cannot be opened, as on Windows
+            yield
+            return
+        try:
+            if not _locked(folder):
+                raise OutputError(f"another run is writing to {self.path}; wait until it ends, or use another folder "
+                                  "with -o")
+            yield
+        finally:
+            os.close(folder)
+
+    def _check_files(self, overwrite: bool, inputs: Sequence[Path]) -> None:
         there = self.existing()
         places = {place: path for path in there if (place := _place(path)) is not None}
         for path in inputs if places else ():
@@ -55,19 +104,18 @@ class OutputFolder:
         if there and not overwrite:
             raise OutputError(f"{self.path} holds results already ({', '.join(path.name for path in there)}); "
                               "use --overwrite or another folder with -o")
-        check_folder(self.path)
 
-    def prepare(self, overwrite: bool, inputs: Sequence[Path] = ()) -> None:
-        """Check and create the folder, and delete the files of an earlier run, so that no old ones remain; see `check`.
-        """
-        self.check(overwrite, inputs)
+
+def _locked(folder: int) -> bool:
+    """Lock an opened folder, unless the system has no locks; False if another run holds the lock."""
+    if fcntl is not None:
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            for path in self.existing():
-                path.unlink()
-            remove_leftovers(self.sequences)
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # some network file systems have no locks
+            pass
+    return True
 
 
 def _place(path: Path) -> tuple[int, int] | None:

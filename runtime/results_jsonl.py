@@ -49,11 +49,11 @@ class ResultsWriter:
     from a run that did not finish.
 
     Raises:
-        OutputError: the file exists and `overwrite` is False, or it cannot be written.
+        OutputError: the file exists, or it cannot be written.
     """
 
-    def __init__(self, path: Path, header: ResultsHeader, *, overwrite: bool = False) -> None:
-        check_writable(path, overwrite=overwrite)
+    def __init__(self, path: Path, header: ResultsHeader) -> None:
+        check_writable(path, overwrite=False)
         self._path = path
         self._num_frames = 0
         try:

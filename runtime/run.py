@@ -16,6 +16,7 @@ from .output_folder import OutputFolder
 from .progress import Progress
 from .run_writer import RunWriter
 from .tracking import check_run, is_overlapped
+from .video_writer import check_size
 
 DRAW_THRESHOLD = 0.3  # lowest score that is drawn; the results contain everything above the score threshold
 
@@ -38,7 +39,7 @@ class RunSummary:
         return self.frames / self.seconds if self.seconds > 0 else 0.0
 
 
-def run_video(model: Model, source: FrameSource, folder: Path, *, draw: bool = True,
+def run_video(model: Model, source: FrameSource, folder: str | Path, *, draw: bool = True,
               draw_threshold: float = DRAW_THRESHOLD, max_frames: int | None = None, overwrite: bool = False,
               show_progress: bool = False, mode: str = "auto", interrupt: InterruptFlag | None = None,
               mask_process: MaskProcess | None = None) -> RunSummary:
@@ -67,14 +68,17 @@ def run_video(model: Model, source: FrameSource, folder: Path, *, draw: bool = T
     check_run(mode, max_frames)
     if not 0 <= draw_threshold <= 1:
         raise InputError(f"draw_threshold must be a number from 0 to 1, got {draw_threshold}")
-    output = OutputFolder(folder)
-    output.prepare(overwrite, source.files)
-    start = time.perf_counter()
-    model.reset(source.is_live)  # resolves the options that the header of the results contains
-    total = min((count for count in (source.num_frames, max_frames) if count is not None), default=None)
+    source.check_unread()
+    if draw and source.kind != "image":
+        check_size(source.height, source.width)
+    output = OutputFolder(Path(folder))
     # Drawing needs the masks in this process anyway.
     is_helped = not draw and model.leaves_cores and is_overlapped(mode, source)
     with ExitStack() as stack:
+        stack.enter_context(output.claimed(overwrite, source.files))
+        start = time.perf_counter()
+        model.reset(source.is_live)  # resolves the options that the header of the results contains
+        total = min((count for count in (source.num_frames, max_frames) if count is not None), default=None)
         if interrupt is None:
             interrupt = stack.enter_context(InterruptFlag())
         writer = stack.enter_context(RunWriter(model, source, output, draw, draw_threshold))

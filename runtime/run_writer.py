@@ -27,7 +27,7 @@ class RunWriter:
     Args:
         model: already reset for the source.
         source: the source of the frames.
-        output: a folder without earlier results, see `OutputFolder.prepare`.
+        output: a folder without earlier results, see `OutputFolder.claimed`.
         draw: write an annotated video or picture.
         draw_threshold: instances with a lower score are not drawn.
 

@@ -6,6 +6,8 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
+
 from stmask_deploy.errors import InputError
 
 from .camera_source import CameraSource
@@ -13,7 +15,7 @@ from .frame_source import Damage, Frame, FrameSource
 from .image_source import IMAGE_SUFFIXES, ImageSource, list_images
 from .video_source import VideoSource
 
-MAX_IMAGE_FPS = 1000.0
+MIN_IMAGE_FPS, MAX_IMAGE_FPS = 0.001, 1000.0
 MAX_DIGITS = 100  # more are no number of anything; Python refuses to read one of thousands
 MAX_CAMERA = 99  # OpenCV interprets the hundreds of a camera number as the capture backend
 
@@ -27,7 +29,7 @@ def open_source(source: str | int | Path, *, image_fps: float = 30.0) -> FrameSo
 
     Args:
         source: a path, or a camera number (an int, or a string of digits that is not an existing path).
-        image_fps: frame rate assigned to the images of a folder; above 0, at most 1000.
+        image_fps: frame rate assigned to the images of a folder, from 0.001 to 1000.
 
     Returns:
         The source, with its first frame already read, so that its size is known.
@@ -36,18 +38,24 @@ def open_source(source: str | int | Path, *, image_fps: float = 30.0) -> FrameSo
         InputError: there is no such source, or nothing in it can be read.
         DeviceError: the camera does not open.
     """
-    if not (math.isfinite(image_fps) and 0 < image_fps <= MAX_IMAGE_FPS):
-        raise InputError(f"image_fps must be a positive number of at most {MAX_IMAGE_FPS:.0f}, got {image_fps}")
+    rate = to_float(image_fps)
+    if not MIN_IMAGE_FPS <= rate <= MAX_IMAGE_FPS:
+        raise InputError(f"image_fps must be a number from {MIN_IMAGE_FPS} to {MAX_IMAGE_FPS:.0f}, got {image_fps!r}")
     if source == "":  # as a path it would be the working directory
         raise InputError(f"the source has no name; {_GIVE}")
-    if isinstance(source, int) or is_camera(source):
-        return _open_camera(source if isinstance(source, int) else int(str(source)))
-    path = Path(source)
+    if isinstance(source, (int, np.integer)):
+        return _open_camera(int(source))
+    if is_camera(source):
+        return _open_camera(int(str(source)))
+    try:
+        path = Path(source)
+    except TypeError as error:
+        raise InputError(f"{source!r} is no source; {_GIVE}") from error
     if isinstance(source, str) and re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", source):
         raise InputError(f"{source} is an address; network streams are not supported: download the video and give "
                          "the file")
     if os.path.isdir(path):
-        return ImageSource(list_images(path), "folder", path.resolve().name or str(path), image_fps)
+        return ImageSource(list_images(path), "folder", path.resolve().name or str(path), rate)
     if not os.path.exists(path):
         raise InputError(_missing(path))
     if not os.path.isfile(path):
@@ -55,6 +63,16 @@ def open_source(source: str | int | Path, *, image_fps: float = 30.0) -> FrameSo
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return ImageSource([path], "image", path.name, None)
     return VideoSource(path)
+
+
+def to_float(value: object) -> float:
+    """A number of any type, such as NumPy's or a fraction, as Python's float; NaN if it is none."""
+    if isinstance(value, str):
+        return math.nan
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def files_of(source: str) -> tuple[Path, ...]:
@@ -87,6 +105,6 @@ def _missing(path: Path) -> str:
         os.stat(path)
     except PermissionError:
         return f"{path} may not be read; check its permissions"
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name with a null character
         pass
     return f"{path} does not exist; check the name (a camera is given by its number)"

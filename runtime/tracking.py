@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from numbers import Integral
 from typing import NamedTuple
 
 from stmask_deploy.errors import InputError
@@ -55,7 +56,8 @@ def check_run(mode: str, max_frames: int | None) -> None:
     """
     if mode not in MODES:
         raise InputError(f"mode {mode!r} is not known; known: {', '.join(MODES)}")
-    if max_frames is not None and not (isinstance(max_frames, int) and max_frames > 0):
+    if max_frames is not None and (isinstance(max_frames, bool) or not isinstance(max_frames, Integral)
+                                   or max_frames <= 0):
         raise InputError(f"max_frames must be a positive whole number, got {max_frames!r}")
 
 

@@ -21,6 +21,8 @@ from .frame_source import Image
 TIME_BASE = Fraction(1, 90000)  # divides the usual frame rates evenly, 30000/1001 included
 MAX_STEP = 6 * 3600 * 90000  # ticks from frame to frame: FFmpeg loses times in mp4 behind a gap of 2^31, 6.6 hours
 DEFAULT_FPS = 30.0
+MIN_RATE = Fraction(1, 1001)  # frames per second that the encoder is told
+MAX_SIDE = 16384  # pixels, of H.264
 SQUARE = Fraction(1)
 KEYFRAME_INTERVAL_S = 1.0  # plus the encoder's look-ahead, also the most that a killed run can lose
 BT709 = 1  # colour primaries and transfer in FFmpeg's numbering; PyAV only has names for the matrix
@@ -42,15 +44,13 @@ class VideoWriter:
         path: the mp4 file.
         fps: frame rate of frames written without a time, and the nominal rate for the encoder; None is 30.
         pixel_aspect: width / height of a pixel, by which players stretch the picture.
-        overwrite: replace an existing file.
 
     Raises:
-        OutputError: the file exists and `overwrite` is False, or it cannot be written.
+        OutputError: the file exists, or it cannot be written.
     """
 
-    def __init__(self, path: Path, fps: float | None = None, pixel_aspect: Fraction = SQUARE, *,
-                 overwrite: bool = False) -> None:
-        check_writable(path, overwrite=overwrite)
+    def __init__(self, path: Path, fps: float | None = None, pixel_aspect: Fraction = SQUARE) -> None:
+        check_writable(path, overwrite=False)
         self._path = path
         self._fps = fps or DEFAULT_FPS
         self._pixel_aspect = pixel_aspect
@@ -88,7 +88,7 @@ class VideoWriter:
     def _open(self, height: int, width: int) -> None:
         self._container = av.open(f"file:{self._path}", "w", format="mp4", options=CONTAINER_OPTIONS)
         interval = max(1, round(self._fps * KEYFRAME_INTERVAL_S))
-        stream = self._container.add_stream("libx264", rate=Fraction(self._fps).limit_denominator(1001),
+        stream = self._container.add_stream("libx264", rate=max(MIN_RATE, Fraction(self._fps).limit_denominator(1001)),
                                             options={**CODEC_OPTIONS, "g": str(interval)})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         context = stream.codec_context
@@ -144,6 +144,13 @@ class VideoWriter:
         # If another file failed, this one is still completed, and its own failure does not mask the first.
         with suppress(OutputError) if isinstance(error, OutputError) else nullcontext():
             self.close()
+
+
+def check_size(height: int, width: int) -> None:
+    """Raise OutputError if frames of this size, in pixels, cannot be written."""
+    if max(height, width) > MAX_SIDE:
+        raise OutputError(f"frames of {width}x{height} do not fit into an H.264 video, which holds at most {MAX_SIDE} "
+                          "pixels a side; leave it out with --no-video")
 
 
 def _output_error(path: Path, error: Exception) -> OutputError:

@@ -69,13 +69,13 @@ class YtvisCollector:
                 "segmentations": [sequence.segmentations.get(index) for index in range(self._num_frames)],
                 "instance_id": identity}
 
-    def write(self, path: Path, *, overwrite: bool = False) -> None:
+    def write(self, path: Path) -> None:
         """Write the list collected so far; `path` only appears once it is complete.
 
         Raises:
-            OutputError: it exists and `overwrite` is False, or it cannot be written.
+            OutputError: it exists, or it cannot be written.
         """
-        with atomic_file(path, overwrite=overwrite) as file:
+        with atomic_file(path) as file:
             file.write(b"[")
             for row, identity in enumerate(self._sequences):
                 file.write(b",\n" if row else b"\n")

@@ -17,12 +17,14 @@ def atomic_file(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
     """A binary file for writing that replaces `path` when the block ends without an exception.
 
     It is written under a temporary name in the same folder, synced to disk and renamed. On failure the previous
-    contents of `path` are kept and the temporary file is removed.
+    contents of `path` are kept and the temporary file is removed. If `path` is a link, it is the file it leads to that
+    is replaced.
 
     Raises:
         OutputError: `path` exists and `overwrite` is False, or it cannot be written.
     """
     check_writable(path, overwrite=overwrite)
+    path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -44,15 +46,17 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
     """Refuse early any path whose writing would later fail or overwrite something.
 
     Raises:
-        OutputError: `path` exists and `overwrite` is False, it is a folder, or its folder does not exist.
+        OutputError: `path` exists and `overwrite` is False, it is a folder or device, or its folder does not exist.
     """
     # `os.path` functions return False where the system denies access; those of `Path` raise.
     if os.path.isdir(path):
         raise OutputError(f"{path} is a folder; name a file to write")
     if not os.path.isdir(path.parent):
         raise OutputError(f"{path} cannot be written: folder {path.parent} does not exist")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OutputError(f"{path} is no file that could be replaced; name a file to write")
     if os.path.exists(path) and not overwrite:
-        raise OutputError(f"{path} exists already; use --overwrite (overwrite=True) or another output folder")
+        raise OutputError(f"{path} exists already; use --overwrite (overwrite=True) or another name")
 
 
 def remove_leftovers(path: Path) -> None:
@@ -72,7 +76,10 @@ def check_folder(folder: Path) -> None:
         OutputError: its nearest existing ancestor (or itself) is a file or not writable, or the path contains a
             dangling link.
     """
-    nearest = folder.absolute()
+    try:
+        nearest = folder.absolute()
+    except OSError as error:
+        raise OutputError("the working directory does not exist any more; give an absolute folder with -o") from error
     while not os.path.exists(nearest):
         if os.path.islink(nearest):
             raise OutputError(f"{nearest} is a link that leads nowhere; remove it or choose another folder with -o")

@@ -68,6 +68,24 @@ def test_paths_that_cannot_be_files(tmp_path: Path) -> None:
         check_writable(tmp_path / "no" / "out.json", overwrite=True)
 
 
+def test_a_device_is_never_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match="no file that could be replaced"), atomic_file(pipe, overwrite=overwrite):
+            raise AssertionError("the block must not run")
+    assert pipe.is_fifo() and names(tmp_path) == ["pipe"]
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    target, link = tmp_path / "target.json", tmp_path / "link.json"
+    target.write_bytes(b"old")
+    link.symlink_to(target.name)
+    with atomic_file(link, overwrite=True) as file:
+        file.write(b"new")
+    assert link.is_symlink() and target.read_bytes() == b"new" and names(tmp_path) == ["link.json", "target.json"]
+
+
 def test_the_usual_permissions(tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.write_bytes(b"")
@@ -90,6 +108,15 @@ def test_what_to_do_depends_on_the_reason() -> None:
     for code, told in ((errno.ENOSPC, "free some space or choose"), (errno.EDQUOT, "free some space or choose"),
                        (errno.EACCES, "Permission denied; choose"), (errno.EEXIST, "File exists; choose")):
         assert told in str(cannot_write(Path("x"), OSError(code, os.strerror(code))))
+
+
+def test_a_deleted_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(OutputError, match="the working directory does not exist any more"):
+        check_folder(Path("out"))
+    check_folder(tmp_path / "out")
 
 
 def test_names_that_are_too_long_are_refused_by_the_system_in_words(tmp_path: Path) -> None:

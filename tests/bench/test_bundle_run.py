@@ -42,8 +42,8 @@ def test_a_turn_has_a_pass_of_each_mode_with_the_same_process(tmp_path: Path, mo
 
 def test_time_before_the_first_frame_is_not_taken_from_the_frames(tmp_path: Path,
                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
-    prepare = OutputFolder.prepare
-    monkeypatch.setattr(OutputFolder, "prepare", lambda *given: (time.sleep(0.5), prepare(*given)))  # a slow disk
+    claimed = OutputFolder.claimed
+    monkeypatch.setattr(OutputFolder, "claimed", lambda *given: (time.sleep(0.5), claimed(*given))[1])  # a slow disk
     with open_run(Job(Row.parse("onnxruntime:f32"), demo_bundle(), demo_clip(), tmp_path, 1, 1, 4, False)) as run:
         turn = run.turn()
     assert min(turn.frames + turn.run) > 0

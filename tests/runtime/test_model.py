@@ -3,6 +3,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -182,8 +184,8 @@ def test_sources_and_pictures_that_are_none(bundle: Path, tmp_path: Path) -> Non
         next(model.track(tmp_path / "nothing.mp4"))
     with pytest.raises(InputError, match="uint8"):
         model.step(np.zeros((4, 4, 3), np.float32))  # type: ignore[arg-type]
-    for time_s in (float("nan"), float("inf")):
-        with pytest.raises(InputError, match=f"time_s is {time_s}; give seconds"):
+    for time_s in (float("nan"), float("inf"), "soon", 10 ** 400):
+        with pytest.raises(InputError, match=f"time_s is {time_s!r}; give seconds"):
             model.step(picture(100), time_s)
     assert model.step(picture(100)).index == 0
 
@@ -222,6 +224,12 @@ def test_forks_share_the_graphs_and_nothing_else(bundle: Path, tmp_path: Path) -
     with ThreadPoolExecutor(len(clips)) as pool:
         assert list(pool.map(answers, forks, clips)) == alone
     assert model.step(picture(100)).ids.tolist() == [0, 1, 2] and model.step(picture(100)).index == 2
+
+
+@pytest.mark.parametrize("time_s", [Fraction(1, 4), np.float32(0.25), Decimal("0.25"), np.float64(0.25)])
+def test_a_time_may_be_any_number(bundle: Path, time_s: Any) -> None:
+    result = load(bundle).step(picture(100), time_s)
+    assert type(result.time_s) is float and result.time_s == 0.25 and "0.25" in repr(result)
 
 
 def test_stages_are_timed(bundle: Path, tmp_path: Path) -> None:
@@ -270,7 +278,7 @@ def test_damage_is_told(bundle: Path, tmp_path: Path, mode: str) -> None:
     assert not model.damage.is_damaged
 
 
-@pytest.mark.parametrize("threads", [0, -1, 2.5, "2", np.int64(2), 10 ** 10])
+@pytest.mark.parametrize("threads", [0, -1, 2.5, "2", True, 10 ** 10])
 def test_threads_that_cannot_be(bundle: Path, threads: Any) -> None:
     with pytest.raises(InputError, match="threads must be a whole number from 1 to 1024"):
         load(bundle, threads=threads)

@@ -15,6 +15,7 @@ from pycocotools import mask as coco_mask
 from results_sample import frame_result
 
 from stmask_deploy.errors import InputError, OutputError, StmaskError
+from stmask_deploy.runtime import results_jsonl
 from stmask_deploy.runtime.frame_source import Damage
 from stmask_deploy.runtime.results_jsonl import ResultsHeader, ResultsWriter, frame_record, read_results
 
@@ -164,20 +165,19 @@ def test_numbers_that_are_none(tmp_path: Path, value: float) -> None:
     assert read_results(tmp_path / "r.jsonl").frames == []
 
 
-def test_overwrites_only_when_told(tmp_path: Path) -> None:
+def test_never_overwrites(tmp_path: Path) -> None:
     path = write(tmp_path / "r.jsonl")
     before = path.read_bytes()
     with pytest.raises(OutputError, match="exists already"):
         ResultsWriter(path, HEADER)
     assert path.read_bytes() == before
-    ResultsWriter(path, HEADER, overwrite=True).close()
-    assert read_results(path).frames == []
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only")
-def test_a_full_disk() -> None:
+def test_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results_jsonl, "check_writable", lambda *_, **__: None)
     with pytest.raises(OutputError, match="/dev/full cannot be written: No space left") as caught:
-        ResultsWriter(Path("/dev/full"), HEADER, overwrite=True)
+        ResultsWriter(Path("/dev/full"), HEADER)
     assert caught.value.exit_code == 4
 
 

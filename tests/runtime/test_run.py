@@ -119,6 +119,42 @@ def test_an_earlier_run_is_replaced_as_a_whole_and_only_when_asked(bundle: Path,
     assert len(read_results(out / "results.jsonl").frames) == 2
 
 
+def test_a_source_that_was_read_costs_no_earlier_results(bundle: Path, clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(bundle, clip, out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with open_source(clip) as source:
+        list(source)
+        with pytest.raises(InputError, match="read already"):
+            run_video(load(bundle), source, str(out), overwrite=True)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_frames_too_large_for_a_video_are_refused_before_anything_is_written(bundle: Path, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "wide.png"), np.zeros((2, 16385, 3), np.uint8))
+    (tmp_path / "wide").mkdir()
+    (tmp_path / "wide.png").rename(tmp_path / "wide" / "0.png")
+    with pytest.raises(OutputError, match="16385x2 do not fit .* --no-video"):
+        run(bundle, tmp_path / "wide", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert run(bundle, tmp_path / "wide", tmp_path / "out", draw=False).frames == 1
+
+
+@pytest.mark.parametrize("mode", ["latency", "throughput"])
+def test_a_folder_belongs_to_one_run_at_a_time(bundle: Path, clip: Path, tmp_path: Path, mode: str) -> None:
+    refused: list[str] = []
+
+    def meanwhile() -> None:
+        with pytest.raises(OutputError) as caught:
+            run(bundle, clip, tmp_path / "out", overwrite=True, max_frames=2)
+        refused.append(caught.value.line)
+
+    assert run_video(load(bundle), Pictures("video", meanwhile), tmp_path / "out", mode=mode).frames == 10
+    assert len(refused) == 1 and "another run is writing to" in refused[0]
+    assert len(read_results(tmp_path / "out" / "results.jsonl").frames) == 10
+    assert run(bundle, clip, tmp_path / "out", overwrite=True, max_frames=2).frames == 2
+
+
 def test_every_stage_is_timed(bundle: Path, clip: Path, tmp_path: Path) -> None:
     timer = StageTimer()
     with open_source(clip) as source:

@@ -66,12 +66,12 @@ def test_a_source_that_fails_leaves_the_others_their_results(bundle: Path, clip:
 
     write = RunWriter.write
 
-    def fail_for_the_bug(writer: RunWriter, frame: Any, result: Any) -> None:
+    def fail_for_the_bug(writer: RunWriter, tracked: Any) -> None:
         if writer._source.name == "bug.mp4":
             raise KeyError("a bug")
         if writer._source.name == "half.mp4" and writer.num_frames == 1:
             raise StmaskError("no more")
-        write(writer, frame, result)
+        write(writer, tracked)
 
     monkeypatch.setattr(RunWriter, "write", fail_for_the_bug)
     bug, half, last = (write_clip(tmp_path / name, 3) for name in ("bug.mp4", "half.mp4", "last.mp4"))

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import os
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from media import pictures, write_image, write_video
 
@@ -31,6 +34,24 @@ def test_a_single_image_is_one_frame_at_zero(tmp_path: Path) -> None:
 def test_a_number_is_a_camera(camera: int | str) -> None:
     with pytest.raises(DeviceError, match="camera 97"):
         open_source(camera)
+
+
+@pytest.mark.parametrize("image_fps", [np.float32(12.5), Fraction(25, 2)])
+def test_a_rate_may_be_any_number(tmp_path: Path, image_fps: Any) -> None:
+    write_image(tmp_path / "1.png")
+    with open_source(tmp_path, image_fps=image_fps) as source:
+        assert type(source.fps) is float and source.fps == 12.5
+
+
+@pytest.mark.parametrize("source", [b"x", None, 1.5])
+def test_what_cannot_be_a_path(source: Any) -> None:
+    with pytest.raises(InputError, match="is no source; give a video"):
+        open_source(source)
+
+
+def test_a_name_with_a_null_character_does_not_exist() -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        open_source("a\0b")
 
 
 def test_thousands_of_digits_are_no_number() -> None:
@@ -76,9 +97,9 @@ def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
         open_source(tmp_path / "pipe.mp4")
 
 
-@pytest.mark.parametrize("image_fps", [0, -5, float("nan"), float("inf"), 1001, 1e10])
+@pytest.mark.parametrize("image_fps", [0, -5, float("nan"), float("inf"), 1001, 1e10, 5e-324, "10", None])
 def test_a_senseless_rate(tmp_path: Path, image_fps: float) -> None:
-    with pytest.raises(InputError, match="image_fps must be a positive number"):
+    with pytest.raises(InputError, match="image_fps must be a number from 0.001 to 1000, got"):
         open_source(tmp_path, image_fps=image_fps)
 
 

@@ -337,6 +337,7 @@ def test_which_sources_are_overlapped(mode: str, overlapped: list[str]) -> None:
     ({"max_frames": 0}, "max_frames must be a positive whole number, got 0"),
     ({"max_frames": -1}, "got -1"),
     ({"max_frames": 2.5}, "got 2.5"),
+    ({"max_frames": True}, "got True"),
 ])
 def test_what_no_run_can_be_asked_for(bundle: Path, tmp_path: Path, given: dict[str, Any], told: str) -> None:
     (tmp_path / "results.jsonl").write_text("an earlier run")

@@ -13,8 +13,9 @@ from media import SIZE, picture, pictures, shown_index
 from perturbed_memory import needs_glibc, written_files
 
 from stmask_deploy.errors import OutputError
+from stmask_deploy.runtime import video_writer
 from stmask_deploy.runtime.video_source import VideoSource
-from stmask_deploy.runtime.video_writer import VideoWriter
+from stmask_deploy.runtime.video_writer import VideoWriter, check_size
 
 
 def write(path: Path, images: list[np.ndarray], fps: float | None = None, times: list[float] | None = None) -> Path:
@@ -142,13 +143,25 @@ def test_no_frame_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_overwrites_only_when_told(tmp_path: Path) -> None:
+def test_never_overwrites(tmp_path: Path) -> None:
     path = write(tmp_path / "v.mp4", pictures(3))
+    before = path.read_bytes()
     with pytest.raises(OutputError, match="exists already"):
         VideoWriter(path)
-    with VideoWriter(path, overwrite=True) as writer:
-        writer.write(picture(9))
-    assert read(path)[0] == [9]
+    assert path.read_bytes() == before
+
+
+def test_frames_slower_than_the_encoder_can_be_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "v.mp4", pictures(3), fps=1e-4, times=[0, 10000, 20000])
+    assert read(path)[0] == [0, 1, 2]
+
+
+def test_the_largest_side(tmp_path: Path) -> None:
+    check_size(16384, 16384)
+    for height, width in ((16385, 2), (2, 16385)):
+        with pytest.raises(OutputError, match=f"frames of {width}x{height} do not fit .* 16384 pixels a side"):
+            check_size(height, width)
+    write(tmp_path / "wide.mp4", [np.zeros((2, 16384, 3), np.uint8)])
 
 
 def test_a_missing_folder(tmp_path: Path) -> None:
@@ -223,8 +236,9 @@ def test_a_disk_that_fills_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only")
-def test_a_full_disk() -> None:
-    with pytest.raises(OutputError, match="No space left"), VideoWriter(Path("/dev/full"), overwrite=True) as writer:
+def test_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video_writer, "check_writable", lambda *_, **__: None)
+    with pytest.raises(OutputError, match="No space left"), VideoWriter(Path("/dev/full")) as writer:
         for index in range(200):
             writer.write(picture(index, SIZE))
 

@@ -87,7 +87,6 @@ def test_the_file_is_the_list(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "results.json").read_text()) == collector.entries()
     with pytest.raises(OutputError, match="exists already"):
         collector.write(tmp_path / "results.json")
-    collector.write(tmp_path / "results.json", overwrite=True)
 
 
 @pytest.mark.parametrize("frames", [[], [disc(0, [], [], [])]])
