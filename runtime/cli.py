@@ -11,7 +11,7 @@ import click
 
 from stmask_deploy import __version__
 from stmask_deploy.console import Command, ignore_interrupts
-from stmask_deploy.errors import EXIT_DAMAGED_INPUT, EXIT_INTERRUPTED, InputError
+from stmask_deploy.errors import EXIT_DAMAGED_INPUT, EXIT_INTERRUPTED, InputError, StmaskError
 from stmask_deploy.tracking_config import TRACKERS
 
 from .messages import tell_failure, tell_limits, tell_setup, tell_summary
@@ -191,14 +191,22 @@ def _run_several(ctx: click.Context, sources: Sequence[str], parallel: int, mode
     failures: dict[int, int] = {}  # position of the source -> exit code
     codes: set[int] = set()
     num_ended = 0
+    untold: list[OSError] = []
     with closing(run_several(sources, prepare, parallel)) as outcomes:
         for outcome in outcomes:
             num_ended += 1
-            if isinstance(outcome.result, BaseException):
-                failures[outcome.position] = tell_failure(ctx, outcome.source, outcome.result)
-            else:
-                tell_summary(outcome.result, f"{outcome.source}: ")
-                codes.add(_exit_code(outcome.result))
+            result = outcome.result
+            try:
+                if isinstance(result, BaseException):
+                    failures[outcome.position] = result.exit_code if isinstance(result, StmaskError) else 1
+                    tell_failure(ctx, outcome.source, result)
+                else:
+                    codes.add(_exit_code(result))
+                    tell_summary(result, f"{outcome.source}: ")
+            except OSError as error:  # the reader of the messages has gone, but the other sources still run
+                untold.append(error)
+    if untold:
+        raise untold[0]
     if failures:
         names = ", ".join(dict.fromkeys(sources[position] for position in sorted(failures)))
         click.echo(f"{len(failures)} of {len(sources)} sources failed: {names}", err=True)

@@ -48,12 +48,9 @@ def tell_summary(summary: RunSummary, of: str = "") -> None:
         click.echo(f"interrupted: {of}the results hold every frame up to here", err=True)
 
 
-def tell_failure(ctx: click.Context, source: str, error: BaseException) -> int:
-    """Print one line to standard error, with -v after the traceback, and return the exit code."""
+def tell_failure(ctx: click.Context, source: str, error: BaseException) -> None:
+    """Print one line to standard error, with -v after the traceback."""
     if is_verbose(ctx):
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
-    code, text = 1, f"{type(error).__name__}: {' '.join(str(error).split())}"
-    if isinstance(error, StmaskError):
-        code, text = error.exit_code, error.line
+    text = error.line if isinstance(error, StmaskError) else f"{type(error).__name__}: {' '.join(str(error).split())}"
     click.echo(f"error: {text}" if text.startswith(source) else f"error: {source}: {text}", err=True)
-    return code

@@ -94,6 +94,18 @@ def test_a_source_that_fails_leaves_the_others_their_results(bundle: Path, clip:
         assert len(results.frames) == frames and results.end is not None
 
 
+def test_sources_are_run_although_nobody_reads_the_messages(bundle: Path, clip: Path, tmp_path: Path,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> None:
+        raise BrokenPipeError
+
+    for name in ("tell_summary", "tell_failure"):
+        monkeypatch.setattr(f"stmask_deploy.runtime.cli.{name}", gone)
+    result = call(tmp_path / "nothing.mp4", clip, clip, "-m", bundle, "-o", tmp_path / "out", "--no-video")
+    assert result.exit_code == 1
+    assert sorted(path.parent.name for path in (tmp_path / "out").glob("*/results.json")) == ["street", "street-2"]
+
+
 def test_several_sources_and_a_bundle_that_does_not_open(clip: Path, tmp_path: Path) -> None:
     result = call(clip, clip, "-m", tmp_path / "nothing", "-o", tmp_path / "out")
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
