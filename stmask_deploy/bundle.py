@@ -11,7 +11,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,6 @@ class BundleDescription:
     tool_version: str
     openvino_weights: str | None = None  # f32 | f16, None without IR
     precisions: tuple[str, ...] = ()  # of the graphs present beside the f32 ones, see `OWN_GRAPHS`
-    tolerances: Mapping[str, float] = field(default_factory=dict)  # backend -> largest error, as a fraction of range
 
     def __post_init__(self) -> None:
         if self.max_candidates < 1 or not 0 <= self.candidate_threshold < 1:
@@ -93,8 +92,7 @@ class BundleDescription:
 
     def to_dict(self) -> dict[str, Any]:
         values = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
-        return {"schema": SCHEMA, **values, "model": self.model.to_dict(), "variant": self.model.variant,
-                "tolerances": dict(self.tolerances)}
+        return {"schema": SCHEMA, **values, "model": self.model.to_dict(), "variant": self.model.variant}
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=1)
