@@ -18,11 +18,11 @@ import stmask_deploy
 from stmask_deploy.bundle import (
     CANDIDATE_THRESHOLD,
     DESCRIPTION_FILE,
-    FLOAT_GRAPHS,
     MAX_CANDIDATES,
     METADATA_KEY,
     REPORT_FILE,
     BundleDescription,
+    has_own_graph,
 )
 from stmask_deploy.environment import installed_versions
 from stmask_deploy.errors import InputError, StmaskError
@@ -98,7 +98,7 @@ def export_checkpoint(checkpoint: Checkpoint, folder: Path, options: ExportOptio
         say(f"traced {', '.join(graphs)} graph, opset {options.opset}, deformable convolution {options.dcn.value}")
         irs = {role: to_openvino(graph) for role, graph in graphs.items()} if options.openvino_weights else {}
         halves = {role: to_half(graph) for role, graph in graphs.items()
-                  if options.half and role not in FLOAT_GRAPHS["f16"]}
+                  if options.half and has_own_graph(role, "onnxruntime", "f16")}
         extra = {(role, "f16"): graph for role, (graph, _) in halves.items()}
         _write(build, description, graphs, irs, extra)
         verification = verify_bundle(build, model, TOLERANCES if options.tolerance is None

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from stmask_deploy.bundle import FLOAT_GRAPHS, BundleDescription
+from stmask_deploy.bundle import BundleDescription, has_own_graph
 
 from .onnx_model import run_onnx
 from .verification import Arrays, Check
@@ -30,7 +30,7 @@ def range_checks(folder: Path, description: BundleDescription, feeds: Mapping[st
         tolerance: in the checks; a value is in the range, or not.
     """
     for role in description.roles:
-        if role not in FLOAT_GRAPHS["f16"]:
+        if has_own_graph(role, "onnxruntime", "f16"):
             wrong = overflowing(onnx.load(description.graph_path(folder, role, "onnxruntime", "f16")), feeds[role])
             problem = f"{len(wrong)} values exceed 65504, first {wrong[0]}; use f32" if wrong else ""
             yield Check(backend, f"{role}/range of f16", (), 0.0, tolerance, problem)

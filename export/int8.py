@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from stmask_deploy.bundle import FLOAT_GRAPHS, BundleDescription
+from stmask_deploy.bundle import BundleDescription, has_own_graph
 from stmask_deploy.errors import InputError, StmaskError
 from stmask_deploy.runtime.loading import open_bundle
 
@@ -92,7 +92,7 @@ def add_int8(folder: Path, description: BundleDescription, options: Int8Options,
         InputError: the clip or its annotations are unusable.
         StmaskError: int8 exceeds the limits, or a library cannot quantise a graph.
     """
-    roles = [role for role in description.roles if role not in FLOAT_GRAPHS[PRECISION]]
+    roles = [role for role in description.roles if has_own_graph(role, "onnxruntime", PRECISION)]
     calibration = record(folder, options.calibration, options.frames, roles)
     say(f"int8: calibrated with {max(map(len, calibration.feeds.values()))} of the {len(calibration.run.frames)} "
         f"frames of {options.calibration}")

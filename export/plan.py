@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from stmask_deploy.bundle import FLOAT_GRAPHS, OWN_GRAPHS, BundleDescription
+from stmask_deploy.bundle import BundleDescription, has_own_graph
 from stmask_deploy.config import Calibration, ModelConfig
 from stmask_deploy.geometry import level_sizes
 from stmask_deploy.graph_tensors import GraphTensor, graph_tensors
@@ -60,8 +60,8 @@ def _other_precisions(description: BundleDescription, options: ExportOptions) ->
         notes["int8"] = f"computes in int8, calibrated with {options.int8.calibration}"
     backends = ("onnxruntime",) if options.openvino_weights is None else ("onnxruntime", "openvino")
     return [f"{description.graph_path(Path(), role, backend, precision)}  {note}"
-            for precision, note in notes.items() for backend in backends if precision in OWN_GRAPHS[backend]
-            for role in description.roles if role not in FLOAT_GRAPHS.get(precision, ())]
+            for precision, note in notes.items() for backend in backends for role in description.roles
+            if has_own_graph(role, backend, precision)]
 
 
 def _words(tensor: GraphTensor) -> str:

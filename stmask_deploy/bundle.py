@@ -28,7 +28,7 @@ ROLES = ("frame", "prototypes", "instances", "temporal")
 # The precisions that have graph files of their own, by backend; all others run the f32 file.
 OWN_GRAPHS: Mapping[str, tuple[str, ...]] = {"onnxruntime": ("f16", "int8"), "openvino": ("int8",)}
 # The exceptions, by precision: these graphs run the f32 file all the same.
-FLOAT_GRAPHS: Mapping[str, tuple[str, ...]] = {"f16": ("prototypes",), "int8": ("instances",)}
+_FLOAT_GRAPHS: Mapping[str, tuple[str, ...]] = {"f16": ("prototypes",), "int8": ("instances",)}
 
 # Names of the graphs' inputs and outputs, shared by exporter, verifier and runtime.
 FRAME_INPUTS = ("frame",)
@@ -84,8 +84,7 @@ class BundleDescription:
 
     def graph_path(self, folder: Path, role: str, backend: str, precision: str = "f32") -> Path:
         """Path of the graph of `role` (one of `ROLES`) for `backend` (onnxruntime | openvino) at `precision`."""
-        has_own = precision in OWN_GRAPHS[backend] and role not in FLOAT_GRAPHS.get(precision, ())
-        stem = f"{role}_{precision}" if has_own else role
+        stem = f"{role}_{precision}" if has_own_graph(role, backend, precision) else role
         if backend == "openvino":
             return folder / OPENVINO_FOLDER / f"{stem}.xml"
         return folder / f"{stem}.onnx"
@@ -121,6 +120,11 @@ class BundleDescription:
             return cls(**values)
         except (KeyError, TypeError, InputError, RecursionError) as error:
             raise InputError(f"{where} is incomplete or damaged ({error}); export the checkpoint again") from error
+
+
+def has_own_graph(role: str, backend: str, precision: str) -> bool:
+    """Whether the graph of `role` has a file of its own for `backend` at `precision`, or runs the f32 file."""
+    return precision in OWN_GRAPHS[backend] and role not in _FLOAT_GRAPHS.get(precision, ())
 
 
 def weights_mark(export_id: str) -> bytes:

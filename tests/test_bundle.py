@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stmask_deploy.bundle import DESCRIPTION_FILE, SCHEMA, BundleDescription, read_description
+from stmask_deploy.bundle import DESCRIPTION_FILE, SCHEMA, BundleDescription, has_own_graph, read_description
 from stmask_deploy.config import Calibration, ModelConfig
 from stmask_deploy.errors import InputError
 
@@ -51,6 +51,18 @@ def test_graphs() -> None:
     assert DESCRIPTION.graph_path(folder, "prototypes", "onnxruntime", "int8") == folder / "prototypes_int8.onnx"
     # OpenVINO rounds the graph of f32 itself.
     assert DESCRIPTION.graph_path(folder, "frame", "openvino", "bf16") == folder / "openvino" / "frame.xml"
+
+
+@pytest.mark.parametrize(("role", "backend", "precision", "expected"), [
+    ("frame", "onnxruntime", "f16", True), ("frame", "onnxruntime", "int8", True), ("frame", "openvino", "int8", True),
+    ("frame", "onnxruntime", "f32", False), ("frame", "onnxruntime", "bf16", False),
+    ("frame", "openvino", "f16", False),  # it rounds the graph of f32 itself
+    ("prototypes", "onnxruntime", "f16", False), ("prototypes", "openvino", "int8", True),
+    ("instances", "onnxruntime", "f16", True), ("instances", "onnxruntime", "int8", False),
+    ("temporal", "onnxruntime", "f16", True), ("temporal", "openvino", "int8", True),
+])
+def test_graphs_with_files_of_their_own(role: str, backend: str, precision: str, expected: bool) -> None:
+    assert has_own_graph(role, backend, precision) is expected
 
 
 def test_precisions_survive_the_file() -> None:
