@@ -31,7 +31,7 @@ from stmask_deploy.models.stmask import STMask
 
 from .bundle_folder import building, check_target
 from .folding import fold_deformable
-from .frame_graph import FrameGraph, clamp_candidates
+from .frame_graph import FrameGraph
 from .half import to_half
 from .instance_graph import InstanceGraph, instance_inputs
 from .int8 import PRECISION, Int8Options, add_int8, check_int8
@@ -142,7 +142,7 @@ def check_export(checkpoint: Checkpoint, folder: Path, options: ExportOptions, *
     config = checkpoint.config
     description = BundleDescription(
         export_id=uuid.uuid4().hex, model=config, checkpoint_name=checkpoint.name,
-        checkpoint_sha256=checkpoint.sha256, max_candidates=clamp_candidates(config, options.max_candidates),
+        checkpoint_sha256=checkpoint.sha256, max_candidates=min(options.max_candidates, config.num_anchors),
         candidate_threshold=options.candidate_threshold, opset=options.opset, dcn=options.dcn.value,
         tool_version=stmask_deploy.__version__, openvino_weights=options.openvino_weights,
         precisions=("f16",) if options.half else ())

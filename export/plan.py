@@ -7,12 +7,10 @@ import torch
 
 from stmask_deploy.bundle import BundleDescription, has_own_graph
 from stmask_deploy.config import Calibration, ModelConfig
-from stmask_deploy.geometry import level_sizes
 from stmask_deploy.graph_tensors import GraphTensor, graph_tensors
 from stmask_deploy.models.stmask import STMask, build_stmask
 
 from .exporter import ExportOptions
-from .frame_graph import clamp_candidates
 from .lowering import Dcn
 
 
@@ -34,12 +32,11 @@ def plan_lines(config: ModelConfig, options: ExportOptions) -> list[str]:
     """Lines of text: inputs, outputs, special operators and sizes of all graphs."""
     with torch.device("meta"):
         model = build_stmask(config)
-    rows = clamp_candidates(config, options.max_candidates)
-    levels = level_sizes(config.padded_size, config.num_levels)
+    rows = min(options.max_candidates, config.num_anchors)
     description = BundleDescription("", config, "", "", rows, options.candidate_threshold, options.opset,
                                     options.dcn.value, "")
     lines = [f"opset {options.opset}, deformable convolution as {options.dcn.value}, "
-             f"{sum(h * w for h, w in levels) * config.anchors_per_cell} anchors on {config.num_levels} levels"]
+             f"{config.num_anchors} anchors on {config.num_levels} levels"]
     for role in description.roles:
         inputs, _ = description.tensor_names(role)
         lines.append(f"{role}.onnx  {_megabytes(model, role):.1f} MB")

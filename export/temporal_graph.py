@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stmask_deploy.config import ModelConfig
-from stmask_deploy.geometry import level_sizes
 from stmask_deploy.models.stmask import STMask
 from stmask_deploy.models.temporal import TemporalNet
 
@@ -56,7 +55,7 @@ def example_inputs(config: ModelConfig, num_boxes: int = 3) -> tuple[Tensor, ...
     if config.temporal is None:
         raise ValueError("the model has no temporal network")
     generator = torch.Generator().manual_seed(0)
-    height, width = level_sizes(config.padded_size, config.num_levels)[config.temporal.level]
+    height, width = config.level_sizes[config.temporal.level]
     maps = [torch.rand((1, channels, height, width), generator=generator)
             for channels in (config.fpn_width, config.fpn_width, config.head_width, config.head_width)]
     corners = torch.rand((num_boxes, 2), generator=generator) / 2

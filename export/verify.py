@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from stmask_deploy.bundle import OWN_GRAPHS, BundleDescription, read_description
 from stmask_deploy.errors import InputError
-from stmask_deploy.geometry import level_sizes
 from stmask_deploy.models.boxes import decode_boxes
 from stmask_deploy.models.frames import prepare_frames
 from stmask_deploy.models.stmask import STMask
@@ -177,7 +176,7 @@ def _instance_checks(bundle: Bundle, references: Sequence[Arrays], backend: str,
 def _rows(description: BundleDescription, reference: Arrays) -> NDArray[np.int64]:
     """Anchors for the instance graph: the best, and one each in every level's first and last cell."""
     model = description.model
-    cells = np.cumsum([height * width for height, width in level_sizes(model.padded_size, model.num_levels)])
+    cells = np.cumsum([height * width for height, width in model.level_sizes])
     corners = np.concatenate([[0], cells, cells - 1]) * model.anchors_per_cell
     best = np.argsort(-reference["class_scores"].max(axis=1), kind="stable")[:NUM_ROWS]
     return np.unique(np.concatenate([best, corners[corners < len(reference["boxes"])]])).astype(np.int64)

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from stmask_deploy.bundle import METADATA_KEY, BundleDescription
-from stmask_deploy.geometry import level_sizes
 from stmask_deploy.runtime.opening import open_backend
 
 from .openvino_ir import save_ir
@@ -38,15 +37,15 @@ def level_checks(folder: Path, description: BundleDescription, library: str, pre
         tolerance: largest error, as a share of the range of an output.
     """
     model = description.model
-    sizes = [height * width * model.anchors_per_cell
-             for height, width in level_sizes(model.padded_size, model.num_levels)]
+    sizes = [height * width * model.anchors_per_cell for height, width in model.level_sizes]
     with tempfile.TemporaryDirectory() as scratch:
-        path = _write_copy(description.graph_path(folder, "frame", library, precision), sum(sizes), Path(scratch))
+        path = _write_copy(description.graph_path(folder, "frame", library, precision), model.num_anchors,
+                           Path(scratch))
         graph = open_backend(library, path, device="cpu", precision=precision, outputs=(*ROW_OUTPUTS, "anchor_index"))
         for frame, reference in pictures:
             found = graph.run({"frame": frame})
             order = np.argsort(found["anchor_index"])
-            is_whole = np.array_equal(found["anchor_index"][order], np.arange(sum(sizes)))
+            is_whole = np.array_equal(found["anchor_index"][order], np.arange(model.num_anchors))
             yield Check(backend, "levels/anchor_index", order.shape, 0.0, tolerance,
                         "" if is_whole else "not every anchor once")
             for name in ROW_OUTPUTS if is_whole else ():

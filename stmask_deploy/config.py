@@ -134,6 +134,21 @@ class ModelConfig:
         return height, width
 
     @property
+    def level_sizes(self) -> tuple[tuple[int, int], ...]:
+        """(height, width) of P3, P4, ...: stride 8, then halved, rounded up (3x3 convolutions, stride 2, padding 1)."""
+        height, width = (side // 8 for side in self.padded_size)
+        sizes = []
+        for _ in range(self.num_levels):
+            sizes.append((height, width))
+            height, width = math.ceil(height / 2), math.ceil(width / 2)
+        return tuple(sizes)
+
+    @property
+    def num_anchors(self) -> int:
+        """Number of anchors on all levels."""
+        return self.anchors_per_cell * sum(height * width for height, width in self.level_sizes)
+
+    @property
     def has_local_branches(self) -> bool:
         """Whether an anchor's mask coefficients and embedding depend only on a fixed window of cells around it.
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from recording import Recording
 
 from stmask_deploy.config import ModelConfig
-from stmask_deploy.geometry import decode_boxes, level_sizes, make_anchors, xyxy_to_cxcywh
+from stmask_deploy.geometry import decode_boxes, make_anchors, xyxy_to_cxcywh
 from stmask_deploy.models.frames import prepare_frames
 from stmask_deploy.models.stmask import STMask
 from stmask_deploy.runtime.loading import Bundle
@@ -26,8 +26,7 @@ def network_frames(folder: Path, config: ModelConfig, count: int) -> list[NDArra
 
 
 def priors(config: ModelConfig, index: Array) -> Array:
-    sizes = level_sizes(config.padded_size, config.num_levels)
-    return make_anchors(sizes, config.anchor_shapes, config.anchor_scales)[index]
+    return make_anchors(config.level_sizes, config.anchor_shapes, config.anchor_scales)[index]
 
 
 def torch_values(model: STMask, recording: Recording) -> dict[str, Array]:
