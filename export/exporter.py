@@ -66,10 +66,6 @@ class ExportOptions:
     def __post_init__(self) -> None:
         if self.opset not in OPSETS:
             raise InputError(f"opset {self.opset} is not supported; choose one of {', '.join(map(str, OPSETS))}")
-        if self.max_candidates < 1:
-            raise InputError(f"max-candidates must be at least 1, got {self.max_candidates}")
-        if not 0 <= self.candidate_threshold < 1:
-            raise InputError(f"candidate-threshold must be in [0, 1), got {self.candidate_threshold}")
 
 
 def export_checkpoint(checkpoint: Checkpoint, folder: Path, options: ExportOptions, *, overwrite: bool = False,
@@ -132,7 +128,7 @@ def check_export(checkpoint: Checkpoint, folder: Path, options: ExportOptions, *
 
     Raises:
         InputError: the folder holds something other than a bundle, onnxruntime (for IR also openvino, for int8 IR also
-            nncf) is not installed, or the calibration clip or its annotations are unusable.
+            nncf) is not installed, an option is out of range, or the calibration clip or its annotations are unusable.
         OutputError: the folder holds a bundle and `overwrite` is False, or is not writable.
     """
     require_onnxruntime()

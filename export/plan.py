@@ -28,13 +28,16 @@ def assumptions(config: ModelConfig) -> list[str]:
     return lines
 
 
-def plan_lines(config: ModelConfig, options: ExportOptions) -> list[str]:
-    """Lines of text: inputs, outputs, special operators and sizes of all graphs."""
+def plan_lines(description: BundleDescription, options: ExportOptions) -> list[str]:
+    """Lines of text: inputs, outputs, special operators and sizes of all graphs.
+
+    Args:
+        description: returned by `check_export`.
+        options: given to it.
+    """
+    config = description.model
     with torch.device("meta"):
         model = build_stmask(config)
-    rows = min(options.max_candidates, config.num_anchors)
-    description = BundleDescription("", config, "", "", rows, options.candidate_threshold, options.opset,
-                                    options.dcn.value, "")
     lines = [f"opset {options.opset}, deformable convolution as {options.dcn.value}, "
              f"{config.num_anchors} anchors on {config.num_levels} levels"]
     for role in description.roles:

@@ -127,10 +127,18 @@ def test_an_unwritable_place_is_an_output_error(tiny: Checkpoint, tmp_path: Path
         export_checkpoint(tiny, tmp_path / "file" / "bundle", ExportOptions())
 
 
-@pytest.mark.parametrize("values", [{"max_candidates": 0}, {"candidate_threshold": 1.0}, {"candidate_threshold": -0.1}])
-def test_options_out_of_range(values: dict[str, float]) -> None:
-    with pytest.raises(InputError):
-        ExportOptions(**values)  # type: ignore[arg-type]
+@pytest.mark.parametrize("values", [{"max_candidates": 0}, {"candidate_threshold": 1.0}, {"candidate_threshold": -0.1},
+                                    {"candidate_threshold": float("nan")}])
+def test_options_out_of_range(tiny: Checkpoint, tmp_path: Path, values: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="max_candidates must be at least 1 and candidate_threshold in .0, 1., got"):
+        export_checkpoint(tiny, tmp_path / "bundle", ExportOptions(**values))  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("opset", [19, 22])
+def test_another_opset_names_the_supported_ones(opset: int) -> None:
+    with pytest.raises(InputError, match=f"opset {opset} is not supported; choose one of 20, 21"):
+        ExportOptions(opset=opset)
 
 
 @pytest.mark.parametrize(("package", "weights"), [("onnxruntime", None), ("openvino", "f32")])
