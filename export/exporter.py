@@ -41,7 +41,7 @@ from .openvino_ir import require_openvino, save_ir, to_openvino
 from .prototype_graph import PrototypeGraph, prototype_inputs
 from .temporal_graph import CHANNEL_MULTIPLE, TemporalGraph, example_inputs
 from .verification import Verification
-from .verify import TOLERANCES, verify_bundle
+from .verify import verify_bundle
 from .verify_levels import ROW_OUTPUTS
 
 Say = Callable[[str], None]
@@ -97,8 +97,7 @@ def export_checkpoint(checkpoint: Checkpoint, folder: Path, options: ExportOptio
                   if options.half and has_own_graph(role, "onnxruntime", "f16")}
         extra = {(role, "f16"): graph for role, (graph, _) in halves.items()}
         _write(build, description, graphs, irs, extra)
-        verification = verify_bundle(build, model, TOLERANCES if options.tolerance is None
-                                     else dict.fromkeys(TOLERANCES, options.tolerance))
+        verification = verify_bundle(build, model, options.tolerance)
         for line in verification.lines():
             say(line)
         if not verification.passed:

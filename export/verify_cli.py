@@ -56,8 +56,7 @@ def main(ctx: click.Context, bundle: Path, checkpoint: Path, video: Path | None,
                          f"{description.checkpoint_sha256[:16]}...), {checkpoint} has {sha256[:16]}...; give that file")
     model = load_checkpoint(checkpoint, config=description.model).build()
     pictures = None if video is None else _pictures(video)
-    tolerances = TOLERANCES if tolerance is None else dict.fromkeys(TOLERANCES, tolerance)
-    verification = verify_bundle(bundle, model, tolerances, pictures)
+    verification = verify_bundle(bundle, model, tolerance, pictures)
     click.echo("\n".join(verification.lines()))
     opened = [name for _, _, name in exported_graphs(description) if name not in TOLERANCES]
     for name in opened:
