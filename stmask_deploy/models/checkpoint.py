@@ -215,26 +215,31 @@ def _fit(state: Mapping[str, Tensor], config: ModelConfig, path: Path) -> tuple[
         notes.append(f"left out {len(harmless)} parameters used in training only ({', '.join(prefixes)})")
     problems += [(name, "unexpected", f"shape {list(state[name].shape)}") for name in extra if name not in harmless]
     for name, want in expected.items():
-        value = state.get(name)
-        if value is None:
-            if name.endswith("num_batches_tracked"):  # absent from older files, unused in inference
-                fitted[name] = torch.zeros((), dtype=torch.int64)
-                continue
-            problems.append((name, "missing", f"expected shape {list(want.shape)}"))
-        elif value.shape != want.shape:
-            problems.append((name, "misshapen", f"expected {list(want.shape)}, found {list(value.shape)}"))
-        elif _kind(value) != (expected_kind := str(want.dtype).removeprefix("torch.")):
-            problems.append((name, "wrong type", f"expected {expected_kind}, found {_kind(value)}"))
-        elif value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            bad = int((~torch.isfinite(value)).sum())
-            problems.append((name, "not finite", f"{bad} of {value.numel()} values are NaN or infinite"))
-        elif name.endswith("running_var") and bool((value < 0).any()):
-            problems.append((name, "negative", f"{int((value < 0).sum())} of {value.numel()} variances"))
+        if name not in state and name.endswith("num_batches_tracked"):  # absent from older files, unused in inference
+            fitted[name] = torch.zeros((), dtype=torch.int64)
+        elif problem := _problem(name, state.get(name), want):
+            problems.append((name, *problem))
         else:
-            fitted[name] = value.contiguous()
+            fitted[name] = state[name].contiguous()
     if problems:
         raise InputError(f"{path} does not fit {config.variant} ({len(problems)} parameters):\n" + _table(problems))
     return fitted, notes
+
+
+def _problem(name: str, value: Tensor | None, want: Tensor) -> tuple[str, str] | None:
+    """Kind and details of what is wrong with a parameter, None if it fits; `want` has its shape and type."""
+    if value is None:
+        return "missing", f"expected shape {list(want.shape)}"
+    if value.shape != want.shape:
+        return "misshapen", f"expected {list(want.shape)}, found {list(value.shape)}"
+    if _kind(value) != (expected_kind := str(want.dtype).removeprefix("torch.")):
+        return "wrong type", f"expected {expected_kind}, found {_kind(value)}"
+    if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        bad = int((~torch.isfinite(value)).sum())
+        return "not finite", f"{bad} of {value.numel()} values are NaN or infinite"
+    if name.endswith("running_var") and bool((value < 0).any()):
+        return "negative", f"{int((value < 0).sum())} of {value.numel()} variances"
+    return None
 
 
 def _kind(value: Tensor) -> str:
