@@ -11,6 +11,8 @@ from stmask_deploy.config import ModelConfig
 from stmask_deploy.models.head import PredictionHead
 from stmask_deploy.models.stmask import STMask
 
+EXAMPLE_ROWS = 3  # in the traced example; the graph takes any number
+
 
 class InstanceGraph(nn.Module):
     """The mask and track branches of the head, computed on windows around single cells of the shared map.
@@ -108,9 +110,9 @@ def _convolutions(layers: Iterable[nn.Module]) -> list[nn.Conv2d]:
     return [layer for layer in layers if isinstance(layer, nn.Conv2d)]
 
 
-def instance_inputs(config: ModelConfig, num_rows: int = 3) -> tuple[Tensor, Tensor]:
-    """Seeded inputs of the instance graph, in order."""
+def instance_inputs(config: ModelConfig) -> tuple[Tensor, Tensor]:
+    """Seeded inputs of the instance graph, in order: the shared map and `EXAMPLE_ROWS` anchors."""
     generator = torch.Generator().manual_seed(0)
     num_cells = config.num_anchors // config.anchors_per_cell
     shared = torch.rand((num_cells, config.head_width), generator=generator)
-    return shared, torch.randint(config.num_anchors, (num_rows,), generator=generator)
+    return shared, torch.randint(config.num_anchors, (EXAMPLE_ROWS,), generator=generator)

@@ -15,6 +15,7 @@ from stmask_deploy.models.temporal import TemporalNet
 # The correlation and maps have 633 channels in total. ONNX Runtime's blocked convolutions do not support odd channel
 # counts, and its fallback is slower; multiples of 16 fill the vectors of all kernels and suit the matrix units of GPUs.
 CHANNEL_MULTIPLE = 16
+EXAMPLE_BOXES = 3  # in the traced example; the graph takes any number
 
 
 class TemporalGraph(nn.Module):
@@ -50,13 +51,13 @@ def _widened(net: TemporalNet, extra: int) -> TemporalNet:
     return wide
 
 
-def example_inputs(config: ModelConfig, num_boxes: int = 3) -> tuple[Tensor, ...]:
-    """Seeded inputs of the temporal graph, in order."""
+def example_inputs(config: ModelConfig) -> tuple[Tensor, ...]:
+    """Seeded inputs of the temporal graph, in order: the maps and `EXAMPLE_BOXES` boxes."""
     if config.temporal is None:
         raise ValueError("the model has no temporal network")
     generator = torch.Generator().manual_seed(0)
     height, width = config.level_sizes[config.temporal.level]
     maps = [torch.rand((1, channels, height, width), generator=generator)
             for channels in (config.fpn_width, config.fpn_width, config.head_width, config.head_width)]
-    corners = torch.rand((num_boxes, 2), generator=generator) / 2
+    corners = torch.rand((EXAMPLE_BOXES, 2), generator=generator) / 2
     return (*maps, torch.cat([corners, corners + 0.3], dim=1))

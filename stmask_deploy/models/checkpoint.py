@@ -25,6 +25,7 @@ CONFIG_KEY = "stmask_config"  # next to the state dict (or in safetensors metada
 STATE_KEYS = ("state_dict", "model")
 RESNETS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # layers -> blocks of each stage
 RESNET_WIDTHS = (64, 128, 256, 512)
+MOST_PROBLEMS = 20  # parameters that an error message lists
 TRAINING_ONLY = ("semantic_seg_conv.", "maskiou_net.", "class_existence_fc.")  # heads used only by training losses
 
 
@@ -59,8 +60,9 @@ def load_checkpoint(path: Path, sha256: str | None = None, anchor_ratios: tuple[
 
     Raises:
         InputError: the file is not a checkpoint of a complete STMask network. The message lists the parameters (at
-            most 20) that are missing, unexpected, misshapen, of the wrong type, not finite, or a negative variance. If
-            parameters that determine the variant are missing, it lists only those: nothing else can be checked.
+            most `MOST_PROBLEMS`) that are missing, unexpected, misshapen, of the wrong type, not finite, or a negative
+            variance. If parameters that determine the variant are missing, it lists only those: nothing else can be
+            checked.
     """
     path = Path(path)
     digest = digest_of(path)
@@ -249,9 +251,10 @@ def _kind(value: Tensor) -> str:
     return kind + layout + ("" if value.device.type == "cpu" else f" on {value.device.type}")
 
 
-def _table(problems: list[tuple[str, str, str]], most: int = 20) -> str:
-    width = max(len(name) for name, _, _ in problems[:most])
-    lines = [f"  {kind:10s}  {name:{width}s}  {detail}" for name, kind, detail in problems[:most]]
-    if len(problems) > most:
-        lines.append(f"  ... and {len(problems) - most} more")
+def _table(problems: list[tuple[str, str, str]]) -> str:
+    shown = problems[:MOST_PROBLEMS]
+    width = max(len(name) for name, _, _ in shown)
+    lines = [f"  {kind:10s}  {name:{width}s}  {detail}" for name, kind, detail in shown]
+    if len(problems) > len(shown):
+        lines.append(f"  ... and {len(problems) - len(shown)} more")
     return "\n".join(lines)
