@@ -33,7 +33,7 @@ class TemporalGraph(nn.Module):
 
     def forward(self, prev_fpn: Tensor, fpn: Tensor, prev_temporal: Tensor, temporal: Tensor,
                 boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """See `TemporalNet.pool` and `TemporalNet.predict`; N may be 0."""
+        """See `TemporalNet.forward`."""
         if self.extra:
             zeros = temporal.new_zeros((1, self.extra, *temporal.shape[2:]))
             temporal = torch.cat([temporal, zeros], dim=1)  # the network concatenates this map last

@@ -43,8 +43,9 @@ def torch_values(model: STMask, recording: Recording) -> dict[str, Array]:
         maps = {"proto": first.prototypes[0], "fpn_p4": first.fpn[0], "t2s_p4": first.temporal[0]}
         if recording.info["temporal"]:
             boxes = torch.from_numpy(recording.values["temporal_boxes"])
-            pooled = model.TemporalNet.pool(first.fpn, second.fpn, first.temporal, second.temporal, boxes)
-            found["temporal_loc"], found["temporal_coeff"] = model.TemporalNet.predict(pooled)
+            net = model.TemporalNet
+            pooled = net.pool_boxes(net.fuse(first.fpn, second.fpn, first.temporal, second.temporal), boxes)
+            found["temporal_loc"], found["temporal_coeff"] = net.predict(pooled)
             found["temporal_roi_features"] = pooled[:recording.num_rois, ::recording.channel_step, ::3, ::3]
     values = {name: value.numpy() for name, value in found.items()}
     values["priors"] = priors(config, recording.values["anchor_index"])
