@@ -20,7 +20,6 @@ from report_file import ReportFile, new_report, report_options
 from stmask_deploy.bench.ceiling import CeilingJob, open_ceiling
 from stmask_deploy.bundle import BundleDescription, read_description
 from stmask_deploy.console import Command
-from stmask_deploy.geometry import level_sizes
 from stmask_deploy.runtime.loading import check_file, run_outputs
 from stmask_deploy.runtime.openvino_backend import shared_core
 from stmask_deploy.runtime.openvino_pooling import expand_roi_align
@@ -110,7 +109,7 @@ class Forms:
                     corners = rng.uniform(0, 0.7, (10, 2))
                     feeds["boxes"] = np.concatenate([corners, corners + 0.25], axis=1).astype(np.float32)
                 elif port.any_name == "p3":
-                    size = level_sizes(description.model.padded_size, description.model.num_levels)[0]
+                    size = description.model.level_sizes[0]
                     feeds["p3"] = rng.random((1, description.model.fpn_width, *size), dtype=np.float32)
                 elif port.any_name == "anchor_index":
                     feeds["anchor_index"] = rng.integers(0, 1000, NUM_ROWS)

@@ -19,7 +19,6 @@ from stmask_deploy.bundle import (
     BundleDescription,
     read_description,
 )
-from stmask_deploy.geometry import level_sizes
 from stmask_deploy.runtime.loading import open_bundle, run_outputs
 
 NUM_BOXES = 10  # objects in the temporal graph's input
@@ -101,7 +100,7 @@ def example_feeds(description: BundleDescription) -> dict[str, Feeds]:
     model = description.model
     feeds: dict[str, Feeds] = {"frame": {"frame": rng.integers(0, 256, (1, *model.input_size, 3), dtype=np.uint8)}}
     if model.temporal is not None:
-        size = level_sizes(model.padded_size, model.num_levels)[model.temporal.level]
+        size = model.level_sizes[model.temporal.level]
         widths = {"fpn": model.fpn_width, "temporal": model.head_width}
         maps = {prefix + name: rng.random((1, width, *size), dtype=np.float32)
                 for name, width in widths.items() for prefix in ("prev_", "")}

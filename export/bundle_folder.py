@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from stmask_deploy.atomic import check_folder
-from stmask_deploy.bundle import DESCRIPTION_FILE, FLOAT_GRAPHS, OPENVINO_FOLDER, OWN_GRAPHS, REPORT_FILE, ROLES
+from stmask_deploy.bundle import DESCRIPTION_FILE, OPENVINO_FOLDER, OWN_GRAPHS, REPORT_FILE, ROLES, has_own_graph
 from stmask_deploy.errors import InputError, OutputError, StmaskError
 
 PREFIX = ".stmask-export-"  # name prefix of the folders in which exports build
@@ -29,7 +29,7 @@ def _bundle_files() -> tuple[str, ...]:
     for backend, forms in (("onnxruntime", ("{}.onnx",)),
                            ("openvino", (f"{OPENVINO_FOLDER}/{{}}.xml", f"{OPENVINO_FOLDER}/{{}}.bin"))):
         stems = [*ROLES, *(f"{role}_{precision}" for precision in OWN_GRAPHS[backend]
-                           for role in ROLES if role not in FLOAT_GRAPHS.get(precision, ()))]
+                           for role in ROLES if has_own_graph(role, backend, precision))]
         names += [form.format(stem) for stem in stems for form in forms]
     return tuple(names)
 

@@ -135,9 +135,10 @@ def int8_options(*, with_int8: bool, calibration: Path | None, calibration_annot
               help="Minimum recall and precision of int8 against f32 on VIDEO. [default: 90]")
 @click.option("--int8-ap-loss", type=click.FloatRange(0, 100), metavar="POINTS",
               help="Largest loss of AP on the annotations. [default: 1]")
-@click.option("--max-candidates", type=int, default=MAX_CANDIDATES, show_default=True, metavar="K",
+@click.option("--max-candidates", type=click.IntRange(min=1), default=MAX_CANDIDATES, show_default=True, metavar="K",
               help="Most candidates that leave the frame graph.")
-@click.option("--candidate-threshold", type=float, default=CANDIDATE_THRESHOLD, show_default=True,
+@click.option("--candidate-threshold", type=click.FloatRange(0, 1, max_open=True), default=CANDIDATE_THRESHOLD,
+              show_default=True,
               help="Foreground probability that makes an anchor a candidate.")
 @click.option("--simplify/--no-simplify", default=True, show_default=True, help="Simplify with onnxsim, and check it.")
 @click.option("--tolerance", type=click.FloatRange(0, 1),
@@ -178,8 +179,8 @@ def main(checkpoint: Path, output: Path | None, dcn: str, openvino: bool, openvi
     for line in (*loaded.notes, *assumptions(loaded.config)):
         click.echo(f"  {line}")
     if dry_run:
-        check_export(loaded, folder, options, overwrite=overwrite)
-        click.echo("\n".join([*plan_lines(loaded.config, options), f"would write {folder}"]))
+        description = check_export(loaded, folder, options, overwrite=overwrite)
+        click.echo("\n".join([*plan_lines(description, options), f"would write {folder}"]))
         return
     verification = export_checkpoint(loaded, folder, options, overwrite=overwrite,
                                      say=lambda line: click.echo(f"  {line}"))

@@ -18,11 +18,11 @@ import stmask_deploy
 from stmask_deploy.bundle import (
     CANDIDATE_THRESHOLD,
     DESCRIPTION_FILE,
-    FLOAT_GRAPHS,
     MAX_CANDIDATES,
     METADATA_KEY,
     REPORT_FILE,
     BundleDescription,
+    has_own_graph,
 )
 from stmask_deploy.environment import installed_versions
 from stmask_deploy.errors import InputError, StmaskError
@@ -31,7 +31,7 @@ from stmask_deploy.models.stmask import STMask
 
 from .bundle_folder import building, check_target
 from .folding import fold_deformable
-from .frame_graph import FrameGraph, clamp_candidates
+from .frame_graph import FrameGraph
 from .half import to_half
 from .instance_graph import InstanceGraph, instance_inputs
 from .int8 import PRECISION, Int8Options, add_int8, check_int8
@@ -41,7 +41,7 @@ from .openvino_ir import require_openvino, save_ir, to_openvino
 from .prototype_graph import PrototypeGraph, prototype_inputs
 from .temporal_graph import CHANNEL_MULTIPLE, TemporalGraph, example_inputs
 from .verification import Verification
-from .verify import TOLERANCES, verify_bundle
+from .verify import verify_bundle
 from .verify_levels import ROW_OUTPUTS
 
 Say = Callable[[str], None]
@@ -66,10 +66,6 @@ class ExportOptions:
     def __post_init__(self) -> None:
         if self.opset not in OPSETS:
             raise InputError(f"opset {self.opset} is not supported; choose one of {', '.join(map(str, OPSETS))}")
-        if self.max_candidates < 1:
-            raise InputError(f"max-candidates must be at least 1, got {self.max_candidates}")
-        if not 0 <= self.candidate_threshold < 1:
-            raise InputError(f"candidate-threshold must be in [0, 1), got {self.candidate_threshold}")
 
 
 def export_checkpoint(checkpoint: Checkpoint, folder: Path, options: ExportOptions, *, overwrite: bool = False,
@@ -98,21 +94,20 @@ def export_checkpoint(checkpoint: Checkpoint, folder: Path, options: ExportOptio
         say(f"traced {', '.join(graphs)} graph, opset {options.opset}, deformable convolution {options.dcn.value}")
         irs = {role: to_openvino(graph) for role, graph in graphs.items()} if options.openvino_weights else {}
         halves = {role: to_half(graph) for role, graph in graphs.items()
-                  if options.half and role not in FLOAT_GRAPHS["f16"]}
+                  if options.half and has_own_graph(role, "onnxruntime", "f16")}
         extra = {(role, "f16"): graph for role, (graph, _) in halves.items()}
         _write(build, description, graphs, irs, extra)
-        verification = verify_bundle(build, model, TOLERANCES if options.tolerance is None
-                                     else dict.fromkeys(TOLERANCES, options.tolerance))
+        verification = verify_bundle(build, model, options.tolerance)
         for line in verification.lines():
             say(line)
         if not verification.passed:
             raise StmaskError(f"the exported graphs do not match PyTorch: {verification.summary()}; "
                               "nothing was written")
-        description = replace(description, tolerances=verification.reached(), precisions=(
-            *description.precisions, *((PRECISION,) if options.int8 is not None else ())))
-        _write(build, description, graphs, irs, extra)
-        int8 = None if options.int8 is None else add_int8(
-            build, description, options.int8, graphs, irs, partial(metadata, description), say)
+        int8 = None
+        if options.int8 is not None:
+            description = replace(description, precisions=(*description.precisions, PRECISION))
+            _write(build, description, graphs, irs, extra)  # again: every graph carries the description
+            int8 = add_int8(build, description, options.int8, graphs, irs, partial(metadata, description), say)
         report = {"bundle": description.to_dict(), "notes": list(checkpoint.notes),
                   "operators": count_operators(graphs), "megabytes": _sizes(build),
                   "seconds": round(time.perf_counter() - started, 1), "versions": installed_versions(PACKAGES),
@@ -132,7 +127,7 @@ def check_export(checkpoint: Checkpoint, folder: Path, options: ExportOptions, *
 
     Raises:
         InputError: the folder holds something other than a bundle, onnxruntime (for IR also openvino, for int8 IR also
-            nncf) is not installed, or the calibration clip or its annotations are unusable.
+            nncf) is not installed, an option is out of range, or the calibration clip or its annotations are unusable.
         OutputError: the folder holds a bundle and `overwrite` is False, or is not writable.
     """
     require_onnxruntime()
@@ -142,7 +137,7 @@ def check_export(checkpoint: Checkpoint, folder: Path, options: ExportOptions, *
     config = checkpoint.config
     description = BundleDescription(
         export_id=uuid.uuid4().hex, model=config, checkpoint_name=checkpoint.name,
-        checkpoint_sha256=checkpoint.sha256, max_candidates=clamp_candidates(config, options.max_candidates),
+        checkpoint_sha256=checkpoint.sha256, max_candidates=min(options.max_candidates, config.num_anchors),
         candidate_threshold=options.candidate_threshold, opset=options.opset, dcn=options.dcn.value,
         tool_version=stmask_deploy.__version__, openvino_weights=options.openvino_weights,
         precisions=("f16",) if options.half else ())

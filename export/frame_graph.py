@@ -5,18 +5,12 @@ import torch
 from torch import Tensor, nn
 
 from stmask_deploy.config import ModelConfig
-from stmask_deploy.geometry import level_sizes, make_anchors
+from stmask_deploy.geometry import make_anchors
 from stmask_deploy.models.boxes import decode_boxes
 from stmask_deploy.models.frames import prepare_frames
 from stmask_deploy.models.stmask import FramePrediction, STMask
 
 NOT_A_CANDIDATE = -2.0  # less than any product of a probability and a centerness
-
-
-def clamp_candidates(config: ModelConfig, max_candidates: int) -> int:
-    """`max_candidates`, limited to the number of anchors."""
-    cells = sum(height * width for height, width in level_sizes(config.padded_size, config.num_levels))
-    return min(max_candidates, cells * config.anchors_per_cell)
 
 
 class FrameGraph(nn.Module):
@@ -28,7 +22,7 @@ class FrameGraph(nn.Module):
     Args:
         model: the network.
         config: its configuration.
-        max_candidates: K, number of output rows (see `clamp_candidates`).
+        max_candidates: K, number of output rows, at most `config.num_anchors`.
         candidate_threshold: foreground probability above which an anchor is a candidate.
     """
 
@@ -37,10 +31,8 @@ class FrameGraph(nn.Module):
     def __init__(self, model: STMask, config: ModelConfig, max_candidates: int, candidate_threshold: float) -> None:
         super().__init__()
         self.model, self.config = model, config
-        self.candidate_threshold = candidate_threshold
-        sizes = level_sizes(config.padded_size, config.num_levels)
-        anchors = make_anchors(sizes, config.anchor_shapes, config.anchor_scales)
-        self.max_candidates = clamp_candidates(config, max_candidates)
+        self.max_candidates, self.candidate_threshold = max_candidates, candidate_threshold
+        anchors = make_anchors(config.level_sizes, config.anchor_shapes, config.anchor_scales)
         self.register_buffer("anchors", torch.from_numpy(anchors), persistent=False)
 
     def forward(self, frame: Tensor) -> tuple[Tensor, ...]:

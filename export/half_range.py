@@ -12,28 +12,26 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from stmask_deploy.bundle import FLOAT_GRAPHS, BundleDescription
+from stmask_deploy.bundle import BundleDescription, has_own_graph
 
 from .onnx_model import run_onnx
-from .verification import Arrays, Check
+from .verification import Arrays, Deviation
 
 
-def range_checks(folder: Path, description: BundleDescription, feeds: Mapping[str, Sequence[Arrays]], backend: str,
-                 tolerance: float) -> Iterator[Check]:
-    """Check that no value computed in f16 exceeds its range, one check per graph.
+def range_checks(folder: Path, description: BundleDescription, feeds: Mapping[str, Sequence[Arrays]]
+                 ) -> Iterator[Deviation]:
+    """Check that no value computed in f16 exceeds its range; yields one deviation per graph, a problem or nothing.
 
     Args:
         folder: the bundle.
         description: of the bundle.
         feeds: inputs by role.
-        backend: name in the checks.
-        tolerance: in the checks; a value is in the range, or not.
     """
     for role in description.roles:
-        if role not in FLOAT_GRAPHS["f16"]:
+        if has_own_graph(role, "onnxruntime", "f16"):
             wrong = overflowing(onnx.load(description.graph_path(folder, role, "onnxruntime", "f16")), feeds[role])
             problem = f"{len(wrong)} values exceed 65504, first {wrong[0]}; use f32" if wrong else ""
-            yield Check(backend, f"{role}/range of f16", (), 0.0, tolerance, problem)
+            yield Deviation(f"{role}/range of f16", (), 0.0, problem)
 
 
 def overflowing(model: onnx.ModelProto, feeds: Sequence[Arrays]) -> list[str]:

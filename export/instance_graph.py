@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stmask_deploy.config import ModelConfig
-from stmask_deploy.geometry import level_sizes
 from stmask_deploy.models.head import PredictionHead
 from stmask_deploy.models.stmask import STMask
+
+EXAMPLE_ROWS = 3  # in the traced example; the graph takes any number
 
 
 class InstanceGraph(nn.Module):
@@ -37,7 +38,7 @@ class InstanceGraph(nn.Module):
                                        Branch(head.track_extra, head.track_layer, config.embedding_dim)])
         self.anchors_per_cell = config.anchors_per_cell
         self.reach = config.tower_depth + max(side // 2 for kernel in config.kernel_shapes for side in kernel)
-        sizes = level_sizes(config.padded_size, config.num_levels)
+        sizes = config.level_sizes
         cells = torch.tensor([0, *(height * width for height, width in sizes)])
         self.register_buffer("starts", cells.cumsum(0)[:-1], persistent=False)  # (levels,) index of the first cell
         self.register_buffer("heights", torch.tensor([height for height, _ in sizes]), persistent=False)
@@ -109,9 +110,9 @@ def _convolutions(layers: Iterable[nn.Module]) -> list[nn.Conv2d]:
     return [layer for layer in layers if isinstance(layer, nn.Conv2d)]
 
 
-def instance_inputs(config: ModelConfig, num_rows: int = 3) -> tuple[Tensor, Tensor]:
-    """Seeded inputs of the instance graph, in order."""
+def instance_inputs(config: ModelConfig) -> tuple[Tensor, Tensor]:
+    """Seeded inputs of the instance graph, in order: the shared map and `EXAMPLE_ROWS` anchors."""
     generator = torch.Generator().manual_seed(0)
-    cells = sum(height * width for height, width in level_sizes(config.padded_size, config.num_levels))
-    shared = torch.rand((cells, config.head_width), generator=generator)
-    return shared, torch.randint(cells * config.anchors_per_cell, (num_rows,), generator=generator)
+    num_cells = config.num_anchors // config.anchors_per_cell
+    shared = torch.rand((num_cells, config.head_width), generator=generator)
+    return shared, torch.randint(config.num_anchors, (EXAMPLE_ROWS,), generator=generator)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from stmask_deploy.bundle import FLOAT_GRAPHS, BundleDescription
+from stmask_deploy.bundle import BundleDescription, has_own_graph
 from stmask_deploy.errors import InputError, StmaskError
 from stmask_deploy.runtime.loading import open_bundle
 
-from .calibration import MIN_FRAMES, Calibration, check_length, record, track_clip
 from .int8_gate import Judgement, Limits, clip_video, judge, read_clip_annotations
 from .int8_layers import OTHERS, Layer, layer_lines
 from .int8_onnx import quantize_onnx
+from .int8_recording import MIN_FRAMES, Recording, check_length, record, track_clip
 from .openvino_ir import save_ir
 
 if TYPE_CHECKING:
@@ -92,33 +92,33 @@ def add_int8(folder: Path, description: BundleDescription, options: Int8Options,
         InputError: the clip or its annotations are unusable.
         StmaskError: int8 exceeds the limits, or a library cannot quantise a graph.
     """
-    roles = [role for role in description.roles if role not in FLOAT_GRAPHS[PRECISION]]
-    calibration = record(folder, options.calibration, options.frames, roles)
-    say(f"int8: calibrated with {max(map(len, calibration.feeds.values()))} of the {len(calibration.run.frames)} "
+    roles = [role for role in description.roles if has_own_graph(role, "onnxruntime", PRECISION)]
+    recording = record(folder, options.calibration, options.frames, roles)
+    say(f"int8: calibrated with {max(map(len, recording.feeds.values()))} of the {len(recording.run.frames)} "
         f"frames of {options.calibration}")
-    backends = quantize(calibration, graphs, irs, description)
+    backends = quantize(recording, graphs, irs, description)
     write_int8(folder, description, backends, info)
-    judgements = judge_int8(folder, options, calibration, description, backends)
+    judgements = judge_int8(folder, options, recording, description, backends)
     for backend, made in backends.items():
         for line in (*layer_lines(backend, made.layers), f"  against f32: {judgements[backend].line(options.limits)}"):
             say(line)
-    return int8_report(options, calibration, backends, judgements)
+    return int8_report(options, recording, backends, judgements)
 
 
-def quantize(calibration: Calibration, graphs: Mapping[str, onnx.ModelProto], irs: Mapping[str, openvino.Model],
+def quantize(recording: Recording, graphs: Mapping[str, onnx.ModelProto], irs: Mapping[str, openvino.Model],
              description: BundleDescription) -> dict[str, Int8Graphs]:
-    """Backend -> its int8 graphs, for all roles with calibration feeds. `irs` is empty if no IR is written.
+    """Backend -> its int8 graphs, for all roles that were recorded. `irs` is empty if no IR is written.
 
     Raises:
         StmaskError: a library cannot quantise a graph.
     """
     model = description.model
-    made = {role: quantize_onnx(graphs[role], role, feeds, model) for role, feeds in calibration.feeds.items()}
+    made = {role: quantize_onnx(graphs[role], role, feeds, model) for role, feeds in recording.feeds.items()}
     found = {"onnxruntime": _collected(made, lambda graph: (node.op_type for node in graph.graph.node))}
     if irs:
         from .int8_openvino import quantize_openvino
 
-        made = {role: quantize_openvino(irs[role], role, feeds, model) for role, feeds in calibration.feeds.items()}
+        made = {role: quantize_openvino(irs[role], role, feeds, model) for role, feeds in recording.feeds.items()}
         found["openvino"] = _collected(made, lambda ir: (node.get_type_name() for node in ir.get_ops()))
     return found
 
@@ -150,7 +150,7 @@ def write_int8(folder: Path, description: BundleDescription, backends: Mapping[s
                 onnx.save(graph, path)
 
 
-def judge_int8(folder: Path, options: Int8Options, calibration: Calibration, description: BundleDescription,
+def judge_int8(folder: Path, options: Int8Options, recording: Recording, description: BundleDescription,
                backends: Mapping[str, Int8Graphs]) -> dict[str, Judgement]:
     """Run the written graphs of each backend on the calibration clip and compare the results with f32.
 
@@ -163,7 +163,7 @@ def judge_int8(folder: Path, options: Int8Options, calibration: Calibration, des
     found = {}
     for backend in backends:
         run = track_clip(open_bundle(folder, backend, device="cpu", precision=PRECISION), options.calibration)
-        found[backend] = judge(calibration.run, run, annotations)
+        found[backend] = judge(recording.run, run, annotations)
     missed = [f"{backend} {judgement.line(options.limits)}" for backend, judgement in found.items()
               if not judgement.passed(options.limits)]
     if missed:
@@ -172,11 +172,11 @@ def judge_int8(folder: Path, options: Int8Options, calibration: Calibration, des
     return found
 
 
-def int8_report(options: Int8Options, calibration: Calibration, backends: Mapping[str, Int8Graphs],
+def int8_report(options: Int8Options, recording: Recording, backends: Mapping[str, Int8Graphs],
                 judgements: Mapping[str, Judgement]) -> dict[str, Any]:
     """The int8 section of export_report.json."""
-    return {"calibration": {"source": options.calibration.name, "frames": len(calibration.run.frames),
-                            "calls": {role: len(feeds) for role, feeds in calibration.feeds.items()}},
+    return {"calibration": {"source": options.calibration.name, "frames": len(recording.run.frames),
+                            "calls": {role: len(feeds) for role, feeds in recording.feeds.items()}},
             "limits": vars(options.limits), "other_operators": f"in float: {OTHERS}",
             "backends": {backend: {"layers": [layer.to_dict() for layer in made.layers],
                                    "operators": dict(made.operators), "against_f32": judgements[backend].to_dict()}

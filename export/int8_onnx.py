@@ -11,9 +11,9 @@ import onnx
 from stmask_deploy.config import ModelConfig
 from stmask_deploy.errors import StmaskError
 
-from .calibration import Feed
 from .functions import DOMAIN
 from .int8_layers import Layer, float_reason, layer_name, layers_of
+from .int8_recording import Feed
 
 WEIGHTED = ("Conv", "DeformConv", "Gemm", "MatMul")
 PASSES = ("Relu", "MaxPool")  # exact in 8 bits: the output has the scale of the input

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from stmask_deploy.config import ModelConfig
 from stmask_deploy.errors import InputError, StmaskError
 
-from .calibration import Feed
 from .int8_layers import Layer, float_reason, layer_name, layers_of
+from .int8_recording import Feed
 
 if TYPE_CHECKING:
     import openvino

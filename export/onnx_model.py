@@ -42,11 +42,9 @@ def export_module(
         rows: outputs whose row order may change with rounding errors; the first one identifies the rows.
 
     Raises:
-        InputError: the opset is not one of `OPSETS`, or onnxruntime, which the check needs, is not installed.
+        InputError: onnxruntime, which the check needs, is not installed.
         StmaskError: the simplified graph has different outputs, or the checker rejects the graph.
     """
-    if opset not in OPSETS:
-        raise InputError(f"opset {opset} is not supported; choose one of {', '.join(map(str, OPSETS))}")
     with _quiet():
         program = torch.onnx.export(
             module, tuple(inputs), dynamo=True, opset_version=opset, verbose=False, optimize=True,

@@ -5,14 +5,12 @@ from pathlib import Path
 
 import torch
 
-from stmask_deploy.bundle import FLOAT_GRAPHS, OWN_GRAPHS, BundleDescription
+from stmask_deploy.bundle import BundleDescription, has_own_graph
 from stmask_deploy.config import Calibration, ModelConfig
-from stmask_deploy.geometry import level_sizes
 from stmask_deploy.graph_tensors import GraphTensor, graph_tensors
 from stmask_deploy.models.stmask import STMask, build_stmask
 
 from .exporter import ExportOptions
-from .frame_graph import clamp_candidates
 from .lowering import Dcn
 
 
@@ -30,16 +28,18 @@ def assumptions(config: ModelConfig) -> list[str]:
     return lines
 
 
-def plan_lines(config: ModelConfig, options: ExportOptions) -> list[str]:
-    """Lines of text: inputs, outputs, special operators and sizes of all graphs."""
+def plan_lines(description: BundleDescription, options: ExportOptions) -> list[str]:
+    """Lines of text: inputs, outputs, special operators and sizes of all graphs.
+
+    Args:
+        description: returned by `check_export`.
+        options: given to it.
+    """
+    config = description.model
     with torch.device("meta"):
         model = build_stmask(config)
-    rows = clamp_candidates(config, options.max_candidates)
-    levels = level_sizes(config.padded_size, config.num_levels)
-    description = BundleDescription("", config, "", "", rows, options.candidate_threshold, options.opset,
-                                    options.dcn.value, "")
     lines = [f"opset {options.opset}, deformable convolution as {options.dcn.value}, "
-             f"{sum(h * w for h, w in levels) * config.anchors_per_cell} anchors on {config.num_levels} levels"]
+             f"{config.num_anchors} anchors on {config.num_levels} levels"]
     for role in description.roles:
         inputs, _ = description.tensor_names(role)
         lines.append(f"{role}.onnx  {_megabytes(model, role):.1f} MB")
@@ -60,8 +60,8 @@ def _other_precisions(description: BundleDescription, options: ExportOptions) ->
         notes["int8"] = f"computes in int8, calibrated with {options.int8.calibration}"
     backends = ("onnxruntime",) if options.openvino_weights is None else ("onnxruntime", "openvino")
     return [f"{description.graph_path(Path(), role, backend, precision)}  {note}"
-            for precision, note in notes.items() for backend in backends if precision in OWN_GRAPHS[backend]
-            for role in description.roles if role not in FLOAT_GRAPHS.get(precision, ())]
+            for precision, note in notes.items() for backend in backends for role in description.roles
+            if has_own_graph(role, backend, precision)]
 
 
 def _words(tensor: GraphTensor) -> str:

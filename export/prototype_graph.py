@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from stmask_deploy.config import ModelConfig
 from stmask_deploy.models.stmask import STMask
 
+EXAMPLE_WINDOW = (8, 12)  # (height, width) of the traced example; the graph takes any size
+
 
 class PrototypeGraph(nn.Module):
     """ProtoNet on a window of P3.
@@ -29,7 +31,7 @@ class PrototypeGraph(nn.Module):
         return prototypes[0]
 
 
-def prototype_inputs(config: ModelConfig, size: tuple[int, int] = (8, 12)) -> list[Tensor]:
-    """Seeded inputs of the prototype graph: a window of `size` cells."""
+def prototype_inputs(config: ModelConfig) -> list[Tensor]:
+    """Seeded inputs of the prototype graph: a window of `EXAMPLE_WINDOW` cells."""
     generator = torch.Generator().manual_seed(0)
-    return [torch.rand((1, config.fpn_width, *size), generator=generator)]
+    return [torch.rand((1, config.fpn_width, *EXAMPLE_WINDOW), generator=generator)]

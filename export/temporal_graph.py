@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stmask_deploy.config import ModelConfig
-from stmask_deploy.geometry import level_sizes
 from stmask_deploy.models.stmask import STMask
 from stmask_deploy.models.temporal import TemporalNet
 
 # The correlation and maps have 633 channels in total. ONNX Runtime's blocked convolutions do not support odd channel
 # counts, and its fallback is slower; multiples of 16 fill the vectors of all kernels and suit the matrix units of GPUs.
 CHANNEL_MULTIPLE = 16
+EXAMPLE_BOXES = 3  # in the traced example; the graph takes any number
 
 
 class TemporalGraph(nn.Module):
@@ -33,7 +33,7 @@ class TemporalGraph(nn.Module):
 
     def forward(self, prev_fpn: Tensor, fpn: Tensor, prev_temporal: Tensor, temporal: Tensor,
                 boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """See `TemporalNet.pool` and `TemporalNet.predict`; N may be 0."""
+        """See `TemporalNet.forward`."""
         if self.extra:
             zeros = temporal.new_zeros((1, self.extra, *temporal.shape[2:]))
             temporal = torch.cat([temporal, zeros], dim=1)  # the network concatenates this map last
@@ -51,13 +51,13 @@ def _widened(net: TemporalNet, extra: int) -> TemporalNet:
     return wide
 
 
-def example_inputs(config: ModelConfig, num_boxes: int = 3) -> tuple[Tensor, ...]:
-    """Seeded inputs of the temporal graph, in order."""
+def example_inputs(config: ModelConfig) -> tuple[Tensor, ...]:
+    """Seeded inputs of the temporal graph, in order: the maps and `EXAMPLE_BOXES` boxes."""
     if config.temporal is None:
         raise ValueError("the model has no temporal network")
     generator = torch.Generator().manual_seed(0)
-    height, width = level_sizes(config.padded_size, config.num_levels)[config.temporal.level]
+    height, width = config.level_sizes[config.temporal.level]
     maps = [torch.rand((1, channels, height, width), generator=generator)
             for channels in (config.fpn_width, config.fpn_width, config.head_width, config.head_width)]
-    corners = torch.rand((num_boxes, 2), generator=generator) / 2
+    corners = torch.rand((EXAMPLE_BOXES, 2), generator=generator) / 2
     return (*maps, torch.cat([corners, corners + 0.3], dim=1))

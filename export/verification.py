@@ -1,4 +1,7 @@
-"""Results of comparing graphs with PyTorch: one `Check` per output, collected in a `Verification`."""
+"""Results of comparing graphs with PyTorch: one `Check` per output, collected in a `Verification`.
+
+A `Deviation` is what was found; a `Check` judges it.
+"""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -17,15 +20,25 @@ def spread(values: NDArray[Any]) -> float:
 
 
 @dataclass(frozen=True)
-class Check:
-    """The comparison of one output of one graph on one backend."""
+class Deviation:
+    """How far one output of one graph is from PyTorch's."""
 
-    backend: str
     output: str  # graph/output
     shape: tuple[int, ...]
     error: float  # largest difference (of `levels/*` the largest mean of a level), as a share of the reference's range
-    tolerance: float
     problem: str = ""  # any problem other than the error: a wrong shape or selection of candidates
+
+
+@dataclass(frozen=True)
+class Check:
+    """The judgement of a deviation on one backend."""
+
+    backend: str
+    output: str  # this, shape, error and problem: see `Deviation`
+    shape: tuple[int, ...]
+    error: float
+    tolerance: float
+    problem: str = ""
 
     @property
     def passed(self) -> bool:

@@ -1,7 +1,8 @@
 """Verification of exported graphs against PyTorch, output by output."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from numpy.typing import NDArray
 
 from stmask_deploy.bundle import OWN_GRAPHS, BundleDescription, read_description
 from stmask_deploy.errors import InputError
-from stmask_deploy.geometry import level_sizes
 from stmask_deploy.models.boxes import decode_boxes
 from stmask_deploy.models.frames import prepare_frames
 from stmask_deploy.models.stmask import STMask
@@ -23,7 +23,7 @@ from stmask_deploy.scenes import render_clip
 from .frame_graph import FrameGraph, shared_rows
 from .half_range import range_checks
 from .temporal_graph import TemporalGraph
-from .verification import Arrays, Check, Verification, spread
+from .verification import Arrays, Check, Deviation, Verification, spread
 from .verify_levels import ROW_OUTPUTS, level_checks
 
 Image = NDArray[np.uint8]  # BGR
@@ -54,7 +54,7 @@ def exported_graphs(description: BundleDescription) -> Iterator[tuple[str, str, 
                 yield backend, precision, f"{backend} {precision}"
 
 
-def verify_bundle(folder: Path, model: STMask, tolerances: Mapping[str, float] = TOLERANCES,
+def verify_bundle(folder: Path, model: STMask, tolerance: float | None = None,
                   frames: Sequence[Image] | None = None) -> Verification:
     """Compare the graphs of a bundle with PyTorch, on every backend it was written for.
 
@@ -63,7 +63,7 @@ def verify_bundle(folder: Path, model: STMask, tolerances: Mapping[str, float] =
     Args:
         folder: the bundle.
         model: the network that the bundle was exported from.
-        tolerances: largest allowed error, with the keys of `TOLERANCES`.
+        tolerance: largest allowed error, as a share of an output's range; by default `TOLERANCES`.
         frames: (H, W, 3) uint8 BGR pictures of any size, at least two; by default a generated scene.
 
     Raises:
@@ -80,50 +80,51 @@ def verify_bundle(folder: Path, model: STMask, tolerances: Mapping[str, float] =
     steps = list(_temporal_steps(model, description, references)) if description.model.temporal is not None else []
     checks: list[Check] = []
     for backend, precision, key in exported_graphs(description):
-        name = backend if precision == "f32" else key
         bundle = open_bundle(folder, backend, device="cpu", precision=precision)
         if key not in TOLERANCES:
             continue
-        checks += _merge(_frame_checks(bundle, resized, references, name, tolerances[key]))
-        checks += _merge(level_checks(folder, description, backend, precision, zip(resized, references, strict=True),
-                                      name, tolerances[key]))
-        checks += _merge(_prototype_checks(bundle, references, name, tolerances[key]))
-        checks += _merge(_instance_checks(bundle, references, name, tolerances[key]))
-        checks += _merge(_temporal_checks(bundle, steps, name, tolerances[key]))
+        limit = TOLERANCES[key] if tolerance is None else tolerance
+        deviations = chain(
+            _frame_checks(bundle, resized, references, limit),
+            level_checks(folder, description, backend, precision, zip(resized, references, strict=True)),
+            _prototype_checks(bundle, references),
+            _instance_checks(bundle, references),
+            _temporal_checks(bundle, steps))
         if precision == "f16":
             feeds = {"frame": [{"frame": frame} for frame in resized],
                      "instances": [{"shared": reference["shared"], "anchor_index": _rows(description, reference)}
                                    for reference in references],
                      "temporal": [inputs for inputs, _ in steps if len(inputs["boxes"])]}
-            checks += range_checks(folder, description, feeds, name, tolerances[key])
+            deviations = chain(deviations, range_checks(folder, description, feeds))
+        checks += _merge(deviations, backend if precision == "f32" else key, limit)
     return Verification(tuple(checks))
 
 
-def _merge(checks: Iterator[Check]) -> list[Check]:
-    """The worst check of each output, over all frames."""
+def _merge(deviations: Iterable[Deviation], backend: str, tolerance: float) -> list[Check]:
+    """Checks of the worst deviation of each output, over all frames."""
     worst: dict[str, Check] = {}
-    for check in checks:
+    for one in deviations:
+        check = Check(backend, one.output, one.shape, one.error, tolerance, one.problem)
         known = worst.get(check.output)
         if known is None or (known.passed and (not check.passed or check.error > known.error)):
             worst[check.output] = check
     return list(worst.values())
 
 
-def _frame_checks(bundle: Bundle, frames: Sequence[Image], references: Sequence[Arrays], backend: str,
-                  tolerance: float) -> Iterator[Check]:
+def _frame_checks(bundle: Bundle, frames: Sequence[Image], references: Sequence[Arrays], tolerance: float
+                  ) -> Iterator[Deviation]:
     for frame, reference in zip(frames, references, strict=True):
         found = bundle.frame.run({"frame": frame})
         index = found["anchor_index"]
         if len(np.unique(index)) < len(index) or index.min() < 0 or index.max() >= len(reference["boxes"]):
-            yield Check(backend, "frame/anchor_index", index.shape, 0.0, tolerance, "rows of no anchor, or one twice")
+            yield Deviation("frame/anchor_index", index.shape, 0.0, "rows of no anchor, or one twice")
             continue
         for name in ROW_OUTPUTS:  # every output row against the same anchor in PyTorch
-            yield _compare(backend, f"frame/{name}", reference[name][index], found[name], tolerance,
-                           span=float(np.ptp(reference[name])))
+            yield _compare(f"frame/{name}", reference[name][index], found[name], span=float(np.ptp(reference[name])))
         for name in MAP_OUTPUTS:
             if name in found:
-                yield _compare(backend, f"frame/{name}", reference[name], found[name], tolerance)
-        yield _choice_check(reference, found, bundle.description, backend, tolerance)
+                yield _compare(f"frame/{name}", reference[name], found[name])
+        yield _choice_check(reference, found, bundle.description, tolerance)
 
 
 def frame_reference(model: STMask, description: BundleDescription, frame: Image) -> dict[str, NDArray[Any]]:
@@ -148,7 +149,7 @@ def frame_reference(model: STMask, description: BundleDescription, frame: Image)
     return {name: value.numpy() for name, value in values.items()}
 
 
-def _prototype_checks(bundle: Bundle, references: Sequence[Arrays], backend: str, tolerance: float) -> Iterator[Check]:
+def _prototype_checks(bundle: Bundle, references: Sequence[Arrays]) -> Iterator[Deviation]:
     """Compare the prototypes of windows (whole frame, two corners, middle) with those of the whole frame."""
     if bundle.prototypes is None:
         return
@@ -157,11 +158,10 @@ def _prototype_checks(bundle: Bundle, references: Sequence[Arrays], backend: str
         for box in WINDOWS[:, None]:
             found = prototypes_within(box, reference["p3"], bundle.prototypes)
             read = covered_cells(box, expected.shape[:2])
-            yield _compare(backend, "prototypes/prototypes", expected[read], found[read], tolerance,
-                           span=float(np.ptp(expected)))
+            yield _compare("prototypes/prototypes", expected[read], found[read], span=float(np.ptp(expected)))
 
 
-def _instance_checks(bundle: Bundle, references: Sequence[Arrays], backend: str, tolerance: float) -> Iterator[Check]:
+def _instance_checks(bundle: Bundle, references: Sequence[Arrays]) -> Iterator[Deviation]:
     """Compare rows of anchors with the dense branches."""
     if bundle.instances is None:
         return
@@ -170,21 +170,20 @@ def _instance_checks(bundle: Bundle, references: Sequence[Arrays], backend: str,
         for chosen in (rows[:0], rows):
             found = bundle.instances.run({"shared": reference["shared"], "anchor_index": chosen})
             for name, value in found.items():
-                yield _compare(backend, f"instances/{name}", reference[name][chosen], value, tolerance,
+                yield _compare(f"instances/{name}", reference[name][chosen], value,
                                span=float(np.ptp(reference[name])))
 
 
 def _rows(description: BundleDescription, reference: Arrays) -> NDArray[np.int64]:
     """Anchors for the instance graph: the best, and one each in every level's first and last cell."""
     model = description.model
-    cells = np.cumsum([height * width for height, width in level_sizes(model.padded_size, model.num_levels)])
+    cells = np.cumsum([height * width for height, width in model.level_sizes])
     corners = np.concatenate([[0], cells, cells - 1]) * model.anchors_per_cell
     best = np.argsort(-reference["class_scores"].max(axis=1), kind="stable")[:NUM_ROWS]
     return np.unique(np.concatenate([best, corners[corners < len(reference["boxes"])]])).astype(np.int64)
 
 
-def _choice_check(reference: Arrays, found: Arrays, description: BundleDescription, backend: str,
-                  tolerance: float) -> Check:
+def _choice_check(reference: Arrays, found: Arrays, description: BundleDescription, tolerance: float) -> Deviation:
     """Check that the graph selected the same anchors as PyTorch; those within the tolerance of a limit may differ."""
     best = reference["class_scores"].max(axis=1)
     rank = best * reference["centerness"]
@@ -206,7 +205,7 @@ def _choice_check(reference: Arrays, found: Arrays, description: BundleDescripti
         slack = 2 * tolerance * float(np.ptp(rank))
         if left.any() and (count <= rows or rank[left].max() > lowest + slack):
             problem = f"{int(left.sum())} better candidates were left out"
-    return Check(backend, "frame/anchor_index", found["anchor_index"].shape, 0.0, tolerance, problem)
+    return Deviation("frame/anchor_index", found["anchor_index"].shape, 0.0, problem)
 
 
 def _temporal_steps(model: STMask, description: BundleDescription, references: Sequence[Arrays]
@@ -224,8 +223,7 @@ def _temporal_steps(model: STMask, description: BundleDescription, references: S
             yield feeds, {name: value.numpy() for name, value in zip(outputs, values, strict=True)}
 
 
-def _temporal_checks(bundle: Bundle, steps: Sequence[tuple[Arrays, Arrays]], backend: str,
-                     tolerance: float) -> Iterator[Check]:
+def _temporal_checks(bundle: Bundle, steps: Sequence[tuple[Arrays, Arrays]]) -> Iterator[Deviation]:
     if bundle.temporal is None:
         return
     for feeds, reference in steps:
@@ -233,15 +231,14 @@ def _temporal_checks(bundle: Bundle, steps: Sequence[tuple[Arrays, Arrays]], bac
         for name, value in reference.items():
             # The range of the deltas of a single box may be tiny, and without boxes there is none.
             span = max(float(np.ptp(value)) if value.size else 0.0, SMALLEST_DELTA_RANGE)
-            yield _compare(backend, f"temporal/{name}", value, found[name], tolerance, span)
+            yield _compare(f"temporal/{name}", value, found[name], span)
 
 
-def _compare(backend: str, output: str, reference: NDArray[Any], found: NDArray[Any], tolerance: float,
-             span: float | None = None) -> Check:
+def _compare(output: str, reference: NDArray[Any], found: NDArray[Any], span: float | None = None) -> Deviation:
     if reference.shape != found.shape:
-        return Check(backend, output, found.shape, float("nan"), tolerance, f"shape, expected {reference.shape}")
+        return Deviation(output, found.shape, float("nan"), f"shape, expected {reference.shape}")
     if not reference.size:
-        return Check(backend, output, found.shape, 0.0, tolerance)
+        return Deviation(output, found.shape, 0.0)
     width = spread(reference) if span is None else max(span, 1e-6)
     difference = float(np.abs(reference.astype(np.float64) - found.astype(np.float64)).max())
-    return Check(backend, output, found.shape, difference / width, tolerance)
+    return Deviation(output, found.shape, difference / width)

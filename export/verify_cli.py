@@ -1,7 +1,7 @@
 """The command `stmask-verify`."""
 from __future__ import annotations
 
-from contextlib import ExitStack, closing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,7 @@ from stmask_deploy.errors import EXIT_DAMAGED_INPUT, InputError, StmaskError
 from .requirements import require_export_packages
 
 if TYPE_CHECKING:
-    from stmask_deploy.runtime.frame_source import Damage
-    from stmask_deploy.runtime.model import Model
+    from .track_agreement import TrackAgreement
 
 MIN_AGREEMENT = 0.99  # minimum recall and precision of the rows
 NUM_PICTURES = 3  # number of frames of the video whose tensors are compared
@@ -47,6 +46,7 @@ def main(ctx: click.Context, bundle: Path, checkpoint: Path, video: Path | None,
     from stmask_deploy.bundle import read_description
     from stmask_deploy.models.checkpoint import digest_of, load_checkpoint
 
+    from .track_agreement import compare_tracks
     from .verify import TOLERANCES, exported_graphs, verify_bundle
 
     description = read_description(bundle)
@@ -56,8 +56,7 @@ def main(ctx: click.Context, bundle: Path, checkpoint: Path, video: Path | None,
                          f"{description.checkpoint_sha256[:16]}...), {checkpoint} has {sha256[:16]}...; give that file")
     model = load_checkpoint(checkpoint, config=description.model).build()
     pictures = None if video is None else _pictures(video)
-    tolerances = TOLERANCES if tolerance is None else dict.fromkeys(TOLERANCES, tolerance)
-    verification = verify_bundle(bundle, model, tolerances, pictures)
+    verification = verify_bundle(bundle, model, tolerance, pictures)
     click.echo("\n".join(verification.lines()))
     opened = [name for _, _, name in exported_graphs(description) if name not in TOLERANCES]
     for name in opened:
@@ -65,8 +64,8 @@ def main(ctx: click.Context, bundle: Path, checkpoint: Path, video: Path | None,
     problems = [] if verification.passed else [verification.summary()]
     damage = None
     if video is not None:
-        missed, damage = _compare_tracks(bundle, description, model, video, max_frames)
-        problems += missed
+        agreements, damage = compare_tracks(bundle, description, model, video, max_frames)
+        problems += _track_problems(agreements)
     if problems:
         raise StmaskError("; ".join(problems))
     beside = f" (except {', '.join(opened)})" if opened else ""
@@ -88,41 +87,13 @@ def _pictures(video: Path) -> list[Any]:
     return pictures
 
 
-def _compare_tracks(folder: Path, description: Any, model: Any, video: Path, max_frames: int
-                    ) -> tuple[list[str], Damage]:
-    """Track `video` in PyTorch and on each backend; returns the problems found, and the damage of the video."""
-    from stmask_deploy.runtime.loading import open_bundle
-    from stmask_deploy.runtime.model import Model
-    from stmask_deploy.runtime.options import RunOptions
-    from stmask_deploy.runtime.sources import open_source
-
-    from .torch_backend import torch_bundle
-    from .track_agreement import TrackComparison
-    from .verify import TOLERANCES, exported_graphs
-
-    options = RunOptions(memory="exact")
-
-    def opened(bundle: Any) -> Model:
-        return Model(bundle, options)
-
-    models = {name: opened(open_bundle(folder, backend, device="cpu", precision=precision))
-              for backend, precision, name in exported_graphs(description) if name in TOLERANCES}
-    comparisons = {name: TrackComparison() for name in models}
-    with ExitStack() as stack:
-        runs, sources = [], []
-        for each in (opened(torch_bundle(model, description)), *models.values()):
-            sources.append(stack.enter_context(open_source(video)))
-            runs.append(stack.enter_context(closing(each.track_frames(sources[-1], max_frames=max_frames))))
-        for reference, *found in zip(*runs, strict=True):
-            for comparison, tracked in zip(comparisons.values(), found, strict=True):
-                comparison.add(reference.result, tracked.result)
-        damage = sources[0].damage
+def _track_problems(agreements: Mapping[str, TrackAgreement]) -> list[str]:
+    """Print how far the tracks agree, and return the problems."""
     problems = []
-    for name, comparison in comparisons.items():
-        agreement = comparison.result()
+    for name, agreement in agreements.items():
         judged = "f16" not in name
         click.echo(f"{name:12s} tracks  {agreement.line()}{'' if judged else '  (not judged)'}")
         if judged and min(agreement.recall, agreement.precision) < MIN_AGREEMENT:
             problems.append(f"tracks on {name} differ from PyTorch's (recall {agreement.recall:.4f}, "
                             f"precision {agreement.precision:.4f}, at least {MIN_AGREEMENT} is needed)")
-    return problems, damage
+    return problems

@@ -11,19 +11,17 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from stmask_deploy.bundle import METADATA_KEY, BundleDescription
-from stmask_deploy.geometry import level_sizes
 from stmask_deploy.runtime.opening import open_backend
 
 from .openvino_ir import save_ir
-from .verification import Arrays, Check, spread
+from .verification import Arrays, Deviation, spread
 
 ROW_OUTPUTS = ("boxes", "class_scores", "centerness", "mask_coeffs", "embeddings")
 ROWS = "all_anchors"  # name of the constant that takes the place of K
 
 
-def level_checks(folder: Path, description: BundleDescription, library: str, precision: str,
-                 pictures: Iterable[tuple[NDArray[np.uint8], Arrays]], backend: str, tolerance: float
-                 ) -> Iterator[Check]:
+def level_checks(folder: Path, description: BundleDescription, backend: str, precision: str,
+                 pictures: Iterable[tuple[NDArray[np.uint8], Arrays]]) -> Iterator[Deviation]:
     """Compare the rows of all anchors with PyTorch, by the mean error of each level.
 
     The mean, because embeddings of the background may be next to nothing before they are normalised. It shows a level
@@ -32,28 +30,25 @@ def level_checks(folder: Path, description: BundleDescription, library: str, pre
     Args:
         folder: the bundle.
         description: of the bundle.
-        library, precision: of the frame graph.
+        backend, precision: of the frame graph.
         pictures: inputs of the frame graph, each with PyTorch's values of all anchors by name.
-        backend: name in the checks.
-        tolerance: largest error, as a share of the range of an output.
     """
     model = description.model
-    sizes = [height * width * model.anchors_per_cell
-             for height, width in level_sizes(model.padded_size, model.num_levels)]
+    sizes = [height * width * model.anchors_per_cell for height, width in model.level_sizes]
     with tempfile.TemporaryDirectory() as scratch:
-        path = _write_copy(description.graph_path(folder, "frame", library, precision), sum(sizes), Path(scratch))
-        graph = open_backend(library, path, device="cpu", precision=precision, outputs=(*ROW_OUTPUTS, "anchor_index"))
+        path = _write_copy(description.graph_path(folder, "frame", backend, precision), model.num_anchors,
+                           Path(scratch))
+        graph = open_backend(backend, path, device="cpu", precision=precision, outputs=(*ROW_OUTPUTS, "anchor_index"))
         for frame, reference in pictures:
             found = graph.run({"frame": frame})
             order = np.argsort(found["anchor_index"])
-            is_whole = np.array_equal(found["anchor_index"][order], np.arange(sum(sizes)))
-            yield Check(backend, "levels/anchor_index", order.shape, 0.0, tolerance,
-                        "" if is_whole else "not every anchor once")
+            is_whole = np.array_equal(found["anchor_index"][order], np.arange(model.num_anchors))
+            yield Deviation("levels/anchor_index", order.shape, 0.0, "" if is_whole else "not every anchor once")
             for name in ROW_OUTPUTS if is_whole else ():
                 difference = np.abs(reference[name].astype(np.float64) - found[name][order])
                 levels = [level.mean() for level in np.split(difference, np.cumsum(sizes)[:-1])]
                 error = float(np.max(levels)) / spread(reference[name])  # NaN if a level is
-                yield Check(backend, f"levels/{name}", difference.shape, error, tolerance)
+                yield Deviation(f"levels/{name}", difference.shape, error)
         del graph  # before its files
 
 

@@ -171,6 +171,13 @@ def _run_several(ctx: click.Context, sources: Sequence[str], parallel: int, mode
     from .several import Job, run_several
 
     folders = iter(folder_names(sources))
+    untold: list[OSError] = []
+
+    def tell(message: Callable[..., None], *args: Any, **options: Any) -> None:
+        try:
+            message(*args, **options)
+        except OSError as error:  # nobody reads the messages any more, but all sources are still run
+            untold.append(error)
 
     def prepare(name: str) -> Job:
         with ExitStack() as stack:
@@ -178,7 +185,7 @@ def _run_several(ctx: click.Context, sources: Sequence[str], parallel: int, mode
             fork = model.fork()
             if source.is_live:
                 fork.reset(is_live=True)
-                tell_limits(fork, is_live=True, of=f"{name}: ")
+                tell(tell_limits, fork, is_live=True, of=f"{name}: ")
             kept = stack.pop_all()  # from here on the job closes it
 
         def job(interrupt: InterruptFlag) -> RunSummary:
@@ -187,24 +194,20 @@ def _run_several(ctx: click.Context, sources: Sequence[str], parallel: int, mode
 
         return job
 
-    tell_setup(model, is_live=False)
+    tell(tell_setup, model, is_live=False)
     failures: dict[int, int] = {}  # position of the source -> exit code
     codes: set[int] = set()
     num_ended = 0
-    untold: list[OSError] = []
     with closing(run_several(sources, prepare, parallel)) as outcomes:
         for outcome in outcomes:
             num_ended += 1
             result = outcome.result
-            try:
-                if isinstance(result, BaseException):
-                    failures[outcome.position] = result.exit_code if isinstance(result, StmaskError) else 1
-                    tell_failure(ctx, outcome.source, result)
-                else:
-                    codes.add(_exit_code(result))
-                    tell_summary(result, f"{outcome.source}: ")
-            except OSError as error:  # the reader of the messages has gone, but the other sources still run
-                untold.append(error)
+            if isinstance(result, BaseException):
+                failures[outcome.position] = result.exit_code if isinstance(result, StmaskError) else 1
+                tell(tell_failure, ctx, outcome.source, result)
+            else:
+                codes.add(_exit_code(result))
+                tell(tell_summary, result, f"{outcome.source}: ")
     if untold:
         raise untold[0]
     if failures:

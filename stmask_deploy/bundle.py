@@ -11,7 +11,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ ROLES = ("frame", "prototypes", "instances", "temporal")
 # The precisions that have graph files of their own, by backend; all others run the f32 file.
 OWN_GRAPHS: Mapping[str, tuple[str, ...]] = {"onnxruntime": ("f16", "int8"), "openvino": ("int8",)}
 # The exceptions, by precision: these graphs run the f32 file all the same.
-FLOAT_GRAPHS: Mapping[str, tuple[str, ...]] = {"f16": ("prototypes",), "int8": ("instances",)}
+_FLOAT_GRAPHS: Mapping[str, tuple[str, ...]] = {"f16": ("prototypes",), "int8": ("instances",)}
 
 # Names of the graphs' inputs and outputs, shared by exporter, verifier and runtime.
 FRAME_INPUTS = ("frame",)
@@ -58,7 +58,6 @@ class BundleDescription:
     tool_version: str
     openvino_weights: str | None = None  # f32 | f16, None without IR
     precisions: tuple[str, ...] = ()  # of the graphs present beside the f32 ones, see `OWN_GRAPHS`
-    tolerances: Mapping[str, float] = field(default_factory=dict)  # backend -> largest error, as a fraction of range
 
     def __post_init__(self) -> None:
         if self.max_candidates < 1 or not 0 <= self.candidate_threshold < 1:
@@ -85,16 +84,14 @@ class BundleDescription:
 
     def graph_path(self, folder: Path, role: str, backend: str, precision: str = "f32") -> Path:
         """Path of the graph of `role` (one of `ROLES`) for `backend` (onnxruntime | openvino) at `precision`."""
-        has_own = precision in OWN_GRAPHS[backend] and role not in FLOAT_GRAPHS.get(precision, ())
-        stem = f"{role}_{precision}" if has_own else role
+        stem = f"{role}_{precision}" if has_own_graph(role, backend, precision) else role
         if backend == "openvino":
             return folder / OPENVINO_FOLDER / f"{stem}.xml"
         return folder / f"{stem}.onnx"
 
     def to_dict(self) -> dict[str, Any]:
         values = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
-        return {"schema": SCHEMA, **values, "model": self.model.to_dict(), "variant": self.model.variant,
-                "tolerances": dict(self.tolerances)}
+        return {"schema": SCHEMA, **values, "model": self.model.to_dict(), "variant": self.model.variant}
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=1)
@@ -123,6 +120,11 @@ class BundleDescription:
             return cls(**values)
         except (KeyError, TypeError, InputError, RecursionError) as error:
             raise InputError(f"{where} is incomplete or damaged ({error}); export the checkpoint again") from error
+
+
+def has_own_graph(role: str, backend: str, precision: str) -> bool:
+    """Whether the graph of `role` has a file of its own for `backend` at `precision`, or runs the f32 file."""
+    return precision in OWN_GRAPHS[backend] and role not in _FLOAT_GRAPHS.get(precision, ())
 
 
 def weights_mark(export_id: str) -> bytes:

@@ -134,6 +134,21 @@ class ModelConfig:
         return height, width
 
     @property
+    def level_sizes(self) -> tuple[tuple[int, int], ...]:
+        """(height, width) of P3, P4, ...: stride 8, then halved, rounded up (3x3 convolutions, stride 2, padding 1)."""
+        height, width = (side // 8 for side in self.padded_size)
+        sizes = []
+        for _ in range(self.num_levels):
+            sizes.append((height, width))
+            height, width = math.ceil(height / 2), math.ceil(width / 2)
+        return tuple(sizes)
+
+    @property
+    def num_anchors(self) -> int:
+        """Number of anchors on all levels."""
+        return self.anchors_per_cell * sum(height * width for height, width in self.level_sizes)
+
+    @property
     def has_local_branches(self) -> bool:
         """Whether an anchor's mask coefficients and embedding depend only on a fixed window of cells around it.
 
@@ -237,9 +252,6 @@ def _fits(value: Any, kind: Any) -> bool:
     if get_origin(kind) is tuple:
         kinds = parts[:1] * len(value) if isinstance(value, tuple) and parts[-1] is ... else parts
         return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_fits, value, kinds))
-    if get_origin(kind) is Mapping:
-        return isinstance(value, Mapping) and all(_fits(key, parts[0]) and _fits(one, parts[1])
-                                                  for key, one in value.items())
     if parts:  # a union
         return any(_fits(value, part) for part in parts)
     if kind is float:

@@ -5,7 +5,6 @@ picture.
 """
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -72,16 +71,6 @@ def box_iou(a: Array, b: Array) -> Array:
     union = area_a[:, None] + area_b[None, :] - inter
     iou: Array = np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
     return iou
-
-
-def level_sizes(padded_hw: tuple[int, int], num_levels: int) -> list[tuple[int, int]]:
-    """(height, width) of P3, P4, ...: stride 8, then halved, rounding up (3x3 convolutions, stride 2, padding 1)."""
-    height, width = padded_hw[0] // 8, padded_hw[1] // 8
-    sizes = []
-    for _ in range(num_levels):
-        sizes.append((height, width))
-        height, width = math.ceil(height / 2), math.ceil(width / 2)
-    return sizes
 
 
 def make_anchors(

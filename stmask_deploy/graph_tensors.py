@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from .bundle import TEMPORAL_MAPS, BundleDescription
-from .geometry import level_sizes
 
 _DTYPES = {"frame": "uint8", "anchor_index": "int64", "num_candidates": "int64"}  # of the others: float32
 
@@ -20,7 +19,7 @@ class GraphTensor(NamedTuple):
 def graph_tensors(description: BundleDescription, role: str) -> Mapping[str, GraphTensor]:
     """The inputs and outputs of the graph of `role` (one of `bundle.ROLES`) by name, inputs first."""
     model, rows = description.model, description.max_candidates
-    levels = level_sizes(model.padded_size, model.num_levels)
+    levels = model.level_sizes
     shared: tuple[int | str, ...] = (sum(height * width for height, width in levels), model.head_width)
     shapes: dict[str, tuple[int | str, ...]] = {}
     if model.temporal is not None:

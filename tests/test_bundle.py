@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from stmask_deploy.bundle import DESCRIPTION_FILE, SCHEMA, BundleDescription, read_description
+from stmask_deploy.bundle import DESCRIPTION_FILE, SCHEMA, BundleDescription, has_own_graph, read_description
 from stmask_deploy.config import Calibration, ModelConfig
 from stmask_deploy.errors import InputError
 
 DESCRIPTION = BundleDescription(
     export_id="00ff", model=ModelConfig(class_names=("cat", "dog"), mask_calibration=Calibration.ALIGNED),
     checkpoint_name="model.pth", checkpoint_sha256="ab" * 32, max_candidates=512, candidate_threshold=0.05, opset=20,
-    dcn="native", tool_version="0.1.0", openvino_weights="f16", tolerances={"onnxruntime": 1e-6})
+    dcn="native", tool_version="0.1.0", openvino_weights="f16")
 WITHOUT_TEMPORAL = replace(DESCRIPTION, model=replace(DESCRIPTION.model, temporal=None), openvino_weights=None)
 LOCAL = replace(DESCRIPTION, model=ModelConfig(class_names=("cat", "dog")))
 
@@ -30,11 +30,12 @@ def test_what_other_programs_read() -> None:
     values = json.loads(DESCRIPTION.to_json())
     assert values["schema"] == SCHEMA == "stmask-bundle/3"
     assert values["variant"] == "STMask R50 FCA FCB(ali: mask) TF"
-    assert values["model"]["class_names"] == ["cat", "dog"] and values["tolerances"] == {"onnxruntime": 1e-6}
+    assert values["model"]["class_names"] == ["cat", "dog"]
 
 
-def test_keys_of_later_versions_are_ignored() -> None:
-    values = {**json.loads(DESCRIPTION.to_json()), "colour": "red"}
+@pytest.mark.parametrize("other", [{"colour": "red"}, {"tolerances": {"onnxruntime": 1e-6}}], ids=["later", "earlier"])
+def test_keys_of_other_versions_are_ignored(other: dict[str, Any]) -> None:
+    values = {**json.loads(DESCRIPTION.to_json()), **other}
     assert BundleDescription.from_json(json.dumps(values), "x") == DESCRIPTION
 
 
@@ -50,6 +51,18 @@ def test_graphs() -> None:
     assert DESCRIPTION.graph_path(folder, "prototypes", "onnxruntime", "int8") == folder / "prototypes_int8.onnx"
     # OpenVINO rounds the graph of f32 itself.
     assert DESCRIPTION.graph_path(folder, "frame", "openvino", "bf16") == folder / "openvino" / "frame.xml"
+
+
+@pytest.mark.parametrize(("role", "backend", "precision", "expected"), [
+    ("frame", "onnxruntime", "f16", True), ("frame", "onnxruntime", "int8", True), ("frame", "openvino", "int8", True),
+    ("frame", "onnxruntime", "f32", False), ("frame", "onnxruntime", "bf16", False),
+    ("frame", "openvino", "f16", False),  # it rounds the graph of f32 itself
+    ("prototypes", "onnxruntime", "f16", False), ("prototypes", "openvino", "int8", True),
+    ("instances", "onnxruntime", "f16", True), ("instances", "onnxruntime", "int8", False),
+    ("temporal", "onnxruntime", "f16", True), ("temporal", "openvino", "int8", True),
+])
+def test_graphs_with_files_of_their_own(role: str, backend: str, precision: str, expected: bool) -> None:
+    assert has_own_graph(role, backend, precision) is expected
 
 
 def test_precisions_survive_the_file() -> None:
@@ -90,7 +103,7 @@ def without(key: str) -> str:
     (changed(candidate_threshold="x"), "candidate_threshold has the wrong form"), (changed(opset=None), "opset"),
     (changed(candidate_threshold=float("nan")), "candidate_threshold"),
     (changed(max_candidates="512"), "max_candidates"),
-    (changed(precisions="int8"), "precisions"), (changed(tolerances={"openvino": "x"}), "tolerances"),
+    (changed(precisions="int8"), "precisions"),
     (changed(candidate_threshold=1.5), "in .0, 1."), ("[" * 100_000, "not valid JSON"),
 ])
 def test_damaged(text: str, message: str) -> None:

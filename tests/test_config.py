@@ -9,6 +9,7 @@ import pytest
 
 from stmask_deploy.config import Calibration, CenternessOrder, ModelConfig, TemporalConfig
 from stmask_deploy.errors import InputError
+from stmask_deploy.geometry import make_anchors
 from stmask_deploy.tracking_config import TrackingConfig
 
 CONFIG = ModelConfig(class_names=("cat", "dog"))
@@ -23,6 +24,22 @@ def test_derived_values() -> None:
 @pytest.mark.parametrize("size, padded", [((360, 640), (384, 640)), ((32, 32), (32, 32)), ((33, 65), (64, 96))])
 def test_padded_size(size: tuple[int, int], padded: tuple[int, int]) -> None:
     assert replace(CONFIG, input_size=size).padded_size == padded
+
+
+@pytest.mark.parametrize("size, levels", [
+    ((360, 640), ((48, 80), (24, 40), (12, 20), (6, 10), (3, 5))),
+    ((32, 96), ((4, 12), (2, 6), (1, 3), (1, 2), (1, 1))),  # halves are rounded up
+])
+def test_level_sizes(size: tuple[int, int], levels: tuple[tuple[int, int], ...]) -> None:
+    config = replace(CONFIG, input_size=size)
+    assert config.level_sizes == levels
+    assert replace(config, num_downsamples=0).level_sizes == levels[:3]
+
+
+@pytest.mark.parametrize("scales, count", [((1.0,), 15_345), ((1.0, 1.26, 1.59), 3 * 15_345)])
+def test_number_of_anchors(scales: tuple[float, ...], count: int) -> None:
+    config = replace(CONFIG, anchor_scales=scales)
+    assert config.num_anchors == count == len(make_anchors(config.level_sizes, config.anchor_shapes, scales))
 
 
 @pytest.mark.parametrize("changes, name", [

@@ -13,7 +13,6 @@ from stmask_deploy.geometry import (
     box_iou,
     cxcywh_to_xyxy,
     decode_boxes,
-    level_sizes,
     make_anchors,
     xyxy_to_cxcywh,
 )
@@ -74,17 +73,6 @@ def test_iou_of_many() -> None:
     a, b = (np.sort(rng.random((count, 2, 2)), axis=1).reshape(-1, 4).astype(np.float32) for count in (20, 30))
     want = [[slow_iou(one, other) for other in b] for one in a]
     np.testing.assert_allclose(box_iou(a, b), want, rtol=0, atol=1e-5)
-
-
-def test_level_sizes() -> None:
-    assert level_sizes((384, 640), 5) == [(48, 80), (24, 40), (12, 20), (6, 10), (3, 5)]
-    assert level_sizes((32, 96), 5) == [(4, 12), (2, 6), (1, 3), (1, 2), (1, 1)]  # halves are rounded up
-
-
-def test_number_of_anchors() -> None:
-    shapes = [(3, 3), (3, 5), (5, 3)]
-    assert len(make_anchors(level_sizes((384, 640), 5), shapes, [1.0])) == 15_345
-    assert len(make_anchors(level_sizes((384, 640), 5), shapes, [1.0, 1.26, 1.59])) == 3 * 15_345
 
 
 def test_anchors_spelled_out() -> None:

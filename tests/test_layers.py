@@ -88,7 +88,7 @@ def test_only_training_and_the_gate_of_int8_import_evaluation_and_nothing_import
     packages = ("stmask_deploy.evaluation", "stmask_deploy.training")
     found = [line for folder in (CORE, EXPORT, RUNTIME) for line in offences(folder, packages)]
     own = ("stmask_deploy/training/", "stmask_deploy/evaluation/", "stmask_deploy/bench/")
-    judges = tuple(f"export/{name}.py imports stmask_deploy.evaluation." for name in ("calibration", "int8_gate"))
+    judges = tuple(f"export/{name}.py imports stmask_deploy.evaluation." for name in ("int8_recording", "int8_gate"))
     assert any(line.startswith(judges) for line in found), "int8 is judged by what evaluation measures"
     own = (*own, *judges)
     assert [line for line in found if not line.startswith(own)] == []
@@ -116,7 +116,7 @@ def test_only_verification_imports_the_runtime() -> None:
     found = offences(EXPORT, ("stmask_deploy.runtime",))
     modules = {line.split()[0] for line in found}
     assert modules <= {f"export/{name}.py" for name in ("verify", "verify_cli", "verify_levels", "torch_backend",
-                                                        "track_agreement", "calibration", "int8")}
+                                                        "track_agreement", "int8_recording", "int8")}
     assert modules, "verification runs the fresh graphs through the runtime"
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from stmask_deploy import onnx_fields as onnx
 from stmask_deploy.bundle import PROTOTYPE_INPUTS, PROTOTYPE_OUTPUTS, BundleDescription
 from stmask_deploy.errors import InputError
-from stmask_deploy.geometry import level_sizes
 from stmask_deploy.protobuf import Field, read_fields, read_varint
 from stmask_deploy.runtime.onnx_subgraph import keep_outputs
 
@@ -147,7 +146,7 @@ class BundleArithmetic:
 
     def _flops(self, call: Call) -> int:
         if call.role == "prototypes":  # the part of the frame graph after P3, in proportion to the window
-            size = level_sizes(self._description.model.padded_size, self._description.model.num_levels)[0]
+            size = self._description.model.level_sizes[0]
             whole, before = (self._flops(Call("frame", names, 0)) for names in (PROTOTYPE_OUTPUTS, PROTOTYPE_INPUTS))
             return (whole - before) * call.rows // prod(size)
         if call not in self._known:

@@ -25,6 +25,7 @@ CONFIG_KEY = "stmask_config"  # next to the state dict (or in safetensors metada
 STATE_KEYS = ("state_dict", "model")
 RESNETS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # layers -> blocks of each stage
 RESNET_WIDTHS = (64, 128, 256, 512)
+MOST_PROBLEMS = 20  # parameters that an error message lists
 TRAINING_ONLY = ("semantic_seg_conv.", "maskiou_net.", "class_existence_fc.")  # heads used only by training losses
 
 
@@ -59,8 +60,9 @@ def load_checkpoint(path: Path, sha256: str | None = None, anchor_ratios: tuple[
 
     Raises:
         InputError: the file is not a checkpoint of a complete STMask network. The message lists the parameters (at
-            most 20) that are missing, unexpected, misshapen, of the wrong type, not finite, or a negative variance. If
-            parameters that determine the variant are missing, it lists only those: nothing else can be checked.
+            most `MOST_PROBLEMS`) that are missing, unexpected, misshapen, of the wrong type, not finite, or a negative
+            variance. If parameters that determine the variant are missing, it lists only those: nothing else can be
+            checked.
     """
     path = Path(path)
     digest = digest_of(path)
@@ -215,26 +217,31 @@ def _fit(state: Mapping[str, Tensor], config: ModelConfig, path: Path) -> tuple[
         notes.append(f"left out {len(harmless)} parameters used in training only ({', '.join(prefixes)})")
     problems += [(name, "unexpected", f"shape {list(state[name].shape)}") for name in extra if name not in harmless]
     for name, want in expected.items():
-        value = state.get(name)
-        if value is None:
-            if name.endswith("num_batches_tracked"):  # absent from older files, unused in inference
-                fitted[name] = torch.zeros((), dtype=torch.int64)
-                continue
-            problems.append((name, "missing", f"expected shape {list(want.shape)}"))
-        elif value.shape != want.shape:
-            problems.append((name, "misshapen", f"expected {list(want.shape)}, found {list(value.shape)}"))
-        elif _kind(value) != (expected_kind := str(want.dtype).removeprefix("torch.")):
-            problems.append((name, "wrong type", f"expected {expected_kind}, found {_kind(value)}"))
-        elif value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            bad = int((~torch.isfinite(value)).sum())
-            problems.append((name, "not finite", f"{bad} of {value.numel()} values are NaN or infinite"))
-        elif name.endswith("running_var") and bool((value < 0).any()):
-            problems.append((name, "negative", f"{int((value < 0).sum())} of {value.numel()} variances"))
+        if name not in state and name.endswith("num_batches_tracked"):  # absent from older files, unused in inference
+            fitted[name] = torch.zeros((), dtype=torch.int64)
+        elif problem := _problem(name, state.get(name), want):
+            problems.append((name, *problem))
         else:
-            fitted[name] = value.contiguous()
+            fitted[name] = state[name].contiguous()
     if problems:
         raise InputError(f"{path} does not fit {config.variant} ({len(problems)} parameters):\n" + _table(problems))
     return fitted, notes
+
+
+def _problem(name: str, value: Tensor | None, want: Tensor) -> tuple[str, str] | None:
+    """Kind and details of what is wrong with a parameter, None if it fits; `want` has its shape and type."""
+    if value is None:
+        return "missing", f"expected shape {list(want.shape)}"
+    if value.shape != want.shape:
+        return "misshapen", f"expected {list(want.shape)}, found {list(value.shape)}"
+    if _kind(value) != (expected_kind := str(want.dtype).removeprefix("torch.")):
+        return "wrong type", f"expected {expected_kind}, found {_kind(value)}"
+    if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        bad = int((~torch.isfinite(value)).sum())
+        return "not finite", f"{bad} of {value.numel()} values are NaN or infinite"
+    if name.endswith("running_var") and bool((value < 0).any()):
+        return "negative", f"{int((value < 0).sum())} of {value.numel()} variances"
+    return None
 
 
 def _kind(value: Tensor) -> str:
@@ -244,9 +251,10 @@ def _kind(value: Tensor) -> str:
     return kind + layout + ("" if value.device.type == "cpu" else f" on {value.device.type}")
 
 
-def _table(problems: list[tuple[str, str, str]], most: int = 20) -> str:
-    width = max(len(name) for name, _, _ in problems[:most])
-    lines = [f"  {kind:10s}  {name:{width}s}  {detail}" for name, kind, detail in problems[:most]]
-    if len(problems) > most:
-        lines.append(f"  ... and {len(problems) - most} more")
+def _table(problems: list[tuple[str, str, str]]) -> str:
+    shown = problems[:MOST_PROBLEMS]
+    width = max(len(name) for name, _, _ in shown)
+    lines = [f"  {kind:10s}  {name:{width}s}  {detail}" for name, kind, detail in shown]
+    if len(problems) > len(shown):
+        lines.append(f"  ... and {len(problems) - len(shown)} more")
     return "\n".join(lines)

@@ -33,19 +33,6 @@ class TemporalNet(nn.Module):
         self.fc = nn.Linear(widths[2], 4)
         self.fc_coeff = nn.Linear(widths[2], num_prototypes)
 
-    def pool(self, prev_fpn: Tensor, fpn: Tensor, prev_temporal: Tensor, temporal: Tensor, boxes: Tensor) -> Tensor:
-        """Features of the objects: correlation and both shared maps, fused and pooled at the previous boxes.
-
-        Args:
-            prev_fpn, fpn: (1, F, h, w) pyramid maps of the previous and the current frame.
-            prev_temporal, temporal: (1, T, h, w) shared head maps of the same level.
-            boxes: (N, 4) xyxy, fractions of the padded frame, corners in any order; clipped to the frame.
-
-        Returns:
-            (N, d*d + 2*T, roi_size, roi_size).
-        """
-        return self.pool_boxes(self.fuse(prev_fpn, fpn, prev_temporal, temporal), boxes)
-
     def fuse(self, prev_fpn: Tensor, fpn: Tensor, prev_temporal: Tensor, temporal: Tensor) -> Tensor:
         """Correlation and both shared maps of B pairs of frames -> (B, d*d + 2*T, h, w)."""
         motion = F.leaky_relu(correlation(prev_fpn, fpn, self.patch_size), LEAKY_SLOPE)
@@ -70,5 +57,14 @@ class TemporalNet(nn.Module):
 
     def forward(self, prev_fpn: Tensor, fpn: Tensor, prev_temporal: Tensor, temporal: Tensor,
                 boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """`predict(pool(...))`."""
-        return self.predict(self.pool(prev_fpn, fpn, prev_temporal, temporal, boxes))
+        """Deltas of the objects of one pair of frames, from the fused maps pooled at their previous boxes.
+
+        Args:
+            prev_fpn, fpn: (1, F, h, w) pyramid maps of the previous and the current frame.
+            prev_temporal, temporal: (1, T, h, w) shared head maps of the same level.
+            boxes: (N, 4) xyxy, fractions of the padded frame, corners in any order; clipped to the frame. N may be 0.
+
+        Returns:
+            Box deltas (N, 4) and coefficient deltas (N, P).
+        """
+        return self.predict(self.pool_boxes(self.fuse(prev_fpn, fpn, prev_temporal, temporal), boxes))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import ModelConfig
-from ..geometry import cxcywh_to_xyxy, level_sizes, make_anchors
+from ..geometry import cxcywh_to_xyxy, make_anchors
 from ..models.frames import prepare_frames
 from ..models.stmask import FramePrediction, STMask
 from .box_losses import centerness_targets, delta_loss, overlap_loss
@@ -36,8 +36,7 @@ class PairLearner(nn.Module):
     def __init__(self, model: STMask, config: ModelConfig, options: TrainingOptions) -> None:
         super().__init__()
         self.model, self.config, self.options = model, config, options
-        sizes = level_sizes(config.padded_size, config.num_levels)
-        anchors = make_anchors(sizes, config.anchor_shapes, config.anchor_scales)
+        anchors = make_anchors(config.level_sizes, config.anchor_shapes, config.anchor_scales)
         self.register_buffer("anchors", torch.from_numpy(anchors), persistent=False)  # (N, 4) cxcywh
         self.register_buffer("corners", torch.from_numpy(cxcywh_to_xyxy(anchors)), persistent=False)
 

@@ -10,7 +10,6 @@ from naive_graphs import RawHeads, SlicedCorrelation, sliced_correlation
 from stmask_deploy.bundle import FRAME_OUTPUTS
 from stmask_deploy.export.frame_graph import FrameGraph
 from stmask_deploy.export.temporal_graph import TemporalGraph, example_inputs
-from stmask_deploy.geometry import level_sizes
 from stmask_deploy.models.checkpoint import load_checkpoint
 from stmask_deploy.models.head import AnchorPredictions
 from stmask_deploy.models.stmask import STMask
@@ -38,13 +37,12 @@ def test_the_temporal_graph_gives_the_same(model: STMask) -> None:
 def test_all_anchors_leave_the_raw_graph(model: STMask) -> None:
     config = load_checkpoint(demo_checkpoint()).config
     frame = torch.randint(0, 256, (1, *config.input_size, 3), dtype=torch.uint8)
-    cells = sum(height * width for height, width in level_sizes(config.padded_size, config.num_levels))
     with torch.no_grad():
         raw = RawHeads(model, config)(frame)
         chosen = dict(zip(FRAME_OUTPUTS, FrameGraph(model, config, 5, 0.0)(frame), strict=True))
     names = [entry.name for entry in fields(AnchorPredictions)]
     heads = dict(zip(names, raw, strict=False))
     assert len(raw) == len(names) + 3  # prototypes and two maps
-    assert all(value.shape[1] == cells * config.anchors_per_cell for value in heads.values())
+    assert all(value.shape[1] == config.num_anchors for value in heads.values())
     torch.testing.assert_close(heads["embeddings"][0, chosen["anchor_index"]], chosen["embeddings"])
     torch.testing.assert_close(raw[len(names)][0], chosen["prototypes"])

@@ -60,7 +60,8 @@ def bundle(tiny: Checkpoint, clip: Path, traced: None, tmp_path_factory: pytest.
 def test_the_bundle_says_that_it_has_int8_and_opens_in_it(bundle: Path) -> None:
     assert read_description(bundle).precisions == ("int8",)
     opened = open_bundle(bundle, precision="int8")
-    assert "int8" in opened.frame.device and opened.frame.metadata == read_description(bundle)
+    assert "int8" in opened.frame.device
+    assert opened.frame.metadata == open_bundle(bundle).frame.metadata == read_description(bundle)
     assert opened.temporal is not None
     kinds = [node.op_type for node in onnx.load(bundle / "frame_int8.onnx").graph.node]
     assert kinds.count("QuantizeLinear") > 20 and "BatchNormalization" not in kinds

@@ -12,10 +12,10 @@ from onnx_run import run
 from tiny_networks import TINY
 
 from stmask_deploy.bundle import read_description
-from stmask_deploy.export.calibration import Calibration, record
 from stmask_deploy.export.exporter import ExportOptions, export_graph
 from stmask_deploy.export.int8_layers import float_reason, layer_name
 from stmask_deploy.export.int8_onnx import int8_nodes, quantize_onnx, weight_of
+from stmask_deploy.export.int8_recording import Recording, record
 from stmask_deploy.models.checkpoint import Checkpoint
 from stmask_deploy.pretrained import demo_bundle
 from stmask_deploy.scenes import render_clip
@@ -24,13 +24,13 @@ ROLES = ("frame", "temporal")
 
 
 @pytest.fixture(scope="module")
-def calibration(native_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Calibration:
+def recording(native_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Recording:
     return record(native_bundle, write_clip(tmp_path_factory.mktemp("clips") / "clip", 4), 100, ROLES)
 
 
 @pytest.fixture(scope="module", params=["native", "gridsample", "opset 21, as traced"])
 def graphs(request: pytest.FixtureRequest, tiny: Checkpoint, native_bundle: Path,
-           calibration: Calibration) -> dict[str, tuple[onnx.ModelProto, ...]]:
+           recording: Recording) -> dict[str, tuple[onnx.ModelProto, ...]]:
     """Role -> graph in f32 and in int8."""
     found = {}
     for role in ROLES:
@@ -40,7 +40,7 @@ def graphs(request: pytest.FixtureRequest, tiny: Checkpoint, native_bundle: Path
         else:
             folder: Path = request.getfixturevalue(f"{request.param}_bundle")
             model = onnx.load(folder / f"{role}.onnx")
-        found[role] = (model, quantize_onnx(model, role, calibration.feeds[role], TINY)[0])
+        found[role] = (model, quantize_onnx(model, role, recording.feeds[role], TINY)[0])
     return found
 
 
@@ -81,12 +81,12 @@ def test_nothing_sensitive_is_rounded(graphs: dict[str, tuple[onnx.ModelProto, .
 
 
 def test_the_graph_keeps_its_face_and_its_values(graphs: dict[str, tuple[onnx.ModelProto, ...]],
-                                                 calibration: Calibration) -> None:
+                                                 recording: Recording) -> None:
     for role, (before, after) in graphs.items():
         onnx.checker.check_model(after)
         assert [info.name for info in before.graph.input] == [info.name for info in after.graph.input]
         assert [info.name for info in before.graph.output] == [info.name for info in after.graph.output]
-        feed = dict(calibration.feeds[role][0])
+        feed = dict(recording.feeds[role][0])
         old, new = run(before, feed), run(after, feed)
         for name in {"frame": ("fpn", "temporal"), "temporal": ("coeff_deltas",)}[role]:
             # Far less than a trained network keeps: in one without training the offsets are unruly.

@@ -11,7 +11,7 @@ from tiny_networks import TINY, write_checkpoint
 
 from stmask_deploy.config import ModelConfig
 from stmask_deploy.export.exporter import ExportOptions, export_checkpoint
-from stmask_deploy.export.prototype_graph import PrototypeGraph, prototype_inputs
+from stmask_deploy.export.prototype_graph import PrototypeGraph
 from stmask_deploy.models.checkpoint import load_checkpoint
 from stmask_deploy.models.stmask import build_stmask
 from stmask_deploy.runtime.loading import open_bundle
@@ -27,7 +27,7 @@ def test_inside_a_window_prototypes_are_those_of_the_whole_map(config: ModelConf
     graph = PrototypeGraph(build_stmask(config)).eval()
     for parameter in graph.parameters():
         torch.nn.init.normal_(parameter, std=0.3)  # biases too: they are what a border must not add
-    p3, = prototype_inputs(config, (30, 40))
+    p3 = torch.rand(1, config.fpn_width, 30, 40)
     with torch.no_grad():
         whole = graph(p3)
         assert whole.shape == (60, 80, config.num_prototypes)

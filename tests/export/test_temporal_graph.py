@@ -17,7 +17,8 @@ def test_more_channels_change_nothing(tiny: Checkpoint, multiple: int, count: in
     model = tiny.build()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     graph = TemporalGraph(model, multiple)
-    inputs = example_inputs(tiny.config, count)
+    *maps, boxes = example_inputs(tiny.config)
+    inputs = (*maps, torch.cat([boxes, boxes / 2])[:count])
     with torch.no_grad():
         for found, expected in zip(graph(*inputs), model.TemporalNet(*inputs), strict=True):
             torch.testing.assert_close(found, expected)

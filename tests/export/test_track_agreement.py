@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 
-from stmask_deploy.export.track_agreement import TrackComparison
+from stmask_deploy.bundle import read_description
+from stmask_deploy.export.track_agreement import TrackComparison, compare_tracks
 from stmask_deploy.geometry import FrameGeometry
+from stmask_deploy.models.checkpoint import Checkpoint
 from stmask_deploy.runtime.result import FrameResult
+from stmask_deploy.scenes import render_clip
 
 GEOMETRY = FrameGeometry((32, 32), (32, 32), (32, 32))
 
@@ -49,6 +55,15 @@ def test_swapped_identities_count_in_the_frames_after_the_swap() -> None:
 @pytest.mark.parametrize("change", [{"shift": 0.6}, {"score": 0.502}, {"class_id": 2}])
 def test_rows_that_differ_do_not_agree(change: dict[str, float]) -> None:
     assert compare([result(0, [0])], [result(0, [0], **change)]) == (0, 0)  # type: ignore[arg-type]
+
+
+def test_runs_of_every_backend(native_bundle: Path, tiny: Checkpoint, tmp_path: Path) -> None:
+    for index, frame in enumerate(render_clip(3, (120, 160), seed=2)):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), frame)
+    agreements, damage = compare_tracks(native_bundle, read_description(native_bundle), tiny.build(), tmp_path, 2)
+    assert set(agreements) == {"onnxruntime", "openvino"} and not damage.is_damaged
+    for agreement in agreements.values():
+        assert agreement.frames == 2 and agreement.matched == agreement.reference_rows == agreement.found_rows > 0
 
 
 def test_missing_and_extra_rows() -> None:

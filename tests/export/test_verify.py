@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from tiny_networks import changed_copy, edited_copy
+from tiny_networks import changed_copy, edited_copy, largest_errors
 
-from stmask_deploy.bundle import read_description
-from stmask_deploy.export.verify import verify_bundle
+from stmask_deploy.export.verification import Check, Deviation
+from stmask_deploy.export.verify import _merge, verify_bundle
 from stmask_deploy.models.checkpoint import Checkpoint
 
 
@@ -35,8 +35,21 @@ def test_frames_of_ones_own(native_bundle: Path, tiny: Checkpoint) -> None:
 
 
 def test_half_weights_are_judged_by_their_own_tolerance(gridsample_bundle: Path) -> None:
-    reached = read_description(gridsample_bundle).tolerances
+    reached = largest_errors(gridsample_bundle)
     assert reached["onnxruntime"] < 1e-4 < reached["openvino"] < 5e-2
+
+
+def test_of_several_deviations_of_an_output_the_worst_is_judged() -> None:
+    small, large = Deviation("frame/fpn", (3,), 1e-6), Deviation("frame/fpn", (3,), 2e-6)
+    wrong = Deviation("frame/fpn", (4,), float("nan"), "shape, expected (3,)")
+    other = Deviation("frame/p3", (5,), 0.0)
+    assert _merge([small, other, large, small], "openvino", 1e-4) == [
+        Check("openvino", "frame/fpn", (3,), 2e-6, 1e-4), Check("openvino", "frame/p3", (5,), 0.0, 1e-4)]
+    for order in ([wrong, large, small], [large, wrong, small]):
+        [check] = _merge(order, "openvino", 1e-4)
+        assert not check.passed and check.problem == "shape, expected (3,)"
+    [check] = _merge([small, large], "openvino", 1.5e-6)
+    assert not check.passed and check.error == 2e-6 and check.tolerance == 1.5e-6
 
 
 @pytest.mark.parametrize("sign", [-1, 1])

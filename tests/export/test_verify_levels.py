@@ -13,16 +13,13 @@ from tiny_networks import edited_copy
 from stmask_deploy.bundle import read_description
 from stmask_deploy.export.openvino_ir import save_ir
 from stmask_deploy.export.verify import verify_bundle
-from stmask_deploy.geometry import level_sizes
 from stmask_deploy.models.checkpoint import Checkpoint
 
 
 @pytest.mark.parametrize("level", range(5))
 def test_no_level_is_left_out(native_bundle: Path, tiny: Checkpoint, tmp_path: Path, level: int) -> None:
     """Anchors of one level alone are moved: candidates may lie on others."""
-    config = tiny.config
-    sizes = [height * width * config.anchors_per_cell
-             for height, width in level_sizes(config.padded_size, config.num_levels)]
+    sizes = [height * width * tiny.config.anchors_per_cell for height, width in tiny.config.level_sizes]
 
     def move(graph: onnx.GraphProto) -> None:
         [anchors] = [one for one in graph.initializer if list(one.dims) == [sum(sizes), 4]]

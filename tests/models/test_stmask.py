@@ -9,7 +9,7 @@ import torch
 from tiny_models import CONFIG, random_model, tiny_config
 
 from stmask_deploy.config import Calibration, CenternessOrder, ModelConfig
-from stmask_deploy.geometry import level_sizes, make_anchors
+from stmask_deploy.geometry import make_anchors
 from stmask_deploy.models.stmask import build_stmask
 
 
@@ -31,7 +31,7 @@ def test_shapes(changes: dict[str, Any]) -> None:
     config = tiny_config(**changes)
     with torch.no_grad():
         found = random_model(config)(frames(config, 2))
-    sizes = level_sizes(config.padded_size, config.num_levels)
+    sizes = config.level_sizes
     count = len(make_anchors(sizes, config.anchor_shapes, config.anchor_scales))
     assert found.anchors.box_deltas.shape == (2, count, 4)
     assert found.anchors.class_probs.shape == (2, count, 3)

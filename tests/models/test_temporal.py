@@ -27,6 +27,10 @@ def make_maps(width: int = 4, size: tuple[int, int] = (6, 10)) -> tuple[Tensor, 
     return prev_fpn, fpn, prev_temporal, temporal
 
 
+def pool(net: TemporalNet, maps: tuple[Tensor, Tensor, Tensor, Tensor], boxes: Tensor) -> Tensor:
+    return net.pool_boxes(net.fuse(*maps), boxes)
+
+
 BOXES = torch.tensor([[0.1, 0.2, 0.6, 0.7], [0.0, 0.0, 1.0, 1.0]])
 
 
@@ -35,7 +39,7 @@ BOXES = torch.tensor([[0.1, 0.2, 0.6, 0.7], [0.0, 0.0, 1.0, 1.0]])
 def test_shapes(count: int, roi_size: int) -> None:
     net = make_net(roi_size=roi_size)
     boxes = BOXES.repeat(25, 1)[:count]
-    assert net.pool(*make_maps(), boxes).shape == (count, 9 + 8, roi_size, roi_size)
+    assert pool(net, make_maps(), boxes).shape == (count, 9 + 8, roi_size, roi_size)
     deltas, coeffs = net(*make_maps(), boxes)
     assert deltas.shape == (count, 4) and coeffs.shape == (count, 8)
 
@@ -45,7 +49,7 @@ def test_features_and_their_order() -> None:
     motion = F.leaky_relu(correlation(prev_fpn, fpn, 3), 0.1)
     # Correlation, previous, current; the ReLU over all three comes after the leaky one, which it undoes.
     features = torch.cat([motion, prev_temporal, temporal], dim=1).clamp(min=0)
-    got = make_net().pool(prev_fpn, fpn, prev_temporal, temporal, BOXES)
+    got = pool(make_net(), (prev_fpn, fpn, prev_temporal, temporal), BOXES)
     torch.testing.assert_close(got, roi_align(features, BOXES * torch.tensor([10.0, 6, 10, 6]), 7))
 
 
@@ -75,8 +79,8 @@ def test_objects_do_not_influence_each_other() -> None:
 ])
 def test_boxes_of_any_kind(box: list[float], same_as: list[float]) -> None:
     net = make_net()
-    torch.testing.assert_close(net.pool(*make_maps(), torch.tensor([box])),
-                               net.pool(*make_maps(), torch.tensor([same_as])))
+    torch.testing.assert_close(pool(net, make_maps(), torch.tensor([box])),
+                               pool(net, make_maps(), torch.tensor([same_as])))
 
 
 @pytest.mark.parametrize("box", [
@@ -85,7 +89,7 @@ def test_boxes_of_any_kind(box: list[float], same_as: list[float]) -> None:
 ])
 def test_boxes_of_nothing_pool_to_zero(box: list[float]) -> None:
     net = make_net()
-    assert not net.pool(*make_maps(), torch.tensor([box])).any()
+    assert not pool(net, make_maps(), torch.tensor([box])).any()
     assert all(value.isfinite().all() for value in net(*make_maps(), torch.tensor([box])))
 
 
@@ -95,11 +99,11 @@ def test_recorded_values() -> None:
     net = make_net(feature_width=3, patch_size=1)
     nothing = torch.zeros(1, 1, *features.shape[2:])
 
-    def pool(maps: Tensor) -> Tensor:
-        return net.pool(nothing, nothing, maps[:, :3], maps[:, 3:], boxes)[:, 1:]
+    def pooled(maps: Tensor) -> Tensor:
+        return pool(net, (nothing, nothing, maps[:, :3], maps[:, 3:]), boxes)[:, 1:]
 
     # Pooling is linear, so the parts that the ReLU keeps of the features and of their negative add up to it.
-    got = pool(features) - pool(-features)
+    got = pooled(features) - pooled(-features)
     torch.testing.assert_close(got, want, rtol=0, atol=1e-4 * float(want.max() - want.min()))
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from recording import Recording
 
 from stmask_deploy.config import ModelConfig
-from stmask_deploy.geometry import decode_boxes, level_sizes, make_anchors, xyxy_to_cxcywh
+from stmask_deploy.geometry import decode_boxes, make_anchors, xyxy_to_cxcywh
 from stmask_deploy.models.frames import prepare_frames
 from stmask_deploy.models.stmask import STMask
 from stmask_deploy.runtime.loading import Bundle
@@ -26,8 +26,7 @@ def network_frames(folder: Path, config: ModelConfig, count: int) -> list[NDArra
 
 
 def priors(config: ModelConfig, index: Array) -> Array:
-    sizes = level_sizes(config.padded_size, config.num_levels)
-    return make_anchors(sizes, config.anchor_shapes, config.anchor_scales)[index]
+    return make_anchors(config.level_sizes, config.anchor_shapes, config.anchor_scales)[index]
 
 
 def torch_values(model: STMask, recording: Recording) -> dict[str, Array]:
@@ -44,8 +43,9 @@ def torch_values(model: STMask, recording: Recording) -> dict[str, Array]:
         maps = {"proto": first.prototypes[0], "fpn_p4": first.fpn[0], "t2s_p4": first.temporal[0]}
         if recording.info["temporal"]:
             boxes = torch.from_numpy(recording.values["temporal_boxes"])
-            pooled = model.TemporalNet.pool(first.fpn, second.fpn, first.temporal, second.temporal, boxes)
-            found["temporal_loc"], found["temporal_coeff"] = model.TemporalNet.predict(pooled)
+            net = model.TemporalNet
+            pooled = net.pool_boxes(net.fuse(first.fpn, second.fpn, first.temporal, second.temporal), boxes)
+            found["temporal_loc"], found["temporal_coeff"] = net.predict(pooled)
             found["temporal_roi_features"] = pooled[:recording.num_rois, ::recording.channel_step, ::3, ::3]
     values = {name: value.numpy() for name, value in found.items()}
     values["priors"] = priors(config, recording.values["anchor_index"])

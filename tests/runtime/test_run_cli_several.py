@@ -8,7 +8,7 @@ import pytest
 from run_commands import call, write_clip
 from tiny_bundles import save_pictures
 
-from stmask_deploy.errors import StmaskError
+from stmask_deploy.errors import OutputError, StmaskError
 from stmask_deploy.runtime.results_jsonl import read_results
 
 
@@ -99,7 +99,7 @@ def test_sources_are_run_although_nobody_reads_the_messages(bundle: Path, clip: 
     def gone(*_: object) -> None:
         raise BrokenPipeError
 
-    for name in ("tell_summary", "tell_failure"):
+    for name in ("tell_setup", "tell_summary", "tell_failure"):
         monkeypatch.setattr(f"stmask_deploy.runtime.cli.{name}", gone)
     result = call(tmp_path / "nothing.mp4", clip, clip, "-m", bundle, "-o", tmp_path / "out", "--no-video")
     assert result.exit_code == 1
@@ -159,16 +159,15 @@ def test_sources_that_cannot_be_prepared_are_closed(bundle: Path, clip: Path, tm
 
     def gone(*_: object, **__: object) -> None:
         assert len(Source.open_ones) == 1
-        raise BrokenPipeError
+        raise OutputError("no more")
+
+    def told(*_: object) -> None:
+        assert not Source.open_ones
 
     monkeypatch.setattr("stmask_deploy.runtime.sources.VideoSource", Source)
-    def told(*_: object) -> int:
-        assert not Source.open_ones
-        return 7
-
-    monkeypatch.setattr("stmask_deploy.runtime.cli.tell_limits", gone)
+    monkeypatch.setattr("stmask_deploy.runtime.model.Model.fork", gone)
     monkeypatch.setattr("stmask_deploy.runtime.cli.tell_failure", told)
-    assert call(clip, clip, "-m", bundle, "-o", tmp_path, "--parallel", 2).exit_code == 7
+    assert call(clip, clip, "-m", bundle, "-o", tmp_path, "--parallel", 2).exit_code == 4
 
 
 def test_more_at_the_same_time_than_there_are(bundle: Path, clip: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tiny_training import CALIBRATED, CLIPS, CONFIG, OPTIONS, SIZE, Thing, read_
 from torch import Tensor
 
 from stmask_deploy.config import Calibration, ModelConfig
-from stmask_deploy.geometry import cxcywh_to_xyxy, level_sizes, make_anchors
+from stmask_deploy.geometry import cxcywh_to_xyxy, make_anchors
 from stmask_deploy.models.frames import prepare_frames
 from stmask_deploy.training.box_losses import centerness_targets, delta_loss, overlap_loss
 from stmask_deploy.training.class_loss import class_loss
@@ -86,7 +86,7 @@ def test_frame_losses_are_those_of_the_parts() -> None:
     with torch.no_grad():
         found = losses_of(learner, batch)
         prediction = learner.model(prepare_frames(torch.cat([batch.first, batch.second]), CONFIG))
-    anchors = make_anchors(level_sizes(SIZE, CONFIG.num_levels), CONFIG.anchor_shapes, CONFIG.anchor_scales)
+    anchors = make_anchors(CONFIG.level_sizes, CONFIG.anchor_shapes, CONFIG.anchor_scales)
     sums, positives = dict.fromkeys(("classes", "boxes", "overlap", "centerness", "masks"), 0.0), 0
     embeddings, ids, frames = [], [], []
     for i, targets in enumerate((*first, *second)):

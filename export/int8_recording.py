@@ -26,7 +26,7 @@ MIN_FRAMES = 2  # the temporal graph reads two
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Recording:
     """Inputs of the graphs on the calibration clip, and the results of the f32 run."""
 
     feeds: Mapping[str, tuple[Feed, ...]]  # role -> calls, spread evenly over the clip
@@ -65,7 +65,7 @@ class RecordingBackend(DelegatingBackend):
         return super().run(inputs, outputs, keep)
 
 
-def record(folder: Path, video: Path, num_frames: int, roles: Collection[str]) -> Calibration:
+def record(folder: Path, video: Path, num_frames: int, roles: Collection[str]) -> Recording:
     """Track `video` in f32 with ONNX Runtime on the CPU and record the graphs' inputs.
 
     Args:
@@ -83,7 +83,7 @@ def record(folder: Path, video: Path, num_frames: int, roles: Collection[str]) -
     check_length(video, len(run.frames))
     if not any(run.frames) or not all(recorder.sample.kept for recorder in recorders.values()):
         raise InputError(f"calibration: nothing is tracked on {video}; take a video on which the model finds objects")
-    return Calibration({role: tuple(recorder.sample.kept) for role, recorder in recorders.items()}, run)
+    return Recording({role: tuple(recorder.sample.kept) for role, recorder in recorders.items()}, run)
 
 
 def check_length(video: Path, num_frames: int) -> None:
