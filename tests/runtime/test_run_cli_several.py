@@ -96,7 +96,7 @@ def test_a_source_that_fails_leaves_the_others_their_results(bundle: Path, clip:
 
 def test_sources_are_run_although_nobody_reads_the_messages(bundle: Path, clip: Path, tmp_path: Path,
                                                             monkeypatch: pytest.MonkeyPatch) -> None:
-    def gone(*_: object) -> None:
+    def gone(*_: object, **__: object) -> None:
         raise BrokenPipeError
 
     for name in ("tell_setup", "tell_summary", "tell_failure"):
