@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from stmask_deploy.classes import plain_name
 from stmask_deploy.config import ModelConfig
 from stmask_deploy.datasets.annotations import Annotations, Video, read_annotations
 from stmask_deploy.errors import InputError
@@ -85,12 +86,14 @@ def read_clip_annotations(path: Path, model: ModelConfig) -> Annotations:
     """The annotations of the calibration clip.
 
     Raises:
-        InputError: they cannot be read, contain no objects, or have other classes than the network.
+        InputError: they cannot be read, contain no objects, or have other classes than the network (case, spaces and
+            hyphens of names do not matter).
     """
     annotations = read_annotations(path)
     names = tuple(category.name for category in annotations.categories)
     numbered = tuple(f"class_{number}" for number in range(1, len(model.class_names) + 1))
-    if len(names) != len(model.class_names) or model.class_names not in (names, numbered):
+    is_named = tuple(map(plain_name, names)) == tuple(map(plain_name, model.class_names))
+    if len(names) != len(model.class_names) or not (is_named or model.class_names == numbered):
         raise InputError(f"the classes of {path} ({', '.join(names[:5])}) are not those of the checkpoint "
                          f"({', '.join(model.class_names[:5])})")
     if not annotations.has_tracks:

@@ -142,7 +142,7 @@ def read_description(folder: Path) -> BundleDescription:
     if not os.path.isdir(folder):
         raise InputError(f"bundle {folder} does not exist or is not a folder; make one with stmask-export")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors add a mark in front
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{folder} is not a bundle: cannot read {DESCRIPTION_FILE} ({error})") from error
     return BundleDescription.from_json(text, str(path))

@@ -24,6 +24,9 @@ LOCAL = replace(DESCRIPTION, model=ModelConfig(class_names=("cat", "dog")))
 def test_round_trip(description: BundleDescription, tmp_path: Path) -> None:
     (tmp_path / DESCRIPTION_FILE).write_text(description.to_json(), encoding="utf-8")
     assert read_description(tmp_path) == description
+    (tmp_path / DESCRIPTION_FILE).write_text(description.to_json(), encoding="utf-8-sig")  # as some editors save it
+    assert read_description(tmp_path) == description
+    assert read_description(tmp_path) == description
 
 
 def test_what_other_programs_read() -> None:

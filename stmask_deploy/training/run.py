@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..atomic import remove_leftovers
+from ..classes import plain_name
 from ..config import CenternessOrder, ModelConfig
 from ..datasets.annotations import Annotations, read_annotations
 from ..datasets.frames import FRAMES_FOLDER, check_frames, read_frame
@@ -67,7 +68,7 @@ class Data:
         Raises:
             InputError: the classes are not the same.
         """
-        if self.class_names != other.class_names:
+        if list(map(plain_name, self.class_names)) != list(map(plain_name, other.class_names)):
             raise InputError(f"the classes of {self.annotations.path} ({', '.join(self.class_names[:5])}) are not "
                              f"those of {other.annotations.path} ({', '.join(other.class_names[:5])})")
 

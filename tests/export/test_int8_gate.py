@@ -120,6 +120,8 @@ def test_annotations_on_which_f32_finds_nothing_measure_no_loss(tmp_path: Path) 
 
 def test_annotations_of_other_classes(tmp_path: Path) -> None:
     assert read_clip_annotations(truth(tmp_path / "same.json"), TINY).has_tracks
+    written_otherwise = tuple(name.upper() for name in TINY.class_names)
+    assert read_clip_annotations(truth(tmp_path / "other.json", written_otherwise), TINY).has_tracks
     numbered = replace(TINY, class_names=("class_1", "class_2", "class_3"))
     assert read_clip_annotations(truth(tmp_path / "same.json"), numbered).has_tracks
     for names in (("ant", "bee"), ("bee", "ant", "cat")):

@@ -160,6 +160,7 @@ def test_classes_of_the_validation(data: Data, tmp_path: Path) -> None:
     other = Data.open(write_clips(tmp_path, names=("box", "ball")), None)
     with pytest.raises(InputError, match=r"the classes of .* \(box, ball\) are not those of .* \(box, disc\)"):
         run_in(tmp_path / "run", data, new_run(), validation=other)
+    Data.open(write_clips(tmp_path / "same", names=("Box", "DISC")), None).check_classes(data)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
