@@ -103,11 +103,11 @@ def export_checkpoint(checkpoint: Checkpoint, folder: Path, options: ExportOptio
         if not verification.passed:
             raise StmaskError(f"the exported graphs do not match PyTorch: {verification.summary()}; "
                               "nothing was written")
-        int8 = None
-        if options.int8 is not None:
-            description = replace(description, precisions=(*description.precisions, PRECISION))
-            _write(build, description, graphs, irs, extra)  # again: every graph carries the description
-            int8 = add_int8(build, description, options.int8, graphs, irs, partial(metadata, description), say)
+        description = replace(description, tolerances=verification.reached(), precisions=(
+            *description.precisions, *((PRECISION,) if options.int8 is not None else ())))
+        _write(build, description, graphs, irs, extra)
+        int8 = None if options.int8 is None else add_int8(
+            build, description, options.int8, graphs, irs, partial(metadata, description), say)
         report = {"bundle": description.to_dict(), "notes": list(checkpoint.notes),
                   "operators": count_operators(graphs), "megabytes": _sizes(build),
                   "seconds": round(time.perf_counter() - started, 1), "versions": installed_versions(PACKAGES),

@@ -11,7 +11,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ MAX_CANDIDATES, CANDIDATE_THRESHOLD = 512, 0.05  # defaults of an export, see `B
 REPORT_FILE = "export_report.json"
 METADATA_KEY = "stmask"  # the description as JSON, in metadata_props and rt_info
 OPENVINO_FOLDER = "openvino"
+CORRELATION = "function"  # how it is lowered: a model-local function of standard operators, which IRs have inlined
 ROLES = ("frame", "prototypes", "instances", "temporal")
 # The precisions that have graph files of their own, by backend; all others run the f32 file.
 OWN_GRAPHS: Mapping[str, tuple[str, ...]] = {"onnxruntime": ("f16", "int8"), "openvino": ("int8",)}
@@ -58,6 +59,7 @@ class BundleDescription:
     tool_version: str
     openvino_weights: str | None = None  # f32 | f16, None without IR
     precisions: tuple[str, ...] = ()  # of the graphs present beside the f32 ones, see `OWN_GRAPHS`
+    tolerances: Mapping[str, float] = field(default_factory=dict)  # backend -> largest error, as a fraction of range
 
     def __post_init__(self) -> None:
         if self.max_candidates < 1 or not 0 <= self.candidate_threshold < 1:
@@ -90,8 +92,10 @@ class BundleDescription:
         return folder / f"{stem}.onnx"
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: the fields, and what is the same in all bundles or follows from them."""
         values = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
-        return {"schema": SCHEMA, **values, "model": self.model.to_dict(), "variant": self.model.variant}
+        return {"schema": SCHEMA, **values, "model": self.model.to_dict(), "variant": self.model.variant,
+                "correlation": CORRELATION, "tolerances": dict(self.tolerances)}
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=1)

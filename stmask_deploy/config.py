@@ -252,6 +252,9 @@ def _fits(value: Any, kind: Any) -> bool:
     if get_origin(kind) is tuple:
         kinds = parts[:1] * len(value) if isinstance(value, tuple) and parts[-1] is ... else parts
         return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_fits, value, kinds))
+    if get_origin(kind) is Mapping:
+        return isinstance(value, Mapping) and all(_fits(key, parts[0]) and _fits(one, parts[1])
+                                                  for key, one in value.items())
     if parts:  # a union
         return any(_fits(value, part) for part in parts)
     if kind is float:

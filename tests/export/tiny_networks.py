@@ -1,7 +1,6 @@
 """Tiny networks for the tests of the exporter."""
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +12,7 @@ import torch
 from onnx import numpy_helper
 from untrained import build_untrained
 
-from stmask_deploy.bundle import DESCRIPTION_FILE, REPORT_FILE, read_description
+from stmask_deploy.bundle import DESCRIPTION_FILE, read_description
 from stmask_deploy.config import Calibration, ModelConfig, TemporalConfig
 from stmask_deploy.models.checkpoint import CONFIG_KEY
 from stmask_deploy.scenes import render_clip
@@ -31,13 +30,6 @@ def write_checkpoint(path: Path, config: ModelConfig, seed: int = 0) -> Path:
     model = build_untrained(config, frames, candidate_share=0.1, seed=seed)
     torch.save({"state_dict": model.state_dict(), CONFIG_KEY: config.to_dict()}, path)
     return path
-
-
-def largest_errors(bundle: Path) -> dict[str, float]:
-    """Backend -> largest error, of the verification that the bundle's report holds."""
-    checks = json.loads((bundle / REPORT_FILE).read_text())["verification"]["checks"]
-    return {name: max(check["error"] for check in checks if check["backend"] == name)
-            for name in dict.fromkeys(check["backend"] for check in checks)}
 
 
 def changed_copy(bundle: Path, folder: Path, role: str, amount: float, weight: str) -> Path:
