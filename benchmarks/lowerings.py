@@ -26,7 +26,7 @@ from stmask_deploy.runtime.openvino_backend import shared_core
 from stmask_deploy.runtime.openvino_pooling import expand_roi_align
 from stmask_deploy.runtime.openvino_sampling import KIND, expand_deformable
 from stmask_deploy.runtime.openvino_winograd import expand_convolutions
-from stmask_deploy.scenes import render_clip
+from stmask_deploy.synthetic.clips import render
 
 SCHEMA = "stmask-lowerings/3"
 NUM_ROWS = 20  # for the instance graph: detections that NMS keeps in a crowded frame
@@ -67,8 +67,7 @@ class Forms:
     def runs(self, precision: str) -> Iterator[tuple[str, Callable[[], Any]]]:
         """Yield (name, function that runs one frame) for every form."""
         description = self._description
-        height, width = description.model.input_size
-        frame = next(iter(render_clip(1, (height, width), seed=7)))[None]
+        frame = next(render("val", 7, 1, description.model.input_size).pictures())[None]
         for form in FORMS:
             model = self._core.read_model(description.graph_path(self._folder, "frame", "openvino"))
             if form == "plain":
