@@ -127,6 +127,8 @@ def test_a_resumed_run_goes_on_without_evaluation(clips: Path, recipe: Path, tmp
     assert code == 2 and "or go on without it with --no-val" in output
     code, output = command(clips, "-o", run, "--resume", "--no-val")
     assert code == 0 and "AP" not in output
+    code, output = command(clips, "-o", run, "--resume")  # nor is it from now on
+    assert code == 0 and "AP" not in output
     for wrong in (["--recipe", recipe], ["--resume", "--val", clips]):
         code, output = command(clips, "-o", run, "--no-val", *wrong)
         assert code == 2 and "--no-val is for a run that is resumed" in output
