@@ -167,6 +167,7 @@ def report_with(**changes: Any) -> str:
     (report_with(rows={}), "is damaged (rows)"),
     (report_with(rows=[{"row": "a:f32", "bundle": 0, "turns": {"run": [[]]}}]), "is damaged (rows)"),
     (report_with(rows=[{"row": "a:f32", "bundle": 0, "turns": {"run": [[1]], "graphs": [[0, 0]]}}]), "damaged (rows)"),
+    (report_with(rows=[{"row": "a:f32", "bundle": 0, "turns": {"run": [[1]], "graphs": [[True]]}}]), "damaged (rows)"),
     (report_with(ceilings=[{"turns": [[1]]}]), "is damaged (ceilings)"),
     (report_with(bundles=[]), "is damaged (no bundle)"),
     (report_with(video={"name": "other.mp4"}), "measured on the video other.mp4"),
