@@ -140,7 +140,7 @@ def test_a_broken_frame_of_the_validation_is_told_before_training(clips: Path, r
     frame.write_bytes(frame.read_bytes()[:100])
     earlier = put_run(tmp_path / "run")
     code, output = command(clips, "-o", tmp_path / "run", "--recipe", recipe, "--val", val, "--overwrite")
-    assert code == 2 and output.startswith(f"error: {frame} is cut off, so a part of the picture is missing")
+    assert code == 2 and output.startswith(f"error: {frame} cannot be read as a picture, or is cut off")
     assert contents(tmp_path / "run") == earlier
 
 
@@ -247,7 +247,8 @@ def test_a_frame_that_breaks_in_between(recipe: Path, tmp_path: Path) -> None:
     clips = write_clips(tmp_path / "clips", [[Thing("box", (30, 40), (0, 0), 30)]], frames=1)
     (tmp_path / "clips" / "JPEGImages" / "clip1" / "00000.png").write_bytes(b"broken")
     code, output = command(clips, "-o", tmp_path / "run", "--recipe", recipe)
-    assert code == 2 and output.splitlines()[-1].endswith("00000.png cannot be read as a picture")
+    told = "00000.png cannot be read as a picture, or is cut off; put the whole file in its place"
+    assert code == 2 and output.splitlines()[-1].endswith(told)
 
 
 def test_other_classes_start_anew(clips: Path, recipe: Path, tmp_path: Path) -> None:
