@@ -2,11 +2,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from stmask_deploy.one_to_one import one_to_one
 from stmask_deploy.runtime.result import FrameResult
 
 SCORE_TOLERANCE, BOX_TOLERANCE_PX, MASK_IOU = 1e-3, 0.5, 0.99
@@ -56,17 +56,9 @@ class TrackComparison:
 
     def result(self) -> TrackAgreement:
         votes = Counter((a, b) for _, _, a, b in self._pairs)
-        partner = _one_to_one(pair for pair, _ in votes.most_common())
+        partner = dict(one_to_one(pair for pair, _ in votes.most_common()))
         matched = {(frame, row) for frame, row, a, b in self._pairs if partner.get(a) == b}
         return TrackAgreement(self._frames, self._reference_rows, self._found_rows, len(matched))
-
-
-def _one_to_one(pairs: Iterable[tuple[int, int]]) -> dict[int, int]:
-    partner: dict[int, int] = {}
-    for a, b in pairs:
-        if a not in partner and b not in partner.values():
-            partner[a] = b
-    return partner
 
 
 def _same_mask(a: np.ndarray, b: np.ndarray) -> bool:
