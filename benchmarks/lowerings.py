@@ -8,7 +8,6 @@ arithmetic.
 """
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import click
 import numpy as np
 from report_file import ReportFile, new_report, report_options
+from turns import turns
 
 from stmask_deploy.bench.ceiling import CeilingJob, open_ceiling
 from stmask_deploy.bundle import BundleDescription, read_description
@@ -123,18 +123,6 @@ class Forms:
             "INFERENCE_PRECISION_HINT": getattr(self._openvino.Type, precision)})
         request = compiled.create_infer_request()
         return lambda: request.infer(feeds, share_inputs=True)
-
-
-def turns(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of every run, taken in turns; each turn starts with one warm-up run that is not counted."""
-    samples: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            run()
-            start = time.perf_counter()
-            run()
-            samples[name].append(1e3 * (time.perf_counter() - start))
-    return samples
 
 
 @click.command(cls=Command)

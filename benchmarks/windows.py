@@ -14,8 +14,8 @@ from typing import Any
 
 import click
 import numpy as np
-from lowerings import turns
 from report_file import ReportFile, new_report, report_options
+from turns import turns
 
 from stmask_deploy.bundle import read_description
 from stmask_deploy.console import Command
