@@ -24,7 +24,8 @@ from typing import Any
 
 import click
 from accuracy import Row as Deployment
-from accuracy import measure, open_dataset
+from accuracy import measure
+from dataset import open_dataset
 
 from stmask_deploy.atomic import atomic_file
 from stmask_deploy.bench.machine import describe_machine, library_versions

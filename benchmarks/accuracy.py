@@ -17,12 +17,12 @@ from typing import Any
 
 import click
 import onnx
+from dataset import open_dataset
 from report_file import ReportFile, new_report, report_options
 from rounded_half import rounded
 
 from stmask_deploy.console import Command
-from stmask_deploy.datasets.annotations import Annotations, read_annotations
-from stmask_deploy.datasets.frames import FRAMES_FOLDER, check_frames
+from stmask_deploy.datasets.annotations import Annotations
 from stmask_deploy.errors import DeviceError, InputError
 from stmask_deploy.evaluation.evaluate import evaluate
 from stmask_deploy.evaluation.evaluation import percent
@@ -126,18 +126,6 @@ def main(checkpoint: Path, folders: tuple[Path, ...], kind: str, only: tuple[str
             report["rows"].append(measure(row, loaded, datasets, Path(scratch), threads, calibration))
             report_file.write(report)
             click.echo(line(report["rows"][-1], list(datasets)))
-
-
-def open_dataset(folder: Path, max_videos: int | None = None, skip: int = 0) -> tuple[Annotations, Path]:
-    """(annotations, folder of the frames) of at most `max_videos` videos after the first `skip`."""
-    annotations = read_annotations(folder / "instances.json")
-    if skip or max_videos is not None:
-        videos = annotations.videos[skip:][:max_videos]
-        ids = {video.id for video in videos}
-        annotations = Annotations(annotations.path, annotations.categories, videos,
-                                  tuple(track for track in annotations.tracks if track.video_id in ids))
-    check_frames(annotations, folder / FRAMES_FOLDER)
-    return annotations, folder / FRAMES_FOLDER
 
 
 def measure(row: Row, checkpoint: Checkpoint, datasets: Mapping[str, tuple[Annotations, Path]], scratch: Path,

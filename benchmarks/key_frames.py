@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 import numpy as np
-from accuracy import open_dataset
+from dataset import open_dataset
 from report_file import ReportFile, new_report, report_options
 
 from stmask_deploy.bench.tables import format_table

@@ -8,7 +8,6 @@ arithmetic.
 """
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import click
 import numpy as np
 from report_file import ReportFile, new_report, report_options
+from turns import turns
 
 from stmask_deploy.bench.ceiling import CeilingJob, open_ceiling
 from stmask_deploy.bundle import BundleDescription, read_description
@@ -25,7 +25,7 @@ from stmask_deploy.runtime.openvino_backend import shared_core
 from stmask_deploy.runtime.openvino_pooling import expand_roi_align
 from stmask_deploy.runtime.openvino_sampling import KIND, expand_deformable
 from stmask_deploy.runtime.openvino_winograd import expand_convolutions
-from stmask_deploy.scenes import render_clip
+from stmask_deploy.synthetic.clips import render
 
 SCHEMA = "stmask-lowerings/3"
 NUM_ROWS = 20  # for the instance graph: detections that NMS keeps in a crowded frame
@@ -66,8 +66,7 @@ class Forms:
     def runs(self, precision: str) -> Iterator[tuple[str, Callable[[], Any]]]:
         """Yield (name, function that runs one frame) for every form."""
         description = self._description
-        height, width = description.model.input_size
-        frame = next(iter(render_clip(1, (height, width), seed=7)))[None]
+        frame = next(render("val", 7, 1, description.model.input_size).pictures())[None]
         for form in FORMS:
             model = self._core.read_model(description.graph_path(self._folder, "frame", "openvino"))
             if form == "plain":
@@ -123,18 +122,6 @@ class Forms:
             "INFERENCE_PRECISION_HINT": getattr(self._openvino.Type, precision)})
         request = compiled.create_infer_request()
         return lambda: request.infer(feeds, share_inputs=True)
-
-
-def turns(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of every run, taken in turns; each turn starts with one warm-up run that is not counted."""
-    samples: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            run()
-            start = time.perf_counter()
-            run()
-            samples[name].append(1e3 * (time.perf_counter() - start))
-    return samples
 
 
 @click.command(cls=Command)

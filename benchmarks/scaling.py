@@ -33,7 +33,7 @@ from stmask_deploy.runtime.options import RunOptions
 from stmask_deploy.runtime.run import run_video
 from stmask_deploy.runtime.sources import open_source
 from stmask_deploy.runtime.video_writer import VideoWriter
-from stmask_deploy.scenes import render_clip
+from stmask_deploy.synthetic.clips import render
 
 SCHEMA = "stmask-scaling/1"
 OBJECTS = (1, 2, 5, 10, 20, 50, 100)
@@ -85,7 +85,7 @@ def by_size(setup: Setup) -> list[dict[str, Any]]:
     for size in SIZES:
         clips[size] = setup.folder / f"{size[0]}.mp4"
         with VideoWriter(clips[size]) as writer:
-            for image in render_clip(WARMUP + setup.frames, (size[1], size[0])):
+            for image in render("val", 0, WARMUP + setup.frames, (size[1], size[0])).pictures():
                 writer.write(image)
     stages: dict[tuple[int, int], list[dict[str, float]]] = {size: [] for size in SIZES}
     runs: dict[tuple[int, int], list[float]] = {size: [] for size in SIZES}
@@ -103,7 +103,7 @@ def by_length(setup: Setup) -> list[dict[str, Any]]:
     """Milliseconds per frame along a video whose objects keep changing, in exact and in bounded memory."""
     clip = setup.folder / "long.mp4"
     with VideoWriter(clip) as writer:
-        for image in render_clip(LENGTH, (180, 320)):
+        for image in render("val", 0, LENGTH, (180, 320)).pictures():
             writer.write(image)
     found = []
     for memory in ("exact", "bounded"):

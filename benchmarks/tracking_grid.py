@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from accuracy import open_dataset
+from dataset import open_dataset
 from report_file import ReportFile, new_report, report_options
 
 from stmask_deploy.bench.tables import format_table

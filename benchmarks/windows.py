@@ -14,15 +14,15 @@ from typing import Any
 
 import click
 import numpy as np
-from lowerings import turns
 from report_file import ReportFile, new_report, report_options
+from turns import turns
 
 from stmask_deploy.bundle import read_description
 from stmask_deploy.console import Command
 from stmask_deploy.runtime.loading import check_file, run_outputs
 from stmask_deploy.runtime.opening import open_backend
 from stmask_deploy.runtime.prototypes import prototypes_within
-from stmask_deploy.scenes import render_clip
+from stmask_deploy.synthetic.clips import render
 
 SCHEMA = "stmask-windows/1"
 SHARES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0)  # fraction of the frame's area inside the box around all objects
@@ -40,7 +40,7 @@ def middle_box(share: float) -> Any:
 def runs_of(folder: Path, backend: str, precision: str, threads: int) -> Iterator[tuple[str, Callable[[], Any]]]:
     """Yield (name, function that computes one frame) for the whole frame and for every fraction."""
     description = read_description(folder)
-    picture = next(iter(render_clip(1, description.model.input_size, seed=7)))[None]
+    picture = next(render("val", 7, 1, description.model.input_size).pictures())[None]
     windowed = run_outputs(description, description.roles)
     whole = run_outputs(description, [role for role in description.roles if role != "prototypes"])
 

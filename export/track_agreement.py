@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 from stmask_deploy.bundle import BundleDescription
 from stmask_deploy.models.stmask import STMask
+from stmask_deploy.one_to_one import one_to_one
 from stmask_deploy.runtime.frame_source import Damage
 from stmask_deploy.runtime.loading import open_bundle
 from stmask_deploy.runtime.model import Model
@@ -68,7 +68,7 @@ class TrackComparison:
 
     def result(self) -> TrackAgreement:
         votes = Counter((a, b) for _, _, a, b in self._pairs)
-        partner = _one_to_one(pair for pair, _ in votes.most_common())
+        partner = dict(one_to_one(pair for pair, _ in votes.most_common()))
         matched = {(frame, row) for frame, row, a, b in self._pairs if partner.get(a) == b}
         return TrackAgreement(self._frames, self._reference_rows, self._found_rows, len(matched))
 
@@ -105,14 +105,6 @@ def compare_tracks(folder: Path, description: BundleDescription, model: STMask, 
             for comparison, tracked in zip(comparisons.values(), found, strict=True):
                 comparison.add(reference.result, tracked.result)
         return {name: comparison.result() for name, comparison in comparisons.items()}, sources[0].damage
-
-
-def _one_to_one(pairs: Iterable[tuple[int, int]]) -> dict[int, int]:
-    partner: dict[int, int] = {}
-    for a, b in pairs:
-        if a not in partner and b not in partner.values():
-            partner[a] = b
-    return partner
 
 
 def _same_mask(a: np.ndarray, b: np.ndarray) -> bool:

@@ -18,7 +18,7 @@ from stmask_deploy.models.frames import prepare_frames
 from stmask_deploy.models.stmask import STMask
 from stmask_deploy.runtime.loading import Bundle, open_bundle
 from stmask_deploy.runtime.prototypes import covered_cells, prototypes_within
-from stmask_deploy.scenes import render_clip
+from stmask_deploy.synthetic.clips import render
 
 from .frame_graph import FrameGraph, shared_rows
 from .half_range import range_checks
@@ -72,7 +72,7 @@ def verify_bundle(folder: Path, model: STMask, tolerance: float | None = None,
         StmaskError: a backend fails to run a graph.
     """
     description = read_description(folder)
-    pictures = frames if frames is not None else list(render_clip(NUM_FRAMES, (360, 640), seed=7))
+    pictures = frames if frames is not None else list(render("val", 7, NUM_FRAMES).pictures())
     height, width = description.model.input_size
     resized = [np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)[None]
                for picture in pictures]

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 
 from stmask_deploy.errors import DeviceError
+from stmask_deploy.opencv_log import SILENCE
 
 from .frame_source import Frame, FrameSource, Image
-from .opencv_log import SILENCE
 
 
 class CameraSource(FrameSource):

@@ -5,14 +5,10 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from stmask_deploy.errors import InputError
-from stmask_deploy.picture_file import is_cut_off
+from stmask_deploy.picture_file import read_picture
 
-from .frame_source import Frame, FrameSource, Image, SourceKind
-from .opencv_log import SILENCE
+from .frame_source import Frame, FrameSource, SourceKind
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -48,7 +44,7 @@ class ImageSource(FrameSource):
 
     def _decode(self, paths: Sequence[Path]) -> Iterator[tuple[Path, Frame]]:
         for index, path in enumerate(paths):
-            image = read_image(path)
+            image = read_picture(path)
             if image is None:
                 self._count_unreadable(path.name)
                 continue
@@ -99,16 +95,3 @@ def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
     """Sort key that compares runs of digits as numbers and ignores case and suffix; the full name breaks ties."""
     parts = re.split(r"(\d+)", Path(name).stem.casefold())
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part], name
-
-
-def read_image(path: Path) -> Image | None:
-    """(H, W, 3) uint8 BGR, or None if the file is unreadable or truncated."""
-    try:
-        data = path.read_bytes()
-        if not data or is_cut_off(data):
-            return None
-        with SILENCE:
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except (OSError, cv2.error):
-        return None
-    return None if image is None else np.asarray(image, np.uint8)

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .config import ModelConfig, check_forms
+from .config import ModelConfig
 from .errors import InputError
+from .plain_values import from_plain
 
 SCHEMA = "stmask-bundle/3"
 DESCRIPTION_FILE = "stmask.json"
@@ -117,12 +118,10 @@ class BundleDescription:
                              "export the checkpoint again with this version")
         names = {entry.name for entry in dataclasses.fields(cls)}
         try:
-            values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
-                      if key in names}
-            values["model"] = ModelConfig.from_dict(values["model"])
-            check_forms(cls, values)
-            return cls(**values)
-        except (KeyError, TypeError, InputError, RecursionError) as error:
+            model = ModelConfig.from_dict(values["model"])
+            known = {key: value for key, value in values.items() if key in names}
+            return from_plain(cls, {**known, "model": model}, "description")
+        except (KeyError, InputError) as error:
             raise InputError(f"{where} is incomplete or damaged ({error}); export the checkpoint again") from error
 
 

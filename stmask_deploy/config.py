@@ -3,13 +3,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 from .errors import InputError
+from .plain_values import from_plain
 from .tracking_config import TrackingConfig
 
 # No real network comes near these limits. Files beyond them are damaged or hostile and would waste time and memory.
@@ -192,75 +192,7 @@ class ModelConfig:
         Raises:
             InputError: a key is unknown or missing, or a value has the wrong form.
         """
-        if not isinstance(values, Mapping):
-            raise InputError(f"model configuration: expected a mapping, found {type(values).__name__}")
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(str(key) for key in set(values) - known)
-        if unknown:
-            raise InputError(f"model configuration: unknown keys {', '.join(unknown)}; "
-                             f"known: {', '.join(sorted(known))}")
-        try:
-            converted: dict[str, Any] = {key: _tuples(value) for key, value in values.items()}
-            for key in ("class_calibration", "mask_calibration", "track_calibration"):
-                if key in converted:
-                    converted[key] = Calibration(converted[key])
-            if "centerness_order" in converted:
-                converted["centerness_order"] = CenternessOrder(converted["centerness_order"])
-            if converted.get("temporal") is not None:
-                if not isinstance(converted["temporal"], Mapping):
-                    raise TypeError(f"temporal: expected a mapping, found {converted['temporal']!r:.80}")
-                check_forms(TemporalConfig, converted["temporal"])
-                converted["temporal"] = TemporalConfig(**converted["temporal"])
-            if "tracking" in converted:
-                converted["tracking"] = _tracking(converted["tracking"])
-            check_forms(cls, converted)
-            return cls(**converted)
-        except InputError:
-            raise
-        except (TypeError, ValueError, RecursionError) as error:
-            raise InputError(f"model configuration: {error}") from error
-
-
-def _tracking(values: Any) -> TrackingConfig:
-    if not isinstance(values, Mapping):
-        raise TypeError(f"tracking: expected a mapping, found {values!r:.80}")
-    check_forms(TrackingConfig, values)
-    try:
-        return TrackingConfig(**values)
-    except InputError as error:
-        raise InputError(f"model configuration: tracking: {error}") from error
-
-
-def _tuples(value: Any) -> Any:
-    """Convert lists, as JSON yields them, to tuples at any depth."""
-    if isinstance(value, (list, tuple)):
-        return tuple(_tuples(item) for item in value)
-    if isinstance(value, Mapping):
-        return {key: _tuples(item) for key, item in value.items()}
-    return value
-
-
-def check_forms(cls: type, values: Mapping[str, Any]) -> None:
-    """Raise TypeError where a value does not have the type the dataclass `cls` declares for its field."""
-    for name, kind in get_type_hints(cls).items():
-        if name in values and not _fits(values[name], kind):
-            raise TypeError(f"{name} has the wrong form: {values[name]!r:.80}")
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    parts = get_args(kind)
-    if get_origin(kind) is tuple:
-        kinds = parts[:1] * len(value) if isinstance(value, tuple) and parts[-1] is ... else parts
-        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_fits, value, kinds))
-    if get_origin(kind) is Mapping:
-        return isinstance(value, Mapping) and all(_fits(key, parts[0]) and _fits(one, parts[1])
-                                                  for key, one in value.items())
-    if parts:  # a union
-        return any(_fits(value, part) for part in parts)
-    if kind is float:
-        return (isinstance(value, (int, float)) and not isinstance(value, bool)
-                and abs(value) <= sys.float_info.max)
-    return type(value) is int if kind is int else isinstance(value, kind)
+        return from_plain(cls, values, "model configuration")
 
 
 def _is_unicode(text: str) -> bool:

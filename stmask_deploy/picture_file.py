@@ -1,13 +1,33 @@
-"""Detection of truncated picture files, which decoders pad silently or report only on standard error."""
+"""Picture files: read whole or not at all; decoders pad truncated ones silently or report them on standard error."""
 from __future__ import annotations
 
 import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .opencv_log import SILENCE
 
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xd9"
 _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # FF 00 and the restarts D0 to D7 are part of a scan
 _PNG_START, _PNG_END = b"\x89PNG", b"IEND"
 _PNG_CHECKSUM = 4  # bytes, after IEND
 _GIF_START, _GIF_END = b"GIF8", b";"
+
+
+def read_picture(path: Path) -> NDArray[np.uint8] | None:
+    """(H, W, 3) uint8 BGR with the EXIF orientation applied, or None if the file is unreadable or truncated."""
+    try:
+        data = path.read_bytes()
+        if not data or is_cut_off(data):
+            return None
+        with SILENCE:
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except (OSError, cv2.error):
+        return None
+    return None if image is None else np.asarray(image, np.uint8)
 
 
 def is_cut_off(data: bytes) -> bool:

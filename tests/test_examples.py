@@ -51,7 +51,7 @@ def run_snippet(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **give
 @pytest.fixture
 def pictures(tmp_path: Path) -> list[np.ndarray[Any, Any]]:
     """Three frames of a generated clip, also as the folder `video.mp4` beside which snippets run."""
-    frames = [frame.image for frame in render("val", 3, num_frames=3, size=SIZE)]
+    frames = list(render("val", 3, num_frames=3, size=SIZE).pictures())
     (tmp_path / "video.mp4").mkdir()
     for index, frame in enumerate(frames):
         cv2.imwrite(str(tmp_path / "video.mp4" / f"{index}.png"), frame)

@@ -1,7 +1,6 @@
 """`stmask-bench`: how fast bundles run on this machine."""
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -11,9 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from stmask_deploy import __version__
-from stmask_deploy.atomic import atomic_file, check_writable
 from stmask_deploy.console import Command
 from stmask_deploy.errors import InputError
+from stmask_deploy.report_file import ReportFile
 
 if TYPE_CHECKING:
     from .report import Report
@@ -70,8 +69,7 @@ def main(bundle: Path | None, video: Path | None, row_texts: Sequence[str], thre
     from .row import Job, Row
     from .tables import report_text
 
-    if json_path is not None:
-        check_writable(json_path, overwrite=overwrite)
+    report_file = ReportFile(json_path, overwrite)
     rows = list({str(row): row for row in map(Row.parse, row_texts)}.values())
     with tempfile.TemporaryDirectory() as scratch:
         # Absolute paths, because every row's process receives them.
@@ -84,9 +82,7 @@ def main(bundle: Path | None, video: Path | None, row_texts: Sequence[str], thre
                     draw) for i, row in enumerate(rows) for j, folder in enumerate(folders)]
         report, compared = _measure(jobs, rounds, compare, markdown)
     try:
-        if json_path is not None:  # before printing: the reader of the tables may have closed the pipe
-            with atomic_file(json_path, overwrite=overwrite) as file:
-                file.write(json.dumps(report, allow_nan=False).encode() + b"\n")
+        report_file.write(report)
     finally:  # the figures are not lost if the disk is full
         click.echo(report_text(report, markdown=markdown))
         if compared:

@@ -2,13 +2,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from stmask_deploy.errors import InputError
+from stmask_deploy.plain_values import is_number
 
 from .bundle_run import describe_video
 from .figures import agreements, ceiling_figures, describe_bundles, row_figures
@@ -96,8 +96,8 @@ def _is_whole_row(row: Any) -> bool:
 def _is_whole_ceiling(entry: Any) -> bool:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
         return False
-    gflop = entry.get("gflop")
-    is_rate = isinstance(gflop, (int, float)) and _is_time(gflop) and gflop > 0
+    gflop: Any = entry.get("gflop")
+    is_rate = _is_time(gflop) and gflop > 0
     return "not_available" in entry or (is_rate and _are_seconds(entry.get("turns")))
 
 
@@ -109,7 +109,7 @@ def _are_seconds(rounds: Any) -> bool:
 
 
 def _is_time(value: Any) -> bool:
-    return isinstance(value, (int, float)) and 0 <= value <= sys.float_info.max
+    return is_number(value) and value >= 0
 
 
 _ENTRIES: Mapping[str, Callable[[Any], bool]] = {

@@ -2,15 +2,13 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..picture_file import is_cut_off
+from ..picture_file import read_picture
 from .annotations import Annotations, Video
 
 FRAMES_FOLDER = "JPEGImages"  # next to the annotation file, as in YouTube-VIS
@@ -37,15 +35,10 @@ def read_frame(folder: Path, video: Video, index: int) -> NDArray[np.uint8]:
         InputError: the file is not an image of the video's size, or is truncated.
     """
     path = folder / video.file_names[index]
-    picture = None
-    with suppress(OSError, cv2.error):
-        data = path.read_bytes()
-        if is_cut_off(data):
-            raise InputError(f"{path} is cut off, so a part of the picture is missing; put the whole file in its place")
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    picture = read_picture(path)
     if picture is None:
-        raise InputError(f"{path} cannot be read as a picture")
+        raise InputError(f"{path} cannot be read as a picture, or is cut off; put the whole file in its place")
     if picture.shape[:2] != (video.height, video.width):
         raise InputError(f"{path} has {picture.shape[0]}x{picture.shape[1]} pixels, its annotations are for "
                          f"{video.height}x{video.width}")
-    return np.asarray(picture, np.uint8)
+    return picture

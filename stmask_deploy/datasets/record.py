@@ -2,11 +2,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..plain_values import is_number
 
 LARGEST_WHOLE = 2 ** 53  # up to here all JSON readers represent integers exactly
 
@@ -34,15 +34,15 @@ class Record:
 
     def whole_number(self, key: str, minimum: int = 0, default: int | None = None) -> int:
         """An integer from `minimum` to `LARGEST_WHOLE`; with a default, the key may be missing."""
-        value = self._values.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= LARGEST_WHOLE:
+        value: Any = self._values.get(key, default)
+        if not is_number(value, is_whole=True) or not minimum <= value <= LARGEST_WHOLE:
             raise self._unexpected(key, f"a whole number from {minimum} on")
-        return value
+        return int(value)
 
     def number(self, key: str) -> float:
         """A finite number."""
-        value = self._values.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        value: Any = self._values.get(key)
+        if not is_number(value):
             raise self._unexpected(key, "a finite number")
         return float(value)
 

@@ -1,7 +1,6 @@
 """`stmask-eval`: scores results against annotations or against another run."""
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,10 +47,9 @@ def main(results: Path, annotations: Path | None, videos: tuple[str, ...], shown
     results.jsonl of one video, or a folder with one subfolder per video that has the video's name and holds its
     results.jsonl. Prints the average precision and recall of YouTube-VIS, identity switches and mask quality.
     """
-    from ..atomic import atomic_file, check_writable
+    from ..report_file import ReportFile
 
-    if json_path is not None:
-        check_writable(json_path, overwrite=overwrite)
+    report_file = ReportFile(json_path, overwrite)
     scores: Agreement | Evaluation
     if reference is not None:
         if annotations is not None or videos or shown_score is not None:
@@ -62,9 +60,7 @@ def main(results: Path, annotations: Path | None, videos: tuple[str, ...], shown
         raise click.UsageError("give ANNOTATIONS, the annotation file, or --agreement REFERENCE, another run")
     else:
         scores = _evaluation(results, annotations, videos, shown_score)
-    if json_path is not None:  # before printing: the reader of the output may have closed the pipe
-        with atomic_file(json_path, overwrite=overwrite) as file:
-            file.write(json.dumps(scores.to_dict(), indent=1, allow_nan=False).encode() + b"\n")
+    report_file.write(scores.to_dict())
     for line in scores.lines():
         click.echo(line)
 

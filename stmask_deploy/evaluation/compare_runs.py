@@ -9,6 +9,7 @@ import numpy as np
 from ..datasets.annotations import Annotations, Category, Track, Video
 from ..datasets.segmentation import Segmentation
 from ..errors import InputError
+from ..one_to_one import one_to_one
 from .agreement import Agreement
 from .evaluate import evaluate
 from .evaluation import Evaluation
@@ -78,12 +79,7 @@ def _matched_rows(found: Sequence[RowTrack], tracks: Sequence[RowTrack], overlap
 
 def _correspondence(near: Mapping[tuple[int, int], Sequence[tuple[int, float]]]) -> Iterator[tuple[int, int]]:
     """Greedy one-to-one pairs: the most matching frames first, then the largest total IoU."""
-    used_rows, used_columns = set(), set()
-    for row, column in sorted(near, key=lambda pair: (-len(near[pair]), -sum(iou for _, iou in near[pair]), pair)):
-        if row not in used_rows and column not in used_columns:
-            used_rows.add(row)
-            used_columns.add(column)
-            yield row, column
+    return one_to_one(sorted(near, key=lambda pair: (-len(near[pair]), -sum(iou for _, iou in near[pair]), pair)))
 
 
 def _differences(pairs: list[tuple[Row, Row, float]]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from ..one_to_one import one_to_one
 from .overlap import FloatArray, Overlap
 
 MATCH_IOU = 0.5  # lowest mask IoU at which a result matches an object in a frame
@@ -78,12 +79,5 @@ def match_frame(ious: FloatArray) -> list[tuple[int, int]]:
         ious: (n, g) mask IoUs in one frame.
     """
     rows, columns = np.nonzero(ious >= MATCH_IOU)
-    pairs: list[tuple[int, int]] = []
-    used_rows, used_columns = set(), set()
-    for position in np.argsort(-ious[rows, columns], kind="stable").tolist():
-        row, column = int(rows[position]), int(columns[position])
-        if row not in used_rows and column not in used_columns:
-            pairs.append((row, column))
-            used_rows.add(row)
-            used_columns.add(column)
-    return pairs
+    order = np.argsort(-ious[rows, columns], kind="stable")
+    return list(one_to_one(zip(rows[order].tolist(), columns[order].tolist(), strict=True)))

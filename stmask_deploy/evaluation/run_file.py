@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from ..classes import plain_name
 from ..datasets.record import Record
 from ..datasets.segmentation import Segmentation, normalise
 from ..errors import InputError
+from ..plain_values import is_number
 
 RESULTS_NAME = "results.jsonl"
 MAX_UNREADABLE = 100_000  # images in one folder
@@ -122,7 +122,7 @@ def _num_unreadable(results: Results) -> int:
 
 def _read_row(record: Record, height: int, width: int) -> Row:
     box = record.array("box")
-    if len(box) != 4 or not all(isinstance(side, int | float) and abs(side) <= sys.float_info.max for side in box):
+    if len(box) != 4 or not all(map(is_number, box)):
         raise record.error("expected 'box' to be four finite numbers")
     try:
         segmentation = normalise(record.get("segmentation"), height, width)

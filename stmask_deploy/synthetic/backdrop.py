@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from stmask_deploy.noise import smooth_noise
-
 from .arrays import Floats, Image, Points
+from .noise import smooth_noise
 from .outlines import clutter_outline
 from .sprites import Pose, fill
 from .textures import muted, random_palette

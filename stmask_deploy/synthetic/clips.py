@@ -67,6 +67,10 @@ class Clip:
         masks[masks.sum(axis=(1, 2)) < MIN_VISIBLE_PIXELS] = False
         return masks
 
+    def pictures(self) -> Iterator[Image]:
+        """The frames without their masks: (H, W, 3) BGR."""
+        return (self.scene.record(index) for index in range(self.num_frames))
+
     def __iter__(self) -> Iterator[AnnotatedFrame]:
         return (self.frame(index) for index in range(self.num_frames))
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from stmask_deploy.noise import smooth_noise
-
 from .arrays import Floats
+from .noise import smooth_noise
 
 TEXTURES = ("stripes", "checks", "dots", "marble", "gradient")
 

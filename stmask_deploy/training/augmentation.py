@@ -53,11 +53,6 @@ class View:
     size: tuple[int, int]  # (height, width) of the input
 
     @classmethod
-    def whole(cls, picture_hw: tuple[int, int], size: tuple[int, int]) -> View:
-        """The whole picture; as `cv2.resize` maps it, but for the outermost pixels if it is enlarged."""
-        return cls._from_window(picture_hw, size, (0.0, 0.0, 1.0, 1.0), flip=False)
-
-    @classmethod
     def draw(cls, rng: np.random.Generator, picture_hw: tuple[int, int], size: tuple[int, int]) -> View:
         """A random window, which may extend beyond the picture, mirrored half the time."""
         zoom = np.exp(rng.uniform(*np.log(ZOOM)))
@@ -96,8 +91,3 @@ class PairAugmentation:
         """A random augmentation."""
         common = Colors.draw(rng)
         return cls(View.draw(rng, picture_hw, size), ((common,), (common, Colors.draw(rng, SECOND_FRAME_SHARE))))
-
-    @classmethod
-    def none(cls, picture_hw: tuple[int, int], size: tuple[int, int]) -> PairAugmentation:
-        """No augmentation: the frames as inference sees them."""
-        return cls(View.whole(picture_hw, size), ((), ()))

@@ -76,7 +76,7 @@ def main(annotations: Path, folder: Path, frames: Path | None, val_annotations: 
 
     from ..config import CenternessOrder
     from .processes import join_processes
-    from .run import Data, open_validation, prepare_folder, resume_run, start_run, train, without_validation
+    from .run import Data, open_validation, prepare_folder, resume_run, start_run, train
 
     overrides = {name: value for name, value in overrides.items() if value is not None}
     given = _given({"recipe": recipe, "overwrite": overwrite or None, "from": checkpoint, "classes": names_file,
@@ -91,9 +91,7 @@ def main(annotations: Path, folder: Path, frames: Path | None, val_annotations: 
         torch.set_num_threads(threads)
     data = Data.open(annotations, frames)
     resumed = resume_run(folder, data.class_names) if resume else None
-    if resumed is not None and no_val:
-        resumed = without_validation(resumed)
-    validation = open_validation(val_annotations, val_frames, resumed)
+    validation = None if no_val else open_validation(val_annotations, val_frames, resumed)
     if validation is not None:
         validation.check_classes(data)
     if resumed is not None:

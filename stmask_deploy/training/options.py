@@ -3,12 +3,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError
+from ..plain_values import is_number, known_values
 
 OPTIMIZERS = ("adamw", "sgd")
 DECAYS = ("cosine", "steps")
@@ -74,17 +74,19 @@ class TrainingOptions:
                   "box_jitter": (0, 1), "validate_every": (1, 10**9), "save_every": (1, 10**9), "seed": (0, 2**31)}
         for name, (low, high) in ranges.items():
             value, is_whole = getattr(self, name), name in WHOLE
-            if not (_is_number(value, is_whole) and low <= value <= high):
+            if not (is_number(value, is_whole) and low <= value <= high):
                 raise InputError(f"{name} must be a {'whole ' if is_whole else ''}number in {low}..{high}, "
                                  f"got {value!r}")
         if self.freeze_norms not in (None, False, True):
             raise InputError(f"freeze_norms must be true, false or null, got {self.freeze_norms!r}")
         if self.negative_iou > self.positive_iou:
             raise InputError(f"negative_iou ({self.negative_iou}) must not exceed positive_iou ({self.positive_iou})")
+        if not isinstance(self.steps, tuple) or not all(map(is_number, self.steps)):
+            raise InputError(f"steps must be a list of numbers, got {self.steps!r}")
         if any(not 0 < step <= 1 for step in self.steps) or list(self.steps) != sorted(self.steps):
             raise InputError(f"steps must be ascending fractions in (0, 1], got {self.steps}")
         for name, value in dataclasses.asdict(self.weights).items():
-            if not (_is_number(value) and 0 <= value <= 1e6):
+            if not (is_number(value) and 0 <= value <= 1e6):
                 raise InputError(f"weights.{name} must be a number in 0..1e6, got {value!r}")
 
     def rate(self, iteration: int) -> float:
@@ -108,31 +110,9 @@ class TrainingOptions:
         Raises:
             InputError: a key is unknown or a value out of range.
         """
-        return cls(**_known(cls, values, "training options") | _nested(values))
-
-
-def _is_number(value: Any, is_whole: bool = False) -> bool:
-    kinds = int if is_whole else (int, float)
-    return isinstance(value, kinds) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
-    if "weights" in values:
-        nested["weights"] = LossWeights(**_known(LossWeights, values["weights"], "training options: weights"))
-    if "steps" in values:
-        steps = values["steps"]
-        if not isinstance(steps, (list, tuple)) or not all(isinstance(step, (int, float)) for step in steps):
-            raise InputError(f"training options: steps must be a list of numbers, got {values['steps']!r}")
-        nested["steps"] = tuple(values["steps"])
-    return nested
-
-
-def _known(cls: Any, values: Any, what: str) -> dict[str, Any]:
-    if not isinstance(values, Mapping):
-        raise InputError(f"{what}: expected a mapping, found {type(values).__name__}")
-    known = {field.name for field in dataclasses.fields(cls)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise InputError(f"{what}: unknown keys {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-    return dict(values)
+        known = known_values(cls, values, "training options")
+        if "weights" in known:
+            known["weights"] = LossWeights(**known_values(LossWeights, known["weights"], "training options: weights"))
+        if isinstance(known.get("steps"), list):
+            known["steps"] = tuple(known["steps"])
+        return cls(**known)

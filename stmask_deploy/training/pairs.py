@@ -36,7 +36,6 @@ class PairDataset(Dataset[PairBatch]):
         num_samples: length, possibly many epochs.
         max_gap: largest distance between the two frames.
         seed: of order, gaps and augmentation.
-        augment: False returns frames as inference sees them.
         copy_paste: fraction of the pairs onto which objects of another video may be pasted, from two frames with the
             same gap. Nothing is pasted if the same video or no object is drawn, or no such pair exists.
 
@@ -45,10 +44,9 @@ class PairDataset(Dataset[PairBatch]):
     """
 
     def __init__(self, annotations: Annotations, frames_folder: Path, config: ModelConfig, num_samples: int,
-                 max_gap: int = 5, seed: int = 0, augment: bool = True, copy_paste: float = 0.0) -> None:
-        self._annotations, self._folder, self._config = annotations, frames_folder, config
-        self._num_samples, self._max_gap, self._seed, self._augment = num_samples, max_gap, seed, augment
-        self._copy_paste = copy_paste
+                 max_gap: int = 5, seed: int = 0, copy_paste: float = 0.0) -> None:
+        self._folder, self._config = frames_folder, config
+        self._num_samples, self._max_gap, self._seed, self._copy_paste = num_samples, max_gap, seed, copy_paste
         ids = sorted(category.id for category in annotations.categories)
         self._class_ids = {category_id: position for position, category_id in enumerate(ids, start=1)}
         self._tracks = {video.id: annotations.tracks_of(video.id) for video in annotations.videos}
@@ -98,8 +96,7 @@ class PairDataset(Dataset[PairBatch]):
 
     def _seen(self, rng: np.random.Generator, video: Video, indices: Sequence[int]) -> list[SeenFrame]:
         """Two frames of a video, in the same random view."""
-        sizes = (video.height, video.width), self._config.input_size
-        augmentation = PairAugmentation.draw(rng, *sizes) if self._augment else PairAugmentation.none(*sizes)
+        augmentation = PairAugmentation.draw(rng, (video.height, video.width), self._config.input_size)
         return [self._seen_frame(video, index, augmentation.view, colors)
                 for index, colors in zip(indices, augmentation.colors, strict=True)]
 

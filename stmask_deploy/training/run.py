@@ -155,12 +155,6 @@ def open_validation(annotations: Path | None, frames: Path | None, resumed: Star
                          "with --no-val") from error
 
 
-def without_validation(resumed: Start) -> Start:
-    """The same run without further evaluation."""
-    assert resumed.snapshot is not None
-    return replace(resumed, snapshot=replace(resumed.snapshot, validation=None))
-
-
 def prepare_folder(folder: Path, *, overwrite: bool, resume: bool) -> None:
     """Create the folder of a run; with `overwrite`, remove an earlier run's files from it.
 
@@ -217,7 +211,7 @@ def train(start: Start, data: Data, validation: Data | None, folder: Path, proce
     freeze = start.is_trained if options.freeze_norms is None else options.freeze_norms
     trainer = Trainer(start.model, config, options, folder, process, log, freeze_norms=freeze,
                       is_trained=start.is_trained, validate=_validator(validation, process),
-                      validation=_noted(validation, start.snapshot), data=data.fingerprint, num_workers=num_workers)
+                      validation=_noted(validation), data=data.fingerprint, num_workers=num_workers)
     if start.snapshot is not None:
         trainer.resume(start.snapshot)
         log.resume(start.snapshot.iteration, start.snapshot.seconds)
@@ -231,11 +225,11 @@ def train(start: Start, data: Data, validation: Data | None, folder: Path, proce
     return folder / MODEL_FILE
 
 
-def _noted(validation: Data | None, snapshot: Snapshot | None) -> tuple[str, str] | None:
+def _noted(validation: Data | None) -> tuple[str, str] | None:
     """The dataset that the next snapshot records as being evaluated on."""
-    if validation is not None:
-        return str(validation.annotations.path.absolute()), str(validation.frames.absolute())
-    return None if snapshot is None else snapshot.validation
+    if validation is None:
+        return None
+    return str(validation.annotations.path.absolute()), str(validation.frames.absolute())
 
 
 def _about_speed(precision: str, device: str) -> tuple[str, ...]:

@@ -14,10 +14,10 @@ sys.path.insert(0, str(REPOSITORY / "tests" / "runtime"))
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Seven frames."""
     from stmask_deploy.runtime.video_writer import VideoWriter
-    from stmask_deploy.scenes import render_clip
+    from stmask_deploy.synthetic.clips import render
 
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
     with VideoWriter(path) as writer:
-        for image in render_clip(7, (90, 160)):
+        for image in render("val", 0, 7, (90, 160)).pictures():
             writer.write(image)
     return path

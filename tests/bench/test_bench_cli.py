@@ -72,7 +72,7 @@ def test_tables_outlive_a_full_disk(tmp_path: Path, clip: Path, monkeypatch: pyt
         raise OutputError(f"{path} cannot be written: No space left on device")
         yield
 
-    monkeypatch.setattr("stmask_deploy.bench.cli.atomic_file", full)
+    monkeypatch.setattr("stmask_deploy.report_file.atomic_file", full)
     result = run(write_bundle(tmp_path / "one"), clip, "--row", "onnxruntime:f32", "--row", "onnxruntime:f32:auto",
                  *QUICK, "--rounds", 1, "--json", tmp_path / "out.json")
     assert result.exit_code == 4 and "No space left" in result.stderr
@@ -167,6 +167,7 @@ def report_with(**changes: Any) -> str:
     (report_with(rows={}), "is damaged (rows)"),
     (report_with(rows=[{"row": "a:f32", "bundle": 0, "turns": {"run": [[]]}}]), "is damaged (rows)"),
     (report_with(rows=[{"row": "a:f32", "bundle": 0, "turns": {"run": [[1]], "graphs": [[0, 0]]}}]), "damaged (rows)"),
+    (report_with(rows=[{"row": "a:f32", "bundle": 0, "turns": {"run": [[1]], "graphs": [[True]]}}]), "damaged (rows)"),
     (report_with(ceilings=[{"turns": [[1]]}]), "is damaged (ceilings)"),
     (report_with(bundles=[]), "is damaged (no bundle)"),
     (report_with(video={"name": "other.mp4"}), "measured on the video other.mp4"),

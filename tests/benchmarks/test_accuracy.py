@@ -18,11 +18,11 @@ from accuracy import (
     line,
     main,
     measure,
-    open_dataset,
     tanh_passes,
     winograd_everywhere,
 )
 from click.testing import CliRunner
+from dataset import open_dataset
 from untrained import build_untrained
 
 from stmask_deploy.bundle import read_description
@@ -112,13 +112,6 @@ def test_int8_is_left_out_without_a_video_to_calibrate_with(row: Row, checkpoint
                                                             tmp_path: Path) -> None:
     result = measure(row, load_checkpoint(checkpoint), {"val": open_dataset(labelled)}, tmp_path)
     assert result == {"row": row.name, "not_available": "int8 needs --calibration VIDEO"}
-
-
-def test_a_dataset_is_cut_to_its_first_videos(labelled: Path) -> None:
-    whole, cut = open_dataset(labelled)[0], open_dataset(labelled, 1)[0]
-    assert (len(whole.videos), len(cut.videos)) == (2, 1)
-    assert {track.video_id for track in cut.tracks} <= {cut.videos[0].id}
-    assert cut.tracks_of(1) == whole.tracks_of(1)
 
 
 def test_what_is_worth_winograd_is_put_back() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from dataset import open_dataset
 from key_frames import main
 
 from stmask_deploy.evaluation.evaluate import evaluate
@@ -14,8 +15,6 @@ from stmask_deploy.runtime.model import load
 
 
 def test_every_frame_is_the_plain_run_and_key_frames_differ(data: Path, tmp_path: Path) -> None:
-    from accuracy import open_dataset
-
     out = tmp_path / "out.json"
     done = CliRunner().invoke(main, [str(data), "--every", "3", "--threads", "1", "--json", str(out)])
     assert done.exit_code == 0, done.output

@@ -15,7 +15,7 @@ from stmask_deploy.pretrained import demo_bundle
 from stmask_deploy.runtime.loading import Bundle, open_bundle
 from stmask_deploy.runtime.model import Model
 from stmask_deploy.runtime.options import RunOptions
-from stmask_deploy.scenes import render_clip
+from stmask_deploy.synthetic.clips import render
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def bundle() -> Bundle:
 def shown(bundle: Bundle, objects: Objects, frames: int, **options: object) -> list[list[int]]:
     """Identities shown in each frame."""
     model = Model(inject(bundle, objects), RunOptions(**options))
-    return [model.step(image).ids.tolist() for image in render_clip(frames, (90, 160))]
+    return [model.step(image).ids.tolist() for image in render("val", 0, frames, (90, 160)).pictures()]
 
 
 def test_places_do_not_overlap_and_faces_differ() -> None:

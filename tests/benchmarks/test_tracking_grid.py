@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from accuracy import open_dataset
 from click.testing import CliRunner
+from dataset import open_dataset
 from tiny_bundles import describe
 from tracking_grid import as_options, grid, main, track
 

@@ -44,7 +44,7 @@ def test_a_whole_picture_is_read_whatever_follows_it(tmp_path: Path, suffix: str
 @pytest.mark.parametrize("share", [0.25, 0.5, 0.75, 0.99])
 def test_a_part_of_a_picture_is_refused(tmp_path: Path, suffix: str, options: list[int], share: float) -> None:
     data = encode(suffix, options)
-    with pytest.raises(InputError, match=f"frame{suffix} is cut off, so a part"):
+    with pytest.raises(InputError, match=f"frame{suffix} cannot be read as a picture, or is cut off; put the whole"):
         read(tmp_path, "frame" + suffix, data[:round(share * len(data))])
 
 

@@ -45,6 +45,7 @@ def test_a_folder_stands_for_its_file(tmp_path: Path) -> None:
     ((3, "instances", 0, "score"), float("nan"), "expected 'score' to be a finite number"),
     ((3, "instances", 0, "box"), [0, 1, 2], "expected 'box' to be four finite numbers"),
     ((3, "instances", 0, "box"), [0, 1, 2, float("inf")], "expected 'box' to be four finite numbers"),
+    ((3, "instances", 0, "box"), [0, 1, 2, True], "expected 'box' to be four finite numbers"),
     ((3, "instances", 0, "box"), [0, 1, 2, 10 ** 400], "expected 'box' to be four finite numbers"),
     ((3, "instances", 0, "segmentation"), None, r"frame 2: instances\[0\]: segmentation: expected an RLE"),
     ((3, "instances", 0, "segmentation", "size"), [40, 20], r"segmentation: expected size \[20, 40\]"),

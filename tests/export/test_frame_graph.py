@@ -9,7 +9,7 @@ from stmask_deploy.export.frame_graph import FrameGraph
 from stmask_deploy.export.verify import frame_reference
 from stmask_deploy.models.checkpoint import Checkpoint
 from stmask_deploy.runtime.loading import open_bundle
-from stmask_deploy.scenes import render_clip
+from stmask_deploy.synthetic.clips import render
 
 
 @pytest.mark.parametrize("rows", [1, 7, 60, TINY.num_anchors])
@@ -17,7 +17,7 @@ def test_rows_are_the_best_anchors_over_the_threshold(tiny: Checkpoint, native_b
     """Against a plain sort over all anchors."""
     threshold = 0.05
     graph = FrameGraph(tiny.build(), TINY, rows, threshold).eval()
-    frame = next(iter(render_clip(1, TINY.input_size, seed=5)))[None]
+    frame = next(render("val", 5, 1, TINY.input_size).pictures())[None]
     with torch.no_grad():
         boxes, scores, centerness, _, _, index, count, *_ = (value.numpy() for value in graph(torch.from_numpy(frame)))
     reference = frame_reference(tiny.build(), open_bundle(native_bundle).description, frame)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from stmask_deploy.models.stmask import build_stmask
 from stmask_deploy.runtime.loading import open_bundle
 from stmask_deploy.runtime.model import Model, load
 from stmask_deploy.runtime.options import RunOptions
-from stmask_deploy.scenes import render_clip
+from stmask_deploy.synthetic.clips import render
 
 LOCAL = replace(TINY, mask_calibration=Calibration.NONE)
 CONFIGS = {
@@ -74,7 +74,7 @@ def test_a_run_is_the_same_without_it(bundle: Path, backend: str, nms: str) -> N
     lazy = load(bundle, backend, device="cpu", nms=nms)
     dense = Model(replace(open_bundle(bundle, backend, device="cpu"), instances=None), RunOptions(nms=nms))
     shown = 0
-    for image in render_clip(4, LOCAL.input_size, seed=3):
+    for image in render("val", 3, 4, LOCAL.input_size).pictures():
         found, expected = lazy.step(image), dense.step(image)
         np.testing.assert_array_equal(found.ids, expected.ids)
         np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)

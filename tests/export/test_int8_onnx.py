@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import onnx
 import pytest
@@ -18,7 +17,7 @@ from stmask_deploy.export.int8_onnx import int8_nodes, quantize_onnx, weight_of
 from stmask_deploy.export.int8_recording import Recording, record
 from stmask_deploy.models.checkpoint import Checkpoint
 from stmask_deploy.pretrained import demo_bundle
-from stmask_deploy.scenes import render_clip
+from stmask_deploy.synthetic.clips import render
 
 ROLES = ("frame", "temporal")
 
@@ -97,8 +96,7 @@ def test_the_graph_keeps_its_face_and_its_values(graphs: dict[str, tuple[onnx.Mo
 def test_a_trained_network_is_within_a_few_percent() -> None:
     model = onnx.load(demo_bundle() / "frame.onnx")
     config = read_description(demo_bundle()).model
-    height, width = config.input_size
-    feeds = [{"frame": cv2.resize(frame, (width, height))[None]} for frame in render_clip(4, (96, 160), seed=3)]
+    feeds = [{"frame": frame[None]} for frame in render("val", 2, 4, config.input_size).pictures()]
     after, _ = quantize_onnx(model, "frame", feeds[:3], config)
     old, new = run(model, feeds[3]), run(after, feeds[3])  # a picture that was not calibrated with
     for name in ("prototypes", "fpn", "temporal", "shared"):

@@ -18,7 +18,7 @@ from stmask_deploy.runtime.loading import open_bundle
 from stmask_deploy.runtime.model import Model, load
 from stmask_deploy.runtime.options import RunOptions
 from stmask_deploy.runtime.prototypes import REACH
-from stmask_deploy.scenes import render_clip
+from stmask_deploy.synthetic.clips import render
 
 
 @pytest.mark.parametrize("config", [TINY, replace(TINY, proto_width=5, num_prototypes=3)], ids=["tiny", "other widths"])
@@ -52,7 +52,7 @@ def test_a_run_is_the_same_without_it(level: int, tmp_path: Path) -> None:
         opened = open_bundle(tmp_path / "bundle", backend, device="cpu")
         whole = Model(replace(opened, prototypes=None), RunOptions(detect_every=2))
         shown = 0
-        for image in render_clip(5, config.input_size, seed=3):
+        for image in render("val", 3, 5, config.input_size).pictures():
             found, expected = windowed.step(image), whole.step(image)
             np.testing.assert_array_equal(found.ids, expected.ids)
             np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)

@@ -11,7 +11,7 @@ from stmask_deploy.export.track_agreement import TrackComparison, compare_tracks
 from stmask_deploy.geometry import FrameGeometry
 from stmask_deploy.models.checkpoint import Checkpoint
 from stmask_deploy.runtime.result import FrameResult
-from stmask_deploy.scenes import render_clip
+from stmask_deploy.synthetic.clips import render
 
 GEOMETRY = FrameGeometry((32, 32), (32, 32), (32, 32))
 
@@ -58,7 +58,7 @@ def test_rows_that_differ_do_not_agree(change: dict[str, float]) -> None:
 
 
 def test_runs_of_every_backend(native_bundle: Path, tiny: Checkpoint, tmp_path: Path) -> None:
-    for index, frame in enumerate(render_clip(3, (120, 160), seed=2)):
+    for index, frame in enumerate(render("val", 2, 3, (120, 160)).pictures()):
         cv2.imwrite(str(tmp_path / f"{index}.png"), frame)
     agreements, damage = compare_tracks(native_bundle, read_description(native_bundle), tiny.build(), tmp_path, 2)
     assert set(agreements) == {"onnxruntime", "openvino"} and not damage.is_damaged

@@ -13,7 +13,7 @@ from untrained import build_untrained
 
 from stmask_deploy.export.cli import main as export_main
 from stmask_deploy.export.verify_cli import main
-from stmask_deploy.scenes import render_clip
+from stmask_deploy.synthetic.clips import render
 
 
 def verify(*arguments: object) -> tuple[int, str]:
@@ -24,7 +24,7 @@ def verify(*arguments: object) -> tuple[int, str]:
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clip")
-    for index, frame in enumerate(render_clip(5, (120, 160), seed=2)):
+    for index, frame in enumerate(render("val", 2, 5, (120, 160)).pictures()):
         cv2.imwrite(str(folder / f"{index}.png"), frame)
     return folder
 
@@ -93,7 +93,8 @@ def test_a_missing_graph_is_not_passed_over(native_bundle: Path, tiny_checkpoint
 
 def test_kernels_whose_ratios_only_the_bundle_tells(tmp_path: Path) -> None:
     config = replace(TINY, kernel_shapes=((3, 3),) * 2, anchor_shapes=((3, 3), (6, 1.5)))
-    state = build_untrained(config, list(render_clip(2, config.input_size, seed=1)), candidate_share=0.1).state_dict()
+    frames = list(render("val", 1, 2, config.input_size).pictures())
+    state = build_untrained(config, frames, candidate_share=0.1).state_dict()
     torch.save(state, tmp_path / "two.pth")
     exported = CliRunner().invoke(export_main, [str(tmp_path / "two.pth"), "-o", str(tmp_path / "two"),
                                                 "--anchor-ratios", "1,4", "--input-size", "72x100"])

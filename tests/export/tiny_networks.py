@@ -15,7 +15,7 @@ from untrained import build_untrained
 from stmask_deploy.bundle import DESCRIPTION_FILE, read_description
 from stmask_deploy.config import Calibration, ModelConfig, TemporalConfig
 from stmask_deploy.models.checkpoint import CONFIG_KEY
-from stmask_deploy.scenes import render_clip
+from stmask_deploy.synthetic.clips import render
 
 TINY = ModelConfig(
     class_names=("ant", "bee", "cat"), stem_width=8, depths=(1, 1, 2, 1), widths=(8, 8, 8, 8), expansion=2,
@@ -25,8 +25,7 @@ TINY = ModelConfig(
 
 
 def write_checkpoint(path: Path, config: ModelConfig, seed: int = 0) -> Path:
-    height, width = config.input_size
-    frames = [np.ascontiguousarray(frame) for frame in render_clip(2, (height, width), seed=1)]
+    frames = list(render("val", 1, 2, config.input_size).pictures())
     model = build_untrained(config, frames, candidate_share=0.1, seed=seed)
     torch.save({"state_dict": model.state_dict(), CONFIG_KEY: config.to_dict()}, path)
     return path

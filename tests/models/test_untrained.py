@@ -14,7 +14,7 @@ from stmask_deploy.config import Calibration, ModelConfig, TemporalConfig
 from stmask_deploy.models.checkpoint import CONFIG_KEY, load_checkpoint
 from stmask_deploy.models.frames import prepare_frames
 from stmask_deploy.models.stmask import FramePrediction, STMask
-from stmask_deploy.scenes import render_clip
+from stmask_deploy.synthetic.clips import render
 
 CONFIG = ModelConfig(
     class_names=("a", "b", "c"), stem_width=8, depths=(1, 1, 1, 1), widths=(8, 8, 8, 8), expansion=2,
@@ -25,7 +25,7 @@ CONFIG = ModelConfig(
 
 @pytest.fixture(scope="module")
 def frames() -> list[NDArray[np.uint8]]:
-    return list(render_clip(2, size=CONFIG.input_size))
+    return list(render("val", 0, 2, CONFIG.input_size).pictures())
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import pytest
 from media import picture
 
 from stmask_deploy.errors import DeviceError, InputError
+from stmask_deploy.opencv_log import SILENCE, opencv_logging
 from stmask_deploy.runtime.camera_source import CameraSource
-from stmask_deploy.runtime.opencv_log import opencv_logging
 
 
 class FakeCapture:
@@ -90,3 +90,26 @@ def test_a_missing_camera_in_one_line(capfd: pytest.CaptureFixture[str]) -> None
         CameraSource(97)
     assert capfd.readouterr() == ("", "")
     assert opencv_logging().getLogLevel() == before
+
+
+def test_a_camera_that_opens_while_a_picture_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    level = opencv_logging().getLogLevel()
+
+    class Camera:
+        def __init__(self, number: int) -> None:
+            reading.__exit__()  # the picture is read before the camera is open
+
+        def read(self) -> tuple[bool, object]:
+            return True, picture()
+
+        def get(self, prop: int) -> float:
+            return 0.0
+
+        def release(self) -> None:
+            pass
+
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    reading = SILENCE
+    reading.__enter__()
+    with CameraSource(0):
+        assert opencv_logging().getLogLevel() == level

@@ -3,19 +3,14 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from media import cut, picture, write_image
+from media import picture, write_image
 
 from stmask_deploy.errors import InputError
 from stmask_deploy.runtime.frame_source import Damage
-from stmask_deploy.runtime.image_source import ImageSource, list_images, natural_key, read_image
-from stmask_deploy.runtime.opencv_log import opencv_logging
-
-SUFFIXES = ("png", "jpg", "jpeg", "bmp", "webp", "tif", "tiff")
+from stmask_deploy.runtime.image_source import ImageSource, list_images, natural_key
 
 
 def folder_source(folder: Path, fps: float = 30.0) -> ImageSource:
@@ -56,54 +51,11 @@ def test_numbered_files_sort_by_number(numbers: list[int], prefix: str) -> None:
     assert names == [f"{prefix}{number}.jpg" for number in sorted(numbers)]
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_all_formats(tmp_path: Path, suffix: str) -> None:
-    image = read_image(write_image(tmp_path / f"p.{suffix}"))
-    assert image is not None
-    assert np.abs(image.astype(int) - picture()).mean() < 8
-
-
-@pytest.mark.parametrize("stored", [
-    picture()[:, :, 0], np.dstack([picture(), picture()[:, :, :1]]), picture().astype(np.uint16) * 257,
-], ids=["gray", "alpha", "16 bit"])
-def test_every_pixel_type_becomes_bgr(tmp_path: Path, stored: np.ndarray) -> None:
-    image = read_image(write_image(tmp_path / "p.png", stored))
-    assert image is not None
-    assert (image.shape, image.dtype) == ((48, 64, 3), np.uint8)
-
-
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9])
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_cut_image_is_unreadable(tmp_path: Path, suffix: str, share: float) -> None:
-    whole = write_image(tmp_path / f"whole.{suffix}", picture(size=(200, 300)))
-    assert read_image(cut(tmp_path / f"cut.{suffix}", whole, share)) is None
-
-
-def test_a_cut_jpeg_is_not_left_to_opencv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cv2, "imdecode", lambda data, flags: picture())  # as OpenCV 4 does, filling up with grey
-    whole = write_image(tmp_path / "whole.jpg")
-    assert read_image(whole) is not None
-    assert read_image(cut(tmp_path / "cut.jpg", whole, 0.9)) is None
-
-
-def test_a_thumbnail_does_not_hide_a_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = write_image(tmp_path / "p.jpg", picture(size=(200, 300))).read_bytes()
-    thumbnail = write_image(tmp_path / "t.jpg", picture(size=(16, 16))).read_bytes()
-    header = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
-    path = tmp_path / "with_thumbnail.jpg"
-    path.write_bytes(data[:2] + header + data[2:])
-    assert read_image(path) is not None
-    path.write_bytes(data[:2] + header + data[2:len(data) // 2])
-    monkeypatch.setattr(cv2, "imdecode", lambda data, flags: picture())
-    assert read_image(path) is None
-
-
 def test_unreadable_images_are_counted_and_leave_their_place(tmp_path: Path) -> None:
     for number in range(5):
         write_image(tmp_path / f"{number}.png", picture(number))
     (tmp_path / "0.png").write_bytes(b"")
     (tmp_path / "3.png").write_bytes(b"not a picture")
-    assert read_image(tmp_path / "nowhere.png") is None
     with folder_source(tmp_path) as source:
         frames = list(source)
     assert [frame.index for frame in frames] == [1, 2, 4]
@@ -119,17 +71,6 @@ def test_the_first_unreadable_images_are_named(tmp_path: Path) -> None:
     with folder_source(tmp_path) as source:
         assert len(list(source)) == 8
     assert str(source.damage) == "8 frames read, 4 unreadable files (1.png, 2.png, 3.png, ...)"
-
-
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.9999])
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_an_unreadable_image_is_told_by_nobody_else(tmp_path: Path, suffix: str, share: float,
-                                                    capfd: pytest.CaptureFixture[str]) -> None:
-    level = opencv_logging().getLogLevel()
-    whole = write_image(tmp_path / f"whole.{suffix}", picture(size=(200, 300)))
-    read_image(cut(tmp_path / f"cut.{suffix}", whole, share))
-    assert capfd.readouterr() == ("", "")
-    assert opencv_logging().getLogLevel() == level
 
 
 def test_another_size_names_the_file(tmp_path: Path) -> None:
@@ -162,19 +103,6 @@ def test_nothing_readable(tmp_path: Path, kind: str, count: int, message: str) -
         path.write_bytes(b"no")
     with pytest.raises(InputError, match=message):
         ImageSource(paths, kind, "x", 30.0)  # type: ignore[arg-type]
-
-
-def test_exif_orientation_is_applied(tmp_path: Path) -> None:
-    data = write_image(tmp_path / "p.jpg").read_bytes()
-    entry = b"\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00"  # orientation 6: turn clockwise to view
-    exif = b"Exif\x00\x00MM\x00\x2a\x00\x00\x00\x08\x00\x01" + entry + bytes(4)
-    path = tmp_path / "turned.jpg"
-    path.write_bytes(data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:])
-    image = read_image(path)
-    assert image is not None
-    expected = cv2.rotate(picture(), cv2.ROTATE_90_CLOCKWISE)
-    assert image.shape == expected.shape
-    assert np.abs(image.astype(int) - expected).mean() < 8
 
 
 def test_why_a_picture_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from stmask_deploy.runtime.backends import Backend, TensorSpec
 from stmask_deploy.runtime.loading import Bundle, open_bundle
 from stmask_deploy.runtime.masks import assemble_masks
 from stmask_deploy.runtime.prototypes import covered_cells, prototypes_within
-from stmask_deploy.scenes import render_clip
+from stmask_deploy.synthetic.clips import render
 from stmask_deploy.types import Array
 
 NO_BOXES = np.zeros((0, 4), np.float32)
@@ -42,7 +42,7 @@ def bundle(request: pytest.FixtureRequest) -> Bundle:
 
 @pytest.fixture(scope="module")
 def frame(bundle: Bundle) -> dict[str, Any]:
-    picture = next(iter(render_clip(1, bundle.description.model.input_size, seed=5)))[None]
+    picture = next(render("val", 5, 1, bundle.description.model.input_size).pictures())[None]
     return bundle.frame.run({"frame": picture}, ("prototypes", "p3"))
 
 

@@ -196,7 +196,7 @@ def run_child(script: str, path: Path) -> subprocess.CompletedProcess[str]:
         path = pathlib.Path(sys.argv[1])
     """
     return subprocess.run([sys.executable, "-c", textwrap.dedent(head) + textwrap.dedent(script), str(path)],
-                          cwd=Path(__file__).parent, check=False, capture_output=True, text=True)
+                          cwd=Path(__file__).parent.parent, check=False, capture_output=True, text=True)
 
 
 def test_a_killed_run_leaves_a_playable_file(tmp_path: Path) -> None:

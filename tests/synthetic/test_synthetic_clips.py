@@ -39,6 +39,11 @@ def test_frames_can_be_asked_for_in_any_order() -> None:
     assert np.array_equal(last.masks, in_turn[4].masks)
 
 
+def test_pictures_are_the_frames_without_masks() -> None:
+    one = render("hard", 1, 5, SMALL)
+    assert np.array_equal(np.stack(list(one.pictures())), pixels(one))
+
+
 def test_splits_and_indices_are_different_clips() -> None:
     clips = [pixels(render(split, index, 1, SMALL)) for split in ("train", "val", "hard") for index in range(3)]
     for i, one in enumerate(clips):

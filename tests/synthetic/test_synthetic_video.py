@@ -16,7 +16,7 @@ PROGRAM = """if True:
     from pathlib import Path
     from stmask_deploy.synthetic.clips import render
     from stmask_deploy.synthetic.video import write_video
-    write_video(Path(sys.argv[1]), (frame.image for frame in render("train", 3, 12, (192, 320))))
+    write_video(Path(sys.argv[1]), render("train", 3, 12, (192, 320)).pictures())
 """
 
 

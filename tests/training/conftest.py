@@ -4,11 +4,13 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 from tiny_training import write_clips
 
 from stmask_deploy.training import trainer as trainer_module
+from stmask_deploy.training.augmentation import PairAugmentation, View
 from stmask_deploy.training.run import Data
 
 
@@ -26,6 +28,17 @@ def usual_interrupt() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def unaugmented(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pairs are the frames as inference sees them: whole, and in their own colours."""
+    def draw(_: np.random.Generator, picture_hw: tuple[int, int], size: tuple[int, int]) -> PairAugmentation:
+        scale_y, scale_x = np.divide(size, picture_hw)
+        matrix = np.array([[scale_x, 0, (scale_x - 1) / 2], [0, scale_y, (scale_y - 1) / 2]])
+        return PairAugmentation(View(matrix, size), ((), ()))
+
+    monkeypatch.setattr(PairAugmentation, "draw", draw)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from stmask_deploy.training import augmentation
 from stmask_deploy.training.augmentation import BRIGHTNESS, STRETCH, ZOOM, Colors, PairAugmentation, View
 
 PICTURE_HW, INPUT_HW = (120, 200), (64, 96)
@@ -23,10 +24,16 @@ def generator(seed: int) -> np.random.Generator:
 @pytest.mark.parametrize(("picture_hw", "input_hw"), [
     ((120, 200), (64, 96)), ((64, 96), (64, 96)), ((61, 97), (64, 96)), ((33, 50), (90, 160)),
 ])
-def test_the_whole_picture_is_what_resizing_gives(picture_hw: tuple[int, int], input_hw: tuple[int, int]) -> None:
+@pytest.mark.parametrize(("seed", "is_mirrored"), [(0, False), (1, True)])
+def test_the_whole_picture_is_what_resizing_gives(picture_hw: tuple[int, int], input_hw: tuple[int, int],
+                                                  seed: int, is_mirrored: bool, monkeypatch: pytest.MonkeyPatch
+                                                  ) -> None:
+    monkeypatch.setattr(augmentation, "ZOOM", (1.0, 1.0))
+    monkeypatch.setattr(augmentation, "STRETCH", 1.0)
     picture = smooth_picture(picture_hw)
     expected = cv2.resize(picture, input_hw[::-1], interpolation=cv2.INTER_LINEAR).astype(int)
-    found = View.whole(picture_hw, input_hw).apply(picture, (0, 0, 0)).astype(int)
+    expected = expected[:, ::-1] if is_mirrored else expected
+    found = View.draw(generator(seed), picture_hw, input_hw).apply(picture, (0, 0, 0)).astype(int)
     inside = slice(2, -2)  # where the picture is enlarged, its outermost pixels fade into the border
     np.testing.assert_allclose(found[inside, inside], expected[inside, inside], atol=4)  # positions in 1/32 pixel
     if picture_hw[0] >= input_hw[0] and picture_hw[1] >= input_hw[1]:
@@ -116,9 +123,8 @@ def test_the_frames_of_a_pair_share_the_view_and_nearly_the_colours() -> None:
     picture = smooth_picture(PICTURE_HW)
     within, looks = [], []
     for seed in range(12):
-        augmentation = PairAugmentation.draw(generator(seed), PICTURE_HW, INPUT_HW)
         frames = []
-        for changes in augmentation.colors:
+        for changes in PairAugmentation.draw(generator(seed), PICTURE_HW, INPUT_HW).colors:
             shown = picture
             for change in changes:
                 shown = change.apply(shown)
@@ -127,9 +133,3 @@ def test_the_frames_of_a_pair_share_the_view_and_nearly_the_colours() -> None:
         looks.append(frames[0])
     across = [np.abs(one - other).mean() for one, other in zip(looks, looks[1:], strict=False)]
     assert 0 < np.mean(within) < 0.5 * np.mean(across)
-
-
-def test_no_augmentation() -> None:
-    none = PairAugmentation.none(PICTURE_HW, INPUT_HW)
-    assert none.colors == ((), ())
-    np.testing.assert_array_equal(none.view.matrix, View.whole(PICTURE_HW, INPUT_HW).matrix)

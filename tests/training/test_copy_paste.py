@@ -61,7 +61,7 @@ def test_nothing_to_paste(track_ids: set[int]) -> None:
 def open_clips(folder: Path, share: float, clips: list[list[Thing]] = CLIPS, frames: int = 4, **options: Any
                ) -> PairDataset:
     annotations, pictures = read_clips(folder, clips, frames=frames)
-    return PairDataset(annotations, pictures, CONFIG, 300, copy_paste=share, **{"augment": False, **options})
+    return PairDataset(annotations, pictures, CONFIG, 300, copy_paste=share, **options)
 
 
 def both(folder: Path, clips: list[list[Thing]] = CLIPS, frames: int = 4, **options: Any
@@ -80,6 +80,7 @@ def near(picture: torch.Tensor, color: tuple[int, int, int]) -> NDArray[np.bool_
     return np.asarray((picture[0].int() - torch.tensor(color)).abs().amax(dim=-1) < 30, np.bool_)
 
 
+@pytest.mark.usefixtures("unaugmented")
 def test_pictures_and_targets_agree(tmp_path: Path) -> None:
     colors = {1: RED, 2: BLUE, 3: GREEN}
     plain, pasted = both(tmp_path)
@@ -106,6 +107,7 @@ def test_pictures_and_targets_agree(tmp_path: Path) -> None:
     assert {(1, 2), (1, 3), (1, 2, 3), (1,)} == set(mixtures) and hidden == mixtures[1,]
 
 
+@pytest.mark.usefixtures("unaugmented")
 def test_nothing_is_pasted_unasked(tmp_path: Path) -> None:
     dataset = open_clips(tmp_path, 0.0)
     for index in range(100):
@@ -114,6 +116,7 @@ def test_nothing_is_pasted_unasked(tmp_path: Path) -> None:
             assert tracks(targets) in ({1}, {2, 3})
 
 
+@pytest.mark.usefixtures("unaugmented")
 def test_how_many_pairs(tmp_path: Path) -> None:
     # Frames that stand by themselves, so that a partner as near is always found.
     plain, changed = open_clips(tmp_path / "a", 0.0, frames=1), open_clips(tmp_path / "b", 0.4, frames=1)
@@ -124,6 +127,7 @@ def test_how_many_pairs(tmp_path: Path) -> None:
     assert differing == pytest.approx(expected, abs=3 * expected**0.5)
 
 
+@pytest.mark.usefixtures("unaugmented")
 def test_pasted_objects_move_over_as_many_frames(tmp_path: Path) -> None:
     # A disc whose place tells the frame, on clips long enough for partners at all distances.
     moving = Thing("disc", (32, 8), (0, 9), 8, BLUE)
@@ -138,6 +142,7 @@ def test_pasted_objects_move_over_as_many_frames(tmp_path: Path) -> None:
     assert len(gaps) >= 4
 
 
+@pytest.mark.usefixtures("unaugmented")
 def test_an_object_seen_in_one_frame_alone(tmp_path: Path) -> None:
     appearing = Thing("disc", (28, 40), (0, 0), 16, BLUE, frames=(0,))
     plain, pasted = both(tmp_path, [CLIPS[0], [appearing, CLIPS[1][1]]], frames=2)
@@ -151,6 +156,7 @@ def test_an_object_seen_in_one_frame_alone(tmp_path: Path) -> None:
     assert seen_once
 
 
+@pytest.mark.usefixtures("unaugmented")
 def test_videos_of_two_sizes(tmp_path: Path) -> None:
     large = write_clips(tmp_path / "large", [[Thing("disc", (60, 90), (0, 0), 40, BLUE)]], size=(128, 192))
     small = write_clips(tmp_path / "small", CLIPS[:1])
@@ -163,8 +169,7 @@ def test_videos_of_two_sizes(tmp_path: Path) -> None:
     values["videos"] += others["videos"]
     values["annotations"] += others["annotations"]
     small.write_text(json.dumps(values))
-    dataset = PairDataset(read_annotations(small), small.parent / "JPEGImages", CONFIG, 60, augment=False,
-                          copy_paste=1.0)
+    dataset = PairDataset(read_annotations(small), small.parent / "JPEGImages", CONFIG, 60, copy_paste=1.0)
     mixed = [dataset[index] for index in range(60) if len(dataset[index].first_targets[0]) == 2]
     assert mixed
     for pair in mixed:
@@ -174,18 +179,22 @@ def test_videos_of_two_sizes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("augment", [False, True])
-def test_a_pair_is_a_function_of_its_index(tmp_path: Path, augment: bool) -> None:
-    one, other = (open_clips(tmp_path / name, 0.7, seed=2, augment=augment) for name in ("a", "b"))
+def test_a_pair_is_a_function_of_its_index(tmp_path: Path, augment: bool, request: pytest.FixtureRequest) -> None:
+    if not augment:
+        request.getfixturevalue("unaugmented")
+    one, other = (open_clips(tmp_path / name, 0.7, seed=2) for name in ("a", "b"))
     forwards = [one[index] for index in range(20)]  # more than two epochs
     for index in reversed(range(20)):
         assert same(forwards[index], other[index])
 
 
+@pytest.mark.usefixtures("unaugmented")
 def test_one_video_has_nothing_to_paste(tmp_path: Path) -> None:
     dataset = open_clips(tmp_path, 1.0, CLIPS[:1])
     assert all(tracks(dataset[index].first_targets[0]) == {1} for index in range(20))
 
 
+@pytest.mark.usefixtures("unaugmented")
 def test_crowds_are_not_pasted(tmp_path: Path) -> None:
     crowd = Thing("disc", (28, 40), (0, 0), 16, BLUE, is_crowd=True)
     plain, pasted = both(tmp_path, [CLIPS[0], [crowd, CLIPS[1][1]]], frames=1)

@@ -57,7 +57,7 @@ def without_gradient(learner: PairLearner) -> list[str]:
 def data_batch(folder: Path, config: ModelConfig) -> PairBatch:
     large = Thing("box", (32, 48), (0, 0), 60, (30, 200, 30))  # for the anchors of the lowest level
     annotations, frames = read_clips(folder, [(large, *things) for things in CLIPS])
-    dataset = PairDataset(annotations, frames, config, 100, augment=False)
+    dataset = PairDataset(annotations, frames, config, 100)
     return collate([dataset[index] for index in range(8)])
 
 
@@ -65,6 +65,7 @@ def data_batch(folder: Path, config: ModelConfig) -> PairBatch:
     {}, {"class_calibration": Calibration.ALIGNED, "mask_calibration": Calibration.ALIGNED},
     {"anchor_scales": (0.5, 0.8)}, {"temporal": None},
 ])
+@pytest.mark.usefixtures("unaugmented")
 def test_every_parameter_learns(tmp_path: Path, changes: dict[str, Any]) -> None:
     config = replace(CALIBRATED, **({"anchor_scales": (0.5,)} | changes))
     batch = data_batch(tmp_path, config)

@@ -32,7 +32,7 @@ def gray_clips(folder: Path, frames: int, clips: int = 1) -> PairDataset:
     for video in annotations.videos:
         for index, name in enumerate(video.file_names):
             cv2.imwrite(str(pictures / name), np.full((*SIZE, 3), (video.id - 1) * 50 + index, np.uint8))
-    return PairDataset(annotations, pictures, CONFIG, 10_000, max_gap=2, seed=3, augment=False)
+    return PairDataset(annotations, pictures, CONFIG, 10_000, max_gap=2, seed=3)
 
 
 def numbers(dataset: PairDataset, index: int) -> tuple[int, int]:
@@ -55,6 +55,7 @@ def test_a_sample_depends_on_seed_and_index_alone(tmp_path: Path) -> None:
     assert not same(forwards[0], forwards[8])  # the second epoch
 
 
+@pytest.mark.usefixtures("unaugmented")
 def test_every_annotated_frame_comes_first_once_an_epoch(tmp_path: Path) -> None:
     dataset = gray_clips(tmp_path, frames=5, clips=2)
     assert dataset.num_keys == 10
@@ -64,6 +65,7 @@ def test_every_annotated_frame_comes_first_once_an_epoch(tmp_path: Path) -> None
     assert epochs[0] != epochs[1] != epochs[2]
 
 
+@pytest.mark.usefixtures("unaugmented")
 def test_the_second_frame_is_near_in_both_directions(tmp_path: Path) -> None:
     dataset = gray_clips(tmp_path, frames=7, clips=2)
     gaps = Counter()
@@ -76,6 +78,7 @@ def test_the_second_frame_is_near_in_both_directions(tmp_path: Path) -> None:
     assert min(gaps.values()) > 15
 
 
+@pytest.mark.usefixtures("unaugmented")
 def test_a_video_of_one_frame_is_its_own_partner(tmp_path: Path) -> None:
     dataset = gray_clips(tmp_path, frames=1)
     pair = dataset[0]
@@ -84,9 +87,10 @@ def test_a_video_of_one_frame_is_its_own_partner(tmp_path: Path) -> None:
     assert pair.gaps.tolist() == [0]
 
 
+@pytest.mark.usefixtures("unaugmented")
 def test_frames_without_objects_are_partners_only(tmp_path: Path) -> None:
     annotations, frames = read_clips(tmp_path, [[Thing("box", (30, 40), (0, 0), 30, frames=(1,))]], frames=3)
-    dataset = PairDataset(annotations, frames, CONFIG, 50, augment=False)
+    dataset = PairDataset(annotations, frames, CONFIG, 50)
     assert dataset.num_keys == 1
     for index in range(10):
         pair = dataset[index]
@@ -135,10 +139,11 @@ def test_boxes_and_masks_are_where_the_picture_shows_the_object(tmp_path: Path, 
     assert seen_left > 5 and seen_right > 5
 
 
+@pytest.mark.usefixtures("unaugmented")
 def test_without_augmentation_the_numbers_are_those_of_the_dataset(tmp_path: Path) -> None:
     annotations, frames = read_clips(tmp_path, [[Thing("box", (29.5, 19.5), (0, 0), 16)]], frames=1)
     config = replace(CONFIG, input_size=(64, 90))  # padded to 64 x 96
-    targets = PairDataset(annotations, frames, config, 1, augment=False)[0].first_targets[0]
+    targets = PairDataset(annotations, frames, config, 1)[0].first_targets[0]
     # The box spans rows 22 to 37, columns 12 to 27 of 64 x 96.
     expected = [12 * 90 / 96 / 96, 22 / 64, 28 * 90 / 96 / 96, 38 / 64]
     assert targets.boxes[0].numpy() == pytest.approx(expected, abs=0.011)
@@ -161,11 +166,12 @@ def test_tracks_and_classes_keep_their_identity(tmp_path: Path) -> None:
     assert linked > 30
 
 
+@pytest.mark.usefixtures("unaugmented")
 def test_crowds_and_tiny_objects_are_ignored_regions(tmp_path: Path) -> None:
     things = [Thing("box", (30, 30), (0, 0), 20, is_crowd=True), Thing("disc", (50, 80), (0, 0), 3),
               Thing("disc", (30, 70), (0, 0), 20)]
     annotations, frames = read_clips(tmp_path, [things], frames=1)
-    targets = PairDataset(annotations, frames, CONFIG, 1, augment=False)[0].first_targets[0]
+    targets = PairDataset(annotations, frames, CONFIG, 1)[0].first_targets[0]
     assert targets.track_ids.tolist() == [3] and len(targets.boxes) == len(targets.masks) == 1
     assert len(targets.ignored) == 2
     centers = (targets.ignored[:, :2] + targets.ignored[:, 2:]) / 2 * torch.tensor([SIZE[1], SIZE[0]])

@@ -127,6 +127,8 @@ def test_a_resumed_run_goes_on_without_evaluation(clips: Path, recipe: Path, tmp
     assert code == 2 and "or go on without it with --no-val" in output
     code, output = command(clips, "-o", run, "--resume", "--no-val")
     assert code == 0 and "AP" not in output
+    code, output = command(clips, "-o", run, "--resume")  # nor is it from now on
+    assert code == 0 and "AP" not in output
     for wrong in (["--recipe", recipe], ["--resume", "--val", clips]):
         code, output = command(clips, "-o", run, "--no-val", *wrong)
         assert code == 2 and "--no-val is for a run that is resumed" in output
@@ -138,7 +140,7 @@ def test_a_broken_frame_of_the_validation_is_told_before_training(clips: Path, r
     frame.write_bytes(frame.read_bytes()[:100])
     earlier = put_run(tmp_path / "run")
     code, output = command(clips, "-o", tmp_path / "run", "--recipe", recipe, "--val", val, "--overwrite")
-    assert code == 2 and output.startswith(f"error: {frame} is cut off, so a part of the picture is missing")
+    assert code == 2 and output.startswith(f"error: {frame} cannot be read as a picture, or is cut off")
     assert contents(tmp_path / "run") == earlier
 
 
@@ -245,7 +247,8 @@ def test_a_frame_that_breaks_in_between(recipe: Path, tmp_path: Path) -> None:
     clips = write_clips(tmp_path / "clips", [[Thing("box", (30, 40), (0, 0), 30)]], frames=1)
     (tmp_path / "clips" / "JPEGImages" / "clip1" / "00000.png").write_bytes(b"broken")
     code, output = command(clips, "-o", tmp_path / "run", "--recipe", recipe)
-    assert code == 2 and output.splitlines()[-1].endswith("00000.png cannot be read as a picture")
+    told = "00000.png cannot be read as a picture, or is cut off; put the whole file in its place"
+    assert code == 2 and output.splitlines()[-1].endswith(told)
 
 
 def test_other_classes_start_anew(clips: Path, recipe: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from stmask_deploy.config import Calibration, CenternessOrder, ModelConfig, Temp
 from stmask_deploy.errors import InputError
 from stmask_deploy.models.checkpoint import CONFIG_KEY, load_checkpoint
 from stmask_deploy.models.frames import prepare_frames
-from stmask_deploy.scenes import render_clip
+from stmask_deploy.synthetic.clips import render
 from stmask_deploy.tracking_config import TrackingConfig
 from stmask_deploy.training.options import TrainingOptions
 from stmask_deploy.training.recipe import Recipe
@@ -43,7 +43,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     replace(CALIBRATED, class_calibration=Calibration.ALIGNED, temporal=None),
 ])
 def test_an_untrained_network_sees_background_everywhere(config: ModelConfig) -> None:
-    frames = torch.from_numpy(np.stack(list(render_clip(2, size=config.input_size))))
+    frames = torch.from_numpy(np.stack(list(render("val", 0, 2, config.input_size).pictures())))
     model = from_scratch(config).train()
     with torch.no_grad():
         anchors = model(prepare_frames(frames, config)).anchors

@@ -1,19 +1,18 @@
-"""What a measurement gave is not lost, and nothing is lost to it."""
+"""Benchmarks begin their reports alike, and measure nothing that they cannot keep."""
 from __future__ import annotations
 
 import importlib
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner
-from report_file import ReportFile, new_report, report_options
+from report_file import new_report, report_options
 
 from stmask_deploy.console import Command
-from stmask_deploy.errors import OutputError
 from stmask_deploy.pretrained import demo_bundle
+from stmask_deploy.report_file import ReportFile
 
 GIVEN = {  # what each benchmark cannot do without, so that it comes as far as its file
     "accuracy": ["{here}", "--data", "{here}"], "cuda_options": ["{bundle}"], "host_work": [], "key_frames": ["{here}"],
@@ -24,26 +23,6 @@ def test_a_report_begins_with_the_machine() -> None:
     report = new_report("stmask-something/1")
     assert list(report) == ["schema", "date", "machine", "versions"] and report["schema"] == "stmask-something/1"
     assert report["machine"]["cores"] >= 1 and "numpy" in report["versions"]
-
-
-def test_a_file_is_written_as_often_as_there_is_more(tmp_path: Path) -> None:
-    path = tmp_path / "out.json"
-    file = ReportFile(path, overwrite=False)
-    for rows in ([1], [1, 2]):
-        file.write({"rows": rows})
-        assert json.loads(path.read_text()) == {"rows": rows}
-    assert list(tmp_path.iterdir()) == [path]
-    ReportFile(None, overwrite=False).write({})
-
-
-def test_another_ones_file_is_kept(tmp_path: Path) -> None:
-    path = tmp_path / "out.json"
-    path.write_text("keep")
-    with pytest.raises(OutputError, match="exists already; use --overwrite"):
-        ReportFile(path, overwrite=False)
-    assert path.read_text() == "keep"
-    ReportFile(path, overwrite=True).write({})
-    assert path.read_text() == "{}\n"
 
 
 def test_the_options_of_a_command(tmp_path: Path) -> None:
