@@ -9,7 +9,7 @@ import click
 
 from stmask_deploy import __version__
 from stmask_deploy.bundle import CANDIDATE_THRESHOLD, MAX_CANDIDATES
-from stmask_deploy.console import Command, FrameSize
+from stmask_deploy.console import Command, FloatRange, FrameSize, NamedPath
 from stmask_deploy.errors import InputError
 
 from .requirements import require_export_packages
@@ -43,7 +43,7 @@ def variant_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options for settings that cannot be inferred from a checkpoint's tensors."""
     options = [
         click.option("--sha256", metavar="HEX", help="Refuse the checkpoint unless it has this digest."),
-        click.option("--classes", type=click.Path(path_type=Path), metavar="FILE",
+        click.option("--classes", type=NamedPath(), metavar="FILE",
                      help="Class names, one per line or as a JSON list. [default: from the checkpoint or its dataset]"),
         click.option("--input-size", type=FrameSize(),
                      help="Size frames are resized to. [default: 360x640, or the checkpoint's own]"),
@@ -113,8 +113,8 @@ def int8_options(*, with_int8: bool, calibration: Path | None, calibration_annot
 
 
 @click.command(cls=Command)
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR",
+@click.argument("checkpoint", type=NamedPath())
+@click.option("-o", "--output", type=NamedPath(), metavar="DIR",
               help="Output folder. [default: CHECKPOINT_stmask, beside the checkpoint]")
 @click.option("--dcn", type=click.Choice(["native", "gridsample"]), default="native", show_default=True,
               help="Deformable convolution as the ONNX operator, or as standard operators for older runtimes.")
@@ -125,23 +125,23 @@ def int8_options(*, with_int8: bool, calibration: Path | None, calibration_annot
 @click.option("--half", is_flag=True, help="Write graphs of f16 too, for NVIDIA GPUs (stmask-run --precision f16).")
 @click.option("--int8", "with_int8", is_flag=True,
               help="Write int8 graphs too (stmask-run --precision int8); fails if they differ too much from f32.")
-@click.option("--calibration", type=click.Path(path_type=Path), metavar="VIDEO",
+@click.option("--calibration", type=NamedPath(), metavar="VIDEO",
               help="Video or folder of images that shows what the model will see; needed by --int8.")
-@click.option("--calibration-annotations", type=click.Path(path_type=Path), metavar="JSON",
+@click.option("--calibration-annotations", type=NamedPath(), metavar="JSON",
               help="YouTube-VIS annotations of VIDEO, to judge int8 by AP as well.")
 @click.option("--calibration-frames", type=click.IntRange(min=1), metavar="N",
               help="Calibrate with at most N frames, spread over VIDEO. [default: 100]")
-@click.option("--int8-agreement", type=click.FloatRange(0, 100), metavar="PERCENT",
+@click.option("--int8-agreement", type=FloatRange(0, 100), metavar="PERCENT",
               help="Minimum recall and precision of int8 against f32 on VIDEO. [default: 90]")
-@click.option("--int8-ap-loss", type=click.FloatRange(0, 100), metavar="POINTS",
+@click.option("--int8-ap-loss", type=FloatRange(0, 100), metavar="POINTS",
               help="Largest loss of AP on the annotations. [default: 1]")
 @click.option("--max-candidates", type=click.IntRange(min=1), default=MAX_CANDIDATES, show_default=True, metavar="K",
               help="Most candidates that leave the frame graph.")
-@click.option("--candidate-threshold", type=click.FloatRange(0, 1, max_open=True), default=CANDIDATE_THRESHOLD,
+@click.option("--candidate-threshold", type=FloatRange(0, 1, max_open=True), default=CANDIDATE_THRESHOLD,
               show_default=True,
               help="Foreground probability that makes an anchor a candidate.")
 @click.option("--simplify/--no-simplify", default=True, show_default=True, help="Simplify with onnxsim, and check it.")
-@click.option("--tolerance", type=click.FloatRange(0, 1),
+@click.option("--tolerance", type=FloatRange(0, 1),
               help="Largest error, as a share of an output's range. [default: 1e-4; 5e-2 for f16]")
 @click.option("--dry-run", is_flag=True,
               help="Check everything that can be checked beforehand, print the plan and write nothing.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stmask_deploy import __version__
-from stmask_deploy.console import Command, counted
+from stmask_deploy.console import Command, FloatRange, NamedPath, counted
 from stmask_deploy.errors import EXIT_DAMAGED_INPUT, InputError, StmaskError
 
 from .requirements import require_export_packages
@@ -21,12 +21,12 @@ NUM_PICTURES = 3  # number of frames of the video whose tensors are compared
 
 
 @click.command(cls=Command)
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.argument("video", type=click.Path(path_type=Path), required=False)
+@click.argument("bundle", type=NamedPath())
+@click.argument("checkpoint", type=NamedPath())
+@click.argument("video", type=NamedPath(), required=False)
 @click.option("--max-frames", type=click.IntRange(min=2), default=50, show_default=True,
               help="Frames of VIDEO to track.")
-@click.option("--tolerance", type=click.FloatRange(0, 1),
+@click.option("--tolerance", type=FloatRange(0, 1),
               help="Largest error, as a share of an output's range. [default: 1e-4; 5e-2 for f16]")
 @click.version_option(__version__, prog_name="stmask-verify")
 @click.pass_context

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stmask_deploy import __version__
-from stmask_deploy.console import Command, ignore_interrupts
+from stmask_deploy.console import Command, FloatRange, NamedPath, ignore_interrupts
 from stmask_deploy.errors import EXIT_DAMAGED_INPUT, EXIT_INTERRUPTED, InputError, StmaskError
 from stmask_deploy.tracking_config import TRACKERS
 
@@ -39,9 +39,9 @@ counts.
 
 @click.command(cls=Command, epilog=_EPILOG, context_settings={"max_content_width": 110, "show_default": True})
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("-m", "--model", "bundle", type=click.Path(path_type=Path), metavar="BUNDLE",
+@click.option("-m", "--model", "bundle", type=NamedPath(), metavar="BUNDLE",
               help="Folder written by stmask-export.  [default: the demo model, which knows six kinds of shapes]")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR",
+@click.option("-o", "--output", type=NamedPath(), metavar="DIR",
               help="Folder for the results; with several sources, each gets a subfolder.  "
                    "[default: runs/NAME_OF_SOURCE]")
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run.")
@@ -54,7 +54,7 @@ counts.
               help="Precision of the arithmetic. bf16: openvino only; int8, and f16 with onnxruntime: only if exported "
                    "(stmask-export --int8, --half).")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: the backend's choice]")
-@click.option("--cache", type=click.Path(path_type=Path), metavar="DIR",
+@click.option("--cache", type=NamedPath(), metavar="DIR",
               help="Keep what openvino and tensorrt compile in DIR, for faster starts.  [default: nothing is kept]")
 @click.option("--tracker", type=click.Choice(list(TRACKERS)),
               help="released: as the released code; paper: equations 15-17; frame: without temporal fusion.  "
@@ -99,7 +99,7 @@ counts.
               help="Bounded memory: forget objects not detected in more than this many key frames.  [default: 30, or "
                    "--max-age if that is larger]")
 @click.option("--no-video", is_flag=True, help="Do not write the annotated video.")
-@click.option("--draw-conf", type=click.FloatRange(0, 1), default=0.3,
+@click.option("--draw-conf", type=FloatRange(0, 1), default=0.3,
               help="Minimum score of drawn objects; the results hold the others too.")
 @click.option("--max-frames", type=click.IntRange(min=1), help="Stop after that many frames.")
 @click.option("--mode", type=click.Choice(["auto", "latency", "throughput"]), default="auto",

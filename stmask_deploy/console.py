@@ -3,12 +3,14 @@ from __future__ import annotations
 
 import errno
 import io
+import math
 import os
 import re
 import signal
 import sys
 import threading
 import traceback
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -65,6 +67,30 @@ class Command(click.Command):
         hint = "" if is_verbose(ctx) else " (-v prints the traceback)"
         _say(ctx, f"error: {type(error).__name__}: {lines[0]}{hint}")
         ctx.exit(1)
+
+
+class FloatRange(click.FloatRange):
+    """A number in a range; NaN, which lies outside of no range that click compares it with, is refused too."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """See `click.ParamType.convert`."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value} is not a number", param, ctx)
+        return number
+
+
+class NamedPath(click.Path):
+    """A path as a `Path`; an empty name, as of an unset variable, is refused: it would be the working directory."""
+
+    def __init__(self, *, file_okay: bool = True) -> None:
+        super().__init__(path_type=Path, file_okay=file_okay)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See `click.ParamType.convert`."""
+        if value == "":
+            self.fail("the name is empty", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class FrameSize(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from .atomic import cannot_write
-from .console import Command
+from .console import Command, NamedPath
 from .errors import InputError, OutputError, StmaskError
 from .pretrained import demo_annotations, demo_checkpoint, demo_clip
 
@@ -21,7 +21,7 @@ SHEET = 2, 3  # rows and columns of the grid
 
 
 @click.command(cls=Command)
-@click.argument("out_dir", type=click.Path(path_type=Path, file_okay=False), default=Path("demo"))
+@click.argument("out_dir", type=NamedPath(file_okay=False), default=Path("demo"))
 def main(out_dir: Path) -> None:
     """Export the demo model to OUT_DIR, run it on the bundled clip, and compare the result with the ground truth.
 

@@ -2,12 +2,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .atomic import atomic_file, check_writable
+from .errors import InputError
 
 
 @dataclass
@@ -15,16 +17,22 @@ class ReportFile:
     """Where a report is written, or nowhere if `path` is None. Write before printing: the reader's pipe may be closed.
 
     Raises:
+        InputError: (on construction) it would replace one of the `inputs`.
         OutputError: (on construction, before anything is measured, and when it is first written) it cannot be written,
             or it exists and `overwrite` is False.
     """
 
     path: Path | None
     overwrite: bool  # whether a file that is there may be replaced; True once it is this one's own
+    inputs: Sequence[Path] = ()  # files that the command reads; those that do not exist do not matter
 
     def __post_init__(self) -> None:
-        if self.path is not None:
-            check_writable(self.path, overwrite=self.overwrite)
+        if self.path is None:
+            return
+        if os.path.exists(self.path) and any(os.path.exists(one) and os.path.samefile(self.path, one)
+                                             for one in self.inputs):
+            raise InputError(f"{self.path} is an input of this command and would be replaced; use another name")
+        check_writable(self.path, overwrite=self.overwrite)
 
     def write(self, report: Mapping[str, Any]) -> None:
         """Write the report, replacing what was written before.

@@ -10,7 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from stmask_deploy.console import Command, FrameSize, counted
+from stmask_deploy.console import Command, FloatRange, FrameSize, NamedPath, counted
 from stmask_deploy.errors import DeviceError, InputError, OutputError, StmaskError
 
 
@@ -117,6 +117,21 @@ def test_a_full_disk_behind_standard_output_is_code_4() -> None:
     result = run(OSError(errno.ENOSPC, "No space left on device"))
     assert result.exit_code == 4
     assert result.output == "error: output cannot be written: No space left on device; free some space\n"
+
+
+def test_names_that_are_empty_and_numbers_that_are_none() -> None:
+    @click.command(cls=Command)
+    @click.option("--path", type=NamedPath())
+    @click.option("--share", type=FloatRange(0, 1), default=0.5)
+    def command(path: Path | None, share: float) -> None:
+        click.echo(f"{path!r} {share}")
+
+    assert CliRunner().invoke(command, ["--path", ".", "--share", "1"]).output == f"{Path('.')!r} 1.0\n"
+    assert CliRunner().invoke(command, []).output == "None 0.5\n"
+    for arguments, message in ((["--path", ""], "the name is empty"), (["--share", "nan"], "nan is not a number"),
+                               (["--share", "1.5"], "1.5 is not in the range")):
+        result = CliRunner().invoke(command, arguments)
+        assert result.exit_code == 2 and message in result.output
 
 
 def test_sizes_of_frames() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stmask_deploy.errors import OutputError
+from stmask_deploy.errors import InputError, OutputError
 from stmask_deploy.report_file import ReportFile
 
 
@@ -28,6 +28,17 @@ def test_another_ones_file_is_kept(tmp_path: Path) -> None:
     assert path.read_text() == "keep"
     ReportFile(path, overwrite=True).write({})
     assert path.read_text() == "{}\n"
+
+
+def test_an_input_is_never_replaced(tmp_path: Path) -> None:
+    data = tmp_path / "data.json"
+    data.write_text("keep")
+    (tmp_path / "link.json").symlink_to(data)
+    for name in ("data.json", "link.json"):
+        with pytest.raises(InputError, match=f"{name} is an input of this command"):
+            ReportFile(tmp_path / name, overwrite=True, inputs=[tmp_path / "gone.json", data])
+    ReportFile(tmp_path / "other.json", overwrite=True, inputs=[data]).write({})
+    assert data.read_text() == "keep"
 
 
 def test_a_file_that_came_in_the_meantime_is_kept(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from stmask_deploy import __version__
-from stmask_deploy.console import Command
+from stmask_deploy.console import Command, NamedPath
 from stmask_deploy.errors import InputError
 from stmask_deploy.report_file import ReportFile
 
@@ -35,8 +35,8 @@ could not be written; 130 interrupted.
 
 
 @click.command(cls=Command, epilog=_EPILOG, context_settings={"max_content_width": 110, "show_default": True})
-@click.argument("bundle", required=False, type=click.Path(path_type=Path))
-@click.argument("video", required=False, type=click.Path(path_type=Path))
+@click.argument("bundle", required=False, type=NamedPath())
+@click.argument("video", required=False, type=NamedPath())
 @click.option("--row", "row_texts", multiple=True, default=DEFAULT_ROWS, metavar="ROW",
               help="BACKEND:PRECISION[:DEVICE][,OPTION=VALUE...]; may be given several times. Options are mode and "
                    "those of the Python API, e.g. score_threshold=0.3.")
@@ -47,10 +47,10 @@ could not be written; 130 interrupted.
 @click.option("--rounds", type=click.IntRange(min=1), default=5,
               help="Turns of each row. The rows take turns, since machines drift.")
 @click.option("--draw", is_flag=True, help="Write the annotated video too.")
-@click.option("--compare", type=click.Path(path_type=Path), metavar="OLD",
+@click.option("--compare", type=NamedPath(), metavar="OLD",
               help="Report what is faster or slower than in OLD: the JSON of an earlier benchmark, or another bundle, "
                    "whose rows then take turns with this one's.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE",
+@click.option("--json", "json_path", type=NamedPath(), metavar="FILE",
               help="Write figures and samples there.")
 @click.option("--overwrite", is_flag=True, help="Replace the JSON file if it exists.")
 @click.option("--markdown", is_flag=True, help="Print the tables as Markdown.")
@@ -69,7 +69,7 @@ def main(bundle: Path | None, video: Path | None, row_texts: Sequence[str], thre
     from .row import Job, Row
     from .tables import report_text
 
-    report_file = ReportFile(json_path, overwrite)
+    report_file = ReportFile(json_path, overwrite, [video] if video else [])
     rows = list({str(row): row for row in map(Row.parse, row_texts)}.values())
     with tempfile.TemporaryDirectory() as scratch:
         # Absolute paths, because every row's process receives them.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .. import __version__
-from ..console import Command
+from ..console import Command, FloatRange, NamedPath
 
 if TYPE_CHECKING:
     from .agreement import Agreement
@@ -26,17 +26,17 @@ Exit codes: 0 done; 2 bad input or usage; 4 output could not be written.
 
 
 @click.command(cls=Command, epilog=_EPILOG, context_settings={"max_content_width": 110, "show_default": True})
-@click.argument("results", type=click.Path(path_type=Path))
-@click.argument("annotations", required=False, type=click.Path(path_type=Path))
+@click.argument("results", type=NamedPath())
+@click.argument("annotations", required=False, type=NamedPath())
 @click.option("--video", "videos", multiple=True, metavar="ID_OR_NAME",
               help="Evaluate on this video only; may be given several times.  [default: all videos; of results.jsonl "
                    "the one that is named as its source]")
-@click.option("--shown-score", type=click.FloatRange(0, 1),
+@click.option("--shown-score", type=FloatRange(0, 1),
               help="Minimum score of the results that identities and masks are judged by.  [default: 0.3]")
-@click.option("--agreement", "reference", type=click.Path(path_type=Path), metavar="REFERENCE",
+@click.option("--agreement", "reference", type=NamedPath(), metavar="REFERENCE",
               help="Compare with the results.jsonl of another run over the same video, which is taken as the truth; "
                    "without ANNOTATIONS.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the numbers as JSON.")
+@click.option("--json", "json_path", type=NamedPath(), metavar="FILE", help="Write the numbers as JSON.")
 @click.option("--overwrite", is_flag=True, help="Replace the JSON file if it exists.")
 @click.version_option(__version__, prog_name="stmask-eval")
 def main(results: Path, annotations: Path | None, videos: tuple[str, ...], shown_score: float | None,
@@ -49,7 +49,7 @@ def main(results: Path, annotations: Path | None, videos: tuple[str, ...], shown
     """
     from ..report_file import ReportFile
 
-    report_file = ReportFile(json_path, overwrite)
+    report_file = ReportFile(json_path, overwrite, _inputs(results, annotations, reference))
     scores: Agreement | Evaluation
     if reference is not None:
         if annotations is not None or videos or shown_score is not None:
@@ -63,6 +63,14 @@ def main(results: Path, annotations: Path | None, videos: tuple[str, ...], shown
     report_file.write(scores.to_dict())
     for line in scores.lines():
         click.echo(line)
+
+
+def _inputs(*paths: Path | None) -> list[Path]:
+    """The files at these paths, and the results in folders."""
+    from .run_file import RESULTS_NAME
+
+    given = [path for path in paths if path is not None]
+    return given + [file for path in given for file in (path / RESULTS_NAME, *path.glob(f"*/{RESULTS_NAME}"))]
 
 
 def _agreement(reference: Path, results: Path) -> Agreement:

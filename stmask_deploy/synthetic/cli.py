@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from stmask_deploy import __version__
-from stmask_deploy.console import Command, FrameSize, counted
+from stmask_deploy.console import Command, FrameSize, NamedPath, counted
 from stmask_deploy.environment import available_cpus
 
 _SPLITS = ("train", "val", "hard")
@@ -25,7 +25,7 @@ Exit codes: 0 done; 1 the run failed; 2 bad input or usage; 4 output could not b
 
 
 @click.command(cls=Command, epilog=_EPILOG, context_settings={"max_content_width": 110, "show_default": True})
-@click.argument("output", type=click.Path(path_type=Path), metavar="OUT_DIR")
+@click.argument("output", type=NamedPath(), metavar="OUT_DIR")
 @click.option("--split", "names", type=click.Choice([*_SPLITS, _DEMO]), multiple=True, default=_SPLITS,
               help="Split to generate; may be repeated. demo is the clip that ships with the package.")
 @click.option("--clips", "num_clips", type=click.IntRange(min=1), metavar="N",

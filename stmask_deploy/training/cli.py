@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from .. import __version__
-from ..console import Command, FrameSize
+from ..console import Command, FrameSize, NamedPath
 from ..errors import InputError
 
 _EPILOG = """\b
@@ -25,23 +25,23 @@ Exit codes: 0 done; 1 training failed; 2 bad input or usage; 4 output could not 
 
 
 @click.command(cls=Command, epilog=_EPILOG, context_settings={"max_content_width": 110, "show_default": True})
-@click.argument("annotations", type=click.Path(path_type=Path))
-@click.option("-o", "--output", "folder", required=True, type=click.Path(path_type=Path, file_okay=False),
+@click.argument("annotations", type=NamedPath())
+@click.option("-o", "--output", "folder", required=True, type=NamedPath(file_okay=False),
               metavar="DIR",
               help="Output folder for model.pth (for stmask-export), state.pth (for --resume) and log.jsonl.")
-@click.option("--frames", type=click.Path(path_type=Path), metavar="DIR",
+@click.option("--frames", type=NamedPath(), metavar="DIR",
               help="Base folder of the file names in ANNOTATIONS.  [default: JPEGImages beside it]")
-@click.option("--val", "val_annotations", type=click.Path(path_type=Path), metavar="ANNOTATIONS",
+@click.option("--val", "val_annotations", type=NamedPath(), metavar="ANNOTATIONS",
               help="Evaluate on these during and after training.  [default with --resume: as before]")
-@click.option("--val-frames", type=click.Path(path_type=Path), metavar="DIR",
+@click.option("--val-frames", type=NamedPath(), metavar="DIR",
               help="Frames of --val.  [default: JPEGImages beside it]")
 @click.option("--no-val", is_flag=True, help="With --resume: stop evaluating.")
 @click.option("--recipe", metavar="NAME|FILE", help="Network and schedule; shipped: demo-small, demo, r50-dcn-ada, "
               "and, schedules alone for --from: fine-tune, demo-finish.  [default: demo, or fine-tune with --from]")
-@click.option("--from", "checkpoint", type=click.Path(path_type=Path), metavar="CHECKPOINT",
+@click.option("--from", "checkpoint", type=NamedPath(), metavar="CHECKPOINT",
               help="Start from this network instead of the recipe's; its class layers start anew where the classes "
                    "differ.")
-@click.option("--classes", "names_file", type=click.Path(path_type=Path), metavar="FILE",
+@click.option("--classes", "names_file", type=NamedPath(), metavar="FILE",
               help="Names of the classes of --from, one per line, or a JSON list.  [default: the checkpoint's, or "
                    "those of the known dataset with as many]")
 @click.option("--centerness-order", type=click.Choice(["released", "anchor"]),

@@ -31,7 +31,7 @@ def evaluate_model(model: STMask, config: ModelConfig, annotations: Annotations,
     from stmask_deploy.runtime.model import Model
     from stmask_deploy.runtime.options import RunOptions
 
-    description = BundleDescription("in training", config, "in training", "", MAX_CANDIDATES, CANDIDATE_THRESHOLD, 20,
-                                    "native", __version__)
+    description = BundleDescription("in training", config, "in training", "", min(MAX_CANDIDATES, config.num_anchors),
+                                    CANDIDATE_THRESHOLD, 20, "native", __version__)
     runner = Model(torch_bundle(model, description, device), RunOptions())
     return evaluate(annotations, track_dataset(runner, annotations, frames_folder))

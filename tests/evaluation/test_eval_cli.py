@@ -111,6 +111,10 @@ def test_a_json_file_that_exists_is_kept(tmp_path: Path, annotations: Path) -> N
     assert json.loads(scores.read_text()) == "mine"
     assert run(results, annotations, "--json", scores, "--overwrite").exit_code == 0
     assert json.loads(scores.read_text())["videos"] == 2
+    for path in (results, annotations):
+        before = path.read_bytes()
+        done = run(results, annotations, "--json", path, "--overwrite")
+        assert done.exit_code == 2 and "is an input of this command" in done.stderr and path.read_bytes() == before
 
 
 def test_names_that_a_terminal_cannot_show(tmp_path: Path) -> None:
