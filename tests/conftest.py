@@ -5,6 +5,7 @@ import errno
 import importlib.util
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.append(str(REPOSITORY / "benchmarks"))  # scripts, which are not installed
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,4 +1,4 @@
-"""The benchmarks are scripts: their folder is not installed, and the tiny bundles are a neighbour's."""
+"""The tiny bundles are a neighbour's, and some benchmarks measure a dataset."""
 from __future__ import annotations
 
 import sys
@@ -9,8 +9,7 @@ import pytest
 from stmask_deploy.synthetic.splits import SPLITS
 from stmask_deploy.synthetic.writer import write_split
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
-sys.path[:0] = [str(REPOSITORY / "benchmarks"), str(REPOSITORY / "tests" / "runtime")]
+sys.path.append(str(Path(__file__).resolve().parent.parent / "runtime"))
 
 
 @pytest.fixture(scope="session")

@@ -1,26 +1,64 @@
-"""Untrained weights that keep a network's activations in a useful range, for tests.
+"""Write a checkpoint with random weights, of a network whose trained weights are not at hand; speed needs no others.
 
-Such a network's detections are meaningless, but it detects something in every frame and tracks it.
+    python benchmarks/untrained.py r50.pth
+    python benchmarks/untrained.py r50_ada.pth --class-calibration adaptive
+
+The network has the released size (ResNet-50, 360x640). Its weights are scaled so that activations keep a useful range:
+its detections are meaningless, but it detects something in every frame and tracks it. The same command writes the same
+weights wherever PyTorch computes the same values.
 """
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
+import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from stmask_deploy.config import ModelConfig
+from stmask_deploy.atomic import atomic_file
+from stmask_deploy.classes import YTVIS_2019
+from stmask_deploy.config import Calibration, ModelConfig
+from stmask_deploy.console import Command
 from stmask_deploy.models.calibration import CalibratedPrediction, SameConv
+from stmask_deploy.models.checkpoint import CONFIG_KEY
 from stmask_deploy.models.frames import prepare_frames
 from stmask_deploy.models.head import PredictionHead
 from stmask_deploy.models.stmask import STMask, build_stmask
+from stmask_deploy.models.torch_file import save_tensors
+from stmask_deploy.synthetic.clips import render
 
 CANDIDATE_THRESHOLD = 0.05  # released: anchors whose highest foreground probability exceeds it are candidates
 OFFSET_STD = 0.25  # cells; larger random offsets would turn rounding errors of positions into errors of values
+# Every second block of C3 to C5, as in the released networks with deformable convolution.
+DEFORMABLE_BLOCKS = ((1, 0), (1, 2), (2, 0), (2, 2), (2, 4), (3, 0), (3, 2))
+NUM_FRAMES = 2  # generated frames that weights are scaled to
 Run = Callable[[], object]
+
+
+@click.command(cls=Command)
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--deformable/--no-deformable", default=True, show_default=True, help="Deformable convolution.")
+@click.option("--class-calibration", type=click.Choice([kind.value for kind in Calibration]), default="none",
+              show_default=True, help="Feature calibration of the class branch.")
+@click.option("--candidate-share", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.003,
+              show_default=True, help="Share of the anchors that become candidates.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--overwrite", is_flag=True, help="Replace CHECKPOINT if it exists.")
+def main(checkpoint: Path, deformable: bool, class_calibration: str, candidate_share: float, seed: int,
+         overwrite: bool) -> None:
+    """Write CHECKPOINT, an untrained network for stmask-export."""
+    config = ModelConfig(YTVIS_2019, deformable_blocks=DEFORMABLE_BLOCKS if deformable else (),
+                         class_calibration=Calibration(class_calibration))
+    frames = list(render("val", 0, NUM_FRAMES, config.input_size).pictures())
+    with atomic_file(checkpoint, overwrite=overwrite) as file:
+        model = build_untrained(config, frames, candidate_share=candidate_share, seed=seed)
+        save_tensors({"state_dict": model.state_dict(), CONFIG_KEY: config.to_dict()}, file)
+    click.echo(f"{checkpoint}: {config.variant}, {sum(one.numel() for one in model.parameters()) / 1e6:.1f} million "
+               "parameters")
 
 
 def build_untrained(
@@ -136,3 +174,7 @@ def _scale_temporal(model: STMask, batch: Tensor) -> None:
 
     _rescale(model.TemporalNet.fc, run, std=0.1)
     _rescale(model.TemporalNet.fc_coeff, run, std=0.02)
+
+
+if __name__ == "__main__":
+    main()

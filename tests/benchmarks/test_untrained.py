@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import untrained
+from click.testing import CliRunner
 from numpy.typing import NDArray
 from untrained import CANDIDATE_THRESHOLD, build_untrained
 
 from stmask_deploy.config import Calibration, ModelConfig, TemporalConfig
 from stmask_deploy.models.checkpoint import CONFIG_KEY, load_checkpoint
 from stmask_deploy.models.frames import prepare_frames
-from stmask_deploy.models.stmask import FramePrediction, STMask
+from stmask_deploy.models.stmask import FramePrediction, STMask, build_stmask
 from stmask_deploy.synthetic.clips import render
 
 CONFIG = ModelConfig(
@@ -81,3 +83,17 @@ def test_seed_decides(frames: list[NDArray[np.uint8]], model: STMask) -> None:
 def test_weights_make_a_checkpoint(model: STMask, tmp_path: Path) -> None:
     torch.save({"state_dict": model.state_dict(), CONFIG_KEY: CONFIG.to_dict()}, tmp_path / "untrained.pth")
     assert load_checkpoint(tmp_path / "untrained.pth").config == CONFIG
+
+
+def test_a_checkpoint_of_the_released_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def quickly(config: ModelConfig, *_: object, **__: object) -> STMask:
+        with torch.random.fork_rng(devices=[]):
+            return build_stmask(config)
+
+    monkeypatch.setattr(untrained, "build_untrained", quickly)
+    path = tmp_path / "r50.pth"
+    done = CliRunner().invoke(untrained.main, [str(path), "--class-calibration", "adaptive"])
+    assert done.exit_code == 0 and "STMask R50-DCN FCA FCB(ada: class) TF, 50.2 million" in done.output
+    config = load_checkpoint(path).config
+    assert config.class_names[:2] == ("person", "giant_panda") and config.input_size == (360, 640)
+    assert CliRunner().invoke(untrained.main, [str(path)]).exit_code == 4

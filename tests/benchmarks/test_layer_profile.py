@@ -1,0 +1,55 @@
+"""Profiles of the demo model's frame graph, and their summary."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from layer_profile import Layer, kind_of, main, shares, table
+
+from stmask_deploy.pretrained import demo_bundle
+
+
+def test_kinds() -> None:
+    assert [kind_of(name) for name in ("FusedConv", "Convolution", "DeformConv", "Reorder", "TopK")] == [
+        "convolution", "convolution", "deformable convolution", "layout and type", "TopK"]
+
+
+def test_shares_are_medians_over_runs() -> None:
+    def run(convolution: float, other: float) -> list[Layer]:
+        return [Layer("convolution", "f32", convolution / 2), Layer("TopK", "f32", other),
+                Layer("convolution", "f32", convolution / 2)]
+
+    found = shares([run(3, 1), run(300, 100), run(1, 1), run(1, 3), run(9, 1)])
+    assert list(found) == ["convolution, f32", "TopK"]
+    assert found == pytest.approx({"convolution, f32": 0.75, "TopK": 0.25})
+
+
+def test_a_kind_that_is_missing_in_a_run_has_no_share_of_it() -> None:
+    runs = [[Layer("convolution", "bf16", 1.0)], [Layer("convolution", "bf16", 1.0)],
+            [Layer("convolution", "bf16", 1.0), Layer("convolution", "f32", 1.0)]]
+    assert shares(runs) == pytest.approx({"convolution, bf16": 1.0, "convolution, f32": 0.0})
+
+
+def test_small_kinds_are_not_in_the_table() -> None:
+    row = {"ms": 200.0, "gflops": 400.0, "gflops_of_ceiling": 500.0,
+           "shares": {"convolution, f32": 0.99, "TopK": 0.001}}
+    assert table({"a:f32": row}).splitlines()[-1] == "| a:f32 | 200 | 400 | 80% | convolution, f32 99% |"
+
+
+@pytest.mark.parametrize(("row", "largest"), [("onnxruntime:f32", "convolution, f32"),
+                                              ("openvino:f32", "convolution, f32")])
+def test_the_demo_model(tmp_path: Path, row: str, largest: str) -> None:
+    out = tmp_path / "out.json"
+    done = CliRunner().invoke(main, [str(demo_bundle()), "--rows", row, "--runs", "2", "--threads", "1",
+                                     "--json", str(out)])
+    assert done.exit_code == 0, done.output
+    found = json.loads(out.read_text())["rows"][row]
+    assert next(iter(found["shares"])) == largest and 0.9 < sum(found["shares"].values()) < 1.1
+    assert found["ms"] > 0 and found["gflops"] > 0 and found["gflops_of_ceiling"] > 0
+
+
+def test_a_row_that_the_bundle_does_not_have() -> None:
+    done = CliRunner().invoke(main, [str(demo_bundle()), "--rows", "openvino:int8", "--runs", "1"])
+    assert done.exit_code == 2 and "--int8 --calibration VIDEO makes it" in done.output
