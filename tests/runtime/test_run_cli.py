@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from run_commands import call, write_clip
 from tiny_bundles import save_pictures, write_bundle
@@ -71,6 +73,15 @@ def test_defaults_are_those_of_the_api() -> None:
     for name in ("nms", "nms_iou", "top_k", "max_detections", "detect_every"):
         assert own[name] == getattr(options, name), name
     assert own["draw_conf"] == DRAW_THRESHOLD == SHOWN_SCORE  # what is seen is what is judged
+
+
+def test_what_scores_less_than_asked_is_not_drawn(bundle: Path, tmp_path: Path) -> None:
+    photo = save_pictures(tmp_path / "photos", [100]) / "0.png"
+    for number, is_drawn in (("1", False), ("0.05", True)):
+        folder = tmp_path / number
+        assert call(photo, "-m", bundle, "-o", folder, "--draw-conf", number).exit_code == 0
+        assert np.array_equal(cv2.imread(str(folder / "frame.png")), cv2.imread(str(photo))) != is_drawn
+        assert len(read_results(folder / "results.jsonl").frames[0]["instances"]) == 3
 
 
 def test_limits_of_a_camera_are_told(bundle: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
