@@ -133,6 +133,7 @@ def test_impossible_values(changes: dict[str, Any], message: str) -> None:
     ({"class_names": ["cat"], "kernel_shapes": [[3, 3, 3]]}, "kernel_shapes has the wrong form"),
     ({"class_names": ["cat"], "input_size": [360]}, "input_size has the wrong form"),
     ({"class_names": ["cat"], "pixel_mean": [1, 2, float("nan")]}, "pixel_mean has the wrong form"),
+    ({"class_names": ["cat"], "pixel_std": [True, 2, 3]}, "pixel_std has the wrong form"),
     ({"class_names": ["cat"], "anchor_scales": [float("inf")]}, "anchor_scales has the wrong form"),
     ({"class_names": ["cat"], "mask_calibration": "both"}, "'both' is not a valid Calibration"),
     ({"class_names": ["cat"], "centerness_order": "random"}, "'random' is not a valid CenternessOrder"),

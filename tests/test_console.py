@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -113,10 +114,28 @@ def test_what_a_command_opens_takes_no_number_of_a_closed_stream(tmp_path: Path)
         assert (done.returncode, path.read_text()) == (0, "True")
 
 
-def test_a_full_disk_behind_standard_output_is_code_4() -> None:
-    result = run(OSError(errno.ENOSPC, "No space left on device"))
+@pytest.mark.parametrize(("number", "told"), [(errno.ENOSPC, "No space left on device"),
+                                              (errno.EDQUOT, "Disk quota exceeded")])
+def test_a_full_disk_behind_standard_output_is_code_4(number: int, told: str) -> None:
+    result = run(OSError(number, told))
     assert result.exit_code == 4
-    assert result.output == "error: output cannot be written: No space left on device; free some space\n"
+    assert result.output == f"error: output cannot be written: {told}; free some space\n"
+
+
+def test_what_was_printed_is_not_lost_where_threads_are_left() -> None:
+    program = """if True:
+        import threading, time, click
+        from stmask_deploy.console import WORKER_NAME, Command
+        @click.command(cls=Command)
+        def command():
+            threading.Thread(target=time.sleep, args=(60,), name=WORKER_NAME, daemon=True).start()
+            print("8 frames")
+            raise KeyboardInterrupt
+        command()
+    """
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, env=buffered)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "8 frames\n", "interrupted\n")
 
 
 def test_names_that_are_empty_and_numbers_that_are_none() -> None:

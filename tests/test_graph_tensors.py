@@ -1,6 +1,8 @@
 """What graphs should read and return is what the exported ones do."""
 from __future__ import annotations
 
+from dataclasses import replace
+
 import onnx
 import pytest
 
@@ -24,3 +26,14 @@ def test_the_graphs_that_ship(role: str) -> None:
         for found, size in zip(kind.shape.dim, shape, strict=True):
             assert found.HasField("dim_value") == isinstance(size, int), value.name
             assert not isinstance(size, int) or found.dim_value == size, value.name
+
+
+@pytest.mark.parametrize("role", ["frame", "temporal"])
+def test_maps_have_the_channels_of_what_they_come_from(role: str) -> None:
+    model = replace(DESCRIPTION.model, fpn_width=24, head_width=40)
+    tensors = graph_tensors(replace(DESCRIPTION, model=model), role)
+    for name in ("fpn", "prev_fpn", "p3"):
+        assert name not in tensors or tensors[name].shape[1] == 24
+    for name in ("temporal", "prev_temporal", "shared"):
+        assert name not in tensors or tensors[name].shape[1] == 40
+    assert {"fpn", "temporal"} <= set(tensors)

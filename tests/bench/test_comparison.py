@@ -51,6 +51,16 @@ def test_clearly_faster_slower_and_within_noise() -> None:
     assert first.run.change is not None and first.run.change.ratio == pytest.approx(1 / 0.7, rel=0.05)
 
 
+def test_what_both_bundles_felt_in_a_round_is_no_noise() -> None:
+    drift = [1.0, 1.5, 0.8, 2.0, 1.2]
+    rounds = [[[seconds * slow * (1 + noise * number)] for number, slow in enumerate(drift)]
+              for seconds, noise in ((0.9, 0.001), (1.0, -0.001))]
+    [change] = compare_bundles(report([{"row": "openvino:f32", "bundle": bundle, "turns": {"run": one, "graphs": one}}
+                                       for bundle, one in enumerate(rounds)])).changes
+    assert verdicts(change) == ("faster", "faster")
+    assert change.run.change is not None and change.run.change.ratio == pytest.approx(1 / 0.9, rel=0.01)
+
+
 def test_what_the_machine_changed_is_not_the_rows() -> None:
     # All is 1.5 times as fast, plain convolutions too; one row has really changed.
     other = "openvino:f32,nms=per-class"

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -56,6 +57,12 @@ def test_a_row_that_fails_says_why_and_stops(job: str, turns: list[int | None], 
         assert [worker.turn(), worker.turn()] == turns
         assert worker.reason == told
     assert multiprocessing.active_children() == []
+
+
+def test_ctrl_c_is_left_to_the_parent() -> None:
+    with Worker(open_counting, "counts") as worker:
+        os.kill(worker.facts["pid"], signal.SIGINT)
+        assert [worker.turn(), worker.turn()] == [1, 2] and worker.reason == ""
 
 
 def kill_the_process() -> None:

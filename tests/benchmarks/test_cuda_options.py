@@ -1,6 +1,7 @@
 """Rows, table, and the way of a measurement, walked on the CPU."""
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,20 @@ def test_a_graph_is_measured_under_the_options_of_a_run(role: str, on_cpu: list[
     assert 0 < found["ms"]["p50"] <= found["ms"]["p90"] and found["first_s"] >= 0
     (_, options), _ = provider_options(CUDA, "f32", None, is_recorded=True)
     assert on_cpu == [{**options, "use_tf32": "1"}]
+
+
+def test_the_first_runs_are_left_out(on_cpu: list[Mapping[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    seconds = iter([9.0, *[5.0] * cuda_options.WARMUP, *[0.25] * 4])
+    ticks = itertools.count()
+
+    def clock() -> float:
+        now[0] += next(seconds) if next(ticks) % 2 else 0.0
+        return now[0]
+
+    monkeypatch.setattr(cuda_options.time, "perf_counter", clock)
+    found = measure(Row("any", "temporal", "f32"), demo_bundle(), runs=4)
+    assert found == {"ms": {"p50": 250.0, "p90": 250.0, "p99": 250.0}, "first_s": 9.0}
 
 
 def test_what_cannot_run_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

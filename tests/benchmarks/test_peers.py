@@ -3,13 +3,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from peer_subjects import MAPS, NUM_ROWS, PeerJob, PeerTurn, example_feeds, open_peer, pipeline_outputs
-from peers import REFERENCE, _figures, all_jobs, main, table
+from peers import REFERENCE, _figures, all_jobs, main, measure, table
 from rtmdet_peer import build_rtmdet
 
 from stmask_deploy.bundle import FRAME_INPUTS, TEMPORAL_INPUTS, TEMPORAL_OUTPUTS, read_description
@@ -31,6 +31,34 @@ def test_table() -> None:
 | bundle | 250.0 / 250.0 | 2.00 | 300 | - | 120 |
 
 gone: not available: no IR"""
+
+
+class TurnTaker:
+    """In the place of a `Worker`: notes whose turn it is."""
+
+    order: ClassVar[list[str]] = []
+
+    def __init__(self, _opener: object, job: PeerJob) -> None:
+        self.facts, self.reason, self.peak_bytes = {"device": "none"}, "", None
+        self._name = job.name
+
+    def turn(self) -> PeerTurn:
+        self.order.append(self._name)
+        return PeerTurn((0.5,), ())
+
+    def __enter__(self) -> TurnTaker:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def test_every_second_round_goes_backwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("peers.Worker", TurnTaker)
+    jobs = [PeerJob(name, "bundle", "", "f32", Path(), Path(), None, None, False, "cpu", 1, 1) for name in "abc"]
+    rows = measure(jobs, 3, {"a": 1.5})
+    assert "".join(TurnTaker.order) == "abc" "cba" "abc"
+    assert [(row["row"], row["gflop"], row["frame_turns"]) for row in rows] == [
+        ("a", 1.5, [[0.5]] * 3), ("b", None, [[0.5]] * 3), ("c", None, [[0.5]] * 3)]
 
 
 def test_without_pytorch_nothing_is_compared() -> None:

@@ -20,6 +20,13 @@ from stmask_deploy.runtime.model import load
 from stmask_deploy.tracking_config import TrackingConfig
 
 
+def test_a_match_without_overlap_takes_one_of_the_cosines() -> None:
+    rows = [row for row in grid(ModelConfig(("cat",))) if row.tracker == "paper"]
+    found = {(row.alpha, round(row.epsilon / row.alpha, 6)) for row in rows if row.epsilon and row.alpha}
+    assert found == {(alpha, cosine) for alpha in (1.0, 2.0, 4.0) for cosine in (0.25, 0.4, 0.55, 0.7)}
+    assert len(rows) == 4 * len(found)
+
+
 def test_rows_are_what_plain_runs_give(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     done = CliRunner().invoke(main, [str(data), "--skip", "1", "--threads", "1", "--json", str(out), "--tracking",

@@ -49,6 +49,9 @@ def test_the_score_from_which_results_are_shown(tmp_path: Path, annotations: Pat
     assert "J 0.0" in run(results, annotations).stdout
     assert "J 100.0" in run(results, annotations, "--shown-score", 0.1).stdout
     assert run(results, annotations, "--shown-score", 2).exit_code == 2
+    told = run(write(tmp_path / "results.json", [{**one, "score": 0} for one in PERFECT]), annotations,
+               "--shown-score", 0).stdout
+    assert "J 100.0" in told and "(results of score 0 and more)" in told
 
 
 def test_one_video_of_a_list(tmp_path: Path, annotations: Path) -> None:
@@ -70,6 +73,15 @@ def test_a_folder_of_runs(tmp_path: Path, annotations: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "warning: 1 of 2 videos have no results" in result.stderr and "video1" in result.stderr
     assert "all classes       2    50.0" in result.stdout
+
+
+def test_the_first_missing_runs_are_named(tmp_path: Path) -> None:
+    videos = dataset((1, 3, [A, A]), videos=tuple(range(1, 9)))
+    annotations = write(tmp_path / "valid.json", as_json(videos))
+    write_lines(tmp_path / "runs" / "video1" / "results.jsonl", records([[(5, 1, 0.5, A)], []]))
+    told = run(tmp_path / "runs", annotations).stderr
+    assert told == ("warning: 7 of 8 videos have no results and are scored as empty: video2, video3, video4, video5, "
+                    "video6, ...\n")
 
 
 def test_agreement(tmp_path: Path) -> None:

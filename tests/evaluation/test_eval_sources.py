@@ -48,6 +48,14 @@ def test_the_list_that_a_run_writes(tmp_path: Path) -> None:
         read_result_list(path, DATASET, ["4"])
 
 
+def test_a_list_for_a_dataset_whose_videos_count_from_0(tmp_path: Path) -> None:
+    entries = [entry(0, 8, 0.9, [A, None])]  # an id of the dataset, not of a run
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(entries))
+    found = read_result_list(path, dataset((0, 8, [A, A]), videos=(0, 1)))
+    assert (found.entries, found.video_ids) == (entries, (0, 1))
+
+
 @pytest.mark.parametrize("source, chosen, video_id", [
     ("video4", [], 4), ("video4.mp4", [], 4), ("clips/video1", [], 1), ("video4", ["video1"], 1), ("other", ["4"], 4),
 ])

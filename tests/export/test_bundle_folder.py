@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from stmask_deploy.errors import InputError, OutputError
+from stmask_deploy.export import bundle_folder
 from stmask_deploy.export.bundle_folder import BUNDLE_FILES, EXCHANGE_S, PREFIX, building, check_target
 from stmask_deploy.pretrained import demo_bundle
 
@@ -317,3 +318,22 @@ def test_sigterm_leaves_nothing(bundle: Path) -> None:
         time.sleep(5)  # ended at once
     assert caught.value.code == 143 and content(bundle) == OLD
     assert signal.getsignal(signal.SIGTERM) is before is signal.SIG_DFL
+
+
+def test_a_second_sigterm_does_not_interrupt_the_clean_up(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    discard = bundle_folder._discard
+
+    def asked_again(folder: Path) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        discard(folder)
+
+    monkeypatch.setattr(bundle_folder, "_discard", asked_again)
+    with pytest.raises(SystemExit), building(bundle, overwrite=True):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert content(bundle) == OLD and not list(bundle.glob(f"{PREFIX}*"))
+
+
+def test_a_new_bundle_may_be_read_by_others(tmp_path: Path) -> None:
+    with building(tmp_path / "new", overwrite=False) as build:
+        write(build, "new")
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o755

@@ -9,11 +9,13 @@ import torch
 from click.testing import CliRunner
 from tiny_networks import TINY
 
+from stmask_deploy.bundle import read_description
 from stmask_deploy.export.cli import main
-from stmask_deploy.export.plan import assumptions
+from stmask_deploy.export.exporter import ExportOptions
+from stmask_deploy.export.plan import assumptions, plan_lines
 from stmask_deploy.models.checkpoint import load_checkpoint
 from stmask_deploy.models.stmask import build_stmask
-from stmask_deploy.pretrained import demo_checkpoint, demo_clip
+from stmask_deploy.pretrained import demo_bundle, demo_checkpoint, demo_clip
 
 
 def export(*arguments: object) -> tuple[int, str]:
@@ -46,6 +48,14 @@ def test_the_plan_is_what_is_written(tiny_checkpoint: Path, gridsample_bundle: P
     planned = float(output.split("frame.onnx")[1].split("MB")[0])
     assert planned == pytest.approx((gridsample_bundle / "frame.onnx").stat().st_size / 1e6, abs=0.5)
     assert "2 stmask::ModulatedDeformConv" in output and "30 stmask::DeformConv" in output
+
+
+def test_planned_sizes_are_those_of_the_demo_bundle() -> None:
+    description = read_description(demo_bundle())
+    lines = plan_lines(description.model, ExportOptions())
+    for role in description.roles:
+        [planned] = [float(line.split()[1]) for line in lines if line.startswith(f"{role}.onnx ")]
+        assert planned == pytest.approx((demo_bundle() / f"{role}.onnx").stat().st_size / 1e6, rel=0.1, abs=0.1), role
 
 
 def test_the_plan_names_the_files_of_other_precisions(tiny_checkpoint: Path, gridsample_bundle: Path) -> None:

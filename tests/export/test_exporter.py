@@ -15,9 +15,10 @@ from tiny_networks import TINY, write_checkpoint
 from stmask_deploy.bundle import METADATA_KEY, BundleDescription, read_description
 from stmask_deploy.config import Calibration, ModelConfig
 from stmask_deploy.errors import InputError, OutputError, StmaskError
-from stmask_deploy.export.exporter import ExportOptions, export_checkpoint
+from stmask_deploy.export.exporter import ExportOptions, export_checkpoint, metadata
 from stmask_deploy.export.openvino_ir import save_ir
 from stmask_deploy.models.checkpoint import Checkpoint, load_checkpoint
+from stmask_deploy.pretrained import demo_bundle
 from stmask_deploy.runtime.loading import open_bundle
 from stmask_deploy.runtime.model import load
 from stmask_deploy.tracking_config import TrackingConfig
@@ -49,6 +50,13 @@ def test_every_graph_carries_the_same_description(native_bundle: Path) -> None:
         for text in (props[METADATA_KEY], info):
             assert BundleDescription.from_json(text, role) == description
         assert props["stmask.role"] == role
+
+
+def test_names_in_the_metadata_are_by_class_id() -> None:
+    description = read_description(demo_bundle())
+    names = json.loads(metadata(description, "frame")["names"])
+    assert list(names.items()) == [("1", "fish"), ("2", "star"), ("3", "heart"), ("4", "moon"), ("5", "cross"),
+                                   ("6", "triangle")]
 
 
 def test_the_report_says_what_was_compared(native_bundle: Path) -> None:

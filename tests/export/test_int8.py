@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,13 +21,15 @@ from stmask_deploy.bundle import read_description
 from stmask_deploy.errors import InputError, StmaskError
 from stmask_deploy.export.cli import main
 from stmask_deploy.export.exporter import ExportOptions, check_export, export_checkpoint
-from stmask_deploy.export.int8 import Int8Options
+from stmask_deploy.export.int8 import Int8Options, check_int8
 from stmask_deploy.export.int8_gate import Limits
 from stmask_deploy.export.int8_onnx import quantize_onnx
 from stmask_deploy.export.int8_openvino import quantize_openvino
 from stmask_deploy.export.verify_cli import main as verify_main
 from stmask_deploy.models.checkpoint import Checkpoint
+from stmask_deploy.pretrained import demo_annotations, demo_bundle, demo_clip
 from stmask_deploy.runtime.loading import open_bundle
+from stmask_deploy.runtime.video_source import VideoSource
 
 OPEN = Limits(min_agreement=0)  # a network without training is a poor judge
 needs_nncf = pytest.mark.skipif(find_spec("nncf") is None, reason="needs the extra int8")
@@ -133,6 +136,12 @@ def write_annotations(path: Path, num_frames: int) -> None:
     path.write_text(json.dumps({"categories": [{"id": 1, "name": "ant"}, {"id": 2, "name": "bee"},
                                                {"id": 3, "name": "cat"}],
                                 "videos": [video], "annotations": [track]}))
+
+
+def test_the_length_that_a_video_announces_is_no_measure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(VideoSource, "_num_announced", lambda _source: 7)
+    description = replace(read_description(demo_bundle()), openvino_weights=None)
+    check_int8(Int8Options(demo_clip(), demo_annotations()), description)
 
 
 def test_annotations_of_the_clip_are_taken(tiny: Checkpoint, clip: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Which tensors are rounded to 8 bits is read from the quantised graph itself, not from what chose them."""
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,7 @@ def test_a_trained_network_is_within_a_few_percent() -> None:
     for name in ("prototypes", "fpn", "temporal", "shared"):
         error = np.abs(old[name] - new[name]).max() / np.ptp(old[name])
         assert 0 < error < 0.1, (name, error)
+    assert logging.root.manager.disable == logging.NOTSET  # messages are logged again
 
 
 def test_convolutions_stay_together_with_what_stands_between_them(native_bundle: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import onnx
 import onnxsim
@@ -31,6 +33,11 @@ def test_names_and_dynamic_axes() -> None:
     assert [info.name for info in model.graph.input] == ["x", "y"]
     assert model.graph.input[1].type.tensor_type.shape.dim[0].dim_param == "rows"
     assert model.graph.output[0].name == "z"
+
+
+def test_messages_are_logged_again_afterwards() -> None:
+    export()
+    assert logging.root.manager.disable == logging.NOTSET
 
 
 def test_no_source_lines_of_the_exporting_machine_are_kept() -> None:

@@ -46,6 +46,10 @@ def test_an_identity_switch_does_not() -> None:
     assert (recall, precision) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
 
 
+def test_two_identities_have_no_common_counterpart() -> None:
+    assert compare([result(0, [0]), result(1, [1])], [result(0, [5]), result(1, [5])]) == (0.5, 0.5)
+
+
 def test_swapped_identities_count_in_the_frames_after_the_swap() -> None:
     recall, _ = compare([result(t, [0, 1]) for t in range(4)],
                         [result(t, [0, 1] if t < 3 else [1, 0]) for t in range(4)])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ from tiny_networks import changed_copy, edited_copy
 
 from stmask_deploy.bundle import read_description
 from stmask_deploy.export.verification import Check, Deviation
-from stmask_deploy.export.verify import _merge, verify_bundle
+from stmask_deploy.export.verify import _choice_check, _merge, verify_bundle
 from stmask_deploy.models.checkpoint import Checkpoint
+from stmask_deploy.pretrained import demo_bundle
 
 
 @pytest.mark.parametrize(("role", "weight", "output"), [
@@ -70,3 +72,23 @@ def test_rows_that_belong_to_no_anchor(native_bundle: Path, tiny: Checkpoint, tm
     verification = verify_bundle(folder, tiny.build())
     assert not verification.passed
     assert "frame/anchor_index (rows of no anchor, or one twice)" in verification.summary()
+
+
+@pytest.mark.parametrize("errors", [(0.0, 0.0), (0.0, 0.5), (0.5, 0.0), (float("nan"), 0.5)])
+def test_a_frame_that_fails_is_not_hidden_by_another(errors: tuple[float, float]) -> None:
+    """Whatever the errors of those that pass, before it or after it."""
+    bad, good = (Deviation("frame/boxes", (), error, problem)
+                 for error, problem in zip(errors, ("rows of no anchor", ""), strict=True))
+    for deviations in ([bad, good], [good, bad], [good, bad, good]):
+        assert [check.problem for check in _merge(deviations, "onnxruntime", 1.0)] == ["rows of no anchor"]
+
+
+@pytest.mark.parametrize(("chosen", "problem"), [
+    ([0, 2], ""), ([0, 1], "1 better candidates were left out"), ([0, 3], "1 rows are no candidates")])
+def test_where_there_is_a_row_for_every_candidate_none_may_be_left_out(chosen: list[int], problem: str) -> None:
+    # Anchor 1 is within the tolerance of the threshold, and scores more than anchor 2.
+    reference = {"class_scores": np.array([[0.9], [0.05005], [0.3], [0.01]], np.float32),
+                 "centerness": np.array([1, 0.99, 0.01, 1], np.float32)}
+    found = {"anchor_index": np.array(chosen), "num_candidates": np.array(2)}
+    description = replace(read_description(demo_bundle()), candidate_threshold=0.05)
+    assert _choice_check(reference, found, description, 1e-4).problem == problem

@@ -154,6 +154,12 @@ def test_digest(save: Callable[..., Path]) -> None:
     assert digest in message and "ab" * 32 in message
 
 
+def test_the_digest_is_of_the_whole_of_a_large_file(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 10_000
+    (tmp_path / "large").write_bytes(content)
+    assert module.digest_of(tmp_path / "large") == hashlib.sha256(content).hexdigest()
+
+
 # --- parameters that do not fit
 
 def test_all_misfits_in_one_table(save: Callable[..., Path]) -> None:
@@ -181,6 +187,8 @@ def test_long_tables_are_cut(save: Callable[..., Path]) -> None:
     extra = {f"extra.{i}": torch.zeros(1) for i in range(30)}
     message = refuse(save({**STATE, **extra}))
     assert "(30 parameters)" in message and "... and 10 more" in message and len(message.splitlines()) == 22
+    message = refuse(save({**STATE, **{f"extra.{i}": torch.zeros(1) for i in range(20)}}))
+    assert "(20 parameters)" in message and "more" not in message and len(message.splitlines()) == 21
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

@@ -50,6 +50,7 @@ def test_level_of_the_temporal_network(level: int) -> None:
     with torch.no_grad():
         found = model(frames(config))
         levels = model.fpn(model.backbone(frames(config))[-3:])
+        assert torch.equal(found.p3, levels[0]) and torch.equal(found.prototypes, model.proto_net(levels[0]))
         assert torch.equal(found.fpn, levels[level])
         assert torch.equal(found.temporal, model.prediction_layers[0].upfeature(levels[level]))
 

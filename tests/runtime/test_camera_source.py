@@ -62,6 +62,15 @@ def test_time_counts_from_the_first_picture(camera: type[FakeCapture], monkeypat
         assert [frame.time_s for frame in source] == [0.0, 7.5, 7.5]
 
 
+@pytest.mark.parametrize(("told", "fps"), [(1000.0, 1000.0), (1000000.0, None), (0.0, None), (-1.0, None)])
+def test_a_rate_that_no_camera_has_is_none(camera: type[FakeCapture], monkeypatch: pytest.MonkeyPatch, told: float,
+                                           fps: float | None) -> None:
+    monkeypatch.setattr(camera, "images", [picture()])
+    monkeypatch.setattr(camera, "get", lambda _self, _property: told)
+    with CameraSource(0) as source:
+        assert source.fps == fps
+
+
 def test_stopping_it_is_no_damage(camera: type[FakeCapture], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(camera, "images", [picture()] * 9)
     with CameraSource(0) as source:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from results_sample import frame_result
@@ -7,6 +9,7 @@ from results_sample import frame_result
 from stmask_deploy.runtime import drawing
 from stmask_deploy.runtime.colors import identity_color
 from stmask_deploy.runtime.drawing import DETECTED_OPACITY, PROPAGATED_OPACITY, draw_result
+from stmask_deploy.runtime.label_plates import PlateStyle, place_plates
 
 
 def ground(size: tuple[int, int] = (360, 640)) -> np.ndarray:
@@ -83,6 +86,27 @@ def test_a_small_mask_is_drawn_over_a_large_one() -> None:
     under = 90 * (1 - DETECTED_OPACITY) + np.array(identity_color(2)) * DETECTED_OPACITY
     over = under * (1 - DETECTED_OPACITY) + np.array(identity_color(1)) * DETECTED_OPACITY
     assert np.abs(small_first[180, 320] - over).max() < 1.1
+
+
+def test_a_hole_in_a_mask_has_an_outline() -> None:
+    image = np.full((360, 640, 3), 90, np.uint8)
+    ring, hole = frame_result([(0.5, 0.5, 0.4)], ids=[1]), frame_result([(0.5, 0.5, 0.2)])
+    drawn = draw_result(image, dataclasses.replace(ring, soft_masks=ring.soft_masks * (1 - hole.soft_masks)))
+    inner = np.flatnonzero(hole.masks[0][180])
+    for edge in (inner[0], inner[-1]):
+        assert np.abs(drawn[180, edge - 2:edge + 3].astype(int) - identity_color(1)).max(axis=1).min() < 40
+    assert (drawn[180, inner[10]:inner[-10]] == 90).all()
+
+
+def test_the_best_plate_is_on_top_where_there_is_no_room() -> None:
+    image = np.full((40, 64, 3), 90, np.uint8)
+    many = [(0.5, 0.5, 0.3)] * 12
+    alone = draw_result(image, frame_result(many[:1], (40, 64), ids=[7], scores=[0.9]))
+    drawn = draw_result(image, frame_result(many, (40, 64), ids=[3] * 11 + [7], scores=[0.5] * 11 + [0.9]))
+    style = PlateStyle.for_frame(40, 64)
+    x1, y1, x2, y2 = place_plates([frame_result(many[:1], (40, 64)).boxes_px[0].astype(int).tolist()],
+                                  [style.plate_size("7")], (64, 40))[0]
+    assert np.array_equal(drawn[y1 + 2:y2 - 2, x1 + 2:x2 - 2], alone[y1 + 2:y2 - 2, x1 + 2:x2 - 2])
 
 
 def test_an_empty_mask_shows_its_box() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import random
 from pathlib import Path
 
@@ -43,6 +44,12 @@ def test_natural_key_table(names: list[str]) -> None:
     shuffled = names[:]
     random.Random(0).shuffle(shuffled)
     assert sorted(shuffled, key=natural_key) == names
+
+
+def test_names_that_differ_in_zeros_or_suffix_have_one_order() -> None:
+    names = ["01.png", "1.jpg", "1.png"]
+    for given_order in itertools.permutations(names):
+        assert sorted(given_order, key=natural_key) == names
 
 
 @given(st.lists(st.integers(0, 10 ** 6), unique=True), st.text(st.characters(categories=["L"]), max_size=4))

@@ -43,6 +43,20 @@ def test_the_handler_is_put_back() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_another_handler_of_sigterm_stays() -> None:
+    def own(_signal: int, _frame: object) -> None: ...
+
+    before = signal.signal(signal.SIGTERM, own)
+    try:
+        with InterruptFlag() as interrupt:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert not interrupt.is_set
+            assert signal.getsignal(signal.SIGTERM) is own
+        assert signal.getsignal(signal.SIGTERM) is own
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 HANGING = """
 import os, signal, sys, time
 from stmask_deploy.runtime.cli import main

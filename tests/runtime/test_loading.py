@@ -145,6 +145,15 @@ def test_unknown_inputs_and_wrong_types_are_told(make_bundle: MakeBundle) -> Non
         open_bundle(folder)
 
 
+def test_another_number_of_axes_is_told(make_bundle: MakeBundle) -> None:
+    folder = make_bundle()
+    graph = frame_graph(3)
+    graph.graph.input[0].type.tensor_type.shape.dim.add(dim_value=2)
+    save_graph(graph, folder / "frame.onnx", describe())
+    with pytest.raises(InputError, match=r"expected uint8 \(1, 40, 64, 3\), found uint8 \(1, 40, 64, 3, 2\)"):
+        open_bundle(folder)
+
+
 def test_wrong_requests_are_told_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="backend 'torch' is not known"):
         open_bundle(tmp_path / "nothing", "torch")

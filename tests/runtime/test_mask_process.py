@@ -109,6 +109,17 @@ def test_a_process_that_ends_changes_nothing(process: MaskProcess, encoded_here:
     assert found == list(map(segmentations, range(60)))
 
 
+def test_ctrl_c_is_left_to_the_run(process: MaskProcess, encoded_here: list[int]) -> None:
+    assert process._process is not None
+    found = []
+    for one in process.ahead(frames(30)):
+        if one.frame.index == 10:
+            process._process.send_signal(signal.SIGINT)
+        found.append(list(one.result.segmentations))
+    assert not encoded_here and process._process.poll() is None
+    assert found == list(map(segmentations, range(30)))
+
+
 def test_a_process_that_stands_still_changes_nothing(process: MaskProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mask_process, "PATIENCE_S", 0.2)
     assert process._process is not None

@@ -178,6 +178,18 @@ def test_a_source_is_closed_also_when_nobody_reads_on(bundle: Path, tmp_path: Pa
     assert closed == ["clip"]
 
 
+def test_a_video_that_nobody_reads_on_may_go_on_in_steps(bundle: Path, tmp_path: Path) -> None:
+    """In mode latency: nothing was tracked that was not seen."""
+    folder = save_pictures(tmp_path / "clip", [100] * 5)
+    (folder / "1.png").write_bytes(b"not a picture")
+    model = load(bundle)
+    results = model.track(folder, mode="latency")
+    assert [next(results).index for _ in range(2)] == [0, 2]
+    results.close()
+    result = model.step(picture(0))
+    assert (result.index, result.ids.tolist(), result.origins) == (3, [0, 1, 2], ["propagated"] * 3)
+
+
 def test_sources_and_pictures_that_are_none(bundle: Path, tmp_path: Path) -> None:
     model = load(bundle)
     with pytest.raises(InputError, match="does not exist"):

@@ -46,6 +46,25 @@ def test_the_part_computes_the_same() -> None:
     assert np.array_equal(*(session.run(["boxes"], feeds)[0] for session in sessions))
 
 
+def test_values_that_are_left_out_connect_no_nodes() -> None:
+    """Omitted inputs and outputs all have the empty name."""
+    values = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 3]) for name in "xyz"}
+    nodes = [helper.make_node("Dropout", ["x"], ["z", ""], "unused"),
+             helper.make_node("Clip", ["x", "", "most"], ["y"], "used")]
+    graph = helper.make_graph(nodes, "g", [values["x"]], [values["y"], values["z"]],
+                              [helper.make_tensor("most", TensorProto.FLOAT, [], [1.0])])
+    part = onnx.load_from_string(keep_outputs(helper.make_model(graph).SerializeToString(), ["y"]))
+    assert [node.name for node in part.graph.node] == ["used"]
+
+
+def test_a_node_with_several_graphs_is_refused() -> None:
+    branch = helper.make_graph([helper.make_node("Identity", ["x"], ["z"])], "branch", [], [])
+    node = helper.make_node("Choice", ["c"], ["y"], domain="other", branches=[branch, branch])
+    graph = helper.make_graph([node], "g", [], [])
+    with pytest.raises(ValueError, match="a graph of its own"):
+        keep_outputs(helper.make_model(graph).SerializeToString(), ["y"])
+
+
 def test_a_node_with_a_graph_of_its_own_is_refused() -> None:
     branch = helper.make_graph([helper.make_node("Identity", ["x"], ["z"])], "branch", [],
                                [helper.make_tensor_value_info("z", TensorProto.FLOAT, [1])])

@@ -284,6 +284,19 @@ def test_what_cannot_be_recorded_in_one_layout_is_in_the_other(recorded: None, w
     assert failed and all(gone)
 
 
+def test_what_fails_in_both_layouts_is_told_of_the_first(recorded: None, watched: list[Watched], graphs: Path,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    failures = iter(["CUDA failure 901", "CUDA failure 2"])
+
+    def fail(self: Watched, binding: Any) -> None:
+        raise RuntimeError(next(failures))
+
+    monkeypatch.setattr(Watched, "run_with_iobinding", fail)
+    with pytest.raises(DeviceError, match=r"cannot record it \(CUDA failure 901\)"):
+        open_backend("onnxruntime", graphs / "frame.onnx", device="cuda-graph", precision="f16", threads=1)
+    assert next(failures, None) is None
+
+
 def test_a_graph_of_open_sizes_is_refused(recorded: None, graphs: Path) -> None:
     maker = SessionMaker(onnxruntime, graphs / "temporal.onnx", CPU, "f32", 1, None, is_recorded=True)
     with pytest.raises(DeviceError, match="size of boxes is not fixed.*use device cuda"):

@@ -172,6 +172,12 @@ def test_a_session_does_not_keep_the_file() -> None:
     assert large == []
 
 
+def test_a_session_keeps_no_plan_for_every_number_of_objects() -> None:
+    """Over a long video these would add up."""
+    session = SessionMaker(onnxruntime, GRAPH, "CPUExecutionProvider", "f32", 1, None).open()
+    assert not session.get_session_options().enable_mem_pattern
+
+
 def test_another_file_in_its_place_is_told(tmp_path: Path) -> None:
     """A choice of outputs is loaded when it is first asked for, which may be hours after the check."""
     folder = write_bundle(tmp_path / "bundle")

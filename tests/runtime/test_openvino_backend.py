@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openvino
 import pytest
 from tiny_bundles import describe
 
 from stmask_deploy.bundle import BundleDescription, read_description
-from stmask_deploy.errors import DeviceError
+from stmask_deploy.errors import DeviceError, StmaskError
 from stmask_deploy.pretrained import demo_bundle
 from stmask_deploy.runtime import openvino_backend
 from stmask_deploy.runtime.opening import open_backend
@@ -109,6 +110,21 @@ def test_outputs_are_the_bundles(role: str, precision: str) -> None:
     with suppress(DeviceError):  # a CPU without bf16
         backend = open_backend("openvino", graph_path(role), device="cpu", precision=precision)
         assert set(backend.outputs) == set(demo_description().tensor_names(role)[1])
+
+
+def test_runs_one_after_another_share_a_request(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each holds memory for all of the graph's values."""
+    made: list[Any] = []
+    create = openvino.CompiledModel.create_infer_request
+    monkeypatch.setattr(openvino.CompiledModel, "create_infer_request",
+                        lambda compiled: made.append(compiled) or create(compiled))
+    graph = open_backend("openvino", describe().graph_path(bundle, "frame", "openvino"), device="cpu")
+    for _ in range(5):
+        graph.run({"frame": np.zeros((1, 40, 64, 3), np.uint8)})
+    with pytest.raises(StmaskError):
+        graph.run({"frame": np.zeros((1, 2, 2, 3), np.uint8)})
+    graph.run({"frame": np.zeros((1, 40, 64, 3), np.uint8)})
+    assert len(made) == 1
 
 
 def graph_path(role: str, backend: str = "openvino") -> Path:

@@ -38,36 +38,38 @@ def kinds(model: Any) -> set[str]:
     return {node.get_type_name() for node in model.get_ordered_ops()}
 
 
-def random_case(kernel: tuple[int, int], stride: int, with_mask: bool, spread: float
+def random_case(kernel: tuple[int, int], strides: tuple[int, int], with_mask: bool, spread: float
                 ) -> tuple[Arrays, NDArray[np.float32], list[int], list[int]]:
-    rng = np.random.default_rng(kernel[0] * 10 + kernel[1] + stride)
+    rng = np.random.default_rng(kernel[0] * 10 + kernel[1] + strides[0])
     height, width, channels, filters = 9, 13, 6, 5
     pads = [kernel[0] // 2, kernel[1] // 2]
-    out = [(size + 2 * pad - side) // stride + 1 for size, pad, side in zip((height, width), pads, kernel, strict=True)]
+    out = [(size + 2 * pad - side) // stride + 1
+           for size, pad, side, stride in zip((height, width), pads, kernel, strides, strict=True)]
     taps = kernel[0] * kernel[1]
     feeds = {"x": rng.standard_normal((1, channels, height, width)).astype(np.float32),
              "offset": (spread * rng.standard_normal((1, 2 * taps, *out))).astype(np.float32)}
     if with_mask:
         feeds["mask"] = rng.uniform(size=(1, taps, *out)).astype(np.float32)
     weight = rng.standard_normal((filters, channels, *kernel)).astype(np.float32)
-    return feeds, weight, [stride, stride], pads
+    return feeds, weight, list(strides), pads
 
 
 @pytest.mark.parametrize("kernel", [(3, 3), (3, 5), (5, 3), (1, 1), (2, 4)])
-@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 3)])
 @pytest.mark.parametrize("with_mask", [False, True])
 @pytest.mark.parametrize("spread", [0.0, 1.5, 40.0], ids=["none", "near", "far off the map"])
-def test_equals_the_kernel_in_f32(kernel: tuple[int, int], stride: int, with_mask: bool, spread: float) -> None:
-    feeds, weight, strides, pads = random_case(kernel, stride, with_mask, spread)
-    expected = run(deformable_model(feeds, weight, strides, pads), feeds)
-    model = deformable_model(feeds, weight, strides, pads)
+def test_equals_the_kernel_in_f32(kernel: tuple[int, int], strides: tuple[int, int], with_mask: bool,
+                                   spread: float) -> None:
+    feeds, weight, steps, pads = random_case(kernel, strides, with_mask, spread)
+    expected = run(deformable_model(feeds, weight, steps, pads), feeds)
+    model = deformable_model(feeds, weight, steps, pads)
     assert expand_deformable(model) == 1
     assert KIND not in kinds(model)
     np.testing.assert_allclose(run(model, feeds), expected, atol=2e-5)
 
 
 def test_offsets_beyond_every_integer_read_zeros() -> None:
-    feeds, weight, strides, pads = random_case((3, 3), 1, False, 0.0)
+    feeds, weight, strides, pads = random_case((3, 3), (1, 1), False, 0.0)
     feeds["offset"][:] = 3e9
     feeds["offset"][:, 0::2] = -1e20
     model = deformable_model(feeds, weight, strides, pads)
@@ -89,7 +91,7 @@ def test_bf16_reads_the_right_pixel_where_bf16_cannot_count_them() -> None:
 
 
 def test_bf16_interpolates_as_closely_as_the_kernel_between_rounded_numbers() -> None:
-    feeds, weight, strides, pads = random_case((3, 3), 1, True, 1.5)
+    feeds, weight, strides, pads = random_case((3, 3), (1, 1), True, 1.5)
     exact = run(deformable_model(feeds, weight, strides, pads), feeds)
     model = deformable_model(feeds, weight, strides, pads)
     expand_deformable(model)
@@ -98,7 +100,7 @@ def test_bf16_interpolates_as_closely_as_the_kernel_between_rounded_numbers() ->
 
 
 def test_convolutions_of_another_make_stay() -> None:
-    feeds, weight, strides, _ = random_case((3, 3), 1, False, 1.0)
+    feeds, weight, strides, _ = random_case((3, 3), (1, 1), False, 1.0)
     feeds["offset"] = np.zeros((1, 18, 9, 13), np.float32)
     model = deformable_model(feeds, weight, strides, [2, 2], dilation=2)
     assert expand_deformable(model) == 0
@@ -106,7 +108,7 @@ def test_convolutions_of_another_make_stay() -> None:
 
 
 def test_the_graph_keeps_names_and_what_else_it_computes() -> None:
-    feeds, weight, strides, pads = random_case((3, 3), 1, False, 1.0)
+    feeds, weight, strides, pads = random_case((3, 3), (1, 1), False, 1.0)
     model = deformable_model(feeds, weight, strides, pads)
     model.outputs[0].get_tensor().set_names({"out"})
     expand_deformable(model)
@@ -141,6 +143,6 @@ def test_grids_are_kept_in_f32() -> None:
 
 
 def test_a_model_without_grids_is_left_as_it_is() -> None:
-    feeds, weight, strides, pads = random_case((3, 3), 1, False, 1.0)
+    feeds, weight, strides, pads = random_case((3, 3), (1, 1), False, 1.0)
     model = deformable_model(feeds, weight, strides, pads)
     assert keep_grids(model) == 0 and len(model.outputs) == 1

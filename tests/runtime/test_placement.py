@@ -109,6 +109,7 @@ def test_libraries_of_cuda_are_loaded_once_and_what_is_missing_is_told(capsys: p
     whole, part = Package(""), Package("Failed to load libcudnn.so.9:\n cannot open shared object file")
     assert [load_cuda(whole), load_cuda(whole)] == ["", ""] and whole.asked == 1
     assert load_cuda(part) == "Failed to load libcudnn.so.9: cannot open shared object file"
+    assert len(load_cuda(Package("no such file " * 99))) == 300
     assert capsys.readouterr().out == ""  # where results may be going
     maker = SessionMaker(part, Path("frame.onnx"), CUDA, "f32", None, None)
     assert maker._missing.endswith("shared object file; stmask-deploy[cuda] brings CUDA's libraries")

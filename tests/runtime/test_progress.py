@@ -71,6 +71,10 @@ def test_redraws_are_few(clock: list[float]) -> None:
     assert run(None, 1000, clock, step_s=0.001).count("\r") <= 12
 
 
+def test_the_last_step_is_drawn_however_fast(clock: list[float]) -> None:
+    assert run(20, 20, clock, step_s=0.001).split("\r")[-1].startswith("frame 20/20  100%")
+
+
 def test_quiet_on_a_pipe(clock: list[float]) -> None:
     pipe = io.StringIO()
     with Progress(10, pipe) as progress:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,6 +52,15 @@ def test_the_lines_are_those_of_the_format(tmp_path: Path) -> None:
     assert (frame["type"], frame["index"], frame["time_s"]) == ("frame", 4, 0.133333)
     assert empty == {"type": "frame", "index": 5, "time_s": 0.166667, "instances": []}
     assert end == {"type": "end", "frames": 2, "interrupted": False, "damage": Damage(2).to_dict()}
+
+
+def test_a_header_that_cannot_be_written_leaves_no_file_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Any] = []
+    plain = open
+    monkeypatch.setattr("builtins.open", lambda *args, **options: opened.append(plain(*args, **options)) or opened[-1])
+    with pytest.raises(ValueError, match="JSON"):
+        ResultsWriter(tmp_path / "r.jsonl", ResultsHeader("clip", 64, 48, float("nan")))
+    assert [file.closed for file in opened] == [True]
 
 
 def test_a_path_may_be_a_string(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from stmask_deploy.runtime import run_writer
 from stmask_deploy.runtime.frame_source import Frame, FrameSource
 from stmask_deploy.runtime.interrupt import InterruptFlag
 from stmask_deploy.runtime.model import Model, load
+from stmask_deploy.runtime.progress import Progress
 from stmask_deploy.runtime.results_jsonl import read_results
 from stmask_deploy.runtime.run import RunSummary, run_video
 from stmask_deploy.runtime.sources import open_source
@@ -70,6 +71,31 @@ def test_results_keep_what_is_not_drawn(bundle: Path, clip: Path, tmp_path: Path
     run(bundle, clip, tmp_path / "out", draw_threshold=float(SCORES[1].max() * 0.95) - 1e-3)
     assert drawn == [[0, 1], [0, 1], [0], [0, 1], [0, 1]]  # scores decay by 0.95 in the third frame
     assert all(len(frame["instances"]) == 3 for frame in read_results(tmp_path / "out" / "results.jsonl").frames)
+
+
+def test_an_object_of_exactly_the_asked_score_is_drawn(bundle: Path, clip: Path, tmp_path: Path,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[list[int]] = []
+    monkeypatch.setattr(run_writer, "draw_result",
+                        lambda image, result, _detect_every: drawn.append(result.ids.tolist()) or image)
+    score = float(load(bundle).step(picture(100)).scores[1])
+    run(bundle, clip, tmp_path / "out", draw_threshold=score, max_frames=1)
+    assert drawn == [[0, 1]]
+
+
+@pytest.mark.parametrize(("max_frames", "total"), [(None, 5), (2, 2), (99, 5)])
+def test_progress_is_towards_the_last_frame_of_the_run(bundle: Path, clip: Path, tmp_path: Path,
+                                                       monkeypatch: pytest.MonkeyPatch, max_frames: int | None,
+                                                       total: int) -> None:
+    lines: list[str] = []
+
+    class Noted(Progress):
+        def close(self) -> None:
+            lines.append(self.line())
+
+    monkeypatch.setattr("stmask_deploy.runtime.run.Progress", Noted)
+    run(bundle, clip, tmp_path / "out", draw=False, show_progress=True, max_frames=max_frames)
+    assert [line.split()[1:3] for line in lines] == [[f"{total}/{total}", "100%"]]
 
 
 def test_drawing_is_told_how_often_the_detector_looks(bundle: Path, clip: Path, tmp_path: Path,

@@ -6,12 +6,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from run_commands import call, write_clip
 from tiny_bundles import save_pictures, write_bundle
 from without_torch import RUN_WITHOUT_TORCH
 
+from stmask_deploy.evaluation.evaluate import SHOWN_SCORE
+from stmask_deploy.runtime.cli import main
+from stmask_deploy.runtime.frame_source import FrameSource
+from stmask_deploy.runtime.model import Model
+from stmask_deploy.runtime.options import RunOptions
 from stmask_deploy.runtime.results_jsonl import read_results
+from stmask_deploy.runtime.run import DRAW_THRESHOLD
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +54,42 @@ def test_options_reach_the_run(bundle: Path, clip: Path, tmp_path: Path) -> None
         "score_threshold": 0.1, "nms": "per-class", "nms_iou": 0.6, "top_k": 50, "max_detections": 7,
         "tracker": "paper", "alpha": 0.5, "beta": 1.0, "epsilon": 0.7, "embedding_momentum": 0.5, "max_cover": 0.8,
         "score_decay": 0.9, "max_age_shown": 5, "memory": "bounded", "retire_after": 20, "detect_every": 2}
+
+
+@pytest.mark.parametrize("mode", ["latency", "throughput"])
+def test_the_mode_reaches_the_run(bundle: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+                                  ) -> None:
+    given: list[str] = []
+    track = Model.track_frames
+    monkeypatch.setattr(Model, "track_frames", lambda model, *args, **options: (given.append(options["mode"]), track(
+        model, *args, **options))[1])
+    assert call(clip, "-m", bundle, "-o", tmp_path, "--no-video", "--mode", mode).exit_code == 0
+    assert given == [mode]
+
+
+def test_defaults_are_those_of_the_api() -> None:
+    own = {option.name: option.default for option in main.params}
+    options = RunOptions()
+    for name in ("nms", "nms_iou", "top_k", "max_detections", "detect_every"):
+        assert own[name] == getattr(options, name), name
+    assert own["draw_conf"] == DRAW_THRESHOLD == SHOWN_SCORE  # what is seen is what is judged
+
+
+def test_what_scores_less_than_asked_is_not_drawn(bundle: Path, tmp_path: Path) -> None:
+    photo = save_pictures(tmp_path / "photos", [100]) / "0.png"
+    for number, is_drawn in (("1", False), ("0.05", True)):
+        folder = tmp_path / number
+        assert call(photo, "-m", bundle, "-o", folder, "--draw-conf", number).exit_code == 0
+        assert np.array_equal(cv2.imread(str(folder / "frame.png")), cv2.imread(str(photo))) != is_drawn
+        assert len(read_results(folder / "results.jsonl").frames[0]["instances"]) == 3
+
+
+def test_limits_of_a_camera_are_told(bundle: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FrameSource, "is_live", True)
+    result = call(clip, "-m", bundle, "-o", tmp_path, "--no-video")
+    assert result.exit_code == 0, result.output
+    assert "bounded memory: " in result.stderr and "no results.json for a camera" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["results.jsonl"]
 
 
 def test_no_temporal_is_the_frame_tracker(bundle: Path, clip: Path, tmp_path: Path) -> None:

@@ -25,6 +25,14 @@ def test_the_kind_follows_from_the_path(tmp_path: Path, as_type: type) -> None:
             assert len(list(source)) == source.num_frames
 
 
+def test_the_working_directory_has_the_name_of_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "street").mkdir()
+    write_image(tmp_path / "street" / "1.png")
+    monkeypatch.chdir(tmp_path / "street")
+    with open_source(".") as source:
+        assert source.name == "street"
+
+
 def test_a_single_image_is_one_frame_at_zero(tmp_path: Path) -> None:
     with open_source(write_image(tmp_path / "p.png")) as source:
         assert [(frame.index, frame.time_s) for frame in source] == [(0, 0.0)]

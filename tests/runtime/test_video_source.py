@@ -338,6 +338,32 @@ def test_a_disk_that_fails_costs_no_frame_that_was_read(folder: Path, monkeypatc
     assert damage == Damage(frames=30, packet_errors=video_source.MAX_FAILED_READS, missing_frames=NUM_FRAMES - 30)
 
 
+class Stuttering(BreakingOff):
+    """A container that fails once before each of its first `num_packets` packets."""
+
+    _fails = False
+
+    def demux(self, stream: Any) -> Iterator[Any]:
+        packets = self._container.demux(stream)
+        while True:
+            self._fails = not self._fails and self._left > 0
+            if self._fails:
+                raise av.error.OSError(errno.EIO, "Input/output error")
+            self._left -= 1
+            packet = next(packets, None)
+            if packet is None:
+                return
+            yield packet
+
+
+def test_only_failures_in_a_row_end_a_video(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video_source, "MAX_FAILED_READS", 10)
+    container = Stuttering(video_source._open_container(folder / "whole.mp4"), 40)
+    monkeypatch.setattr(video_source, "_open_container", lambda _: container)
+    shown, damage = read(folder / "whole.mp4")
+    assert shown == list(range(NUM_FRAMES)) and damage == Damage(frames=NUM_FRAMES, packet_errors=40)
+
+
 def test_a_cut_clip_of_less_than_a_second_lacks_frames(tmp_path: Path) -> None:
     whole = write_video(tmp_path / "short.mkv", pictures(24))
     assert read(whole)[1] == Damage(frames=24)

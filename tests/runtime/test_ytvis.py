@@ -74,6 +74,8 @@ def test_frames_after_the_last_one_are_gaps_too() -> None:
     collector.span(4)
     collector.span(3)
     assert [rle is None for rle in collector.entries()[0]["segmentations"]] == [True, False, True, True]
+    collector.add(disc(2, [0], [1], [0.5]))  # within them
+    assert [rle is None for rle in collector.entries()[0]["segmentations"]] == [True, False, True, True]
 
 
 def test_the_first_class_wins_a_tie() -> None:

@@ -38,6 +38,12 @@ def test_one_is_told_as_one(tmp_path: Path) -> None:
     assert ": 1 clip, 1 frame in " in result.stdout
 
 
+def test_a_split_that_is_named_twice_is_written_once(tmp_path: Path) -> None:
+    result = run(tmp_path, "--split", "val", "--split", "val", "--clips", 1, "--frames", 1, "--size", "54x96",
+                 "--workers", 1)
+    assert (result.exit_code, result.stdout.count("\n")) == (0, 1), result.output
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("synth")

@@ -245,3 +245,12 @@ def test_a_frame_that_is_no_picture_of_the_video(tmp_path: Path, content: bytes,
     dataset = PairDataset(annotations, frames, CONFIG, 1)
     with pytest.raises(InputError, match=message):
         dataset[0]
+
+
+def test_a_batch_goes_to_a_device_as_a_whole(tmp_path: Path) -> None:
+    annotations, frames = read_clips(tmp_path)
+    dataset = PairDataset(annotations, frames, CONFIG, 2)
+    batch = collate([dataset[0], dataset[1]]).to("meta")
+    tensors = [batch.first, batch.second, batch.gaps, *(value for targets in (
+        *batch.first_targets, *batch.second_targets) for value in vars(targets).values())]
+    assert len(tensors) == 3 + 4 * 5 and {tensor.device.type for tensor in tensors} == {"meta"}

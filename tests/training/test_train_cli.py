@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from stmask_deploy.models.checkpoint import load_checkpoint
 from stmask_deploy.training.cli import main
 from stmask_deploy.training.recipe import shipped_recipes
+from stmask_deploy.training.run import prepare_folder
 from stmask_deploy.training.snapshot import Snapshot
 from stmask_deploy.training.weights import from_scratch
 
@@ -116,6 +117,15 @@ def test_a_resumed_run_is_evaluated_as_before(clips: Path, recipe: Path, tmp_pat
     other = write_clips(tmp_path / "other", frames=2)
     code, output = command(clips, "-o", run, "--resume", "--val", other)
     assert code == 0 and "     2  AP 0.0" in output
+
+
+def test_a_run_that_was_given_a_relative_path_resumes_from_anywhere(clips: Path, recipe: Path, tmp_path: Path,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    val = write_clips(tmp_path / "val", frames=2)
+    monkeypatch.chdir(tmp_path)
+    code, output = command(clips, "-o", "run", "--recipe", recipe, "--val", val.relative_to(tmp_path))
+    assert code == 0, output
+    assert Snapshot.read(tmp_path / "run").validation == (str(val), str(val.parent / "JPEGImages"))
 
 
 def test_a_resumed_run_goes_on_without_evaluation(clips: Path, recipe: Path, tmp_path: Path) -> None:
@@ -265,3 +275,11 @@ def test_help_names_the_recipes() -> None:
     done = CliRunner().invoke(main, ["--help"])
     assert done.exit_code == 0
     assert all(name in done.output for name in (*shipped_recipes(), "torchrun", "130 interrupted"))
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_what_a_killed_run_left_is_removed(tmp_path: Path, resume: bool) -> None:
+    for name in (".state.pth.123.tmp", ".model.pth.7.tmp", "own.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+    prepare_folder(tmp_path, overwrite=False, resume=resume)
+    assert list(contents(tmp_path)) == ["own.tmp"]

@@ -10,6 +10,7 @@ from tiny_training import CALIBRATED, CONFIG, read_clips
 
 from stmask_deploy.config import ModelConfig
 from stmask_deploy.errors import InputError
+from stmask_deploy.export import torch_backend
 from stmask_deploy.training.validation import evaluate_model
 from stmask_deploy.training.weights import from_scratch
 
@@ -49,3 +50,12 @@ def test_a_frame_that_cannot_be_read(tmp_path: Path) -> None:
     (frames / "clip2" / "00001.png").write_bytes(b"")
     with pytest.raises(InputError, match="cannot be read as a picture"):
         evaluate_model(from_scratch(CONFIG), CONFIG, annotations, frames)
+
+
+def test_the_network_runs_where_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    plain = torch_backend.torch_bundle
+    monkeypatch.setattr(torch_backend, "torch_bundle", lambda model, description, device: asked.append(device) or plain(
+        model, description))
+    evaluate_model(from_scratch(CONFIG), CONFIG, *read_clips(tmp_path), "cuda:1")
+    assert asked == ["cuda:1"]
