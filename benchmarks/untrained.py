@@ -1,7 +1,7 @@
 """Write a checkpoint with random weights, of a network whose trained weights are not at hand; speed needs no others.
 
-    python benchmarks/untrained.py r50.pth
-    python benchmarks/untrained.py r50_ada.pth --class-calibration adaptive
+    python benchmarks/untrained.py R50.pth
+    python benchmarks/untrained.py ADA.pth --class-calibration adaptive
 
 The network has the released size (ResNet-50, 360x640). Its weights are scaled so that activations keep a useful range:
 its detections are meaningless, but it detects something in every frame and tracks it. The same command writes the same
@@ -44,7 +44,7 @@ Run = Callable[[], object]
 @click.option("--deformable/--no-deformable", default=True, show_default=True, help="Deformable convolution.")
 @click.option("--class-calibration", type=click.Choice([kind.value for kind in Calibration]), default="none",
               show_default=True, help="Feature calibration of the class branch.")
-@click.option("--candidate-share", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.003,
+@click.option("--candidate-share", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.0001,
               show_default=True, help="Share of the anchors that become candidates.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--overwrite", is_flag=True, help="Replace CHECKPOINT if it exists.")

@@ -38,15 +38,15 @@ def test_small_kinds_are_not_in_the_table() -> None:
     assert table({"a:f32": row}).splitlines()[-1] == "| a:f32 | 200 | 400 | 80% | convolution, f32 99% |"
 
 
-@pytest.mark.parametrize(("row", "largest"), [("onnxruntime:f32", "convolution, f32"),
-                                              ("openvino:f32", "convolution, f32")])
-def test_the_demo_model(tmp_path: Path, row: str, largest: str) -> None:
+@pytest.mark.parametrize("row", ["onnxruntime:f32", "openvino:f32"])
+def test_the_demo_model(tmp_path: Path, row: str) -> None:
     out = tmp_path / "out.json"
     done = CliRunner().invoke(main, [str(demo_bundle()), "--rows", row, "--runs", "2", "--threads", "1",
                                      "--json", str(out)])
     assert done.exit_code == 0, done.output
     found = json.loads(out.read_text())["rows"][row]
-    assert next(iter(found["shares"])) == largest and 0.9 < sum(found["shares"].values()) < 1.1
+    assert {"convolution, f32", "deformable convolution, f32"} < set(found["shares"])
+    assert 0.9 < sum(found["shares"].values()) < 1.1
     assert found["ms"] > 0 and found["gflops"] > 0 and found["gflops_of_ceiling"] > 0
 
 
