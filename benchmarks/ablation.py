@@ -26,9 +26,9 @@ import click
 from accuracy import Row as Deployment
 from accuracy import measure
 from dataset import open_dataset
+from report_file import stamp
 
 from stmask_deploy.atomic import atomic_file
-from stmask_deploy.bench.machine import describe_machine, library_versions
 from stmask_deploy.errors import StmaskError
 from stmask_deploy.models.checkpoint import Checkpoint, load_checkpoint
 from stmask_deploy.models.variant import anchor_shapes
@@ -119,7 +119,7 @@ def main(data: Path, out: Path, seeds: str, iterations: int, pairs: int, trunk_f
         for row in ROWS:
             if not only or row.name in only:
                 run(row, seed, budget, trunk, data, out, threads)
-                report = {"machine": describe_machine(), "versions": library_versions(), "budget": budget,
+                report = {**stamp(), "budget": budget,
                           "runs": finished(out, budget)}
                 for name, text in (("ablation.json", json.dumps(report, indent=1) + "\n"),
                                    ("ablation.md", tables(report["runs"]))):

@@ -26,5 +26,10 @@ def report_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def new_report(schema: str) -> dict[str, Any]:
     """The common part of every report; call it before measuring, because it records the machine's load."""
-    return {"schema": schema, "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "machine": describe_machine(), "versions": library_versions()}
+    return {"schema": schema, **stamp()}
+
+
+def stamp() -> dict[str, Any]:
+    """When and where figures are measured: date, machine and versions."""
+    return {"date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "machine": describe_machine(),
+            "versions": library_versions()}

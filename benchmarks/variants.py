@@ -7,18 +7,17 @@ Rows are printed as they are measured; bundles are not kept.
 from __future__ import annotations
 
 import json
-import platform
 import tempfile
 import time
 from pathlib import Path
 
 import click
+from report_file import stamp
 
 from stmask_deploy.atomic import atomic_file, check_writable
 from stmask_deploy.console import Command
-from stmask_deploy.environment import installed_versions
 from stmask_deploy.errors import InputError
-from stmask_deploy.export.exporter import PACKAGES, ExportOptions, export_checkpoint
+from stmask_deploy.export.exporter import ExportOptions, export_checkpoint
 from stmask_deploy.export.lowering import Dcn
 from stmask_deploy.models.checkpoint import load_checkpoint
 
@@ -59,14 +58,13 @@ def main(checkpoints: tuple[Path, ...], openvino: bool, dcn: str, json_file: Pat
         check_writable(json_file, overwrite=True)
     options = ExportOptions(dcn=Dcn(dcn), openvino_weights="f32" if openvino else None)
     known = json.loads(json_file.read_text()) if json_file is not None and json_file.exists() else None
-    versions = {"python": platform.python_version(), **installed_versions(PACKAGES)}
-    content = known or {"versions": versions, "dcn": dcn, "rows": []}
+    content = known or {"dcn": dcn, "rows": []}
     if content["dcn"] != dcn:
         raise InputError(f"{json_file} holds rows of --dcn {content['dcn']}; give another file")
     if not content["rows"]:
         click.echo(HEADER)
     for path in checkpoints:
-        content["rows"].append(measure(path, options))
+        content["rows"].append({**measure(path, options), **stamp()})
         if json_file is not None:
             with atomic_file(json_file, overwrite=True) as file:
                 file.write(json.dumps(content, indent=1).encode() + b"\n")
