@@ -108,7 +108,7 @@ counts.
 @click.option("--parallel", type=click.IntRange(min=1), default=1, metavar="N",
               help="Number of sources that run at the same time.")
 @click.option("--image-fps", type=float, default=30.0,
-              help="Frame rate of a folder of images, at most 1000.")
+              help="Frame rate of a folder of images, from 0.001 to 1000.")
 @click.version_option(__version__, prog_name="stmask-run")
 @click.pass_context
 def main(ctx: click.Context, /, sources: Sequence[str], bundle: Path | None, output: Path | None, overwrite: bool,

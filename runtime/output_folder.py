@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stmask_deploy.atomic import cannot_write, check_folder, remove_leftovers
@@ -71,18 +71,18 @@ class OutputFolder:
         with self._lock():
             self._check_files(overwrite, inputs)  # again: another run may have ended meanwhile
             try:
+                remove_leftovers(self.sequences)
                 for path in self.existing():
                     path.unlink()
-                remove_leftovers(self.sequences)
             except OSError as error:
                 raise cannot_write(self.path, error) from error
             yield
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        """Hold the folder's lock, which ends with the process at the latest; no lock where the system has none."""
+        """Hold the folder's lock, which no process leaves behind; there is none where the system has no locks."""
         try:
-            folder = os.open(self.path, os.O_RDONLY)
+            folder = os.open(self.path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))  # a pipe would wait for a writer
         except OSError:  # there is no such folder, or it cannot be opened, as on Windows
             yield
             return
@@ -90,7 +90,10 @@ class OutputFolder:
             if not _locked(folder):
                 raise OutputError(f"another run is writing to {self.path}; wait until it ends, or use another folder "
                                   "with -o")
-            yield
+            try:
+                yield
+            finally:
+                _unlock(folder)
         finally:
             os.close(folder)
 
@@ -116,6 +119,13 @@ def _locked(folder: int) -> bool:
         except OSError:  # some network file systems have no locks
             pass
     return True
+
+
+def _unlock(folder: int) -> None:
+    """Release the lock, which a forked process shares: closing the folder alone would leave it to that process."""
+    if fcntl is not None:
+        with suppress(OSError):
+            fcntl.flock(folder, fcntl.LOCK_UN)
 
 
 def _place(path: Path) -> tuple[int, int] | None:

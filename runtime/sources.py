@@ -67,7 +67,7 @@ def open_source(source: str | int | Path, *, image_fps: float = 30.0) -> FrameSo
 
 def to_float(value: object) -> float:
     """A number of any type, such as NumPy's or a fraction, as Python's float; NaN if it is none."""
-    if isinstance(value, str):
+    if isinstance(value, (str, bytes, bytearray)):
         return math.nan
     try:
         return float(value)  # type: ignore[arg-type]

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
+import mmap
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
@@ -33,9 +33,10 @@ END_TIME_FORMATS = ("matroska", "flv", "asf", "nut")
 # Containers and raw streams only; no playlists or scripts, which make FFmpeg open other files.
 FORMATS = ("mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,apng,h264,hevc,av1,obu,ivf,m4v,mjpeg,mpjpeg,"
            "mxf,nut,dv,rm,wtv,yuv4mpegpipe")
-GIF_TAIL = 64  # bytes at the end of a GIF in which its trailer is looked for
 
 ROTATIONS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
+
+GIF_EDGE = 4096  # bytes at the start and end of a GIF that tell whether it is whole
 
 
 class Orientation(NamedTuple):
@@ -98,6 +99,7 @@ class VideoSource(FrameSource):
         stream.thread_type = "AUTO"
         self._is_avi = self._container.format.name == "avi"
         self._is_mjpeg = self._container.format.name == "mjpeg"
+        self._is_cut = self._container.format.name == "gif" and _is_cut_gif(self.files[0])
         is_stamped = stream.start_time is not None and not self._is_avi
         self._start_s = float(stream.start_time * stream.time_base) if is_stamped else None
         rate = stream.average_rate or stream.guessed_rate
@@ -118,8 +120,7 @@ class VideoSource(FrameSource):
         for frame in self._decoded:
             self._check_size(frame.image, f"frame {frame.index} of {self.name}")
             yield frame
-        is_cut = self._container.format.name == "gif" and _is_cut_gif(self.files[0])
-        self._count(missing_frames=self._missing_frames(), packet_errors=int(is_cut))
+        self._count(missing_frames=self._missing_frames(), packet_errors=int(self._is_cut))
 
     def _decode(self) -> Iterator[Frame]:
         counter = itertools.count()
@@ -265,10 +266,8 @@ def _announced_s(container: Any, stream: Any) -> float | None:
 
 
 def _is_cut_gif(path: Path) -> bool:
-    with path.open("rb") as file:
-        start = file.read(GIF_TAIL)
-        file.seek(-min(GIF_TAIL, path.stat().st_size), os.SEEK_END)
-        return is_cut_off(start + file.read())
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return is_cut_off(data[:GIF_EDGE] + data[-GIF_EDGE:])
 
 
 def _orientation(frame: av.VideoFrame) -> Orientation:

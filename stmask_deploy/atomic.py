@@ -51,8 +51,10 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
     # `os.path` functions return False where the system denies access; those of `Path` raise.
     if os.path.isdir(path):
         raise OutputError(f"{path} is a folder; name a file to write")
-    if not os.path.isdir(path.parent):
-        raise OutputError(f"{path} cannot be written: folder {path.parent} does not exist")
+    folder = os.path.dirname(os.path.realpath(path))
+    if not os.path.isdir(folder):
+        raise OutputError(f"{path} cannot be written: folder {folder if os.path.islink(path) else path.parent} does "
+                          "not exist")
     if os.path.exists(path) and not os.path.isfile(path):
         raise OutputError(f"{path} is no file that could be replaced; name a file to write")
     if os.path.exists(path) and not overwrite:
@@ -60,11 +62,12 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Delete the temporary files that killed processes left of `path`.
+    """Delete the temporary files that killed processes left of `path`, beside the file that a link leads to.
 
     Raises:
         OSError: one cannot be deleted.
     """
+    path = Path(os.path.realpath(path))
     for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         temporary.unlink(missing_ok=True)
 

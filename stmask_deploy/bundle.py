@@ -17,7 +17,7 @@ from typing import Any
 
 from .config import ModelConfig
 from .errors import InputError
-from .plain_values import from_plain
+from .plain_values import from_plain, is_number
 
 SCHEMA = "stmask-bundle/3"
 DESCRIPTION_FILE = "stmask.json"
@@ -63,7 +63,8 @@ class BundleDescription:
     tolerances: Mapping[str, float] = field(default_factory=dict)  # backend -> largest error, as a fraction of range
 
     def __post_init__(self) -> None:
-        if self.max_candidates < 1 or not 0 <= self.candidate_threshold < 1:
+        is_count = is_number(self.max_candidates, is_whole=True) and self.max_candidates >= 1
+        if not (is_count and is_number(self.candidate_threshold) and 0 <= self.candidate_threshold < 1):
             raise InputError(f"max_candidates must be at least 1 and candidate_threshold in [0, 1), got "
                              f"{self.max_candidates} and {self.candidate_threshold}")
 

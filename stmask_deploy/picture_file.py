@@ -41,7 +41,7 @@ def is_cut_off(data: bytes) -> bool:
         end = data.rfind(_PNG_END)
         return not 0 <= end <= len(data) - len(_PNG_END) - _PNG_CHECKSUM
     if data.startswith(_GIF_START):
-        return not data.rstrip(b"\0").endswith(_GIF_END)  # some programs append zeros
+        return not data.rstrip(b"\0 \r\n\t").endswith(_GIF_END)  # some programs append something blank
     return False
 
 

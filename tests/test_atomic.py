@@ -86,6 +86,12 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     assert link.is_symlink() and target.read_bytes() == b"new" and names(tmp_path) == ["link.json", "target.json"]
 
 
+def test_a_link_into_a_folder_that_is_missing_is_refused_early(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "missing" / "out.json")
+    with pytest.raises(OutputError, match="folder .*missing does not exist"):
+        check_writable(tmp_path / "link", overwrite=False)
+
+
 def test_the_usual_permissions(tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.write_bytes(b"")

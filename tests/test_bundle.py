@@ -115,6 +115,13 @@ def test_damaged(text: str, message: str) -> None:
     assert "some/stmask.json" in str(caught.value) and "export the checkpoint again" in str(caught.value)
 
 
+@pytest.mark.parametrize("given", [{"max_candidates": 2.5}, {"max_candidates": True}, {"max_candidates": "512"},
+                                   {"max_candidates": 0}, {"candidate_threshold": "0.1"}, {"candidate_threshold": 1.0}])
+def test_settings_out_of_range(given: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="max_candidates must be at least 1 and candidate_threshold in"):
+        replace(DESCRIPTION, **given)
+
+
 def test_not_a_bundle(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist or is not a folder; make one with stmask-export"):
         read_description(tmp_path / "missing")

@@ -69,7 +69,7 @@ def main(bundle: Path | None, video: Path | None, row_texts: Sequence[str], thre
     from .row import Job, Row
     from .tables import report_text
 
-    report_file = ReportFile(json_path, overwrite, [video] if video else [])
+    report_file = ReportFile(json_path, overwrite, _inputs(bundle, video, compare))
     rows = list({str(row): row for row in map(Row.parse, row_texts)}.values())
     with tempfile.TemporaryDirectory() as scratch:
         # Absolute paths, because every row's process receives them.
@@ -87,6 +87,12 @@ def main(bundle: Path | None, video: Path | None, row_texts: Sequence[str], thre
         click.echo(report_text(report, markdown=markdown))
         if compared:
             click.echo(f"\n{compared}")
+
+
+def _inputs(*paths: Path | None) -> list[Path]:
+    """The files at these paths, and those in folders; `compare` may be a file or another bundle."""
+    given = [path for path in paths if path is not None]
+    return given + [file for path in given if os.path.isdir(path) for file in path.rglob("*")]
 
 
 def _measure(jobs: Sequence[Job], rounds: int, compare: Path | None, markdown: bool) -> tuple[Report, str]:

@@ -201,14 +201,17 @@ def test_bundles_have_names_that_tell_them_apart(places: list[str], names: list[
     (["{bundle}", "{clip}", "--compare", "{bundle}"], "is the bundle that is measured; give another one", 2),
     (["{bundle}", "{clip}", "--compare", "{link}"], "is the bundle that is measured; give another one", 2),
     (["nowhere", "{clip}", "--frames", "3", "--warmup", "1", "--compare", "{bundle}"], "nowhere does not exist", 2),
-    (["{bundle}", "{clip}", "--json", "{bundle}/stmask.json"], "exists already", 4),
+    (["{bundle}", "{clip}", "--json", "{taken}"], "exists already", 4),
     (["{bundle}", "{clip}", "--json", "{clip}", "--overwrite"], "clip.mp4 is an input of this command", 2),
+    (["{bundle}", "{clip}", "--json", "{bundle}/stmask.json", "--overwrite"], "is an input of this command", 2),
+    (["{bundle}", "{clip}", "--compare", "{clip}", "--json", "{clip}", "--overwrite"], "is an input of this", 2),
     (["{bundle}", "{clip}", "--frames", "3", "--row", "openvino:f32"], "no row can be measured: openvino:f32: ", 1),
 ])
 def test_bad_input(args: list[str], told: str, code: int, tmp_path: Path, clip: Path) -> None:
     bundle, link = write_bundle(tmp_path / "bundle"), tmp_path / "link"
     link.symlink_to(bundle)
-    result = run(*(arg.format(bundle=bundle, clip=clip, link=link) for arg in args))
+    (tmp_path / "taken.json").write_text("{}")
+    result = run(*(arg.format(bundle=bundle, clip=clip, link=link, taken=tmp_path / "taken.json") for arg in args))
     assert result.exit_code == code, result.output
     assert told in result.output
 

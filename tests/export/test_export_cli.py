@@ -52,7 +52,7 @@ def test_the_plan_is_what_is_written(tiny_checkpoint: Path, gridsample_bundle: P
 
 def test_planned_sizes_are_those_of_the_demo_bundle() -> None:
     description = read_description(demo_bundle())
-    lines = plan_lines(description.model, ExportOptions())
+    lines = plan_lines(description, ExportOptions())
     for role in description.roles:
         [planned] = [float(line.split()[1]) for line in lines if line.startswith(f"{role}.onnx ")]
         assert planned == pytest.approx((demo_bundle() / f"{role}.onnx").stat().st_size / 1e6, rel=0.1, abs=0.1), role

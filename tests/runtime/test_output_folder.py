@@ -72,6 +72,27 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (tmp_path / "out").is_dir()
 
 
+def test_a_pipe_in_the_way(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OutputError, match="is a file"):
+        OutputFolder(tmp_path / "pipe").check(overwrite=False)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_does_not_keep_the_folder(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    with OutputFolder(tmp_path).claimed(overwrite=False):
+        child = os.fork()
+        if not child:
+            os.close(writing)
+            os.read(reading, 1)  # until the parent has closed the pipe
+            os._exit(0)
+    os.close(reading)
+    claim(OutputFolder(tmp_path), overwrite=False)
+    os.close(writing)
+    os.waitpid(child, 0)
+
+
 def test_a_file_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):

@@ -92,6 +92,10 @@ def test_display_matrices_are_applied(tmp_path: Path, matrix: tuple[float, ...],
 def test_a_cut_picture_at_the_end_is_damage(tmp_path: Path, suffix: str, codec: str, pixels: str) -> None:
     whole = write_coded(tmp_path / f"whole.{suffix}", range(4), codec, 25, pixels)
     assert not read(whole)[1].is_damaged
+    if suffix == "gif":  # some programs append something
+        for appended in (b"\n", b"\0" * 100):
+            (tmp_path / "appended.gif").write_bytes(whole.read_bytes() + appended)
+            assert not read(tmp_path / "appended.gif")[1].is_damaged
     for share in (0.5, 0.6, 0.7, 0.9):
         shown, damage = read(cut(tmp_path / f"cut.{suffix}", whole, share))
         assert len(shown) >= 2 and damage.packet_errors == 1, share
