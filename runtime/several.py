@@ -40,17 +40,21 @@ def run_several(sources: Sequence[str], prepare: Callable[[str], Job],
         parallel: maximum number of concurrent runs.
     """
     ended: SimpleQueue[Outcome] = SimpleQueue()
-    threads: list[Thread] = []
-    num_running = 0
+    threads: dict[int, Thread] = {}  # those that run, by the position of their source
     with InterruptFlag() as interrupt:
         def work(job: Job, position: int) -> None:
             ended.put(Outcome(position, sources[position], _result(job, interrupt)))
 
+        def next_outcome() -> Outcome:
+            outcome = _next(ended)
+            # The thread may still be freeing what the run used. If the process ended meanwhile, libraries would crash.
+            threads.pop(outcome.position).join()
+            return outcome
+
         try:
             for position, source in enumerate(sources):
-                if num_running >= parallel:
-                    yield _next(ended)
-                    num_running -= 1
+                if len(threads) >= parallel:
+                    yield next_outcome()
                 if interrupt.is_set:
                     break
                 try:
@@ -59,14 +63,14 @@ def run_several(sources: Sequence[str], prepare: Callable[[str], Job],
                     yield Outcome(position, source, error)
                 else:
                     # A daemon, so that a run that hangs, perhaps in a camera, does not keep the process from exiting.
-                    threads.append(Thread(target=work, args=(job, position), name=WORKER_NAME, daemon=True))
-                    threads[-1].start()
-                    num_running += 1
-            for _ in range(num_running):
-                yield _next(ended)
+                    threads[position] = Thread(target=work, args=(job, position), name=WORKER_NAME, daemon=True)
+                    del job  # so that it is freed by the thread
+                    threads[position].start()
+            while threads:
+                yield next_outcome()
         except GeneratorExit:
             interrupt.is_set = True
-            for thread in threads:
+            for thread in threads.values():
                 thread.join()
             raise
 

@@ -149,5 +149,24 @@ def test_a_reader_that_goes_away_ends_the_runs_first() -> None:
     assert ended == ["short", "long"]
 
 
+class SlowToFree:
+    """A run whose memory takes its time to be freed, as that of a graph."""
+
+    def __call__(self, _: InterruptFlag) -> Any:
+        time.sleep(0.1)  # until the others have been started
+        return "done"
+
+    def __del__(self) -> None:
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize("parallel", [1, 3])
+def test_nothing_is_still_being_freed_when_the_last_outcome_is_known(parallel: int) -> None:
+    for count, _ in enumerate(run_several("abc", lambda _: SlowToFree(), parallel), start=1):
+        busy = [thread for thread in threading.enumerate() if thread.name == WORKER_NAME]
+        assert len(busy) <= 3 - count
+    assert not busy
+
+
 def test_no_sources() -> None:
     assert outcomes([], lambda source, _: source, 1) == []
