@@ -21,7 +21,6 @@ from .frame_source import Image
 TIME_BASE = Fraction(1, 90000)  # divides the usual frame rates evenly, 30000/1001 included
 MAX_STEP = 6 * 3600 * 90000  # ticks from frame to frame: FFmpeg loses times in mp4 behind a gap of 2^31, 6.6 hours
 DEFAULT_FPS = 30.0
-MIN_RATE = Fraction(1, 1001)  # frames per second that the encoder is told
 MAX_SIDE = 16384  # pixels, of H.264
 SQUARE = Fraction(1)
 KEYFRAME_INTERVAL_S = 1.0  # plus the encoder's look-ahead, also the most that a killed run can lose
@@ -88,7 +87,7 @@ class VideoWriter:
     def _open(self, height: int, width: int) -> None:
         self._container = av.open(f"file:{self._path}", "w", format="mp4", options=CONTAINER_OPTIONS)
         interval = max(1, round(self._fps * KEYFRAME_INTERVAL_S))
-        stream = self._container.add_stream("libx264", rate=max(MIN_RATE, Fraction(self._fps).limit_denominator(1001)),
+        stream = self._container.add_stream("libx264", rate=Fraction(self._fps).limit_denominator(1001),
                                             options={**CODEC_OPTIONS, "g": str(interval)})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         context = stream.codec_context
