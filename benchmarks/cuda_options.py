@@ -8,7 +8,7 @@ The bundle needs f16 graphs (`stmask-export --half`). Inputs and outputs stay on
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,17 @@ from stmask_deploy.bench.statistics import percentiles
 from stmask_deploy.bench.tables import format_table
 from stmask_deploy.bundle import BundleDescription, read_description
 from stmask_deploy.console import Command
+from stmask_deploy.errors import DeviceError
+from stmask_deploy.runtime.cuda_runtime import CudaRuntime, CudaStream, cuda_runtime
 from stmask_deploy.runtime.loading import run_outputs
 from stmask_deploy.runtime.onnx_subgraph import keep_outputs
 from stmask_deploy.runtime.onnxruntime_providers import CUDA, choose_provider, provider_options
+from stmask_deploy.runtime.onnxruntime_recording import capture
 from stmask_deploy.runtime.onnxruntime_session import specs
 
 SCHEMA = "stmask-cuda-options/1"
 MEMORY = "cuda"  # ONNX Runtime's name for it
-WARMUP = 8  # runs; the first ones search for kernels and record the CUDA graph
+WARMUP = 8  # runs that do not count
 
 
 @dataclass(frozen=True)
@@ -87,22 +90,24 @@ def measure(row: Row, bundle: Path, runs: int) -> dict[str, Any]:
     description = read_description(bundle)
     path = description.graph_path(bundle, row.role, "onnxruntime", row.precision)
     model = keep_outputs(path.read_bytes(), _outputs(description, row.role))
-    (provider, options), rest = provider_options(CUDA, row.precision, None, row.is_recorded)
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 4
     settings.enable_mem_pattern = False
     settings.add_free_dimension_override_by_name("N", row.rows)
     try:
+        stream = CudaStream(_cuda_runtime(onnxruntime)) if row.is_recorded else None
+        (provider, options), rest = provider_options(CUDA, row.precision, None, stream and stream.address)
         providers = [(provider, {**options, **row.changed}), rest]
         session = onnxruntime.InferenceSession(model, settings, providers=providers, enable_fallback=0)
         binding, _values = _bind(onnxruntime, session)
         start = time.perf_counter()
         session.run_with_iobinding(binding)
         first_s = time.perf_counter() - start
+        run = _runner(onnxruntime, session, binding, stream)
         seconds = []
         for _ in range(WARMUP + runs):
             start = time.perf_counter()
-            session.run_with_iobinding(binding)
+            run()
             seconds.append(time.perf_counter() - start)
     except Exception as error:  # the only base class that ONNX Runtime's exceptions share
         return {"not_available": " ".join(str(error).split())[:500]}
@@ -114,6 +119,26 @@ def _outputs(description: BundleDescription, role: str) -> tuple[str, ...]:
     if role != "frame":
         return tuple(description.tensor_names(role)[1])
     return run_outputs(description, [one for one in description.roles if one != "prototypes"])
+
+
+def _cuda_runtime(ort: Any) -> CudaRuntime:
+    runtime = cuda_runtime(ort.cuda_version)
+    if runtime is None:
+        raise DeviceError("CUDA's runtime library cannot be loaded")
+    return runtime
+
+
+def _runner(ort: Any, session: Any, binding: Any, stream: CudaStream | None) -> Callable[[], None]:
+    """A function that runs the session and waits for its end; a replay if it has a stream of ours."""
+    if stream is None:
+        return lambda: session.run_with_iobinding(binding)
+    graph = capture(ort, session, binding, stream)
+
+    def replay() -> None:
+        stream.launch(graph)
+        stream.wait()
+
+    return replay
 
 
 def _bind(ort: Any, session: Any) -> tuple[Any, list[Any]]:

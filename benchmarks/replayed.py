@@ -5,6 +5,7 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Collection, Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,6 @@ import numpy as np
 
 from stmask_deploy.errors import StmaskError
 from stmask_deploy.runtime.backends import Backend, Value, chosen_outputs
-from stmask_deploy.runtime.daemon_thread import DaemonThread
 from stmask_deploy.runtime.delegating_backend import DelegatingBackend
 from stmask_deploy.runtime.loading import Bundle
 
@@ -47,8 +47,8 @@ class Record:
         Raises:
             StmaskError: (while running) an input was not recorded.
         """
-        shared = DaemonThread("replay") if one_at_a_time else None
-        return replace(self._with({role: _Player(graph, answers, seconds[role], shared or DaemonThread("replay"))
+        shared = ThreadPoolExecutor(1) if one_at_a_time else None
+        return replace(self._with({role: _Player(graph, answers, seconds[role], shared or ThreadPoolExecutor(1))
                                    for role, graph, answers in self._graphs()}), may_overlap=True)
 
     def number_of(self, value: Value) -> Any:
@@ -85,7 +85,7 @@ class _Recorder(DelegatingBackend):
 
 
 class _Player(DelegatingBackend):
-    def __init__(self, graph: Backend, answers: Answers, seconds: float, thread: DaemonThread) -> None:
+    def __init__(self, graph: Backend, answers: Answers, seconds: float, thread: ThreadPoolExecutor) -> None:
         super().__init__(graph)
         self.is_on_host = False
         self._answers, self._seconds, self._thread = answers, seconds, thread
@@ -98,7 +98,7 @@ class _Player(DelegatingBackend):
             raise StmaskError("a graph was given inputs that were not recorded: replay the frames and options of the "
                               "recording")
         if self._seconds:
-            self._thread.call(lambda: time.sleep(max(0.0, self._seconds - OVERSLEEP_S)))
+            self._thread.submit(time.sleep, max(0.0, self._seconds - OVERSLEEP_S)).result()
         return {name: answer[name] if name in keep else answer[name].copy()
                 for name in chosen_outputs(self.outputs, outputs)}
 

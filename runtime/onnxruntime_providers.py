@@ -57,16 +57,15 @@ def load_cuda(ort: Any) -> str:
     return " ".join(said.getvalue().split())[:300]
 
 
-def provider_options(provider: str, precision: str, cache: Path | None, is_recorded: bool = False,
-                     channels_last: bool = True) -> list[tuple[str, dict[str, str]]]:
+def provider_options(provider: str, precision: str, cache: Path | None,
+                     stream: int | None = None) -> list[tuple[str, dict[str, str]]]:
     """The providers to open a session with, and their options: the chosen one, then its fallbacks for single nodes.
 
     Args:
         provider: from `choose_provider`.
         precision: f32 | f16 | int8.
         cache: folder for TensorRT's engines; None keeps none.
-        is_recorded: CUDA captures its kernel launches in the first run and replays them.
-        channels_last: CUDA may store f16 feature maps as NHWC, the layout of tensor cores.
+        stream: address of the CUDA stream to compute in; None for one of its own.
 
     Raises:
         InputError: the folder `cache` cannot be created.
@@ -75,12 +74,12 @@ def provider_options(provider: str, precision: str, cache: Path | None, is_recor
     if provider == TENSORRT:
         chosen.append((TENSORRT, _tensorrt_options(precision, cache)))
     if provider in (TENSORRT, CUDA):
-        recording = {"enable_cuda_graph": "1"} if is_recorded else {}
-        chosen.append((CUDA, _cuda_options(precision, channels_last) | recording))
+        place = {} if stream is None else {"user_compute_stream": str(stream)}
+        chosen.append((CUDA, _cuda_options(precision) | place))
     return [*chosen, (CPU, {})]
 
 
-def _cuda_options(precision: str, channels_last: bool) -> dict[str, str]:
+def _cuda_options(precision: str) -> dict[str, str]:
     options = {
         # TF32 would round the convolutions' inputs to 10 mantissa bits, but f32 was requested.
         "use_tf32": "0",
@@ -96,9 +95,8 @@ def _cuda_options(precision: str, channels_last: bool) -> dict[str, str]:
     if precision == "f16":
         # Without TF32, ONNX Runtime does not use tensor cores for f16 convolutions either. The f32 parts of f16 graphs
         # are written to tolerate TF32, see `export.half`. cuDNN's heuristic finds f16 kernels as fast as benchmarking.
-        options |= {"use_tf32": "1", "cudnn_conv_algo_search": "HEURISTIC"}
-        if channels_last:  # NHWC, the layout of tensor cores; cuDNN can then fuse the bias
-            options |= {"prefer_nhwc": "1", "fuse_conv_bias": "1"}
+        # NHWC is the layout of tensor cores; cuDNN can then fuse the bias.
+        options |= {"use_tf32": "1", "cudnn_conv_algo_search": "HEURISTIC", "prefer_nhwc": "1", "fuse_conv_bias": "1"}
     return options
 
 

@@ -1,40 +1,36 @@
 """A session whose kernel launches are captured once and replayed: a CUDA graph."""
 from __future__ import annotations
 
-import weakref
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
-from functools import cache
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from stmask_deploy.errors import DeviceError
+from stmask_deploy.errors import DeviceError, StmaskError
 
 from .backends import TensorSpec, Value, one_line
-from .daemon_thread import DaemonThread
-from .gate import Gate
-from .onnxruntime_copies import Copies
-from .onnxruntime_session import SessionMaker, specs
-from .pinned_memory import is_large
+from .cuda_runtime import CudaEvent, CudaGraph, CudaStream
+from .onnxruntime_session import SessionMaker, spec_of, specs
+from .pinned_memory import is_large, num_bytes
 
-# Shared by all recorded sessions of the process. Any GPU activity of other threads, including copies and allocations of
-# other sessions, makes a capture fail.
-_GATE = Gate()
+WARMUP = 2  # runs before the capture: the first one selects kernels, after which others may need less memory
 
 
-class _RecordingError(DeviceError):
-    """A session was opened but could not be captured."""
+class _Slot(NamedTuple):
+    """What one run in flight needs for itself."""
+
+    end: CudaEvent
+    rows: dict[str, NDArray[Any]]  # page-locked arrays for small outputs
 
 
 class RecordedSession:
-    """A session that is captured when it is opened and replayed by every run.
+    """A session that is captured when it is opened. Runs replay it without ONNX Runtime.
 
-    The `recording_thread` of its graph captures and replays it, and also frees it, unless an exception raised by a run
-    is still referenced. Callers of `run` wait for that thread; they copy large values between host and device
-    themselves, while it may be running for another caller. Different graphs run concurrently, except during a capture.
-    Other GPU activity of the process during a capture (other libraries, device cuda) can make it fail.
+    A run queues copies to the addresses that the capture used, its launches, and copies of the results, and then waits
+    for its own end only. So runs of several threads follow each other on the GPU without a gap. Thread-safe; different
+    sessions run concurrently.
 
     Args:
         maker: with `is_recorded` set.
@@ -47,149 +43,116 @@ class RecordedSession:
     """
 
     def __init__(self, maker: SessionMaker, outputs: Collection[str], sizes: Mapping[str, int]) -> None:
-        self._thread, gate = recording_thread(maker.graph.stem), _GATE
-        held: list[_Recording] = []
-
-        def record() -> None:
-            with gate.alone():
-                held.append(_recorded(maker, outputs, sizes))
-
-        def free() -> None:
-            with gate.passing():
-                held.clear()
-
-        self._thread.call(record)
-        self._held, self._gate = held, gate
-        # GPU memory is freed in that thread too, without waiting: the garbage collector may run in any thread.
-        weakref.finalize(self, self._thread.post, free).atexit = False
+        runtime = maker.cuda_runtime()
+        try:
+            self._runtime, self._stream = runtime, CudaStream(runtime)
+            self._session = maker.open(outputs, sizes, self._stream.address)
+            self._input_specs = specs(self._session.get_inputs())
+            self._output_specs = specs(self._session.get_outputs())
+            for name, spec in {**self._input_specs, **self._output_specs}.items():
+                if None in spec.shape:
+                    raise ValueError(f"the size of {name} is not fixed")
+            self._maker = maker
+            self._inputs = {name: self._allocated(spec) for name, spec in self._input_specs.items()}
+            self._outputs = {name: self._allocated(spec) for name, spec in self._output_specs.items()}
+            self._graph = self._captured()
+        except StmaskError:
+            raise
+        except Exception as error:  # ONNX Runtime's exception classes have no narrower common base
+            raise DeviceError(f"{maker.graph}: device {maker.device} cannot record it ({one_line(error)}); use "
+                              "device cuda") from error
+        self._slots: list[_Slot] = []  # not in use
+        self._lock = Lock()  # of the stream
 
     def run(self, inputs: Mapping[str, Value], names: Sequence[str], keep: Collection[str]) -> dict[str, Value]:
         """Compute outputs; those in `keep` stay on the device, as `OrtValue`s.
 
         Raises:
             ValueError: an input has the wrong type or shape.
+            CudaError: the GPU fails.
         """
-        recording = self._held[0]
-        given = recording.checked(inputs)
-        sent = {name: value for name, value in given.items()
-                if name in recording.large and isinstance(value, np.ndarray)}
-        fetched = recording.large.intersection(names).difference(keep)
-
-        def replay() -> dict[str, Value]:
-            with self._gate.passing():
-                return recording.run(given, names, fetched.union(keep))
-
-        if sent:
-            with self._gate.passing():
-                given |= recording.send(sent)
-        values = self._thread.call(replay)
-        if fetched:
-            with self._gate.passing():
-                values |= recording.fetch({name: values[name] for name in fetched})
+        given = {name: self._maker.pinned(_checked(name, inputs[name], spec))
+                 for name, spec in self._input_specs.items()}
+        try:
+            slot = self._slots.pop()
+        except IndexError:
+            slot = self._new_slot()
+        places = {name: self._place(name, slot, name in keep) for name in names}
+        with self._lock:
+            try:
+                for name, value in given.items():
+                    self._copy(self._inputs[name], value, self._input_specs[name])
+                self._stream.launch(self._graph)
+                for name, place in places.items():
+                    self._copy(place, self._outputs[name], self._output_specs[name])
+                self._stream.record(slot.end)
+            except BaseException:
+                self._stream.wait()  # for the copies that were queued; their places are about to be freed
+                raise
+        slot.end.wait()
+        # Rows may be kept for long, and the slot is needed again.
+        values = {name: slot.rows[name].copy() if slot.rows.get(name) is place else place
+                  for name, place in places.items()}
+        self._slots.append(slot)
         return values
 
+    def _copy(self, to: Value, source: Value, spec: TensorSpec) -> None:
+        self._stream.copy(_address(to), _address(source), num_bytes(spec))
 
-class _Recording:
-    """A captured session with its inputs and outputs at the fixed addresses used during the capture.
+    def _place(self, name: str, slot: _Slot, is_kept: bool) -> Value:
+        """Where an output is to be copied."""
+        spec = self._output_specs[name]
+        if is_kept:
+            return self._allocated(spec)
+        return self._maker.page_locked(spec) if is_large(spec) else slot.rows[name]
 
-    Values are copied to and from these addresses, within device memory or over the bus.
+    def _new_slot(self) -> _Slot:
+        return _Slot(CudaEvent(self._runtime), {name: self._maker.page_locked(spec)
+                                                for name, spec in self._output_specs.items() if not is_large(spec)})
 
-    Attributes:
-        large: names of the inputs and outputs that are worth a separate copy.
-    """
-
-    def __init__(self, maker: SessionMaker, outputs: Collection[str], sizes: Mapping[str, int]) -> None:
-        self._maker = maker
-        self._session = maker.open(outputs, sizes)
-        self._input_specs, self._output_specs = specs(self._session.get_inputs()), specs(self._session.get_outputs())
-        try:
-            for name, spec in {**self._input_specs, **self._output_specs}.items():
-                if None in spec.shape:
-                    raise ValueError(f"the size of {name} is not fixed")
-            self._inputs = {name: self._allocated(spec) for name, spec in self._input_specs.items()}
-            self._outputs = {name: self._allocated(spec) for name, spec in self._output_specs.items()}
-            self._binding = self._session.io_binding()
-            for name, value in self._inputs.items():
-                self._binding.bind_ortvalue_input(name, value)
-            for name, value in self._outputs.items():
-                self._binding.bind_ortvalue_output(name, value)
-            self._placing, self._taking = (Copies(maker, kind) for kind in (self._input_specs, self._output_specs))
-            self.large = frozenset(name for name, spec in {**self._input_specs, **self._output_specs}.items()
-                                   if is_large(spec))
-            self._movers: dict[frozenset[str], Copies] = {}
-            self._lock = Lock()
-            # ONNX Runtime captures the first run.
-            zeros: dict[str, Value] = {name: np.zeros([size or 0 for size in spec.shape], spec.dtype)
-                                       for name, spec in self._input_specs.items()}
-            self.run(zeros, tuple(self._output_specs), ())
-        except Exception as error:  # ONNX Runtime's exception classes have no narrower common base
-            raise _RecordingError(f"{maker.graph}: device {maker.device} cannot record it ({one_line(error)}); use "
-                                  "device cuda") from error
-
-    def checked(self, inputs: Mapping[str, Value]) -> dict[str, Value]:
-        """The session's inputs, with types and shapes checked; see `RecordedSession.run`."""
-        return {name: _checked(name, inputs[name], spec) for name, spec in self._input_specs.items()}
-
-    def run(self, inputs: Mapping[str, Value], names: Sequence[str], keep: Collection[str]) -> dict[str, Value]:
-        """Replay the launches. Outputs in `keep` are copied within the device, the others to the host."""
-        self._placing.run(inputs, self._inputs)
-        self._session.run_with_iobinding(self._binding)
-        copies = self._taking.run(self._outputs, {name: self._maker.memory if name in keep else None
-                                                  for name in self._output_specs})
-        return {name: copies[name] for name in names}
-
-    def send(self, arrays: Mapping[str, Value]) -> dict[str, Value]:
-        """Copy inputs to the device; callable from any thread, even during a run."""
-        kinds = {name: self._input_specs[name] for name in arrays}
-        return self._mover(kinds).run({name: self._maker.pinned(array) for name, array in arrays.items()},
-                                      dict.fromkeys(kinds, self._maker.memory))
-
-    def fetch(self, values: Mapping[str, Value]) -> dict[str, Value]:
-        """Copy kept outputs to the host; callable from any thread, even during a run."""
-        kinds = {name: self._output_specs[name] for name in values}
-        return self._mover(kinds).run(values, {name: self._maker.empty_pinned(spec) for name, spec in kinds.items()})
-
-    def _mover(self, kinds: Mapping[str, TensorSpec]) -> Copies:
-        """The copying session for a set of inputs or outputs, opened on first use."""
-        with self._lock:
-            key = frozenset(kinds)
-            if key not in self._movers:
-                self._movers[key] = Copies(self._maker, kinds)
-            return self._movers[key]
+    def _captured(self) -> CudaGraph:
+        """The session's launches, with its inputs and outputs at their addresses."""
+        binding = self._session.io_binding()
+        # Any other values could be indices out of range.
+        zeros = {name: np.zeros([size or 0 for size in spec.shape], spec.dtype)
+                 for name, spec in self._input_specs.items()}
+        for name, value in self._inputs.items():
+            self._copy(value, zeros[name], self._input_specs[name])
+            binding.bind_ortvalue_input(name, value)
+        self._stream.wait()
+        for name, value in self._outputs.items():
+            binding.bind_ortvalue_output(name, value)
+        return capture(self._maker.ort, self._session, binding, self._stream)
 
     def _allocated(self, spec: TensorSpec) -> Any:
         return self._maker.ort.OrtValue.ortvalue_from_shape_and_type(list(spec.shape), np.dtype(spec.dtype).type,
                                                                      self._maker.memory, 0)
 
 
-@cache
-def recording_thread(graph: str) -> DaemonThread:
-    """The thread for all captured sessions of graphs with this name, shared by the whole process.
+def capture(ort: Any, session: Any, binding: Any, stream: CudaStream) -> CudaGraph:
+    """The kernel launches of a session, with the addresses in `binding`; the inputs there must hold valid values.
 
-    ONNX Runtime allows only a single thread to use a session's CUDA graph.
+    Args:
+        ort: the package onnxruntime.
+        session: opened for `stream`.
+        binding: all its inputs and outputs, on the device.
+        stream: idle.
     """
-    return DaemonThread(f"cuda-graph-{graph}")
+    for _ in range(WARMUP):
+        session.run_with_iobinding(binding)
+    options = ort.RunOptions()
+    options.log_severity_level = 4  # failures are raised as exceptions anyway
+    options.add_run_config_entry("disable_synchronize_execution_providers", "1")  # a capture cannot be waited for
+    return stream.capture(lambda: session.run_with_iobinding(binding, options))
 
 
-def _recorded(maker: SessionMaker, outputs: Collection[str], sizes: Mapping[str, int]) -> _Recording:
-    """A captured session; for f16, channels last or, if that fails, channels first.
-
-    For some sizes cuDNN selects kernels that cannot be captured; for the other layout it selects different ones.
-    """
-    failure = ""
-    for channels_last in (True, False) if maker.precision == "f16" else (maker.channels_last,):
-        try:
-            return _Recording(replace(maker, channels_last=channels_last), outputs, sizes)
-        except _RecordingError as error:  # it references the session, which must be freed before another is opened
-            failure = failure or str(error)
-    raise DeviceError(failure)
+def _address(value: Value) -> int:
+    return int(value.ctypes.data if isinstance(value, np.ndarray) else value.data_ptr())
 
 
 def _checked(name: str, value: Value, spec: TensorSpec) -> Value:
-    """`value`, with its type and shape checked: ONNX Runtime would copy its bytes whatever the shape."""
-    is_array = isinstance(value, np.ndarray)
-    dtype, shape = (str(value.dtype), value.shape) if is_array else (spec.dtype, tuple(value.shape()))
-    if (dtype, shape) != spec:
-        raise ValueError(f"input {name}: expected {spec.dtype} {spec.shape}, got {dtype} {shape}")
-    return np.ascontiguousarray(value) if is_array else value  # ONNX Runtime checks the type of an `OrtValue`
-
+    """`value`, with its type and shape checked: bytes would be copied whatever they are."""
+    found = spec_of(value)
+    if found != spec:
+        raise ValueError(f"input {name}: expected {spec.dtype} {spec.shape}, got {found.dtype} {found.shape}")
+    return np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value

@@ -13,8 +13,9 @@ from stmask_deploy.bundle import METADATA_KEY
 from stmask_deploy.errors import DeviceError, InputError
 
 from .backends import CUDA_GRAPH, TensorSpec, Value, one_line
+from .cuda_runtime import CudaRuntime, cuda_runtime
 from .onnx_subgraph import keep_outputs
-from .onnxruntime_providers import CPU, CUDA, WORDS, load_cuda, provider_options
+from .onnxruntime_providers import CPU, WORDS, load_cuda, provider_options
 from .pinned_memory import is_large, pinned_memory
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int64)": "int64"}
@@ -31,11 +32,13 @@ class SessionMaker:
     threads: int | None
     cache: Path | None
     is_recorded: bool = False  # captured as a CUDA graph, see `onnxruntime_recording`
-    channels_last: bool = True  # if faster, see `provider_options`
     description: str | None = None  # in the file when it was first checked; sessions may be opened much later
 
-    def open(self, outputs: Collection[str] | None = None, sizes: Mapping[str, int] | None = None) -> Any:
+    def open(self, outputs: Collection[str] | None = None, sizes: Mapping[str, int] | None = None,
+             stream: int | None = None) -> Any:
         """A session that computes `outputs` (None: all), with its dynamic dimensions fixed to `sizes`.
+
+        CUDA computes in the stream at the address `stream` (None: in one of its own).
 
         Raises:
             InputError: this ONNX Runtime cannot load the file, or the file has been replaced since it was checked.
@@ -44,7 +47,7 @@ class SessionMaker:
         options = self._options()
         for name, size in (sizes or {}).items():
             options.add_free_dimension_override_by_name(name, size)
-        providers = provider_options(self.provider, self.precision, self.cache, self.is_recorded, self.channels_last)
+        providers = provider_options(self.provider, self.precision, self.cache, stream)
         try:
             model = str(self.graph) if outputs is None else keep_outputs(self.graph.read_bytes(), outputs)
             session = self.ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
@@ -61,21 +64,11 @@ class SessionMaker:
             raise DeviceError(f"device {self.device} was asked for but ONNX Runtime would use "
                               f"{used[0]}{self._missing}; check the NVIDIA driver, CUDA, cuDNN and TensorRT, or use "
                               "device cpu")
-        if self.is_recorded and not records(session):
-            raise DeviceError(f"device {self.device} was asked for but this ONNX Runtime {self.ort.__version__} "
-                              f"does not support CUDA graphs; use device {self._other_device}")
         if self.description not in (None, describe(session)):
             raise InputError(f"{self.graph} was replaced while it was in use; run again")
         # The whole file, which ONNX Runtime would keep for the session's lifetime just for that fallback.
         session._model_bytes = None
         return session
-
-    def open_copies(self, model: bytes) -> Any:
-        """A session for `model`, an encoded model that only copies values; never captured."""
-        options = self._options()
-        options.graph_optimization_level = self.ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        return self.ort.InferenceSession(model, options, providers=provider_options(self.provider, "f32", None),
-                                         enable_fallback=0)
 
     def _options(self) -> Any:
         options = self.ort.SessionOptions()
@@ -118,21 +111,42 @@ class SessionMaker:
         """ONNX Runtime's name for the memory that the provider computes in."""
         return "cpu" if self.provider == CPU else "cuda"
 
+    def cuda_runtime(self) -> CudaRuntime:
+        """CUDA's runtime library.
+
+        Raises:
+            DeviceError: it cannot be loaded.
+        """
+        runtime = cuda_runtime(self._cuda_version)
+        if runtime is None:
+            raise DeviceError(f"device {self.device} needs CUDA's runtime library, which cannot be "
+                              f"loaded{self._missing}; use device {self._other_device}")
+        return runtime
+
+    @property
+    def _cuda_version(self) -> str:
+        """Version of CUDA that ONNX Runtime was built for; empty for none."""
+        return str(getattr(self.ort, "cuda_version", ""))
+
     def empty_pinned(self, spec: TensorSpec) -> NDArray[Any] | None:
         """Page-locked memory for a large value on the host; None if ordinary memory suffices or must be used."""
         if not is_large(spec):
             return None
-        memory = pinned_memory(getattr(self.ort, "cuda_version", ""))
+        memory = pinned_memory(self._cuda_version)
         return None if memory is None else memory.empty(spec)
+
+    def page_locked(self, spec: TensorSpec) -> NDArray[Any]:
+        """An uninitialised array of any size, in page-locked memory as long as there is any."""
+        memory = pinned_memory(self._cuda_version)
+        place = None if memory is None else memory.empty(spec)
+        return np.empty([size or 0 for size in spec.shape], spec.dtype) if place is None else place
 
     def pinned(self, value: Value) -> Value:
         """A copy of a large array in page-locked memory; anything else unchanged.
 
         ONNX Runtime holds the GIL while it copies an array to a device, which is much faster from page-locked memory.
         """
-        place = None
-        if isinstance(value, np.ndarray):
-            place = self.empty_pinned(TensorSpec(str(value.dtype), value.shape))
+        place = self.empty_pinned(spec_of(value)) if isinstance(value, np.ndarray) else None
         if place is None:
             return value
         np.copyto(place, value)  # releases the GIL
@@ -143,11 +157,6 @@ def describe(session: Any) -> str | None:
     """The bundle description stored in a session's graph; None if the graph was not exported by this tool."""
     text: str | None = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     return text
-
-
-def records(session: Any) -> bool:
-    """Whether CUDA captures the kernel launches of `session`'s first run."""
-    return bool(session.get_provider_options().get(CUDA, {}).get("enable_cuda_graph") == "1")
 
 
 def run_on_host(session: Any, inputs: Mapping[str, Value], names: Sequence[str],
@@ -162,8 +171,8 @@ def run_on_device(session: Any, inputs: Mapping[str, Value], places: Mapping[str
     Args:
         session: an ONNX Runtime session.
         inputs: arrays, or `OrtValue`s, which are used in place.
-        places: output name -> where to put it: ONNX Runtime's name of the memory for a new `OrtValue`; the `OrtValue`
-            or array to write into; or None for a new array.
+        places: output name -> where to put it: ONNX Runtime's name of the memory for a new `OrtValue`; the array to
+            write into; or None for a new array.
     """
     binding = session.io_binding()
     for name, value in inputs.items():
@@ -176,10 +185,8 @@ def run_on_device(session: Any, inputs: Mapping[str, Value], places: Mapping[str
             binding.bind_output(name)
         elif isinstance(place, str):
             binding.bind_output(name, place)
-        elif isinstance(place, np.ndarray):
-            binding.bind_output(name, "cpu", 0, place.dtype.type, place.shape, place.ctypes.data)
         else:
-            binding.bind_ortvalue_output(name, place)
+            binding.bind_output(name, "cpu", 0, place.dtype.type, place.shape, place.ctypes.data)
     # This returns only after all its streams have finished, so outputs in host memory of any kind can be read.
     session.run_with_iobinding(binding)
     return {name: value.numpy() if place is None else place if isinstance(place, np.ndarray) else value
@@ -191,6 +198,13 @@ def specs(entries: Sequence[Any]) -> Mapping[str, TensorSpec]:
     return {entry.name: TensorSpec(_DTYPES.get(entry.type, entry.type),
                                    tuple(size if isinstance(size, int) else None for size in entry.shape))
             for entry in entries}
+
+
+def spec_of(value: Value) -> TensorSpec:
+    """Type and shape of an array or `OrtValue`."""
+    if isinstance(value, np.ndarray):
+        return TensorSpec(str(value.dtype), value.shape)
+    return TensorSpec(_DTYPES.get(value.data_type(), value.data_type()), tuple(value.shape()))
 
 
 def bucket(rows: int) -> int:

@@ -16,7 +16,6 @@ from typing import TypeVar
 
 from stmask_deploy.console import WORKER_NAME
 
-from .daemon_thread import DaemonThread
 from .interrupt import find_interrupt
 
 T = TypeVar("T")
@@ -151,9 +150,8 @@ class Overlap:
         self._reader = weakref.ref(reader, self._abandoned.append)
 
     def _may_wait(self) -> bool:
-        """Whether the current thread may join the others without deadlock; they may be waiting for a `DaemonThread`."""
-        thread = threading.current_thread()
-        return not (self._abandoned or thread in self._threads or isinstance(thread, DaemonThread))
+        """Whether the current thread may join the others without deadlock."""
+        return not (self._abandoned or threading.current_thread() in self._threads)
 
     def _join(self, timeout_s: float | None) -> None:
         start = time.monotonic()

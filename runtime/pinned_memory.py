@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import ctypes
-import sys
 import weakref
 from collections import defaultdict
 from functools import cache
@@ -14,27 +13,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backends import TensorSpec
+from .cuda_runtime import CudaRuntime, cuda_runtime
 
 LIMIT = 64 << 20  # bytes per process: prototypes of about thirty frames, of which only a handful are in flight
 # Minimum size in bytes of a large value. Smaller ones are copied fast anyway, and users may hold on to them for long.
 LARGE = 1 << 16
-_PORTABLE = 1  # cudaHostAllocPortable: page-locked for all threads and GPUs
-_LOADING = Lock()
+_CREATING = Lock()
 
 
 class PinnedMemory:
     """Arrays in page-locked memory, whose blocks are reused once no array refers to them.
 
-    Copies between a GPU and pageable memory go through a driver buffer, piece by piece. Blocks are never freed:
-    freeing, like allocating, breaks a CUDA graph capture in progress, and it also waits for all work on the GPU.
+    Copies between a GPU and pageable memory go through a driver buffer, piece by piece, while the caller waits. Blocks
+    are never freed, since freeing waits for all work on the GPU.
 
     Args:
-        library: the CUDA runtime, loaded with `ctypes`.
+        runtime: where blocks come from.
         limit: total bytes of all blocks.
     """
 
-    def __init__(self, library: Any, limit: int = LIMIT) -> None:
-        self._library = library
+    def __init__(self, runtime: CudaRuntime, limit: int = LIMIT) -> None:
+        self._runtime = runtime
         self._left = limit
         self._free: defaultdict[int, list[int]] = defaultdict(list)  # addresses, by size in bytes
         self._lock = Lock()
@@ -60,35 +59,24 @@ class PinnedMemory:
         if self._free[size]:
             return self._free[size].pop(), size
         if size <= self._left:
-            address = ctypes.c_void_p()
-            if not self._library.cudaHostAlloc(ctypes.byref(address), ctypes.c_size_t(size), ctypes.c_uint(_PORTABLE)):
+            if address := self._runtime.host_memory(size):
                 self._left -= size
-                return address.value or 0, size
-            self._library.cudaGetLastError()  # clears the error, which the next caller would take for its own
+                return address, size
             self._left = 0
         larger = min((other for other, free in self._free.items() if free and other > size), default=None)
         return None if larger is None else (self._free[larger].pop(), larger)
 
 
 def pinned_memory(cuda_version: str) -> PinnedMemory | None:
-    """The process-wide page-locked memory; None if the CUDA runtime cannot be loaded.
-
-    Args:
-        cuda_version: CUDA version of ONNX Runtime, whose provider has already loaded the runtime; empty for none.
-    """
-    with _LOADING:  # so that concurrent threads get the same object
-        return _loaded(cuda_version.partition(".")[0])
+    """The process-wide page-locked memory; None if the CUDA runtime cannot be loaded, see `cuda_runtime`."""
+    with _CREATING:  # so that concurrent threads get the same object
+        runtime = cuda_runtime(cuda_version)
+        return None if runtime is None else _memory(runtime)
 
 
 @cache
-def _loaded(major: str) -> PinnedMemory | None:
-    if not major:
-        return None
-    name = f"cudart64_{major}.dll" if sys.platform == "win32" else f"libcudart.so.{major}"
-    try:
-        return PinnedMemory(ctypes.CDLL(name))
-    except OSError:
-        return None
+def _memory(runtime: CudaRuntime) -> PinnedMemory:
+    return PinnedMemory(runtime)
 
 
 def num_bytes(spec: TensorSpec) -> int:

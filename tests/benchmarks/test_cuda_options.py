@@ -10,9 +10,12 @@ import cuda_options
 import pytest
 from click.testing import CliRunner
 from cuda_options import ROWS, Row, main, measure, table
+from cuda_runtime import FakeCudaRuntime
+from recorded_graphs import CapturableSession
 
 from stmask_deploy.errors import DeviceError
 from stmask_deploy.pretrained import demo_bundle
+from stmask_deploy.runtime.cuda_runtime import CudaRuntime
 from stmask_deploy.runtime.onnxruntime_providers import CPU, CUDA, provider_options
 
 
@@ -27,10 +30,12 @@ def on_cpu(monkeypatch: pytest.MonkeyPatch) -> list[Mapping[str, str]]:
     def open_session(model: Any, options: Any, providers: list[Any], **others: Any) -> Any:
         assert providers[0][0] == CUDA
         asked.append(providers[0][1])
-        return session_class(model, options, providers=[CPU], **others)
+        return CapturableSession(session_class(model, options, providers=[CPU], **others), library)
 
+    library = FakeCudaRuntime()
     monkeypatch.setattr(onnxruntime, "InferenceSession", open_session)
     monkeypatch.setattr(cuda_options, "MEMORY", "cpu")
+    monkeypatch.setattr(cuda_options, "cuda_runtime", lambda version: CudaRuntime(library))
     return asked
 
 
@@ -38,8 +43,19 @@ def on_cpu(monkeypatch: pytest.MonkeyPatch) -> list[Mapping[str, str]]:
 def test_a_graph_is_measured_under_the_options_of_a_run(role: str, on_cpu: list[Mapping[str, str]]) -> None:
     found = measure(Row("any", role, "f32", changed={"use_tf32": "1"}, rows=3), demo_bundle(), runs=4)
     assert 0 < found["ms"]["p50"] <= found["ms"]["p90"] and found["first_s"] >= 0
-    (_, options), _ = provider_options(CUDA, "f32", None, is_recorded=True)
+    (_, options), _ = provider_options(CUDA, "f32", None, stream=1)
     assert on_cpu == [{**options, "use_tf32": "1"}]
+
+
+def test_a_row_may_be_run_without_a_recording(on_cpu: list[Mapping[str, str]]) -> None:
+    found = measure(Row("any", "temporal", "f32", is_recorded=False), demo_bundle(), runs=4)
+    assert 0 < found["ms"]["p50"] and on_cpu == [provider_options(CUDA, "f32", None)[0][1]]
+
+
+def test_there_must_be_a_runtime(on_cpu: list[Mapping[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_options, "cuda_runtime", lambda version: None)
+    found = measure(Row("any", "temporal", "f32"), demo_bundle(), runs=4)
+    assert "CUDA's runtime library" in found["not_available"]
 
 
 def test_the_first_runs_are_left_out(on_cpu: list[Mapping[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +77,7 @@ def test_what_cannot_run_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("CUDA failure 901: operation failed\nsomewhere")
 
     monkeypatch.setattr("onnxruntime.InferenceSession", fail)
-    found = measure(Row("any", "temporal", "f32"), demo_bundle(), runs=1)
+    found = measure(Row("any", "temporal", "f32", is_recorded=False), demo_bundle(), runs=1)
     assert found == {"not_available": "CUDA failure 901: operation failed somewhere"}
 
 

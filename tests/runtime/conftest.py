@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cuda_runtime import FakeCudaRuntime
+from recorded_graphs import CapturableSession
 from tiny_bundles import describe, frame_graph, save_graph, temporal_graph, write_bundle
 
 from stmask_deploy.runtime import onnxruntime_backend, onnxruntime_session
+from stmask_deploy.runtime.cuda_runtime import CudaRuntime
 from stmask_deploy.runtime.onnxruntime_providers import CPU
 from stmask_deploy.runtime.onnxruntime_session import SessionMaker
 
@@ -29,11 +32,21 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`cuda-graph` computes on the CPU, with the CPU's memory as the device's."""
+def recorded(monkeypatch: pytest.MonkeyPatch) -> FakeCudaRuntime:
+    """`cuda-graph` computes on the CPU, with the CPU's memory as the device's, and does so when somebody waits."""
+    library = FakeCudaRuntime()
+    runtime = CudaRuntime(library)
+    open_session = SessionMaker.open
+
+    def open_capturable(self: SessionMaker, *args: Any) -> Any:
+        session = open_session(self, *args)
+        return CapturableSession(session, library) if len(args) == 3 else session
+
     monkeypatch.setattr(SessionMaker, "is_on_host", False)
+    monkeypatch.setattr(SessionMaker, "open", open_capturable)
     monkeypatch.setattr(onnxruntime_backend, "choose_provider", lambda ort, device: (CPU, ""))
-    monkeypatch.setattr(onnxruntime_session, "records", lambda session: True)
+    monkeypatch.setattr(onnxruntime_session, "cuda_runtime", lambda version: runtime)
+    return library
 
 
 @pytest.fixture

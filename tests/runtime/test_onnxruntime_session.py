@@ -18,6 +18,7 @@ from stmask_deploy.errors import DeviceError, InputError
 from stmask_deploy.pretrained import demo_bundle
 from stmask_deploy.runtime import onnxruntime_session
 from stmask_deploy.runtime.backends import Backend, TensorSpec
+from stmask_deploy.runtime.cuda_runtime import CudaRuntime
 from stmask_deploy.runtime.onnxruntime_session import SessionMaker, bucket
 from stmask_deploy.runtime.opening import open_backend
 from stmask_deploy.runtime.pinned_memory import LARGE, PinnedMemory
@@ -93,7 +94,7 @@ def test_kept_outputs_are_no_arrays_and_feed_the_next_graph(as_on_device: None,
 
 def test_large_values_come_in_page_locked_memory(as_on_device: None, monkeypatch: pytest.MonkeyPatch) -> None:
     library = FakeCudaRuntime()
-    memory = PinnedMemory(library, limit=2 << 20)
+    memory = PinnedMemory(CudaRuntime(library), limit=2 << 20)
     asked = []
     monkeypatch.setattr(onnxruntime_session, "pinned_memory", lambda version: asked.append(version) or memory)
     frame = open_backend("onnxruntime", demo_bundle() / "frame.onnx", device="cpu")
@@ -116,7 +117,7 @@ def test_large_values_come_in_page_locked_memory(as_on_device: None, monkeypatch
 
 def test_pinned_is_what_is_large_and_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     library = FakeCudaRuntime()
-    memory = PinnedMemory(library)
+    memory = PinnedMemory(CudaRuntime(library))
     monkeypatch.setattr(onnxruntime_session, "pinned_memory", lambda version: memory)
     maker = SessionMaker(onnxruntime, GRAPH, "CPUExecutionProvider", "f32", 1, None)
     large = np.arange(LARGE, dtype=np.uint8).reshape(4, -1)

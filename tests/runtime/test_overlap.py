@@ -13,7 +13,6 @@ import pytest
 from threads import no_thread_left
 
 from stmask_deploy.console import WORKER_NAME
-from stmask_deploy.runtime.daemon_thread import DaemonThread
 from stmask_deploy.runtime.interrupt import InterruptFlag
 from stmask_deploy.runtime.overlap import GRACE_S, Overlap
 
@@ -254,24 +253,6 @@ def test_a_chain_that_is_dropped_is_waited_for() -> None:
         next(reader)
         del reader
     assert numbers.is_closed
-
-
-def test_threads_that_others_wait_for_wait_for_nobody() -> None:
-    thread, numbers = DaemonThread("others wait"), Numbers(1000)
-    before = set(threading.enumerate())
-    is_held = threading.Event()
-    held = [around(watched(numbers, lambda item: item if item < 2 else thread.call(lambda: item)))]
-
-    def drop() -> None:
-        is_held.wait(TIMEOUT)
-        held.clear()
-
-    next(held[0])
-    dropped = thread.post(drop)
-    time.sleep(0.1)  # for its threads to ask
-    is_held.set()
-    dropped.result(TIMEOUT)
-    wait_for_the_end_of(lambda: set(threading.enumerate()) - before)
 
 
 def test_ctrl_c_waits_for_no_thread() -> None:

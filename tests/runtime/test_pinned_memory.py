@@ -1,20 +1,18 @@
 """Page-locked memory from a stand-in for CUDA's runtime: blocks are shared out, used again, and never used twice."""
 from __future__ import annotations
 
-import ctypes
 import gc
 import time
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from cuda_runtime import FakeCudaRuntime
 
-from stmask_deploy.runtime import pinned_memory as module
 from stmask_deploy.runtime.backends import TensorSpec
-from stmask_deploy.runtime.pinned_memory import PinnedMemory, num_bytes, pinned_memory
+from stmask_deploy.runtime.cuda_runtime import CudaRuntime
+from stmask_deploy.runtime.pinned_memory import PinnedMemory, num_bytes
 
 SPEC = TensorSpec("float32", (1, 3, 5))
 
@@ -26,7 +24,7 @@ def address(array: np.ndarray[Any, Any] | None) -> int:
 
 def test_arrays_lie_in_locked_memory_and_not_in_each_other() -> None:
     library = FakeCudaRuntime()
-    memory = PinnedMemory(library)
+    memory = PinnedMemory(CudaRuntime(library))
     specs = [SPEC, SPEC, TensorSpec("uint8", (7,)), TensorSpec("int64", (2, 2))]
     arrays = [memory.empty(spec) for spec in specs]
     for number, (array, spec) in enumerate(zip(arrays, specs, strict=True)):
@@ -39,7 +37,7 @@ def test_arrays_lie_in_locked_memory_and_not_in_each_other() -> None:
 
 def test_a_block_is_used_again_once_nothing_lies_in_it() -> None:
     library = FakeCudaRuntime()
-    memory = PinnedMemory(library)
+    memory = PinnedMemory(CudaRuntime(library))
     array = memory.empty(SPEC)
     assert array is not None
     first, part = address(array), array[0, 1:, ::2]
@@ -63,7 +61,7 @@ def test_a_block_is_used_again_once_nothing_lies_in_it() -> None:
 
 def test_there_is_no_more_than_the_limit() -> None:
     library = FakeCudaRuntime()
-    memory = PinnedMemory(library, limit=125)
+    memory = PinnedMemory(CudaRuntime(library), limit=125)
     held = [memory.empty(SPEC), memory.empty(SPEC)]
     assert all(array is not None for array in held)
     assert memory.empty(SPEC) is None
@@ -76,7 +74,7 @@ def test_there_is_no_more_than_the_limit() -> None:
 
 def test_a_failure_is_final_and_leaves_no_error_behind() -> None:
     library = FakeCudaRuntime(num_blocks=1)
-    memory = PinnedMemory(library)
+    memory = PinnedMemory(CudaRuntime(library))
     held = memory.empty(SPEC)
     assert held is not None and memory.empty(SPEC) is None
     assert library.last_error == 0
@@ -89,7 +87,7 @@ def test_a_failure_is_final_and_leaves_no_error_behind() -> None:
 def test_larger_blocks_serve_where_there_is_no_more() -> None:
     """Another model or another size of picture does not find the memory gone that an earlier one has left."""
     library = FakeCudaRuntime()
-    memory = PinnedMemory(library, limit=200)
+    memory = PinnedMemory(CudaRuntime(library), limit=200)
     held = [memory.empty(TensorSpec("uint8", (size,))) for size in (100, 80)]
     first, second = map(address, held)
     held.clear()
@@ -108,7 +106,7 @@ def test_larger_blocks_serve_where_there_is_no_more() -> None:
 
 
 def test_no_block_is_given_to_two_threads() -> None:
-    memory = PinnedMemory(FakeCudaRuntime(), limit=60 * 5)
+    memory = PinnedMemory(CudaRuntime(FakeCudaRuntime()), limit=60 * 5)
 
     def work(number: int) -> bool:
         for step in range(300):
@@ -130,7 +128,7 @@ def test_threads_together_keep_to_the_limit(monkeypatch: pytest.MonkeyPatch) -> 
     library = FakeCudaRuntime()
     allocate = library.cudaHostAlloc
     monkeypatch.setattr(library, "cudaHostAlloc", lambda *args: time.sleep(0.01) or allocate(*args))
-    memory = PinnedMemory(library, limit=60 * 3)
+    memory = PinnedMemory(CudaRuntime(library), limit=60 * 3)
     with ThreadPoolExecutor(6) as pool:
         held = list(pool.map(lambda _: memory.empty(SPEC), range(6)))
     assert library.sizes == [60] * 3 and sum(one is not None for one in held) == 3
@@ -139,7 +137,7 @@ def test_threads_together_keep_to_the_limit(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("shape", [(None, 4), (0, 4), (4, None)])
 def test_nothing_for_open_sizes_and_for_no_values(shape: tuple[int | None, ...]) -> None:
     library = FakeCudaRuntime()
-    assert PinnedMemory(library).empty(TensorSpec("float32", shape)) is None and not library.sizes
+    assert PinnedMemory(CudaRuntime(library)).empty(TensorSpec("float32", shape)) is None and not library.sizes
 
 
 @pytest.mark.parametrize(("spec", "size"), [
@@ -151,43 +149,4 @@ def test_sizes(spec: TensorSpec, size: int) -> None:
 
 def test_nothing_for_what_is_no_number() -> None:
     library = FakeCudaRuntime()
-    assert PinnedMemory(library).empty(TensorSpec("object", (4,))) is None and not library.sizes
-
-
-def test_the_runtime_of_the_version_that_onnxruntime_was_built_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def load(name: str) -> FakeCudaRuntime:
-        asked.append(name)
-        if "12" in name:
-            raise OSError("libcudart.so.12: cannot open shared object file")
-        return FakeCudaRuntime()
-
-    monkeypatch.setattr(ctypes, "CDLL", load)
-    for platform in ("linux", "win32"):
-        monkeypatch.setattr(module, "sys", SimpleNamespace(platform=platform))
-        module._loaded.cache_clear()
-        assert pinned_memory("12.8") is None
-        memory = pinned_memory("13.0")
-        assert memory is not None and memory.empty(SPEC) is not None
-        assert pinned_memory("13.0") is memory
-    module._loaded.cache_clear()
-    assert asked == ["libcudart.so.12", "libcudart.so.13", "cudart64_12.dll", "cudart64_13.dll"]
-
-
-def test_there_is_none_without_cuda() -> None:
-    assert pinned_memory("") is None
-    assert pinned_memory("99.0") is None
-
-
-def test_threads_that_ask_at_once_get_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(name: str) -> FakeCudaRuntime:
-        time.sleep(0.05)
-        return FakeCudaRuntime()
-
-    monkeypatch.setattr(ctypes, "CDLL", load)
-    module._loaded.cache_clear()
-    with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(pinned_memory, ["13.0"] * 3))
-    module._loaded.cache_clear()
-    assert found[0] is not None and found[0] is found[1] is found[2]
+    assert PinnedMemory(CudaRuntime(library)).empty(TensorSpec("object", (4,))) is None and not library.sizes

@@ -72,9 +72,9 @@ def test_providers_and_their_options(tmp_path: Path) -> None:
     assert provider_options(CPU, "f32", tmp_path) == [(CPU, {})]
     (cuda, options), rest = provider_options(CUDA, "f32", None)
     assert (cuda, options["use_tf32"], rest) == (CUDA, "0", (CPU, {}))
-    assert not {"enable_cuda_graph", "prefer_nhwc", "fuse_conv_bias"} & options.keys()
-    (_, recorded), _ = provider_options(CUDA, "f32", None, is_recorded=True)
-    assert recorded == {**options, "enable_cuda_graph": "1"}
+    assert not {"user_compute_stream", "prefer_nhwc", "fuse_conv_bias"} & options.keys()
+    (_, recorded), _ = provider_options(CUDA, "f32", None, stream=1234)
+    assert recorded == {**options, "user_compute_stream": "1234"}
     names = [name for name, _ in provider_options(TENSORRT, "f32", None)]
     assert names == [TENSORRT, CUDA, CPU]  # CUDA takes the nodes that TensorRT does not
 
@@ -82,8 +82,6 @@ def test_providers_and_their_options(tmp_path: Path) -> None:
 def test_tensor_cores_get_f16_as_they_read_it() -> None:
     (_, options), _ = provider_options(CUDA, "f16", None)
     assert (options["use_tf32"], options["prefer_nhwc"], options["fuse_conv_bias"]) == ("1", "1", "1")
-    (_, plain), _ = provider_options(CUDA, "f16", None, channels_last=False)
-    assert plain["use_tf32"] == "1" and not {"prefer_nhwc", "fuse_conv_bias"} & plain.keys()
 
 
 def test_tensorrt_keeps_its_engines_where_it_is_told(tmp_path: Path) -> None:
