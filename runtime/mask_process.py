@@ -13,10 +13,11 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from types import TracebackType
 
+import cv2
 import numpy as np
 
 from stmask_deploy.datasets.segmentation import Segmentation
-from stmask_deploy.types import Array, IntArray
+from stmask_deploy.types import Array
 
 from .mask_server import READY
 from .masks import MASK_THRESHOLD
@@ -98,7 +99,9 @@ class MaskProcess:
         if not len(result) or self._process is None or self._has_ended or not self._is_ready.is_set():
             return 0
         crops = crops_of(result.soft_masks)
-        request = {"number": self._number + 1, "geometry": dataclasses.astuple(result.geometry),
+        geometry = result.geometry
+        request = {"number": self._number + 1,
+                   "geometry": [geometry.original_hw, geometry.resized_hw, geometry.padded_hw],
                    "mask_hw": result.soft_masks.shape[1:], "crops": crops}
         cells = [mask[y1:y2, x1:x2].ravel() for mask, (y1, y2, x1, x2) in zip(result.soft_masks, crops, strict=True)]
         self._requests.put(json.dumps(request).encode() + b"\n" + np.concatenate(cells).tobytes())
@@ -154,14 +157,9 @@ class MaskProcess:
 def crops_of(masks: Array) -> list[list[int]]:
     """(k, Hm, Wm) soft masks -> y1, y2, x1, x2 of their cells above 0.5 plus one cell around; zeros if there are none.
     """
-    above = masks > MASK_THRESHOLD
-    sides: list[IntArray] = []
-    for axis in (2, 1):
-        lines = np.asarray(above.any(axis=axis))  # (k, Hm), (k, Wm)
-        size = lines.shape[1]
-        start = np.maximum(lines.argmax(axis=1) - 1, 0)
-        stop = np.minimum(size - lines[:, ::-1].argmax(axis=1) + 1, size)
-        stop[~lines.any(axis=1)] = 0
-        sides += [np.minimum(start, stop), stop]
-    crops: list[list[int]] = np.stack(sides, axis=1).tolist()
+    height, width = masks.shape[1:]
+    crops = []
+    for above in (masks > MASK_THRESHOLD).view(np.uint8):
+        x, y, w, h = cv2.boundingRect(above)
+        crops.append([max(y - 1, 0), min(y + h + 1, height), max(x - 1, 0), min(x + w + 1, width)] if w else [0] * 4)
     return crops

@@ -39,14 +39,20 @@ def assemble_masks(prototypes: Array, mask_coeffs: Array, boxes: Array, *, tanh_
     height, width, _ = prototypes.shape
     for _ in range(tanh_passes):
         mask_coeffs = np.tanh(mask_coeffs)
-    masks = np.zeros((len(boxes), height, width), np.float32)
+    cells = [(row, slice(y1, y2), slice(x1, x2)) for row, (y1, y2, x1, x2)
+             in enumerate(box_cells(boxes, (height, width))) if y1 < y2 and x1 < x2]
+    logits = [prototypes[y, x] @ -mask_coeffs[row] for row, y, x in cells]
+    # All masks at once: every call on many cells releases the GIL and has to wait for it again.
+    values = np.concatenate([one.ravel() for one in logits]) if logits else np.zeros(0, np.float32)
     with np.errstate(over="ignore"):  # for very negative logits exp overflows to inf and the sigmoid is 0, as intended
-        for mask, coeffs, (y1, y2, x1, x2) in zip(masks, -mask_coeffs, box_cells(boxes, (height, width)), strict=True):
-            if y1 < y2 and x1 < x2:
-                logits = prototypes[y1:y2, x1:x2] @ coeffs
-                np.exp(logits, out=logits)
-                logits += 1
-                np.reciprocal(logits, out=mask[y1:y2, x1:x2])
+        np.exp(values, out=values)
+    values += 1
+    np.reciprocal(values, out=values)
+    masks = np.zeros((len(boxes), height, width), np.float32)
+    start = 0
+    for (row, y, x), one in zip(cells, logits, strict=True):
+        masks[row, y, x] = values[start:start + one.size].reshape(one.shape)
+        start += one.size
     return masks
 
 

@@ -16,7 +16,7 @@ from stmask_deploy.errors import DeviceError, InputError, StmaskError
 
 from .backends import CUDA_GRAPH, Value, check_inputs, chosen_outputs, one_line
 from .interrupt import raise_interrupt
-from .onnxruntime_providers import CPU, WORDS, choose_provider
+from .onnxruntime_providers import CPU, CUDA, WORDS, choose_provider
 from .onnxruntime_recording import RecordedSession
 from .onnxruntime_session import SessionMaker, bucket, describe, run_on_device, run_on_host, specs
 
@@ -33,31 +33,42 @@ class OnnxRuntimeBackend:
         ort = _import_library()
         # On a GPU, 8-bit layers would be dequantised and computed in float.
         provider, note = choose_provider(ort, "cpu" if precision == "int8" else device)
-        self._maker = SessionMaker(ort, graph, provider, precision, threads, cache, device == CUDA_GRAPH)
-        try:
-            # For captured CUDA graphs, this session only serves to inspect the graph.
-            session = (self._maker.on_host() if self._maker.is_recorded else self._maker).open(outputs)
-        except DeviceError as error:
-            if device != "auto":
-                raise
-            self._maker, note = replace(self._maker, provider=CPU), f" ({error})"
-            session = self._maker.open(outputs)
-        text = describe(session)
-        if text is None:
-            raise InputError(f"{graph} was not exported by this tool (it carries no description); use stmask-export")
-        self._maker = replace(self._maker, description=text)
-        self.metadata = BundleDescription.from_json(text, f"the description in {graph}")
-        self.inputs, self.outputs = specs(session.get_inputs()), specs(session.get_outputs())
-        self.is_on_host = self._maker.is_on_host
+        maker = SessionMaker(ort, graph, provider, precision, threads, cache, device == CUDA_GRAPH)
+        self._lock = Lock()
+        for choice in _choices(maker) if device == "auto" else [maker]:
+            try:
+                self._open(choice, outputs)
+                break
+            except DeviceError as error:
+                if device != "auto" or choice.provider == CPU:
+                    raise
+                note = f" ({error})"
         words = WORDS.get(self._maker.provider, f"CPU, {_threads_in_words(threads)}")
         graphs = " graphs" if self._maker.is_recorded else ""
         self.device = f"ONNX Runtime {ort.__version__}, {precision}, {words}{graphs}{note}"
+
+    def _open(self, maker: SessionMaker, outputs: Collection[str] | None) -> None:
+        """Open the graph with `maker`'s settings.
+
+        Raises:
+            DeviceError: they cannot be used.
+            InputError: the file cannot be used.
+        """
+        # For captured CUDA graphs, this session only serves to inspect the graph.
+        session = (maker.on_host() if maker.is_recorded else maker).open(outputs)
+        text = describe(session)
+        if text is None:
+            raise InputError(f"{maker.graph} was not exported by this tool (it carries no description); use "
+                             "stmask-export")
+        self._maker = replace(maker, description=text)
+        self.metadata = BundleDescription.from_json(text, f"the description in {maker.graph}")
+        self.inputs, self.outputs = specs(session.get_inputs()), specs(session.get_outputs())
+        self.is_on_host = self._maker.is_on_host
         # Inputs with a dynamic number of rows -> name of that dimension; empty on the host, where nothing is padded.
         self._open_rows = {} if self.is_on_host else {
             entry.name: entry.shape[0] for entry in session.get_inputs() if isinstance(entry.shape[0], str)}
         # Functions that run a session, by outputs and sizes.
         self._runners: dict[Any, Callable[..., dict[str, Value]]] = {}
-        self._lock = Lock()
         if self._maker.is_recorded:  # so that a failed capture is reported now, not in the middle of a video
             self._runner_for(tuple(self.outputs), dict.fromkeys(self._open_rows.values(), 1))
         elif not self._open_rows:
@@ -105,6 +116,12 @@ class OnnxRuntimeBackend:
                 name: maker.memory if name in keep else maker.empty_pinned(output_specs[name]) for name in names})
 
         return run
+
+
+def _choices(maker: SessionMaker) -> list[SessionMaker]:
+    """What device auto tries, the fastest first."""
+    recorded = [replace(maker, is_recorded=True)] if maker.provider == CUDA else []
+    return [*recorded, maker, replace(maker, provider=CPU)]
 
 
 def _padded(rows: Any, size: int) -> Any:

@@ -42,6 +42,9 @@ class Results:
     end: dict[str, Any] | None  # None if the run did not finish
 
 
+_ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+
+
 class ResultsWriter:
     """Context manager that writes the header on construction and then one unbuffered line per frame.
 
@@ -86,7 +89,7 @@ class ResultsWriter:
                           "damage": (damage or Damage(self._num_frames)).to_dict()})
 
     def _write_line(self, record: Mapping[str, Any]) -> None:
-        text = json.dumps(record, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        text = _ENCODER.encode(record)
         # File names may contain undecodable bytes; they become question marks.
         line = memoryview(text.encode(errors="replace") + b"\n")
         try:

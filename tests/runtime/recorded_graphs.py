@@ -53,6 +53,8 @@ class WatchedBinding:
 
     def __getattr__(self, name: str) -> Any:
         bind = getattr(self.binding, name)
+        if not name.startswith("bind_ortvalue"):
+            return bind
         return lambda key, value: (self.addresses.append(value.data_ptr()), bind(key, value))
 
 

@@ -261,6 +261,27 @@ def test_they_are_not_otherwise(graphs: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "CUDA" in frame.device and "graphs" not in frame.device
 
 
+def test_auto_records(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = FakeCudaRuntime()
+    gpu = FakeGpu(monkeypatch, library)
+    frame = open_backend("onnxruntime", graphs / "frame.onnx", device="auto")
+    assert np.allclose(frame.run(picture(51))["fpn"], 0.2) and len(library.launched) == 1
+    assert frame.device.endswith("CUDA graphs (chosen by auto)") and len(gpu.asked) == 1
+
+
+def test_auto_does_without_recording_where_that_fails(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = FakeCudaRuntime()
+    library.node_kinds = [3]
+    FakeGpu(monkeypatch, library)
+    frame, temporal = (open_backend("onnxruntime", graphs / f"{role}.onnx", device="auto")
+                       for role in ("frame", "temporal"))
+    maps = frame.run(picture(51), keep=("fpn", "temporal"))
+    deltas = temporal.run({"prev_fpn": maps["fpn"], "fpn": maps["fpn"], "prev_temporal": maps["temporal"],
+                           "temporal": maps["temporal"], "boxes": np.zeros((3, 4), np.float32)})
+    assert deltas["box_deltas"].shape == (3, 4) and not library.launched and not frame.is_on_host
+    assert "CUDA (" in frame.device and "cannot record it" in frame.device
+
+
 def test_without_the_runtime_s_library_nothing_is_recorded(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     FakeGpu(monkeypatch, FakeCudaRuntime())
     monkeypatch.setattr(onnxruntime_session, "cuda_runtime", lambda version: None)
