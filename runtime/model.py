@@ -23,8 +23,7 @@ from .result import FrameResult
 from .sources import Damage, FrameSource, open_source, to_float
 from .timing import FrameTimes, StageTimer
 from .tracking import (
-    DEVICE_WORKERS,
-    HOST_WORKERS,
+    WORKERS,
     TrackedFrame,
     check_run,
     is_overlapped,
@@ -94,9 +93,7 @@ class Model:
 
     @property
     def _detect_workers(self) -> int:
-        if not self._bundle.may_overlap:
-            return 0
-        return HOST_WORKERS if self._bundle.frame.is_on_host else DEVICE_WORKERS
+        return WORKERS if self._bundle.may_overlap else 0
 
     @property
     def options(self) -> ResolvedOptions:

@@ -18,9 +18,9 @@ from .timing import FrameTimes, StageTimer
 
 MODES = ("auto", "latency", "throughput")
 DEPTH = 2  # frames queued between two stages: enough to even out varying stage times with little memory
-# Detection threads if graphs may overlap: one preprocesses or runs NMS while another runs the frame graph. The host's
-# work on a frame takes about as long as the GPU's, so with only two threads a GPU would often be idle.
-HOST_WORKERS, DEVICE_WORKERS = 2, 3
+# Detection threads if graphs may overlap: one preprocesses or runs NMS while another runs the frame graph. More of them
+# only wait for each other at the GIL.
+WORKERS = 2
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,14 +34,14 @@ from stmask_deploy.runtime.results_jsonl import read_results
 from stmask_deploy.runtime.run import run_video
 from stmask_deploy.runtime.sources import open_source
 from stmask_deploy.runtime.timing import StageTimer
-from stmask_deploy.runtime.tracking import DEVICE_WORKERS, HOST_WORKERS, is_overlapped, track_overlapped
+from stmask_deploy.runtime.tracking import WORKERS, is_overlapped, track_overlapped
 
 BRIGHTNESSES = [0, 100, 110, 0, 120, 130, 0, 0, 90, 200]
 OPTIONS: list[dict[str, Any]] = [{}, {"tracker": "paper"}, {"tracker": "frame"}, {"nms": "per-class"},
                                  {"detect_every": 2}, {"tracker": "paper", "detect_every": 4, "retire_after": 10}]
 
 
-@pytest.fixture(autouse=True, params=[0, DEVICE_WORKERS], ids=["graphs in turn", "graphs side by side"])
+@pytest.fixture(autouse=True, params=[0, WORKERS], ids=["graphs in turn", "graphs side by side"])
 def num_workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Every test, with overlapped runs of either kind; which one a bundle has depends on the machine."""
     chosen: int = request.param
@@ -217,9 +217,8 @@ def test_a_video_that_is_left_to_the_collector_does_not_stop_another_one(bundle:
     assert len(list(model.fork().track_frames(Pictures(), mode="throughput"))) == 12
 
 
-@pytest.mark.parametrize(("may_overlap", "is_on_host", "expected"), [
-    (False, True, 0), (True, True, HOST_WORKERS), (True, False, DEVICE_WORKERS)])
-def test_how_many_threads_detect(bundle: Path, may_overlap: bool, is_on_host: bool, expected: int,
+@pytest.mark.parametrize(("may_overlap", "expected"), [(False, 0), (True, WORKERS)])
+def test_how_many_threads_detect(bundle: Path, may_overlap: bool, expected: int,
                                  monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
@@ -229,9 +228,7 @@ def test_how_many_threads_detect(bundle: Path, may_overlap: bool, is_on_host: bo
 
     monkeypatch.setattr(model_module, "track_overlapped", track)
     model = load(bundle, threads=1)
-    opened = dataclasses.replace(model._bundle, may_overlap=may_overlap)
-    monkeypatch.setattr(opened.frame, "is_on_host", is_on_host)
-    model = Model(opened, RunOptions())
+    model = Model(dataclasses.replace(model._bundle, may_overlap=may_overlap), RunOptions())
     assert len(list(model.track_frames(Pictures(), mode="throughput"))) == 12 and asked == [expected]
 
 
