@@ -78,18 +78,18 @@ class RecordedSession:
         except IndexError:
             slot = self._new_slot()
         places = {name: self._place(name, slot, name in keep) for name in names}
-        with self._lock:
-            try:
+        try:
+            with self._lock:
                 for name, value in given.items():
                     self._copy(self._inputs[name], value, self._input_specs[name])
                 self._stream.launch(self._graph)
                 for name, place in places.items():
                     self._copy(place, self._outputs[name], self._output_specs[name])
                 self._stream.record(slot.end)
-            except BaseException:
-                self._stream.wait()  # for the copies that were queued; their places are about to be freed
-                raise
-        slot.end.wait()
+            slot.end.wait()
+        except BaseException:  # Ctrl-C too
+            self._stream.wait()  # for what was queued: its memory is about to be freed
+            raise
         # Rows may be kept for long, and the slot is needed again.
         values = {name: slot.rows[name].copy() if slot.rows.get(name) is place else place
                   for name, place in places.items()}

@@ -63,6 +63,11 @@ class FakeCudaRuntime:
         """Whether this thread captures."""
         return threading.get_ident() in self._capturing
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no work is left."""
+        return not any(self._work.values())
+
     def add(self, work: Callable[[], None]) -> None:
         """Put something into the stream that this thread captures."""
         self._captures[self._capturing[threading.get_ident()]].append(work)

@@ -207,9 +207,24 @@ def test_what_fails_on_the_way_is_told_and_waited_for(recorded: FakeCudaRuntime,
     recorded.fails = {name: 719}
     with pytest.raises(StmaskError, match=f"failed in the graph: {name}: CUDA failure 719: error 719"):
         frame.run(picture(51))
-    assert bool(waits) == (name in ("cudaMemcpyAsync", "cudaGraphLaunch", "cudaEventRecord"))
+    assert bool(waits) == (name != "cudaEventCreateWithFlags")  # then nothing was queued
     recorded.fails = {}
     assert np.allclose(frame.run(picture(102))["fpn"], 0.4)
+
+
+def test_ctrl_c_waits_for_what_is_queued(recorded: FakeCudaRuntime, memory: PinnedMemory, graphs: Path,
+                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise it would be written into memory that holds something else by then."""
+    frame = open_recorded(graphs / "frame.onnx")
+
+    def interrupt(self: CudaEvent) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CudaEvent, "wait", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            frame.run(picture(51))
+    assert recorded.is_idle
 
 
 def test_a_video_gives_what_it_gives_otherwise(recorded: FakeCudaRuntime) -> None:
