@@ -28,9 +28,9 @@ from stmask_deploy.bundle import read_description
 from stmask_deploy.console import Command
 from stmask_deploy.errors import InputError
 from stmask_deploy.pretrained import demo_bundle, demo_clip
+from stmask_deploy.runtime.encoder_process import EncoderProcess
 from stmask_deploy.runtime.frame_source import FrameSource
 from stmask_deploy.runtime.loading import open_bundle
-from stmask_deploy.runtime.mask_process import MaskProcess
 from stmask_deploy.runtime.model import Model
 from stmask_deploy.runtime.options import RunOptions
 from stmask_deploy.runtime.run import run_video
@@ -47,13 +47,13 @@ class Row:
 
     name: str
     mode: str
-    is_helped: bool = False  # a separate process encodes masks
+    is_helped: bool = False  # a separate process encodes results
     one_at_a_time: bool = False  # graphs do not run concurrently
 
 
 ROWS = (
     Row("latency", "latency"),
-    Row("throughput, masks encoded in place", "throughput"),
+    Row("throughput, encoded in place", "throughput"),
     Row("throughput", "throughput", is_helped=True),
     Row("throughput, one graph at a time", "throughput", is_helped=True, one_at_a_time=True),
 )
@@ -79,10 +79,10 @@ def main(bundle: Path | None, video: Path | None, times: Sequence[Times], frames
     options = RunOptions(memory=memory)
     report = new_report(SCHEMA)
     held = hold(video, frames)
-    with MaskProcess() as helper, tempfile.TemporaryDirectory() as folder:
+    with EncoderProcess() as helper, tempfile.TemporaryDirectory() as folder:
         record = Record(open_bundle(bundle or demo_bundle(), device="cpu"))
         clock = FrameClock()
-        run(Model(record.recording(), options, clock), held, frames, "latency", MaskProcess(), Path(folder), clock)
+        run(Model(record.recording(), options, clock), held, frames, "latency", EncoderProcess(), Path(folder), clock)
         turns: dict[tuple[Times, Row], list[dict[str, Any]]] = {(ms, row): [] for ms in times for row in ROWS}
         models = {(ms, alone): Model(record.replaying(seconds_of(ms), alone), options, clock)
                   for ms in times for alone in (False, True)}
@@ -90,7 +90,7 @@ def main(bundle: Path | None, video: Path | None, times: Sequence[Times], frames
             for (ms, row), found in turns.items():
                 with held.again() if decoded else open_source(video) as source:
                     found.append(run(models[ms, row.one_at_a_time], source, frames, row.mode,
-                                     helper if row.is_helped else MaskProcess(), Path(folder), clock, warmup))
+                                     helper if row.is_helped else EncoderProcess(), Path(folder), clock, warmup))
     rows = [{"ms": dict(zip(ROLES, ms, strict=True)), "row": row.name, **summary(found)}
             for (ms, row), found in turns.items()]
     report_file.write({**report, "variant": read_description(bundle or demo_bundle()).model.variant,
@@ -122,17 +122,17 @@ def seconds_of(ms: Times) -> dict[str, float]:
     return {role: one / 1000 for role, one in zip(ROLES, ms, strict=True)}
 
 
-def run(model: Model, source: FrameSource, frames: int, mode: str, helper: MaskProcess, folder: Path, clock: FrameClock,
-        warmup: int = 0) -> dict[str, Any]:
+def run(model: Model, source: FrameSource, frames: int, mode: str, helper: EncoderProcess, folder: Path,
+        clock: FrameClock, warmup: int = 0) -> dict[str, Any]:
     """One run: seconds per frame and stage after warm-up, and this process's CPU seconds per frame, warm-up included.
 
     Args:
-        helper: encodes masks in mode throughput; if it was not started, this process does.
+        helper: encodes results in mode throughput; if it was not started, this process does.
     """
     clock.restart()
     cores_s = time.process_time()
     done = run_video(model, source, folder / "results", draw=False, max_frames=frames, overwrite=True, mode=mode,
-                     mask_process=helper)
+                     encoder_process=helper)
     cores_s = time.process_time() - cores_s
     if done.frames < frames:
         raise InputError(f"{source.name} has only {done.frames} of the {frames} frames that are needed; give fewer "

@@ -85,12 +85,6 @@ class FrameResult:
             mask[patch.y:patch.y + h, patch.x:patch.x + w] = patch.pixels
         return masks
 
-    def with_segmentations(self, segmentations: list[Segmentation]) -> FrameResult:
-        """A copy with `segmentations` set to values computed elsewhere."""
-        result = dataclasses.replace(self)
-        result.__dict__["segmentations"] = segmentations
-        return result
-
     @cached_property
     def segmentations(self) -> list[Segmentation]:
         """(k) masks in COCO's compressed RLE, `{"size": [H0, W0], "counts": str}`."""

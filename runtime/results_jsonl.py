@@ -2,16 +2,17 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from stmask_deploy.atomic import cannot_write, check_writable
-from stmask_deploy.errors import InputError, StmaskError
+from stmask_deploy.errors import InputError, OutputError, StmaskError
 
 from .frame_source import Damage
 from .result import FrameResult
@@ -60,23 +61,22 @@ class ResultsWriter:
         self._path = path
         self._num_frames = 0
         try:
-            self._file = open(path, "wb", buffering=0)
+            self._file = open(path, "w+b", buffering=0)
         except OSError as error:
             raise cannot_write(path, error) from error
         try:
-            self._write_line({"type": "header", "schema": SCHEMA, **dataclasses.asdict(header)})
+            self._append(_line({"type": "header", "schema": SCHEMA, **dataclasses.asdict(header)}))
         except BaseException:
             self._file.close()
             raise
 
-    def write(self, result: FrameResult) -> None:
-        """Append the line of one frame, even if it has no instances.
+    def write(self, line: bytes) -> None:
+        """Append the line of one frame, see `frame_line`.
 
         Raises:
-            OutputError: the line cannot be written.
-            StmaskError: a score or box is not a finite number.
+            OutputError: it cannot be written.
         """
-        self._write_line(frame_record(result))
+        self._append(line)
         self._num_frames += 1
 
     def finish(self, damage: Damage | None = None, *, interrupted: bool = False) -> None:
@@ -85,16 +85,33 @@ class ResultsWriter:
         Raises:
             OutputError: it cannot be written.
         """
-        self._write_line({"type": "end", "frames": self._num_frames, "interrupted": interrupted,
-                          "damage": (damage or Damage(self._num_frames)).to_dict()})
+        self._append(_line({"type": "end", "frames": self._num_frames, "interrupted": interrupted,
+                           "damage": (damage or Damage(self._num_frames)).to_dict()}))
 
-    def _write_line(self, record: Mapping[str, Any]) -> None:
-        text = _ENCODER.encode(record)
-        # File names may contain undecodable bytes; they become question marks.
-        line = memoryview(text.encode(errors="replace") + b"\n")
+    def frames(self) -> Iterator[dict[str, Any]]:
+        """The records of all frames, read back once everything is written; the file may have been renamed meanwhile.
+
+        Raises:
+            OutputError: they cannot be read.
+            InputError: something else wrote into the file.
+        """
+        reader = io.BufferedReader(self._file)
         try:
-            while line:
-                line = line[self._file.write(line):]
+            reader.seek(0)
+            for number, line in enumerate(reader, start=1):
+                record = _parse_line(self._path, number, line)
+                if record["type"] == "frame":
+                    yield record
+        except OSError as error:
+            raise OutputError(f"{self._path} cannot be read back ({error.strerror or error})") from error
+        finally:
+            reader.detach()
+
+    def _append(self, line: bytes) -> None:
+        rest = memoryview(line)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest):]
         except OSError as error:
             raise cannot_write(self._path, error) from error
 
@@ -108,6 +125,20 @@ class ResultsWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         self.close()
+
+
+def frame_line(result: FrameResult) -> bytes:
+    """The line of one frame, even if it has no instances.
+
+    Raises:
+        StmaskError: a score or box is not a finite number.
+    """
+    return _line(frame_record(result))
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    # File names may contain undecodable bytes; they become question marks.
+    return _ENCODER.encode(record).encode(errors="replace") + b"\n"
 
 
 def frame_record(result: FrameResult) -> dict[str, Any]:

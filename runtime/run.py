@@ -8,9 +8,9 @@ from pathlib import Path
 
 from stmask_deploy.errors import InputError
 
+from .encoder_process import EncoderProcess
 from .frame_source import Damage, FrameSource
 from .interrupt import InterruptFlag
-from .mask_process import MaskProcess
 from .model import Model
 from .output_folder import OutputFolder
 from .progress import Progress
@@ -42,7 +42,7 @@ class RunSummary:
 def run_video(model: Model, source: FrameSource, folder: str | Path, *, draw: bool = True,
               draw_threshold: float = DRAW_THRESHOLD, max_frames: int | None = None, overwrite: bool = False,
               show_progress: bool = False, mode: str = "auto", interrupt: InterruptFlag | None = None,
-              mask_process: MaskProcess | None = None) -> RunSummary:
+              encoder_process: EncoderProcess | None = None) -> RunSummary:
     """Run a source and write results.jsonl, results.json (not for cameras) and an annotated video or picture.
 
     The calling thread writes the files; in mode throughput, other threads process the next frames meanwhile.
@@ -58,7 +58,7 @@ def run_video(model: Model, source: FrameSource, folder: str | Path, *, draw: bo
         show_progress: draw a progress line if standard error is a terminal.
         mode: see `Model.track`; the files are the same.
         interrupt: ends the run after the current frame once it is set; by default Ctrl-C or SIGTERM do.
-        mask_process: used where it helps; by default one is started if it helps.
+        encoder_process: used where it helps; by default one is started if it helps.
 
     Raises:
         InputError: the source turns out to be unreadable or would be replaced, `mode` is unknown, `max_frames` is
@@ -84,7 +84,7 @@ def run_video(model: Model, source: FrameSource, folder: str | Path, *, draw: bo
         writer = stack.enter_context(RunWriter(model, source, output, draw, draw_threshold))
         tracked_frames = model.track_frames(source, max_frames=max_frames, mode=mode)
         if is_helped:
-            tracked_frames = (mask_process or stack.enter_context(MaskProcess())).ahead(tracked_frames)
+            tracked_frames = (encoder_process or stack.enter_context(EncoderProcess())).ahead(tracked_frames)
         with Progress(total) if show_progress else nullcontext() as progress, closing(tracked_frames) as frames:
             for tracked in frames:
                 writer.write(tracked)

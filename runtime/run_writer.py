@@ -15,7 +15,7 @@ from .drawing import draw_result
 from .frame_source import Damage, FrameSource, Image
 from .model import Model
 from .output_folder import OutputFolder
-from .results_jsonl import ResultsHeader, ResultsWriter
+from .results_jsonl import ResultsHeader, ResultsWriter, frame_line
 from .tracking import TrackedFrame
 from .video_writer import VideoWriter
 from .ytvis import YtvisCollector
@@ -48,8 +48,6 @@ class RunWriter:
     def __enter__(self) -> RunWriter:
         with ExitStack() as stack:
             self._results = stack.enter_context(ResultsWriter(self._output.results, self._header()))
-            # The result list has an entry for every frame of every identity, so it would grow without limit.
-            self._sequences = None if self._source.is_live else YtvisCollector()
             self._video: VideoWriter | None = None
             if self._draw and self._source.kind != "image":
                 self._video = stack.enter_context(
@@ -85,12 +83,14 @@ class RunWriter:
             StmaskError: a score or box is not a finite number.
         """
         result, stage = tracked.result, tracked.times.stage
-        with stage("masks"):
-            result.segmentations  # noqa: B018  computed here, so that their time is measured separately
+        line = tracked.line
+        if line is None:
+            with stage("masks"):
+                result.segmentations  # noqa: B018  computed here, so that their time is measured separately
+            with stage("encode"):
+                line = frame_line(result)
         with stage("encode"):
-            self._results.write(result)
-        if self._sequences is not None:
-            self._sequences.add(result)
+            self._results.write(line)
         self._ids.update(result.ids.tolist())
         self.num_frames += 1
         if self._draw:
@@ -125,9 +125,12 @@ class RunWriter:
             OutputError: a file cannot be completed.
         """
         self._results.finish(damage, interrupted=is_interrupted)
-        if self._sequences is not None:
-            self._sequences.span(damage.frames + damage.unreadable_files)
-            self._sequences.write(self._output.sequences)
+        if not self._source.is_live:  # the list has an item for every frame of every identity, so it would never end
+            sequences = YtvisCollector()
+            for frame in self._results.frames():
+                sequences.add_record(frame)
+            sequences.span(damage.frames + damage.unreadable_files)
+            sequences.write(self._output.sequences)
         if self._video is not None:
             self._video.close()
             self._rename_video()

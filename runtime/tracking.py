@@ -32,6 +32,7 @@ class TrackedFrame:
     damage: Damage  # of the source, up to this frame
     lost_candidates: int  # see `Pipeline`, including this frame
     times: FrameTimes  # the consumer may add stages of its own
+    line: bytes | None = None  # of the result in results.jsonl, if it is encoded already
 
 
 class _Read(NamedTuple):

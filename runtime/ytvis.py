@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,11 +41,18 @@ class YtvisCollector:
         self.add_rows(result.index, zip(result.ids.tolist(), result.class_ids.tolist(), result.scores.tolist(),
                                         result.segmentations, strict=True))
 
+    def add_record(self, frame: Mapping[str, Any]) -> None:
+        """Add one frame as `results.jsonl` has it."""
+        self.add_rows(frame["index"], ((row["id"], row["class_id"], row["score"], row["segmentation"])
+                                       for row in frame["instances"]))
+
     def add_rows(self, index: int, rows: Iterable[tuple[int, int, float, Segmentation]]) -> None:
         """Add frame `index` as rows of (identity, class id, score, mask)."""
         self._num_frames = max(self._num_frames, index + 1)
         for identity, class_id, score, segmentation in rows:
-            sequence = self._sequences.setdefault(identity, _Sequence())
+            sequence = self._sequences.get(identity)
+            if sequence is None:
+                sequence = self._sequences[identity] = _Sequence()
             sequence.score_sum += score
             sequence.class_counts[class_id] += 1
             sequence.segmentations[index] = segmentation

@@ -12,8 +12,8 @@ from typing import Any
 
 from stmask_deploy.bundle import read_description
 from stmask_deploy.errors import InputError, StmaskError
+from stmask_deploy.runtime.encoder_process import EncoderProcess
 from stmask_deploy.runtime.loading import open_bundle
-from stmask_deploy.runtime.mask_process import MaskProcess
 from stmask_deploy.runtime.model import Model
 from stmask_deploy.runtime.options import RunOptions
 from stmask_deploy.runtime.run import run_video
@@ -61,7 +61,7 @@ class FrameClock(StageTimer):
 class BundleRun:
     """A `Subject`: each turn runs the first frames of the video in mode latency and in the row's own mode."""
 
-    def __init__(self, job: Job, mask_process: MaskProcess) -> None:
+    def __init__(self, job: Job, encoder_process: EncoderProcess) -> None:
         start = time.perf_counter()
         options = RunOptions(**job.row.options)
         resolved = options.resolve(read_description(job.bundle), is_live=False)
@@ -70,7 +70,7 @@ class BundleRun:
         self._calls: Counter[Call] = Counter()
         self._clock = FrameClock()
         self._model = Model(watch(bundle, self._calls), options, self._clock)
-        self._job, self._mask_process = job, mask_process
+        self._job, self._encoder_process = job, encoder_process
         with open_source(job.video) as source:
             self._is_overlapped = is_overlapped(job.row.mode, source)
             with closing(self._model.track_frames(source, max_frames=1, mode="latency")) as frames:
@@ -98,7 +98,7 @@ class BundleRun:
         with open_source(job.video) as source:
             self._clock.restart()
             summary = run_video(self._model, source, job.folder / RESULTS_FOLDER, draw=job.draw, max_frames=job.frames,
-                                overwrite=True, mode=mode, mask_process=self._mask_process)
+                                overwrite=True, mode=mode, encoder_process=self._encoder_process)
         if summary.frames < job.frames:
             raise StmaskError(f"the video ended after {summary.frames} of {job.frames} frames; give a longer one, or "
                               "smaller --frames")
@@ -115,8 +115,8 @@ def open_run(job: Job) -> Iterator[BundleRun]:
         InputError: the bundle, the video or an option cannot be used.
         DeviceError: the backend is not installed, or would not compute as requested.
     """
-    with MaskProcess() as mask_process:  # its start-up is not part of a turn, nor is that of the graphs
-        yield BundleRun(job, mask_process)
+    with EncoderProcess() as encoder_process:  # its start-up is not part of a turn, nor is that of the graphs
+        yield BundleRun(job, encoder_process)
 
 
 def describe_video(job: Job) -> dict[str, Any]:

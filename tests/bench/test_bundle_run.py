@@ -11,7 +11,7 @@ from stmask_deploy.bench import bundle_run
 from stmask_deploy.bench.bundle_run import FrameClock, open_run
 from stmask_deploy.bench.row import Job, Row
 from stmask_deploy.pretrained import demo_bundle, demo_clip
-from stmask_deploy.runtime.mask_process import MaskProcess
+from stmask_deploy.runtime.encoder_process import EncoderProcess
 from stmask_deploy.runtime.output_folder import OutputFolder
 from stmask_deploy.runtime.timing import FrameTimes
 
@@ -21,7 +21,7 @@ def test_a_turn_has_a_pass_of_each_mode_with_the_same_process(tmp_path: Path, mo
     run_video = bundle_run.run_video
 
     def noted(*args: Any, **options: Any) -> Any:
-        passes.append((options["mode"], options["mask_process"]))
+        passes.append((options["mode"], options["encoder_process"]))
         return run_video(*args, **options)
 
     monkeypatch.setattr(bundle_run, "run_video", noted)
@@ -35,7 +35,7 @@ def test_a_turn_has_a_pass_of_each_mode_with_the_same_process(tmp_path: Path, mo
     assert opened == [False]  # as stmask-run opens it: what a run does not read would count as memory and start
     assert [mode for mode, _ in passes] == ["latency", "auto"] * 2
     [process] = {process for _, process in passes}
-    assert isinstance(process, MaskProcess)
+    assert isinstance(process, EncoderProcess)
     for turn in turns:
         assert len(turn.stages) == len(turn.frames) == len(turn.run) == 4 and min(turn.frames + turn.run) > 0
         assert sum(count for call, count in turn.calls.items() if call.role == "frame") == 4  # without the warm-up's

@@ -18,8 +18,8 @@ from replayed import Record
 from stmask_deploy.bench.bundle_run import FrameClock
 from stmask_deploy.errors import InputError, StmaskError
 from stmask_deploy.pretrained import demo_bundle, demo_clip
+from stmask_deploy.runtime.encoder_process import EncoderProcess
 from stmask_deploy.runtime.loading import Bundle, open_bundle
-from stmask_deploy.runtime.mask_process import MaskProcess
 from stmask_deploy.runtime.model import Model
 from stmask_deploy.runtime.options import RunOptions
 from stmask_deploy.runtime.preprocess import preprocess
@@ -51,7 +51,7 @@ def test_a_record_answers_as_the_graphs_did(bundle: Bundle, tmp_path: Path, memo
               "replaying": Model(record.replaying(NO_WAITS), options, clock)}
     for name, model in models.items():
         for mode in ("latency", "throughput") if name == "replaying" else ("latency",):
-            run(model, held.again(), FRAMES, mode, MaskProcess(), tmp_path / name, clock)
+            run(model, held.again(), FRAMES, mode, EncoderProcess(), tmp_path / name, clock)
             found.append(results(tmp_path / name))
     assert len(found[0]) == FRAMES and sum(len(line["instances"]) for line in found[0]) > FRAMES
     assert all(lines == found[0] for lines in found[1:])
@@ -60,19 +60,19 @@ def test_a_record_answers_as_the_graphs_did(bundle: Bundle, tmp_path: Path, memo
 def test_times_are_waited_for_one_at_a_time(bundle: Bundle, tmp_path: Path) -> None:
     clock, options = FrameClock(), RunOptions()
     record, held = Record(bundle), hold(demo_clip(), FRAMES)
-    run(Model(record.recording(), options, clock), held, FRAMES, "latency", MaskProcess(), tmp_path, clock)
+    run(Model(record.recording(), options, clock), held, FRAMES, "latency", EncoderProcess(), tmp_path, clock)
     model = Model(record.replaying(WAITS), options, clock)
-    alone = run(model, held.again(), FRAMES, "latency", MaskProcess(), tmp_path, clock, warmup=2)
+    alone = run(model, held.again(), FRAMES, "latency", EncoderProcess(), tmp_path, clock, warmup=2)
     assert len(alone["seconds"]) == len(alone["stages"]) == FRAMES - 2
     for stages in alone["stages"]:
         for role, stage in (("frame", "frame_graph"), ("instances", "instance_graph"), ("temporal", "temporal_graph")):
             assert WAITS[role] * 0.95 <= stages[stage]
     assert min(alone["seconds"]) >= sum(WAITS.values()) * 0.95
-    overlapped = run(model, held.again(), FRAMES, "throughput", MaskProcess(), tmp_path, clock)
+    overlapped = run(model, held.again(), FRAMES, "throughput", EncoderProcess(), tmp_path, clock)
     # Three threads ask for the frame graph, which answers one at a time.
     assert sum(overlapped["seconds"]) >= 0.95 * FRAMES * WAITS["frame"]
     model = Model(record.replaying(WAITS, one_at_a_time=True), options, clock)
-    crowded = run(model, held.again(), FRAMES, "throughput", MaskProcess(), tmp_path, clock)
+    crowded = run(model, held.again(), FRAMES, "throughput", EncoderProcess(), tmp_path, clock)
     # The first frame has nothing to propagate.
     assert sum(crowded["seconds"]) >= 0.95 * (FRAMES * sum(WAITS.values()) - WAITS["temporal"])
 
@@ -80,9 +80,10 @@ def test_times_are_waited_for_one_at_a_time(bundle: Bundle, tmp_path: Path) -> N
 def test_what_was_not_recorded_is_not_made_up(bundle: Bundle, tmp_path: Path) -> None:
     clock, options = FrameClock(), RunOptions()
     record = Record(bundle)
-    run(Model(record.recording(), options, clock), hold(demo_clip(), 2), 2, "latency", MaskProcess(), tmp_path, clock)
+    run(Model(record.recording(), options, clock), hold(demo_clip(), 2), 2, "latency", EncoderProcess(), tmp_path,
+        clock)
     with pytest.raises(StmaskError, match="not recorded: replay the frames and options of the recording"):
-        run(Model(record.replaying(NO_WAITS), options, clock), hold(demo_clip(), 3), 3, "latency", MaskProcess(),
+        run(Model(record.replaying(NO_WAITS), options, clock), hold(demo_clip(), 3), 3, "latency", EncoderProcess(),
             tmp_path, clock)
 
 
@@ -103,7 +104,8 @@ def test_frames_in_memory_are_those_of_the_video() -> None:
 def test_answers_are_given_as_arrays_of_their_own(bundle: Bundle, tmp_path: Path) -> None:
     clock, options = FrameClock(), RunOptions()
     record = Record(bundle)
-    run(Model(record.recording(), options, clock), hold(demo_clip(), 2), 2, "latency", MaskProcess(), tmp_path, clock)
+    run(Model(record.recording(), options, clock), hold(demo_clip(), 2), 2, "latency", EncoderProcess(), tmp_path,
+        clock)
     graph = record.replaying(NO_WAITS).frame
     picture = {"frame": preprocess(next(iter(hold(demo_clip(), 1))).image, bundle.description.model)[0]}
     first, second = graph.run(picture, ["boxes"]), graph.run(picture, ["boxes"])

@@ -85,16 +85,6 @@ def test_select_takes_rows_and_what_was_made_of_them() -> None:
     assert len(shown.select(np.zeros(3, np.bool_))) == 0
 
 
-def test_segmentations_that_were_made_elsewhere() -> None:
-    shown = result([(1, 2, 4, 5), (0, 0, 8, 8)], [0, 4], [2, 1])
-    made = [{"size": [40, 64], "counts": "a"}, {"size": [40, 64], "counts": "b"}]
-    other = shown.with_segmentations(made)  # type: ignore[arg-type]
-    assert other.segmentations == made and other.select(np.array([1])).segmentations == made[1:]
-    assert shown.segmentations != made
-    for field in dataclasses.fields(shown):
-        assert getattr(other, field.name) is getattr(shown, field.name)
-
-
 def test_it_is_shown_in_a_line() -> None:
     shown = result([(1, 2, 4, 5), (0, 0, 8, 8)], [0, 4], [2, 1])
     first, second = shown.scores.tolist()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import subprocess
@@ -18,7 +20,7 @@ from results_sample import frame_result
 from stmask_deploy.errors import InputError, OutputError, StmaskError
 from stmask_deploy.runtime import results_jsonl
 from stmask_deploy.runtime.frame_source import Damage
-from stmask_deploy.runtime.results_jsonl import ResultsHeader, ResultsWriter, frame_record, read_results
+from stmask_deploy.runtime.results_jsonl import ResultsHeader, ResultsWriter, frame_line, frame_record, read_results
 
 HEADER = ResultsHeader("clip é.mp4", 640, 360, 29.97, {"export_id": "abc"}, {"nms": "cross-class"})
 
@@ -26,7 +28,7 @@ HEADER = ResultsHeader("clip é.mp4", 640, 360, 29.97, {"export_id": "abc"}, {"n
 def write(path: Path, num_frames: int = 3) -> Path:
     with ResultsWriter(path, HEADER) as writer:
         for index in range(num_frames):
-            writer.write(frame_result(index=index))
+            writer.write(frame_line(frame_result(index=index)))
         writer.finish(Damage(num_frames, packet_errors=2), interrupted=True)
     return path
 
@@ -34,8 +36,8 @@ def write(path: Path, num_frames: int = 3) -> Path:
 def test_the_lines_are_those_of_the_format(tmp_path: Path) -> None:
     result = frame_result(index=4, ids=[3, 8], ages=[0, 2])
     with ResultsWriter(tmp_path / "r.jsonl", HEADER) as writer:
-        writer.write(result)
-        writer.write(frame_result([], index=5))
+        writer.write(frame_line(result))
+        writer.write(frame_line(frame_result([], index=5)))
         writer.finish()
     header, frame, empty, end = map(json.loads, (tmp_path / "r.jsonl").read_text(encoding="utf-8").splitlines())
     assert header == {"type": "header", "schema": "stmask-results/1", "source": "clip é.mp4", "width": 640,
@@ -101,7 +103,7 @@ def test_every_frame_is_readable_at_once(tmp_path: Path) -> None:
     with ResultsWriter(path, HEADER) as writer:
         assert read_results(path).frames == []
         for index in range(3):
-            writer.write(frame_result(index=index))
+            writer.write(frame_line(frame_result(index=index)))
             results = read_results(path)
             assert (len(results.frames), results.end) == (index + 1, None)
 
@@ -110,10 +112,10 @@ def test_a_killed_run_keeps_its_frames(tmp_path: Path) -> None:
     script = """
         import os, pathlib, signal, sys
         from results_sample import frame_result
-        from stmask_deploy.runtime.results_jsonl import ResultsHeader, ResultsWriter
+        from stmask_deploy.runtime.results_jsonl import ResultsHeader, ResultsWriter, frame_line
         writer = ResultsWriter(pathlib.Path(sys.argv[1]), ResultsHeader("x", 640, 360, None))
         for index in range(7):
-            writer.write(frame_result(index=index))
+            writer.write(frame_line(frame_result(index=index)))
         os.kill(os.getpid(), signal.SIGKILL)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script), str(tmp_path / "r.jsonl")],
@@ -164,15 +166,47 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_numbers_that_are_none(tmp_path: Path, value: float) -> None:
+def test_numbers_that_are_none(value: float) -> None:
+    with pytest.raises(StmaskError, match="frame 6: .* not a finite number"):
+        frame_line(frame_result([(0.5, 0.5, 0.2)], index=6, scores=[value]))
+    bad_box = frame_result([(0.5, 0.5, 0.2)])
+    bad_box.boxes_px[0, 2] = value
+    with pytest.raises(StmaskError, match="not a finite number"):
+        frame_line(bad_box)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_frames_are_read_back(tmp_path: Path, count: int) -> None:
+    path = tmp_path / "r.jsonl"
+    with ResultsWriter(path, HEADER) as writer:
+        for index in range(count):
+            writer.write(frame_line(frame_result(index=index)))
+        path.rename(tmp_path / "moved.jsonl")
+        assert list(writer.frames()) == [frame_record(frame_result(index=index)) for index in range(count)]
+        writer.finish()
+        assert list(writer.frames()) == [frame_record(frame_result(index=index)) for index in range(count)]
+    assert len(read_results(tmp_path / "moved.jsonl").frames) == count
+
+
+def test_frames_that_something_else_changed(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    with ResultsWriter(path, HEADER) as writer:
+        writer.write(frame_line(frame_result()))
+        with path.open("ab") as file:
+            file.write(b"{half\n")
+        with pytest.raises(InputError, match=r"r\.jsonl, line 3 is not JSON"):
+            list(writer.frames())
+
+
+def test_frames_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(io.BufferedReader):
+        def __next__(self) -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
+
     with ResultsWriter(tmp_path / "r.jsonl", HEADER) as writer:
-        with pytest.raises(StmaskError, match="frame 6: .* not a finite number"):
-            writer.write(frame_result([(0.5, 0.5, 0.2)], index=6, scores=[value]))
-        bad_box = frame_result([(0.5, 0.5, 0.2)])
-        bad_box.boxes_px[0, 2] = value
-        with pytest.raises(StmaskError, match="not a finite number"):
-            writer.write(bad_box)
-    assert read_results(tmp_path / "r.jsonl").frames == []
+        monkeypatch.setattr(results_jsonl.io, "BufferedReader", Broken)
+        with pytest.raises(OutputError, match=r"r\.jsonl cannot be read back \(Input/output error\)"):
+            list(writer.frames())
 
 
 def test_never_overwrites(tmp_path: Path) -> None:
@@ -197,12 +231,12 @@ def test_a_disk_that_fills_up(tmp_path: Path) -> None:
         import pathlib, resource, sys
         from results_sample import frame_result
         from stmask_deploy.errors import OutputError
-        from stmask_deploy.runtime.results_jsonl import ResultsHeader, ResultsWriter
+        from stmask_deploy.runtime.results_jsonl import ResultsHeader, ResultsWriter, frame_line
         resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
         try:
             with ResultsWriter(pathlib.Path(sys.argv[1]), ResultsHeader("x", 640, 360, None)) as writer:
                 for index in range(1000):
-                    writer.write(frame_result(index=index))
+                    writer.write(frame_line(frame_result(index=index)))
         except OutputError as error:
             print(index, error)
     """

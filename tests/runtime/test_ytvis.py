@@ -11,6 +11,7 @@ from results_sample import frame_result
 
 from stmask_deploy.errors import OutputError
 from stmask_deploy.runtime.result import FrameResult
+from stmask_deploy.runtime.results_jsonl import frame_record
 from stmask_deploy.runtime.ytvis import YtvisCollector
 
 RECORDED = Path(__file__).parent.parent / "data" / "generated" / "generated.json"
@@ -67,6 +68,14 @@ def test_score_class_and_gaps() -> None:
     assert first["segmentations"][2] == frames[2].segmentations[1]
     assert (second["instance_id"], second["category_id"], second["score"]) == (9, 3, pytest.approx(0.6))
     assert [rle is None for rle in second["segmentations"]] == [True, True, False, True, True]
+
+
+def test_frames_of_a_results_file() -> None:
+    frames = [disc(0, [5, 2], [2, 1], [0.25, 0.75]), disc(1, [], [], []), disc(3, [2], [1], [0.5])]
+    collector = YtvisCollector()
+    for frame in frames:
+        collector.add_record(json.loads(json.dumps(frame_record(frame))))
+    assert collector.entries() == collect(frames).entries()
 
 
 def test_frames_after_the_last_one_are_gaps_too() -> None:

@@ -1,32 +1,30 @@
-"""Masks encoded by another process are those encoded here, whatever becomes of the process."""
+"""Results encoded by another process are those encoded here, whatever becomes of the process."""
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
+import pickle
 import signal
 import sys
 import time
 from collections.abc import Generator, Iterator
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
-from results_sample import MASK_HW, frame_result
+from results_sample import frame_result
 from tiny_bundles import save_pictures
 
 from stmask_deploy.pretrained import demo_clip
-from stmask_deploy.runtime import mask_process, run
+from stmask_deploy.runtime import encoder_process, run
+from stmask_deploy.runtime.encoder_process import DEPTH, EncoderProcess
+from stmask_deploy.runtime.encoder_server import READY, serve
 from stmask_deploy.runtime.frame_source import Damage, Frame
-from stmask_deploy.runtime.mask_process import DEPTH, MaskProcess, crops_of
-from stmask_deploy.runtime.mask_server import READY, encode_crops, serve
 from stmask_deploy.runtime.model import Model, load
 from stmask_deploy.runtime.result import FrameResult
+from stmask_deploy.runtime.results_jsonl import frame_line
 from stmask_deploy.runtime.run import run_video
 from stmask_deploy.runtime.sources import open_source
 from stmask_deploy.runtime.timing import FrameTimes
@@ -46,20 +44,25 @@ def frames(count: int) -> Generator[TrackedFrame, None, None]:
     yield from map(tracked, range(count))
 
 
-def segmentations(index: int) -> list[Any]:
-    return list(tracked(index).result.segmentations)
+def line(index: int) -> bytes:
+    return frame_line(tracked(index).result)
+
+
+def written(one: TrackedFrame) -> bytes:
+    """What a run writes of a frame."""
+    return frame_line(one.result) if one.line is None else one.line
 
 
 @pytest.fixture
-def process() -> Iterator[MaskProcess]:
-    with MaskProcess() as process:
+def process() -> Iterator[EncoderProcess]:
+    with EncoderProcess() as process:
         assert process._is_ready.wait(WAIT_S)
         yield process
 
 
 @pytest.fixture
 def encoded_here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Indices of the frames with objects whose masks are encoded by this process."""
+    """Indices of the frames with objects that are encoded by this process."""
     indices: list[int] = []
     patches = FrameResult.patches.func
 
@@ -72,13 +75,13 @@ def encoded_here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return indices
 
 
-def test_the_process_gives_what_would_be_made_here(process: MaskProcess, encoded_here: list[int]) -> None:
-    found = [(one.frame.index, list(one.result.segmentations)) for one in process.ahead(frames(20))]
+def test_the_process_gives_what_would_be_made_here(process: EncoderProcess, encoded_here: list[int]) -> None:
+    found = [(one.frame.index, one.line) for one in process.ahead(frames(20))]
     assert not encoded_here
-    assert found == [(index, segmentations(index)) for index in range(20)]
+    assert found == [(index, line(index)) for index in range(20)]
 
 
-def test_no_more_frames_are_read_ahead_than_said(process: MaskProcess) -> None:
+def test_no_more_frames_are_read_ahead_than_said(process: EncoderProcess) -> None:
     read: list[int] = []
 
     def noted() -> Generator[TrackedFrame, None, None]:
@@ -90,57 +93,57 @@ def test_no_more_frames_are_read_ahead_than_said(process: MaskProcess) -> None:
         assert one.frame.index == number and len(read) == min(number + 1 + DEPTH, 20)
 
 
-def test_until_the_process_is_ready_masks_are_encoded_here(process: MaskProcess, encoded_here: list[int]) -> None:
+def test_until_the_process_is_ready_results_are_encoded_here(process: EncoderProcess, encoded_here: list[int]) -> None:
     process._is_ready.clear()
-    found = [list(one.result.segmentations) for one in process.ahead(frames(6))]
+    found = [written(one) for one in process.ahead(frames(6))]
     assert encoded_here == [1, 2, 3, 5]  # the others have no objects
-    assert found == list(map(segmentations, range(6)))
+    assert found == list(map(line, range(6)))
 
 
-def test_a_process_that_ends_changes_nothing(process: MaskProcess, encoded_here: list[int]) -> None:
+def test_a_process_that_ends_changes_nothing(process: EncoderProcess, encoded_here: list[int]) -> None:
     assert process._process is not None
     found = []
     for one in process.ahead(frames(60)):
         if one.frame.index == 20:
             process._process.kill()
             process._process.wait()
-        found.append(list(one.result.segmentations))
+        found.append(written(one))
     assert 59 in encoded_here and 3 not in encoded_here
-    assert found == list(map(segmentations, range(60)))
+    assert found == list(map(line, range(60)))
 
 
-def test_ctrl_c_is_left_to_the_run(process: MaskProcess, encoded_here: list[int]) -> None:
+def test_ctrl_c_is_left_to_the_run(process: EncoderProcess, encoded_here: list[int]) -> None:
     assert process._process is not None
     found = []
     for one in process.ahead(frames(30)):
         if one.frame.index == 10:
             process._process.send_signal(signal.SIGINT)
-        found.append(list(one.result.segmentations))
+        found.append(written(one))
     assert not encoded_here and process._process.poll() is None
-    assert found == list(map(segmentations, range(30)))
+    assert found == list(map(line, range(30)))
 
 
-def test_a_process_that_stands_still_changes_nothing(process: MaskProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mask_process, "PATIENCE_S", 0.2)
+def test_a_process_that_stands_still_changes_nothing(process: EncoderProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder_process, "PATIENCE_S", 0.2)
     assert process._process is not None
     found = []
     for one in process.ahead(frames(30)):
         if one.frame.index == 10:
             process._process.send_signal(signal.SIGSTOP)
-        found.append(list(one.result.segmentations))
-    assert found == list(map(segmentations, range(30)))
+        found.append(written(one))
+    assert found == list(map(line, range(30)))
     assert process._process.poll() == -signal.SIGKILL
 
 
 def test_a_process_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mask_process, "PATIENCE_S", 0.2)
-    with MaskProcess() as process:
+    monkeypatch.setattr(encoder_process, "PATIENCE_S", 0.2)
+    with EncoderProcess() as process:
         assert process._process is not None and process._is_ready.wait(WAIT_S)
         process._process.send_signal(signal.SIGSTOP)
     assert process._process.poll() == -signal.SIGKILL
 
 
-def test_an_interrupt_does_not_wait_for_frames_in_hand(process: MaskProcess) -> None:
+def test_an_interrupt_does_not_wait_for_frames_in_hand(process: EncoderProcess) -> None:
     def interrupted() -> Generator[TrackedFrame, None, None]:
         yield from frames(3)
         raise KeyboardInterrupt
@@ -151,21 +154,21 @@ def test_an_interrupt_does_not_wait_for_frames_in_hand(process: MaskProcess) -> 
 
 @pytest.mark.parametrize("executable", ["/does/not/exist", "/bin/false", None])
 def test_a_process_that_does_not_start_changes_nothing(executable: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mask_process.sys, "executable", executable)
-    with MaskProcess() as process:
-        found = [list(one.result.segmentations) for one in process.ahead(frames(6))]
-    assert found == list(map(segmentations, range(6)))
+    monkeypatch.setattr(encoder_process.sys, "executable", executable)
+    with EncoderProcess() as process:
+        found = [written(one) for one in process.ahead(frames(6))]
+    assert found == list(map(line, range(6)))
 
 
-def test_answers_to_frames_that_were_left_behind_are_not_taken_for_others(process: MaskProcess) -> None:
+def test_answers_to_frames_that_were_left_behind_are_not_taken_for_others(process: EncoderProcess) -> None:
     for start in range(3):
         ahead = process.ahead(tracked(index) for index in range(start, 40))  # type: ignore[arg-type]
-        assert list(next(ahead).result.segmentations) == segmentations(start)
+        assert written(next(ahead)) == line(start)
         ahead.close()
-    assert [list(one.result.segmentations) for one in process.ahead(frames(9))] == list(map(segmentations, range(9)))
+    assert [written(one) for one in process.ahead(frames(9))] == list(map(line, range(9)))
 
 
-def test_an_exception_comes_behind_the_frames_before_it(process: MaskProcess) -> None:
+def test_an_exception_comes_behind_the_frames_before_it(process: EncoderProcess) -> None:
     def failing() -> Generator[TrackedFrame, None, None]:
         yield from frames(7)
         raise RuntimeError("the graph failed")
@@ -177,7 +180,7 @@ def test_an_exception_comes_behind_the_frames_before_it(process: MaskProcess) ->
     assert seen == list(range(7))
 
 
-def test_the_frames_are_closed_with_it(process: MaskProcess) -> None:
+def test_the_frames_are_closed_with_it(process: EncoderProcess) -> None:
     closed: list[bool] = []
 
     def noted() -> Generator[TrackedFrame, None, None]:
@@ -194,36 +197,31 @@ def test_the_frames_are_closed_with_it(process: MaskProcess) -> None:
 
 
 def test_the_process_ends_with_its_context() -> None:
-    with MaskProcess() as process:
+    with EncoderProcess() as process:
         assert process._process is not None and process._is_ready.wait(WAIT_S)
         pid = process._process.pid
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
 
-@settings(max_examples=200, deadline=None)
-@given(arrays(np.float32, st.tuples(st.integers(0, 3), st.integers(1, 6), st.integers(1, 7)),
-              elements=st.sampled_from([0, 0.25, 0.5, 0.75, 1])))
-def test_crops_hold_what_is_set_and_its_surroundings(masks: np.ndarray) -> None:
-    for mask, crop in zip(masks, crops_of(masks), strict=True):
-        rows, columns = np.nonzero(mask > 0.5)
-        expected = [0, 0, 0, 0]
-        if len(rows):
-            expected = [max(rows.min() - 1, 0), min(rows.max() + 2, mask.shape[0]),
-                        max(columns.min() - 1, 0), min(columns.max() + 2, mask.shape[1])]
-        assert crop == expected
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_cannot_be_encoded_is_left_to_this_process(process: EncoderProcess, value: float) -> None:
+    def with_a_bad_box() -> Generator[TrackedFrame, None, None]:
+        for one in frames(4):
+            one.result.boxes_px[:one.frame.index == 2] = value
+            yield one
+
+    assert [one.line for one in process.ahead(with_a_bad_box())] == [line(0), line(1), None, line(3)]
 
 
-def test_what_lies_outside_the_crop_makes_no_difference() -> None:
-    rng = np.random.default_rng(0)
-    result = frame_result([(0.5, 0.5, 0.3)] * 12)
-    noisy = np.clip(result.soft_masks + rng.uniform(-0.45, 0.45, (12, *MASK_HW)), 0, 1).astype(np.float32)
-    noisy[6:, 20:] = 0  # masks at the upper edge
-    result = dataclasses.replace(result, soft_masks=noisy)
-    crops = crops_of(noisy)
-    cells = np.concatenate([mask[y1:y2, x1:x2].ravel() for mask, (y1, y2, x1, x2) in zip(noisy, crops, strict=True)])
-    request = {"geometry": dataclasses.astuple(result.geometry), "mask_hw": MASK_HW, "crops": crops}
-    assert encode_crops(json.loads(json.dumps(request)), cells) == [one["counts"] for one in result.segmentations]
+def test_an_answer_that_is_cut_off_is_none(tmp_path: Path) -> None:
+    whole = pickle.dumps((1, line(1)))
+    for size in (0, 1, len(whole) // 2, len(whole) - 1):
+        process = EncoderProcess()
+        (tmp_path / "answers").write_bytes(READY + whole + whole[:size])
+        with (tmp_path / "answers").open("rb") as answers:
+            process._read(SimpleNamespace(stdout=answers))  # type: ignore[arg-type]
+        assert [process._answers.get_nowait(), process._answers.get_nowait()] == [(1, line(1)), None]
 
 
 def test_a_server_without_requests_says_that_it_is_ready_and_ends() -> None:
@@ -238,17 +236,17 @@ def files_of(model: Model, source: Path, folder: Path, **options: Any) -> dict[s
     return {path.name: path.read_bytes() for path in summary.files}
 
 
-def test_a_run_writes_the_same_files(process: MaskProcess, encoded_here: list[int], tmp_path: Path,
+def test_a_run_writes_the_same_files(process: EncoderProcess, encoded_here: list[int], tmp_path: Path,
                                      monkeypatch: pytest.MonkeyPatch) -> None:
     model = load(threads=1)
     expected = files_of(model, demo_clip(), tmp_path / "plain", mode="latency")
     assert len(set(encoded_here)) > 20
     encoded_here.clear()
     monkeypatch.setattr(Model, "leaves_cores", True)
-    assert files_of(model, demo_clip(), tmp_path / "helped", mask_process=process) == expected
+    assert files_of(model, demo_clip(), tmp_path / "helped", encoder_process=process) == expected
     assert not encoded_here
-    started: list[MaskProcess] = []
-    monkeypatch.setattr(run, "MaskProcess", lambda: started.append(MaskProcess()) or started[-1])
+    started: list[EncoderProcess] = []
+    monkeypatch.setattr(run, "EncoderProcess", lambda: started.append(EncoderProcess()) or started[-1])
     assert files_of(model, demo_clip(), tmp_path / "own") == expected
     assert len(started) == 1 and started[0]._process is not None and started[0]._process.poll() == 0
 
@@ -258,7 +256,7 @@ def test_a_run_writes_the_same_files(process: MaskProcess, encoded_here: list[in
 def test_no_process_is_started_where_it_does_not_help(leaves_cores: bool, options: dict[str, Any], bundle: Path,
                                                       tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Model, "leaves_cores", leaves_cores)
-    monkeypatch.setattr(run, "MaskProcess", None)  # would be called
+    monkeypatch.setattr(run, "EncoderProcess", None)  # would be called
     with open_source(save_pictures(tmp_path / "clip", [100, 110])) as source:
         assert run_video(load(bundle), source, tmp_path / "out", **{"draw": False, **options}).frames == 2
 
@@ -267,7 +265,8 @@ def test_a_reader_that_dies_leaves_no_process_behind(tmp_path: Path) -> None:
     import subprocess
     import sys
 
-    program = ("from stmask_deploy.runtime.mask_process import MaskProcess; import os; p = MaskProcess().__enter__();"
+    program = ("from stmask_deploy.runtime.encoder_process import EncoderProcess as Process; import os;"
+               " p = Process().__enter__();"
                "p._is_ready.wait(60); print(p._process.pid, flush=True); os._exit(9)")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=WAIT_S, cwd=tmp_path)
     pid, end = int(done.stdout), time.monotonic() + 10
@@ -281,6 +280,6 @@ def test_a_working_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setattr("sys.path", ["", *sys.path])
     (tmp_path / "here").rmdir()
-    with MaskProcess() as process:
-        found = [list(one.result.segmentations) for one in process.ahead(frames(4))]
-    assert found == list(map(segmentations, range(4)))
+    with EncoderProcess() as process:
+        found = [written(one) for one in process.ahead(frames(4))]
+    assert found == list(map(line, range(4)))

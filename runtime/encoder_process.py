@@ -1,9 +1,9 @@
-"""Run-length encoding of result masks in a separate process, several frames ahead of the consumer."""
+"""Encoding of results as lines of results.jsonl in a separate process, several frames ahead of the consumer."""
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
+import pickle
 import subprocess
 import sys
 from collections import deque
@@ -13,14 +13,7 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from types import TracebackType
 
-import cv2
-import numpy as np
-
-from stmask_deploy.datasets.segmentation import Segmentation
-from stmask_deploy.types import Array
-
-from .mask_server import READY
-from .masks import MASK_THRESHOLD
+from .encoder_server import READY
 from .result import FrameResult
 from .tracking import TrackedFrame
 
@@ -28,32 +21,32 @@ DEPTH = 4  # frames in flight to the process and back
 PATIENCE_S = 5  # timeout for an answer of the process, or for its exit
 
 
-class MaskProcess:
-    """Context manager over a process that encodes masks.
+class EncoderProcess:
+    """Context manager over a process that encodes results, masks included.
 
     Encoding consists of many short steps that do not release the GIL, so in mode throughput it would hold up the
     threads that feed a GPU.
 
-    The process takes a moment to start. Until then, or if it dies or hangs, masks are encoded on demand in this
-    process, with the same result.
+    The process takes a moment to start. Until then, or if it dies or hangs, results are encoded on demand in this
+    process, with the same outcome.
     """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._is_ready = Event()
-        self._requests: SimpleQueue[bytes | None] = SimpleQueue()  # None marks the end
-        self._answers: SimpleQueue[tuple[int, list[str]] | None] = SimpleQueue()  # likewise
+        self._requests: SimpleQueue[tuple[int, FrameResult] | None] = SimpleQueue()  # None marks the end
+        self._answers: SimpleQueue[tuple[int, bytes | None] | None] = SimpleQueue()  # likewise
         self._number = 0  # number of the last request
         self._has_ended = False
 
-    def __enter__(self) -> MaskProcess:
+    def __enter__(self) -> EncoderProcess:
         if not sys.executable:  # Python is embedded
             return self
         try:
             # The process must import this very package, whatever its working directory; which may have been deleted.
             paths = {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path), "PYTHONSAFEPATH": "1"}
             self._process = subprocess.Popen(  # noqa: S603  this Python, on this package
-                [sys.executable, "-m", f"{__package__}.mask_server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                [sys.executable, "-m", f"{__package__}.encoder_server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL, env={**os.environ, **paths}, start_new_session=True)
         except OSError:
             return self
@@ -71,7 +64,7 @@ class MaskProcess:
         self._end()
 
     def ahead(self, frames: Generator[TrackedFrame, None, None]) -> Generator[TrackedFrame, None, None]:
-        """Yield the same frames, with their result masks encoded; reads `frames` `DEPTH` frames ahead and closes it.
+        """Yield the same frames, with their lines; reads `frames` `DEPTH` frames ahead and closes it.
 
         An exception from `frames` is raised after the frames before it.
         """
@@ -96,28 +89,17 @@ class MaskProcess:
 
     def _send(self, result: FrameResult) -> int:
         """Queue a request and return its number; 0 if none is sent."""
-        if not len(result) or self._process is None or self._has_ended or not self._is_ready.is_set():
+        if self._process is None or self._has_ended or not self._is_ready.is_set():
             return 0
-        crops = crops_of(result.soft_masks)
-        geometry = result.geometry
-        request = {"number": self._number + 1,
-                   "geometry": [geometry.original_hw, geometry.resized_hw, geometry.padded_hw],
-                   "mask_hw": result.soft_masks.shape[1:], "crops": crops}
-        cells = [mask[y1:y2, x1:x2].ravel() for mask, (y1, y2, x1, x2) in zip(result.soft_masks, crops, strict=True)]
-        self._requests.put(json.dumps(request).encode() + b"\n" + np.concatenate(cells).tobytes())
         self._number += 1
+        self._requests.put((self._number, result))
         return self._number
 
     def _completed(self, tracked: TrackedFrame, number: int) -> TrackedFrame:
-        counts = self._receive(number) if number else None
-        if counts is None:
-            return tracked
-        size = list(tracked.result.geometry.original_hw)
-        segmentations: list[Segmentation] = [{"size": size, "counts": one} for one in counts]
-        return dataclasses.replace(tracked, result=tracked.result.with_segmentations(segmentations))
+        return dataclasses.replace(tracked, line=self._receive(number)) if number else tracked
 
-    def _receive(self, number: int) -> list[str] | None:
-        """The answer to a request; None if the process has ended or hangs."""
+    def _receive(self, number: int) -> bytes | None:
+        """The answer to a request; None if there is none, or the process has ended or hangs."""
         while not self._has_ended:
             try:
                 answer = self._answers.get(timeout=PATIENCE_S)
@@ -140,26 +122,15 @@ class MaskProcess:
         assert process.stdin is not None
         with suppress(OSError), process.stdin as requests:
             while (request := self._requests.get()) is not None:
-                requests.write(request)
+                pickle.dump(request, requests, protocol=5)
                 requests.flush()
 
     def _read(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
-        with suppress(OSError, ValueError), process.stdout as answers:
+        # What ends in the middle is an EOFError or an UnpicklingError.
+        with suppress(OSError, EOFError, pickle.UnpicklingError), process.stdout as answers:
             if answers.readline() == READY:
                 self._is_ready.set()
-                for line in answers:
-                    number, counts = json.loads(line)
-                    self._answers.put((number, counts))
+                while True:
+                    self._answers.put(pickle.load(answers))  # noqa: S301  written by our own process
         self._answers.put(None)
-
-
-def crops_of(masks: Array) -> list[list[int]]:
-    """(k, Hm, Wm) soft masks -> y1, y2, x1, x2 of their cells above 0.5 plus one cell around; zeros if there are none.
-    """
-    height, width = masks.shape[1:]
-    crops = []
-    for above in (masks > MASK_THRESHOLD).view(np.uint8):
-        x, y, w, h = cv2.boundingRect(above)
-        crops.append([max(y - 1, 0), min(y + h + 1, height), max(x - 1, 0), min(x + w + 1, width)] if w else [0] * 4)
-    return crops
