@@ -7,7 +7,7 @@ from stmask_deploy.types import Instances, IntArray, TrackedInstances
 
 from .masks import MASK_THRESHOLD
 from .matching import NEW_OBJECT, NEW_OBJECT_SCORE, best_objects, mask_iou, released_scores
-from .tracker import DROPPED, SCORE_THRESHOLD, TrackStore, keep_best, sized
+from .tracker import DROPPED, SCORE_THRESHOLD, TrackStore, keep_best, merge, origins, retire, sized
 
 CROWDED_IOU = 0.3  # a detection whose mask exceeds this IoU with two or more stored masks does not update its object
 
@@ -51,7 +51,8 @@ class FrameTracker(TrackStore):
         overlaps = mask_iou(detections.masks, known.instances.masks) > CROWDED_IOU
         is_crowded = np.count_nonzero(overlaps, axis=1) >= 2
         stored = np.where(is_crowded & (assignment != NEW_OBJECT), DROPPED, assignment)
-        self._store(known.replace(ages=ages), detections, stored)
+        merged = merge(known.replace(ages=ages), detections, origins(len(known), stored), self._next_id)
+        self._keep(merged.where(retire(merged, self._retire_after)), stored)
         found = (assignment != DROPPED) & (detections.scores > self._score_threshold)
         return TrackedInstances(detections[found], ids[found], np.zeros(np.count_nonzero(found), np.int64))
 

@@ -69,7 +69,7 @@ def _pack(masks: Array) -> NDArray[np.uint64]:
 
 def _count(words: NDArray[np.uint64]) -> Array:
     """(..., words) -> (...) number of set bits."""
-    counts: Array = np.bitwise_count(words).sum(axis=-1, dtype=np.int64).astype(np.float32)  # exact below 2^24
+    counts: Array = np.bitwise_count(words).sum(axis=-1, dtype=np.uint32).astype(np.float32)  # exact below 2^24
     return counts
 
 

@@ -11,8 +11,9 @@ from stmask_deploy.errors import InputError
 from stmask_deploy.tracking_config import SETTING_RANGES, TRACKERS, TrackingConfig
 
 from .propagate import SCORE_DECAY
+from .propagating_tracker import MAX_AGE_SHOWN
 from .resolved_options import ResolvedOptions
-from .tracker import MAX_AGE_SHOWN, SCORE_THRESHOLD
+from .tracker import SCORE_THRESHOLD
 
 NMS_KINDS = ("cross-class", "per-class")
 MEMORY_KINDS = ("exact", "bounded")

@@ -7,12 +7,13 @@ from stmask_deploy.tracking_config import TRACKERS
 from stmask_deploy.types import Array, Instances, IntArray, TrackedInstances
 
 from .matching import NEW_OBJECT, best_objects, mask_cover, paper_scores
-from .tracker import DROPPED, MAX_AGE_SHOWN, SCORE_THRESHOLD, TrackStore, keep_best, shown, sized
+from .propagating_tracker import MAX_AGE_SHOWN, PropagatingTracker
+from .tracker import DROPPED, SCORE_THRESHOLD, keep_best, sized
 
 DEFAULTS = TRACKERS["paper"]
 
 
-class PaperTracker(TrackStore):
+class PaperTracker(PropagatingTracker):
     """Matches detections to propagated objects by embedding and mask, with one threshold.
 
     s = alpha * cos + beta * mask IoU (eq. 15). A detection takes the id with the highest s if s exceeds epsilon,
@@ -41,21 +42,16 @@ class PaperTracker(TrackStore):
             detected for more than that many frames. Ids are never reused.
     """
 
-    uses_propagation = True
-    tanh_passes = 1
-
     def __init__(self, alpha: float = DEFAULTS["alpha"], beta: float = DEFAULTS["beta"],
                  epsilon: float = DEFAULTS["epsilon"], embedding_momentum: float = DEFAULTS["embedding_momentum"],
                  max_cover: float = DEFAULTS["max_cover"], max_age_shown: int = MAX_AGE_SHOWN,
                  score_threshold: float = SCORE_THRESHOLD, retire_after: int | None = None) -> None:
-        super().__init__(retire_after)
+        super().__init__(max_age_shown, score_threshold, retire_after)
         self._alpha = alpha
         self._beta = beta
         self._epsilon = epsilon
         self._embedding_momentum = embedding_momentum
         self._max_cover = max_cover
-        self._max_age_shown = max_age_shown
-        self._score_threshold = score_threshold
 
     def update(self, detections: Instances, propagated: TrackedInstances) -> TrackedInstances:
         """Process one frame, see `Tracker.update`."""
@@ -66,8 +62,7 @@ class PaperTracker(TrackStore):
         if self._max_cover < 1 and is_new.any():
             assignment[is_new & (mask_cover(detections.masks) > self._max_cover)] = DROPPED
         detections = detections.replace(embeddings=self._blend(detections, known.instances, assignment))
-        self._store(known, detections, assignment)
-        return shown(self._tracks, self._max_age_shown, self._score_threshold)
+        return self._finish(known, detections, assignment)
 
     def _blend(self, detections: Instances, objects: Instances, assignment: IntArray) -> Array:
         """(n, E) embeddings to store: those of matched detections are blended with their objects' embeddings."""

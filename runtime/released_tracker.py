@@ -4,10 +4,11 @@ from __future__ import annotations
 from stmask_deploy.types import Instances, TrackedInstances
 
 from .matching import NEW_OBJECT_SCORE, best_objects, released_scores
-from .tracker import MAX_AGE_SHOWN, SCORE_THRESHOLD, TrackStore, keep_best, shown, sized
+from .propagating_tracker import MAX_AGE_SHOWN, PropagatingTracker
+from .tracker import SCORE_THRESHOLD, keep_best, sized
 
 
-class ReleasedTracker(TrackStore):
+class ReleasedTracker(PropagatingTracker):
     """Matches detections to propagated objects by embedding, mask and box, as the released models are evaluated.
 
     Every detection is matched to the object with the highest pair score, or becomes a new object if no score exceeds
@@ -24,14 +25,9 @@ class ReleasedTracker(TrackStore):
             an object that returns later then gets a new id. Ids are never reused.
     """
 
-    uses_propagation = True
-    tanh_passes = 1
-
     def __init__(self, max_age_shown: int = MAX_AGE_SHOWN, score_threshold: float = SCORE_THRESHOLD,
                  new_object_score: float = NEW_OBJECT_SCORE, retire_after: int | None = None) -> None:
-        super().__init__(retire_after)
-        self._max_age_shown = max_age_shown
-        self._score_threshold = score_threshold
+        super().__init__(max_age_shown, score_threshold, retire_after)
         self._new_object_score = new_object_score
 
     def update(self, detections: Instances, propagated: TrackedInstances) -> TrackedInstances:
@@ -39,5 +35,4 @@ class ReleasedTracker(TrackStore):
         known = sized(propagated, detections)
         scores = released_scores(detections, known.instances)
         assignment = keep_best(best_objects(scores, self._new_object_score), detections.scores)
-        self._store(known, detections, assignment)
-        return shown(self._tracks, self._max_age_shown, self._score_threshold)
+        return self._finish(known, detections, assignment)

@@ -98,5 +98,5 @@ def run_video(model: Model, source: FrameSource, folder: str | Path, *, draw: bo
             else:  # Ctrl-C no longer matters: all frames are done
                 is_interrupted, damage, lost_candidates = False, source.damage, model.lost_candidates
         files = writer.finish(damage, is_interrupted)
-        seconds = time.perf_counter() - start  # excludes waiting for the mask process to exit
+        seconds = time.perf_counter() - start  # excludes waiting for the encoder process to exit
     return RunSummary(writer.num_frames, seconds, writer.num_identities, files, damage, lost_candidates, is_interrupted)

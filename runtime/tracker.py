@@ -1,7 +1,6 @@
 """The tracker interface, and the steps that several trackers share. Pure NumPy: a tracker never runs a network."""
 from __future__ import annotations
 
-import dataclasses
 from typing import Protocol
 
 import numpy as np
@@ -9,12 +8,9 @@ from numpy.typing import NDArray
 
 from stmask_deploy.types import Instances, IntArray, TrackedInstances
 
-from .masks import MASK_THRESHOLD
 from .matching import NEW_OBJECT
 
-MAX_AGE_SHOWN = 10  # frames for which an object is shown after its last detection
 SCORE_THRESHOLD = 0.05  # objects with a higher score are shown
-MIN_MASK_CELLS = 2  # minimum number of cells above 0.5, at prototype size, in a shown mask
 
 DROPPED = -2  # in an assignment: a better detection took the object
 
@@ -32,7 +28,7 @@ class Tracker(Protocol):
 
     @property
     def tracks(self) -> TrackedInstances:
-        """All known objects, as of the last frame."""
+        """All known objects, as of the last frame; of trackers that use propagation without masks, (n, 0, 0)."""
 
     def update(self, detections: Instances, propagated: TrackedInstances) -> TrackedInstances:
         """Process one frame.
@@ -64,9 +60,9 @@ class TrackStore:
         """All known objects, as of the last frame."""
         return self._tracks
 
-    def _store(self, known: TrackedInstances, detections: Instances, assignment: IntArray) -> None:
-        """Store the state after a frame, see `merge`, without the objects to be retired."""
-        self._tracks = retire(merge(known, detections, assignment, self._next_id), self._retire_after)
+    def _keep(self, tracks: TrackedInstances, assignment: IntArray) -> None:
+        """Set the state after a frame whose detections were assigned so."""
+        self._tracks = tracks
         self._next_id += int(np.count_nonzero(assignment == NEW_OBJECT))
 
 
@@ -102,36 +98,36 @@ def keep_best(assignment: IntArray, scores: NDArray[np.float32]) -> IntArray:
     return kept
 
 
-def merge(tracks: TrackedInstances, detections: Instances, assignment: IntArray, next_id: int) -> TrackedInstances:
-    """Tracks after a frame: matched rows are replaced by their detections, new objects appended in detection order.
+def origins(num_tracks: int, assignment: IntArray) -> IntArray:
+    """Where the rows of `merge` come from: tracks whose detections replace them, then new objects in detection order.
+
+    Args:
+        num_tracks: m, the number of known objects.
+        assignment: (n,) row of the object, NEW_OBJECT or DROPPED; each row occurs at most once.
+
+    Returns:
+        (m + number of new objects,) rows: m + i is detection i, others are known objects.
+    """
+    matched = np.flatnonzero(assignment >= 0)
+    rows = np.concatenate([np.arange(num_tracks), num_tracks + np.flatnonzero(assignment == NEW_OBJECT)])
+    rows[assignment[matched]] = num_tracks + matched
+    return rows
+
+
+def merge(tracks: TrackedInstances, detections: Instances, rows: IntArray, next_id: int) -> TrackedInstances:
+    """Tracks after a frame: matched rows are replaced by their detections, new objects appended.
 
     Args:
         tracks: m rows, see `sized`.
         detections: n rows.
-        assignment: (n,) row of `tracks`, NEW_OBJECT or DROPPED; each row occurs at most once.
+        rows: see `origins`.
         next_id: id of the first new object; the others count up from it.
     """
-    matched = np.flatnonzero(assignment >= 0)
-    new = np.flatnonzero(assignment == NEW_OBJECT)
-    rows = assignment[matched]
-    columns = {}
-    for name in (field.name for field in dataclasses.fields(Instances)):
-        detected = getattr(detections, name)
-        column = np.concatenate([getattr(tracks.instances, name), detected[new]])
-        column[rows] = detected[matched]
-        columns[name] = column
-    ages = np.concatenate([tracks.ages, np.zeros(len(new), np.int64)])
-    ages[rows] = 0
-    return TrackedInstances(Instances(**columns), np.concatenate([tracks.ids, next_id + np.arange(len(new))]), ages)
+    ages = np.concatenate([tracks.ages, np.zeros(len(detections), np.int64)])
+    ids = np.concatenate([tracks.ids, next_id + np.arange(len(rows) - len(tracks))])
+    return TrackedInstances(Instances.concat([tracks.instances, detections])[rows], ids, ages[rows])
 
 
-def shown(tracks: TrackedInstances, max_age: int, score_threshold: float) -> TrackedInstances:
-    """The rows with an age of at most `max_age` frames, a score above the threshold and at least `MIN_MASK_CELLS`."""
-    recent = tracks[(tracks.ages <= max_age) & (tracks.instances.scores > score_threshold)]
-    cells = np.count_nonzero(recent.instances.masks > MASK_THRESHOLD, axis=(1, 2))
-    return recent.where(cells >= MIN_MASK_CELLS)
-
-
-def retire(tracks: TrackedInstances, after: int | None) -> TrackedInstances:
-    """Tracks without the objects not detected for more than `after` frames; None keeps all."""
-    return tracks if after is None else tracks.where(tracks.ages <= after)
+def retire(tracks: TrackedInstances, after: int | None) -> NDArray[np.bool_]:
+    """(n,) whether to keep each object: not detected for at most `after` frames; None keeps all."""
+    return np.ones(len(tracks), np.bool_) if after is None else tracks.ages <= after

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tracking import assert_recorded, instances, random_instances, replay, step
+from tracking import assert_recorded, carried, instances, random_instances, replay, step
 
 from stmask_deploy.runtime.released_tracker import ReleasedTracker
 
@@ -97,7 +97,7 @@ def test_retiring_bounds_the_state() -> None:
 def test_arguments_stay_as_they_were() -> None:
     tracker = ReleasedTracker()
     step(tracker, instances([LEFT], [0]))
-    before = tracker.tracks
+    before = carried(tracker.tracks, 1.0)
     found = instances([LEFT, BELOW], [0, 2], [0.5, 0.4])
     tracker.update(found, before)
     assert before.instances.scores.tolist() == [np.float32(0.9)]

@@ -4,7 +4,7 @@ import numpy as np
 from tracking import instances
 
 from stmask_deploy.runtime.matching import NEW_OBJECT
-from stmask_deploy.runtime.tracker import DROPPED, keep_best, merge, no_tracks, retire, shown, sized
+from stmask_deploy.runtime.tracker import DROPPED, keep_best, merge, no_tracks, origins, retire, sized
 from stmask_deploy.types import TrackedInstances
 
 
@@ -24,7 +24,9 @@ def test_keep_best() -> None:
 def test_merge() -> None:
     tracks = tracked(3, [1, 2, 3])
     found = instances([(4, 4, 6, 6)] * 4, [1, 2, 3, 4], [0.5, 0.6, 0.7, 0.8], [6, 7, 8, 9])
-    merged = merge(tracks, found, np.array([NEW_OBJECT, 1, DROPPED, NEW_OBJECT]), next_id=40)
+    rows = origins(3, np.array([NEW_OBJECT, 1, DROPPED, NEW_OBJECT]))
+    merged = merge(tracks, found, rows, next_id=40)
+    assert rows.tolist() == [0, 4, 2, 3, 6]
     assert merged.ids.tolist() == [10, 11, 12, 40, 41]
     assert merged.ages.tolist() == [1, 0, 3, 0, 0]
     assert merged.instances.class_ids.tolist() == [1, 7, 1, 6, 9]
@@ -35,21 +37,15 @@ def test_merge() -> None:
 
 def test_merge_with_nothing() -> None:
     tracks, found = tracked(2, [1, 2]), instances([(0, 0, 1, 1)], [0])
-    assert merge(tracks, found[:0], np.zeros(0, np.int64), 12).ids.tolist() == [10, 11]
+    none = np.zeros(0, np.int64)
+    assert merge(tracks, found[:0], origins(2, none), 12).ids.tolist() == [10, 11]
     assert sized(no_tracks(), found).instances.masks.shape == (0, 8, 8)
-    first = merge(sized(no_tracks(), found), found, np.array([NEW_OBJECT]), 0)
+    first = merge(sized(no_tracks(), found), found, origins(0, np.array([NEW_OBJECT])), 0)
     assert first.ids.tolist() == [0]
-    assert merge(sized(no_tracks(), found), found[:0], np.zeros(0, np.int64), 0).instances.masks.shape == (0, 8, 8)
-
-
-def test_shown() -> None:
-    rows = tracked(4, [0, 10, 11, 3], [0.9, 0.06, 0.9, 0.05])
-    assert shown(rows, 10, 0.05 + 1e-9).ids.tolist() == [10, 11]
-    assert len(shown(tracked(1, [0], side=1), 10, 0.05)) == 0  # one mask cell is too few
-    assert len(shown(tracked(1, [0], side=2), 10, 0.05)) == 1
+    assert merge(sized(no_tracks(), found), found[:0], origins(0, none), 0).instances.masks.shape == (0, 8, 8)
 
 
 def test_retire() -> None:
     rows = tracked(3, [4, 5, 6])
-    assert retire(rows, 5).ids.tolist() == [10, 11]
-    assert retire(rows, None) is rows
+    assert retire(rows, 5).tolist() == [True, True, False]
+    assert retire(rows, None).tolist() == [True] * 3

@@ -20,20 +20,26 @@ def instances(cells: list[tuple[int, int, int, int]], directions: list[int], sco
               class_ids: list[int] | None = None) -> Instances:
     """Rectangular objects on an 8x8 mask: (y1, x1, y2, x2) in cells, embedding = one of eight axes."""
     n = len(cells)
-    masks = np.zeros((n, GRID, GRID), np.float32)
-    boxes = np.zeros((n, 4), np.float32)
-    for row, (y1, x1, y2, x2) in enumerate(cells):
-        masks[row, y1:y2, x1:x2] = 0.9
-        boxes[row] = np.array([x1, y1, x2, y2]) / GRID
+    boxes = np.array([(x1, y1, x2, y2) for y1, x1, y2, x2 in cells], np.float32).reshape(n, 4) / GRID
     return Instances(boxes, np.array(scores if scores is not None else [0.9] * n, np.float32),
                      np.array(class_ids if class_ids is not None else [1] * n, np.int64), np.ones(n, np.float32),
-                     np.zeros((n, 4), np.float32), np.eye(8, dtype=np.float32)[directions].reshape(n, 8), masks)
+                     np.zeros((n, 4), np.float32), np.eye(8, dtype=np.float32)[directions].reshape(n, 8),
+                     rectangles(boxes))
+
+
+def rectangles(boxes: Array) -> Array:
+    """(n, 8, 8) masks of 0.9 inside (n, 4) boxes."""
+    masks = np.zeros((len(boxes), GRID, GRID), np.float32)
+    for mask, (x1, y1, x2, y2) in zip(masks, (boxes * GRID).astype(int).tolist(), strict=True):
+        mask[y1:y2, x1:x2] = 0.9
+    return masks
 
 
 def carried(tracks: TrackedInstances, decay: float = 0.95) -> TrackedInstances:
-    """Tracks one frame later where nothing moved."""
-    return tracks.replace(ages=tracks.ages + 1,
-                          instances=tracks.instances.replace(scores=tracks.instances.scores * np.float32(decay)))
+    """Tracks one frame later where nothing moved, with their masks."""
+    rows = tracks.instances
+    return tracks.replace(ages=tracks.ages + 1, instances=rows.replace(scores=rows.scores * np.float32(decay),
+                                                                       masks=rectangles(rows.boxes)))
 
 
 def step(tracker: Tracker, detections: Instances) -> TrackedInstances:
