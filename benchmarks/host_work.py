@@ -143,7 +143,7 @@ def run(model: Model, source: FrameSource, frames: int, mode: str, helper: Encod
 def summary(turns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Frames per second of each turn, and medians over all turns, in ms, of CPU time and stages per frame.
 
-    CPU time excludes the process that encodes masks.
+    CPU time excludes the process that encodes results.
     """
     stages = [stages for turn in turns for stages in turn["stages"]]
     return {"fps": [round(len(turn["seconds"]) / sum(turn["seconds"]), 2) for turn in turns],

@@ -127,8 +127,7 @@ class EncoderProcess:
 
     def _read(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
-        # What ends in the middle is an EOFError or an UnpicklingError.
-        with suppress(OSError, EOFError, pickle.UnpicklingError), process.stdout as answers:
+        with suppress(Exception), process.stdout as answers:  # unpickling what is cut off may raise any of them
             if answers.readline() == READY:
                 self._is_ready.set()
                 while True:
