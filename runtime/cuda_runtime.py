@@ -103,8 +103,8 @@ class CudaStream:
             CudaError: it cannot be captured.
         """
         captured = c_void_p()
-        self._runtime.call("cudaStreamBeginCapture", self._handle, c_int(_RELAXED))
         try:
+            self._runtime.call("cudaStreamBeginCapture", self._handle, c_int(_RELAXED))
             work()
         except BaseException:
             with suppress(CudaError):  # says only that something failed before
@@ -133,7 +133,7 @@ class CudaGraph:
             raise CudaError("the graph needs functions of the host, which cannot be repeated")
         self.handle = c_void_p()  # cudaGraphExec_t
         runtime.call("cudaGraphInstantiate", byref(self.handle), captured, c_ulonglong(0))
-        weakref.finalize(self, runtime.call, "cudaGraphExecDestroy", self.handle).atexit = False
+        weakref.finalize(self, _destroy, runtime, "cudaGraphExecDestroy", self.handle).atexit = False
 
 
 class CudaEvent:
@@ -143,11 +143,16 @@ class CudaEvent:
         self._runtime = runtime
         self.handle = c_void_p()
         runtime.call("cudaEventCreateWithFlags", byref(self.handle), c_uint(_NO_TIMING))
-        weakref.finalize(self, runtime.call, "cudaEventDestroy", self.handle).atexit = False
+        weakref.finalize(self, _destroy, runtime, "cudaEventDestroy", self.handle).atexit = False
 
     def wait(self) -> None:
         """Wait until it occurs."""
         self._runtime.call("cudaEventSynchronize", self.handle)
+
+
+def _destroy(runtime: CudaRuntime, name: str, handle: c_void_p) -> None:
+    with suppress(CudaError):  # after a lasting failure, which was reported by what met it first
+        runtime.call(name, handle)
 
 
 def cuda_runtime(version: str) -> CudaRuntime | None:

@@ -35,12 +35,13 @@ class OnnxRuntimeBackend:
         provider, note = choose_provider(ort, "cpu" if precision == "int8" else device)
         maker = SessionMaker(ort, graph, provider, precision, threads, cache, device == CUDA_GRAPH)
         self._lock = Lock()
-        for choice in _choices(maker) if device == "auto" else [maker]:
+        self._is_free = device == "auto"  # to choose how to run
+        for choice in _choices(maker) if self._is_free else [maker]:
             try:
                 self._open(choice, outputs)
                 break
             except DeviceError as error:
-                if device != "auto" or choice.provider == CPU:
+                if not self._is_free or choice.provider == CPU:
                     raise
                 note = f" ({error})"
         words = WORDS.get(self._maker.provider, f"CPU, {_threads_in_words(threads)}")
@@ -70,9 +71,10 @@ class OnnxRuntimeBackend:
         # Functions that run a session, by outputs and sizes.
         self._runners: dict[Any, Callable[..., dict[str, Value]]] = {}
         if self._maker.is_recorded:  # so that a failed capture is reported now, not in the middle of a video
-            self._runner_for(tuple(self.outputs), dict.fromkeys(self._open_rows.values(), 1))
+            sizes = dict.fromkeys(self._open_rows.values(), 1)
+            self._runners[_key(self.outputs, sizes)] = RecordedSession(self._maker, tuple(self.outputs), sizes).run
         elif not self._open_rows:
-            self._runners[frozenset(self.outputs), ()] = self._runner(session)
+            self._runners[_key(self.outputs, {})] = _runner(self._maker, session)
 
     def run(self, inputs: Mapping[str, Value], outputs: Sequence[str] | None = None,
             keep: Collection[str] = ()) -> dict[str, Value]:
@@ -97,25 +99,38 @@ class OnnxRuntimeBackend:
         return self.outputs[output].shape[:1] == (None,)
 
     def _runner_for(self, names: tuple[str, ...], sizes: Mapping[str, int]) -> Callable[..., dict[str, Value]]:
-        key = (frozenset(names), tuple(sizes.items()))
+        key = _key(names, sizes)
         with self._lock:
             if key not in self._runners:
-                self._runners[key] = (RecordedSession(self._maker, names, sizes).run if self._maker.is_recorded
-                                      else self._runner(self._maker.open(names, sizes)))
+                self._runners[key] = self._new_runner(names, sizes)
             return self._runners[key]
 
-    def _runner(self, session: Any) -> Callable[..., dict[str, Value]]:
-        """A function (inputs, names, keep) -> outputs that runs the session."""
-        maker = self._maker
-        if maker.is_on_host:
-            return partial(run_on_host, session)
-        output_specs = specs(session.get_outputs())
+    def _new_runner(self, names: tuple[str, ...], sizes: Mapping[str, int]) -> Callable[..., dict[str, Value]]:
+        if self._maker.is_recorded:
+            try:
+                return RecordedSession(self._maker, names, sizes).run
+            except DeviceError:
+                if not self._is_free:
+                    raise
+        plain = replace(self._maker, is_recorded=False)
+        return _runner(plain, plain.open(names, sizes))
 
-        def run(inputs: Mapping[str, Value], names: Sequence[str], keep: Collection[str]) -> dict[str, Value]:
-            return run_on_device(session, {name: maker.pinned(value) for name, value in inputs.items()}, {
-                name: maker.memory if name in keep else maker.empty_pinned(output_specs[name]) for name in names})
 
-        return run
+def _key(names: Collection[str], sizes: Mapping[str, int]) -> Any:
+    return frozenset(names), tuple(sizes.items())
+
+
+def _runner(maker: SessionMaker, session: Any) -> Callable[..., dict[str, Value]]:
+    """A function (inputs, names, keep) -> outputs that runs the session."""
+    if maker.is_on_host:
+        return partial(run_on_host, session)
+    output_specs = specs(session.get_outputs())
+
+    def run(inputs: Mapping[str, Value], names: Sequence[str], keep: Collection[str]) -> dict[str, Value]:
+        return run_on_device(session, {name: maker.pinned(value) for name, value in inputs.items()}, {
+            name: maker.memory if name in keep else maker.empty_pinned(output_specs[name]) for name in names})
+
+    return run
 
 
 def _choices(maker: SessionMaker) -> list[SessionMaker]:

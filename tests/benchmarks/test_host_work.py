@@ -69,7 +69,7 @@ def test_times_are_waited_for_one_at_a_time(bundle: Bundle, tmp_path: Path) -> N
             assert WAITS[role] * 0.95 <= stages[stage]
     assert min(alone["seconds"]) >= sum(WAITS.values()) * 0.95
     overlapped = run(model, held.again(), FRAMES, "throughput", EncoderProcess(), tmp_path, clock)
-    # Three threads ask for the frame graph, which answers one at a time.
+    # Two threads ask for the frame graph, which answers one at a time.
     assert sum(overlapped["seconds"]) >= 0.95 * FRAMES * WAITS["frame"]
     model = Model(record.replaying(WAITS, one_at_a_time=True), options, clock)
     crowded = run(model, held.again(), FRAMES, "throughput", EncoderProcess(), tmp_path, clock)

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-NOT_PERMITTED, HOST_NODE = 900, 3
+NOT_PERMITTED, NOT_CAPTURING = 900, 401
 
 
 class FakeCudaRuntime:
@@ -88,10 +88,12 @@ class FakeCudaRuntime:
         return error
 
     def cudaStreamCreateWithFlags(self, stream: Any, flags: ctypes.c_uint) -> int:
+        assert flags.value == 1  # otherwise work in the default stream, of anyone, would wait for it
         self.num_streams += 1
         return self._create(stream)
 
     def cudaEventCreateWithFlags(self, event: Any, flags: ctypes.c_uint) -> int:
+        assert flags.value == 2
         return self._create(event)
 
     def cudaEventDestroy(self, event: Any) -> int:
@@ -99,6 +101,7 @@ class FakeCudaRuntime:
         return 0
 
     def cudaMemcpyAsync(self, to: Any, source: Any, size: Any, kind: Any, stream: Any) -> int:
+        assert kind.value == 4  # both directions occur
         return self._put(stream, lambda: ctypes.memmove(to.value, source.value, size.value))
 
     def cudaEventRecord(self, event: Any, stream: Any) -> int:
@@ -120,12 +123,14 @@ class FakeCudaRuntime:
         return 0
 
     def cudaStreamBeginCapture(self, stream: Any, mode: Any) -> int:
-        assert mode.value == 2
+        assert mode.value == 2 and not self._work[stream.value]
         self._captures[stream.value] = []
         self._capturing[threading.get_ident()] = stream.value
         return 0
 
     def cudaStreamEndCapture(self, stream: Any, graph: Any) -> int:
+        if threading.get_ident() not in self._capturing:
+            return NOT_CAPTURING
         del self._capturing[threading.get_ident()]
         self._create(graph)
         self._graphs[graph._obj.value] = self._captures.pop(stream.value)

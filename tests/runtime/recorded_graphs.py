@@ -21,22 +21,27 @@ class CapturableSession:
 
     Attributes:
         bound: addresses of its inputs and outputs.
+        inputs: what is bound.
+        captured: the inputs' values when its run was captured.
         num_runs: runs that were not captured.
     """
 
     def __init__(self, session: Any, library: FakeCudaRuntime) -> None:
         self.session, self.library = session, library
         self.bound: list[int] = []
+        self.inputs: list[Any] = []
+        self.captured: list[np.ndarray] = []
         self.num_runs = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.session, name)
 
     def io_binding(self) -> Any:
-        return WatchedBinding(self.session.io_binding(), self.bound)
+        return WatchedBinding(self.session.io_binding(), self.bound, self.inputs)
 
     def run_with_iobinding(self, binding: Any, options: Any = None) -> None:
         if self.library.is_capturing:
+            self.captured = [value.numpy().copy() for value in self.inputs]
             entry = "disable_synchronize_execution_providers"
             assert options.get_run_config_entry(entry) == "1"  # waiting for a stream ends its capture
             self.library.add(lambda: self.session.run_with_iobinding(binding.binding))
@@ -48,13 +53,16 @@ class CapturableSession:
 class WatchedBinding:
     """A binding that notes the addresses it is given."""
 
-    def __init__(self, binding: Any, addresses: list[int]) -> None:
-        self.binding, self.addresses = binding, addresses
+    def __init__(self, binding: Any, addresses: list[int], inputs: list[Any]) -> None:
+        self.binding, self.addresses, self.inputs = binding, addresses, inputs
 
     def __getattr__(self, name: str) -> Any:
         bind = getattr(self.binding, name)
         if not name.startswith("bind_ortvalue"):
             return bind
+        if name == "bind_ortvalue_input":
+            return lambda key, value: (self.addresses.append(value.data_ptr()), self.inputs.append(value),
+                                       bind(key, value))
         return lambda key, value: (self.addresses.append(value.data_ptr()), bind(key, value))
 
 

@@ -127,6 +127,32 @@ def test_nothing_is_left_and_streams_are_used_again(library: FakeCudaRuntime) ->
     assert sorted(library.destroyed) == ["event", "executable", "graph"]
 
 
+def test_after_a_lasting_failure_nothing_is_printed(library: FakeCudaRuntime, stream: CudaStream,
+                                                    capsys: pytest.CaptureFixture[str]) -> None:
+    held = [stream.capture(lambda: None), CudaEvent(CudaRuntime(library))]
+    library.fails = {"cudaGraphExecDestroy": 700, "cudaEventDestroy": 700}
+    held.clear()
+    gc.collect()
+    assert capsys.readouterr().err == "" and library.destroyed == ["graph"] and library.last_error == 0
+
+
+def test_a_capture_that_is_interrupted_as_it_begins_is_ended(library: FakeCudaRuntime, stream: CudaStream,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime_call = CudaRuntime.call
+
+    def interrupted(self: CudaRuntime, name: str, *args: Any) -> None:
+        runtime_call(self, name, *args)
+        if name == "cudaStreamBeginCapture":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CudaRuntime, "call", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            stream.capture(lambda: None)
+    assert not library.is_capturing
+    copy(stream, np.zeros(4), np.zeros(4))  # would not be permitted
+
+
 def test_the_library_of_the_version_that_onnxruntime_was_built_for(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 

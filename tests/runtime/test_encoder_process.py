@@ -100,39 +100,33 @@ def test_until_the_process_is_ready_results_are_encoded_here(process: EncoderPro
     assert found == list(map(line, range(6)))
 
 
-def test_a_process_that_ends_changes_nothing(process: EncoderProcess, encoded_here: list[int]) -> None:
+def signalled(process: EncoderProcess, count: int, number: int) -> list[bytes]:
+    """What is written of `count` frames if the process gets a signal in the middle."""
     assert process._process is not None
     found = []
-    for one in process.ahead(frames(60)):
-        if one.frame.index == 20:
-            process._process.kill()
-            process._process.wait()
+    for one in process.ahead(frames(count)):
+        if one.frame.index == count // 3:
+            process._process.send_signal(number)
         found.append(written(one))
+    return found
+
+
+def test_a_process_that_ends_changes_nothing(process: EncoderProcess, encoded_here: list[int]) -> None:
+    found = signalled(process, 60, signal.SIGKILL)
     assert 59 in encoded_here and 3 not in encoded_here
     assert found == list(map(line, range(60)))
 
 
 def test_ctrl_c_is_left_to_the_run(process: EncoderProcess, encoded_here: list[int]) -> None:
-    assert process._process is not None
-    found = []
-    for one in process.ahead(frames(30)):
-        if one.frame.index == 10:
-            process._process.send_signal(signal.SIGINT)
-        found.append(written(one))
-    assert not encoded_here and process._process.poll() is None
+    found = signalled(process, 30, signal.SIGINT)
+    assert process._process is not None and process._process.poll() is None and not encoded_here
     assert found == list(map(line, range(30)))
 
 
 def test_a_process_that_stands_still_changes_nothing(process: EncoderProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder_process, "PATIENCE_S", 0.2)
-    assert process._process is not None
-    found = []
-    for one in process.ahead(frames(30)):
-        if one.frame.index == 10:
-            process._process.send_signal(signal.SIGSTOP)
-        found.append(written(one))
-    assert found == list(map(line, range(30)))
-    assert process._process.poll() == -signal.SIGKILL
+    assert signalled(process, 30, signal.SIGSTOP) == list(map(line, range(30)))
+    assert process._process is not None and process._process.poll() == -signal.SIGKILL
 
 
 def test_a_process_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:

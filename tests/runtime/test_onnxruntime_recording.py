@@ -19,8 +19,8 @@ from stmask_deploy.errors import DeviceError, InputError, StmaskError
 from stmask_deploy.pretrained import demo_bundle, demo_clip
 from stmask_deploy.runtime import onnxruntime_session, pinned_memory
 from stmask_deploy.runtime.cuda_runtime import CudaEvent, CudaRuntime
-from stmask_deploy.runtime.onnxruntime_providers import CPU, CUDA
-from stmask_deploy.runtime.onnxruntime_recording import WARMUP, RecordedSession
+from stmask_deploy.runtime.onnxruntime_providers import CPU
+from stmask_deploy.runtime.onnxruntime_recording import RecordedSession
 from stmask_deploy.runtime.onnxruntime_session import SessionMaker
 from stmask_deploy.runtime.opening import open_backend
 from stmask_deploy.runtime.pinned_memory import PinnedMemory
@@ -64,7 +64,9 @@ def test_a_graph_is_captured_once_and_launched_by_every_run(recorded: FakeCudaRu
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(run, range(40)))
-    assert [session.num_runs for session in watched] == [WARMUP] * 3  # frame, temporal of one box and of two
+    assert [session.num_runs for session in watched] == [2] * 3  # frame, temporal of one box and of two
+    for session in watched:  # other values could be indices out of range
+        assert session.captured and not any(value.any() for value in session.captured)
     counts = {executable: recorded.launched.count(executable) for executable in recorded.launched}
     assert list(counts.values()) == [40, 40]
     for session in watched:  # all values have addresses of their own, given once
@@ -236,75 +238,6 @@ def test_a_video_gives_what_it_gives_otherwise(recorded: FakeCudaRuntime) -> Non
         assert np.allclose(ours[1], plain[1], atol=1e-5) and (ours[2] == plain[2]).mean() > 0.999
 
 
-class FakeGpu:
-    """ONNX Runtime with a CUDA provider that computes on the CPU."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, library: FakeCudaRuntime) -> None:
-        self.asked: list[dict[str, str]] = []  # options of CUDA, by session
-        session_class = onnxruntime.InferenceSession
-
-        def open_session(model: Any, options: Any, providers: list[Any], **others: Any) -> Any:
-            session = session_class(model, options, providers=[CPU], **others)
-            if providers[0][0] != CUDA:
-                return session
-            self.asked.append(providers[0][1])
-            monkeypatch.setattr(session, "get_providers", lambda: [CUDA, CPU], raising=False)
-            return CapturableSession(session, library)
-
-        runtime = CudaRuntime(library)
-        monkeypatch.setattr(onnxruntime_session, "cuda_runtime", lambda version: runtime)
-        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
-        monkeypatch.setattr(onnxruntime, "InferenceSession", open_session)
-        monkeypatch.setattr(SessionMaker, "memory", "cpu")
-
-
-def test_launches_are_recorded_where_that_is_asked_for(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    library = FakeCudaRuntime()
-    gpu = FakeGpu(monkeypatch, library)
-    frame = open_backend("onnxruntime", graphs / "frame.onnx", device="cuda-graph")
-    assert np.allclose(frame.run(picture(51))["fpn"], 0.2)
-    [options] = gpu.asked
-    assert options["user_compute_stream"] == "1" and library.num_streams == len(library.launched) == 1
-    assert "CUDA graphs" in frame.device
-
-
-def test_they_are_not_otherwise(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    library = FakeCudaRuntime()
-    gpu = FakeGpu(monkeypatch, library)
-    frame = open_backend("onnxruntime", graphs / "frame.onnx", device="cuda")
-    assert "user_compute_stream" not in gpu.asked[0] and library.num_streams == 0
-    assert "CUDA" in frame.device and "graphs" not in frame.device
-
-
-def test_auto_records(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    library = FakeCudaRuntime()
-    gpu = FakeGpu(monkeypatch, library)
-    frame = open_backend("onnxruntime", graphs / "frame.onnx", device="auto")
-    assert np.allclose(frame.run(picture(51))["fpn"], 0.2) and len(library.launched) == 1
-    assert frame.device.endswith("CUDA graphs (chosen by auto)") and len(gpu.asked) == 1
-
-
-def test_auto_does_without_recording_where_that_fails(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    library = FakeCudaRuntime()
-    library.node_kinds = [3]
-    FakeGpu(monkeypatch, library)
-    frame, temporal = (open_backend("onnxruntime", graphs / f"{role}.onnx", device="auto")
-                       for role in ("frame", "temporal"))
-    maps = frame.run(picture(51), keep=("fpn", "temporal"))
-    deltas = temporal.run({"prev_fpn": maps["fpn"], "fpn": maps["fpn"], "prev_temporal": maps["temporal"],
-                           "temporal": maps["temporal"], "boxes": np.zeros((3, 4), np.float32)})
-    assert deltas["box_deltas"].shape == (3, 4) and not library.launched and not frame.is_on_host
-    assert "CUDA (" in frame.device and "cannot record it" in frame.device
-
-
-def test_without_the_runtime_s_library_nothing_is_recorded(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    FakeGpu(monkeypatch, FakeCudaRuntime())
-    monkeypatch.setattr(onnxruntime_session, "cuda_runtime", lambda version: None)
-    with pytest.raises(DeviceError, match="cuda-graph needs CUDA's runtime library, which cannot be loaded.*; use "
-                                          "device cuda$"):
-        open_backend("onnxruntime", graphs / "frame.onnx", device="cuda-graph")
-
-
 @pytest.mark.parametrize("role", ["frame", "temporal"])
 def test_a_recording_that_fails_is_told_at_once(recorded: FakeCudaRuntime, graphs: Path, role: str,
                                                 monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,21 +268,6 @@ def test_a_file_that_was_replaced_is_told(recorded: FakeCudaRuntime, graphs: Pat
     (graphs / "frame.onnx").write_bytes((graphs / "temporal.onnx").read_bytes())
     with pytest.raises(InputError):
         frame.run(picture(51), ("fpn",))
-
-
-def test_a_refusal_names_the_device_and_the_next_best(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    session_class = onnxruntime.InferenceSession
-
-    def refuse(model: Any, options: Any, providers: list[Any], **others: Any) -> Any:
-        if providers[0][0] == CUDA:
-            raise RuntimeError("This session cannot be opened")
-        return session_class(model, options, providers=providers, **others)
-
-    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
-    maker = SessionMaker(onnxruntime, graphs / "frame.onnx", CUDA, "f32", None, None, is_recorded=True)
-    with pytest.raises(DeviceError, match="device cuda-graph cannot run it .*cannot be opened.* or use device cuda$"):
-        maker.open()
-    assert maker.memory == "cuda"
 
 
 def test_nothing_of_a_session_is_left(recorded: FakeCudaRuntime, watched: list[CapturableSession],

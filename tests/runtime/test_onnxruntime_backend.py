@@ -1,0 +1,122 @@
+"""The choice among ways to run on a GPU, by an ONNX Runtime that computes on the CPU where CUDA is asked for."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from cuda_runtime import FakeCudaRuntime
+from recorded_graphs import MAP_VALUES, CapturableSession, picture
+
+from stmask_deploy.errors import DeviceError
+from stmask_deploy.runtime import onnxruntime_session
+from stmask_deploy.runtime.cuda_runtime import CudaRuntime
+from stmask_deploy.runtime.onnxruntime_providers import CPU, CUDA
+from stmask_deploy.runtime.onnxruntime_session import SessionMaker
+from stmask_deploy.runtime.opening import open_backend
+
+
+class FakeGpu:
+    """ONNX Runtime with a CUDA provider that computes on the CPU."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, library: FakeCudaRuntime) -> None:
+        self.asked: list[dict[str, str]] = []  # options of CUDA, by session
+        session_class = onnxruntime.InferenceSession
+
+        def open_session(model: Any, options: Any, providers: list[Any], **others: Any) -> Any:
+            session = session_class(model, options, providers=[CPU], **others)
+            if providers[0][0] != CUDA:
+                return session
+            self.asked.append(providers[0][1])
+            monkeypatch.setattr(session, "get_providers", lambda: [CUDA, CPU], raising=False)
+            return CapturableSession(session, library)
+
+        runtime = CudaRuntime(library)
+        monkeypatch.setattr(onnxruntime_session, "cuda_runtime", lambda version: runtime)
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+        monkeypatch.setattr(onnxruntime, "InferenceSession", open_session)
+        monkeypatch.setattr(SessionMaker, "memory", "cpu")
+
+
+def test_launches_are_recorded_where_that_is_asked_for(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = FakeCudaRuntime()
+    gpu = FakeGpu(monkeypatch, library)
+    frame = open_backend("onnxruntime", graphs / "frame.onnx", device="cuda-graph")
+    assert np.allclose(frame.run(picture(51))["fpn"], 0.2)
+    [options] = gpu.asked
+    assert options["user_compute_stream"] == "1" and library.num_streams == len(library.launched) == 1
+    assert "CUDA graphs" in frame.device
+
+
+def test_they_are_not_otherwise(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = FakeCudaRuntime()
+    gpu = FakeGpu(monkeypatch, library)
+    frame = open_backend("onnxruntime", graphs / "frame.onnx", device="cuda")
+    assert "user_compute_stream" not in gpu.asked[0] and library.num_streams == 0
+    assert "CUDA" in frame.device and "graphs" not in frame.device
+
+
+def test_auto_records(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = FakeCudaRuntime()
+    gpu = FakeGpu(monkeypatch, library)
+    frame = open_backend("onnxruntime", graphs / "frame.onnx", device="auto")
+    assert np.allclose(frame.run(picture(51))["fpn"], 0.2) and len(library.launched) == 1
+    assert frame.device.endswith("CUDA graphs (chosen by auto)") and len(gpu.asked) == 1
+
+
+def test_auto_does_without_recording_where_that_fails(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = FakeCudaRuntime()
+    library.node_kinds = [3]
+    FakeGpu(monkeypatch, library)
+    frame, temporal = (open_backend("onnxruntime", graphs / f"{role}.onnx", device="auto")
+                       for role in ("frame", "temporal"))
+    maps = frame.run(picture(51), keep=("fpn", "temporal"))
+    deltas = temporal.run({"prev_fpn": maps["fpn"], "fpn": maps["fpn"], "prev_temporal": maps["temporal"],
+                           "temporal": maps["temporal"], "boxes": np.zeros((3, 4), np.float32)})
+    assert deltas["box_deltas"].shape == (3, 4) and not library.launched and not frame.is_on_host
+    assert "CUDA (" in frame.device and "cannot record it" in frame.device
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda-graph"])
+def test_a_size_that_cannot_be_recorded_later(graphs: Path, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of a video there may be too little memory for one more capture: auto goes on without."""
+    library = FakeCudaRuntime()
+    FakeGpu(monkeypatch, library)
+    temporal = open_backend("onnxruntime", graphs / "temporal.onnx", device=device)
+    library.fails["cudaGraphInstantiate"] = 2
+    boxes = {count: np.zeros((count, 4), np.float32) for count in (1, 3)}
+    assert temporal.run({**MAP_VALUES, "boxes": boxes[1]})["box_deltas"].shape == (1, 4)  # captured before
+    if device == "cuda-graph":
+        with pytest.raises(DeviceError, match="cannot record it .*failure 2: .*use device cuda$"):
+            temporal.run({**MAP_VALUES, "boxes": boxes[3]})
+        return
+    found = temporal.run({**MAP_VALUES, "boxes": boxes[3]})
+    assert found["box_deltas"].shape == (3, 4) and len(library.launched) == 1
+    library.fails = {}
+    temporal.run({**MAP_VALUES, "boxes": boxes[3]})
+    assert len(library.launched) == 1  # not tried again in every frame
+
+
+def test_without_the_runtime_s_library_nothing_is_recorded(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeGpu(monkeypatch, FakeCudaRuntime())
+    monkeypatch.setattr(onnxruntime_session, "cuda_runtime", lambda version: None)
+    with pytest.raises(DeviceError, match="cuda-graph needs CUDA's runtime library, which cannot be loaded.*; use "
+                                          "device cuda$"):
+        open_backend("onnxruntime", graphs / "frame.onnx", device="cuda-graph")
+
+
+def test_a_refusal_names_the_device_and_the_next_best(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session_class = onnxruntime.InferenceSession
+
+    def refuse(model: Any, options: Any, providers: list[Any], **others: Any) -> Any:
+        if providers[0][0] == CUDA:
+            raise RuntimeError("This session cannot be opened")
+        return session_class(model, options, providers=providers, **others)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+    maker = SessionMaker(onnxruntime, graphs / "frame.onnx", CUDA, "f32", None, None, is_recorded=True)
+    with pytest.raises(DeviceError, match="device cuda-graph cannot run it .*cannot be opened.* or use device cuda$"):
+        maker.open()
+    assert maker.memory == "cuda"
