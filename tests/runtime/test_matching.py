@@ -47,6 +47,14 @@ def test_mask_iou_of_many_pairs(n: int, m: int) -> None:
     np.testing.assert_allclose(mask_iou(a, b), inter / union, rtol=1e-6)
 
 
+def test_mask_iou_of_large_masks() -> None:
+    """More cells in common than a small integer holds."""
+    masks = np.ones((2, 300, 400), np.float32)
+    masks[1, 60:] = 0
+    np.testing.assert_allclose(mask_iou(masks[:1], masks), [[1, 0.2]])
+    np.testing.assert_allclose(mask_cover(masks), [0, 1])
+
+
 def test_mask_iou_cuts_above_one_half() -> None:
     at, above = np.full((1, 2, 2), 0.5, np.float32), np.full((1, 2, 2), 0.51, np.float32)
     assert mask_iou(above, above)[0, 0] == 1

@@ -86,7 +86,7 @@ def test_a_size_that_cannot_be_recorded_later(graphs: Path, device: str, monkeyp
     FakeGpu(monkeypatch, library)
     temporal = open_backend("onnxruntime", graphs / "temporal.onnx", device=device)
     library.fails["cudaGraphInstantiate"] = 2
-    boxes = {count: np.zeros((count, 4), np.float32) for count in (1, 3)}
+    boxes = {count: np.zeros((count, 4), np.float32) for count in (1, 3, 9)}
     assert temporal.run({**MAP_VALUES, "boxes": boxes[1]})["box_deltas"].shape == (1, 4)  # captured before
     if device == "cuda-graph":
         with pytest.raises(DeviceError, match="cannot record it .*failure 2: .*use device cuda$"):
@@ -97,6 +97,13 @@ def test_a_size_that_cannot_be_recorded_later(graphs: Path, device: str, monkeyp
     library.fails = {}
     temporal.run({**MAP_VALUES, "boxes": boxes[3]})
     assert len(library.launched) == 1  # not tried again in every frame
+
+    def refuse(*args: Any, **options: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+    with pytest.raises(DeviceError, match="device cuda cannot run it .*out of memory.*use device cpu$"):
+        temporal.run({**MAP_VALUES, "boxes": boxes[9]})
 
 
 def test_without_the_runtime_s_library_nothing_is_recorded(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
