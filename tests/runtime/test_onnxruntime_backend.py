@@ -98,8 +98,12 @@ def test_a_size_that_cannot_be_recorded_later(graphs: Path, device: str, monkeyp
     temporal.run({**MAP_VALUES, "boxes": boxes[3]})
     assert len(library.launched) == 1  # not tried again in every frame
 
-    def refuse(*args: Any, **options: Any) -> Any:
-        raise RuntimeError("out of memory")
+    open_session = onnxruntime.InferenceSession
+
+    def refuse(model: Any, options: Any, providers: list[Any], **others: Any) -> Any:
+        if providers[0][0] == CUDA:
+            raise RuntimeError("out of memory")
+        return open_session(model, options, providers, **others)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
     with pytest.raises(DeviceError, match="device cuda cannot run it .*out of memory.*use device cpu$"):
