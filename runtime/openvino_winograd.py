@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .openvino_constants import float32, int64
+from .openvino_constants import bfloat16, float32, int64
 from .winograd import KERNEL, TILE, WINDOW, Axis, axis, is_worthwhile, transformed
 
 Node = Any  # an openvino.Node or openvino.Output, of a package that may be absent
@@ -30,7 +30,7 @@ def expand_convolutions(model: Any, precision: str) -> int:
     are not constant (as in 8 bits), and those with few channels or small maps.
 
     Args:
-        model: the model. The replaced weights become four times as large, and OpenVINO keeps a second copy.
+        model: the model. The replaced weights become four times as many, and OpenVINO keeps a second copy.
         precision: "f32" or "bf16", the precision that the plugin computes in.
 
     Returns:
@@ -46,7 +46,9 @@ def expand_convolutions(model: Any, precision: str) -> int:
         source, weight = node.input_value(0), node.input_value(1).get_node()
         made_from = weight.get_friendly_name()
         if made_from not in weights:
-            weights[made_from] = op.constant(transformed(_constant(weight)), shared_memory=True)
+            values = transformed(_constant(weight))
+            # As bf16, since of f32 weights the plugin keeps copies in both types.
+            weights[made_from] = bfloat16(values) if precision == "bf16" else op.constant(values, shared_memory=True)
         before = ready.get(source.get_node().get_friendly_name()) or _transposed(source)
         convolved = _convolved(before, weights[made_from], *_sizes(source)[1:])
         for reader in _shape_readers(node):
@@ -243,7 +245,11 @@ def _products(points: Node, weight: Node) -> Node:
     """Multiply the values at all pairs of points, 36 * n * C in any shape, by weights (36, C, O) -> (36, n, O)."""
     from openvino import opset13 as op
 
-    return op.matmul(_reshaped(points, [PAIRS, -1, weight.get_shape()[1]]), weight, False, False)
+    points = _reshaped(points, [PAIRS, -1, weight.get_shape()[1]])
+    if weight.get_element_type() == points.get_element_type():
+        return op.matmul(points, weight, False, False)
+    rounded = op.convert(points, weight.get_element_type())
+    return op.convert(op.matmul(rounded, weight, False, False), points.get_element_type())
 
 
 def _windows(x: Node, place: int, part: Axis, size: Size, blocks: Size) -> Node:

@@ -317,12 +317,13 @@ def test_leaves_a_convolution_of_rows_alone() -> None:
     assert expand_convolutions(make(build, [1, WIDE, 200]), "f32") == 0
 
 
-def test_in_bf16_layers_have_to_be_wide() -> None:
-    def build(op: Any, x: Any) -> Any:
-        return op.negative(convolved(op, x, op.constant(random(512, 512, 3, 3))))
+def wide(op: Any, x: Any) -> Any:
+    return op.negative(convolved(op, x, op.constant(weights(512, 512))))
 
+
+def test_in_bf16_layers_have_to_be_wide() -> None:
     assert expand_convolutions(make(plain, [-1, WIDE, 7, 7]), "bf16") == 0
-    assert expand_convolutions(make(build, [-1, 512, 7, 7]), "bf16") == 1
+    assert expand_convolutions(make(wide, [-1, 512, 7, 7]), "bf16") == 1
 
 
 def test_names_stay() -> None:
@@ -343,9 +344,19 @@ def test_a_second_time_changes_nothing() -> None:
 
 
 def test_in_bf16_the_error_is_that_of_eight_bits() -> None:
-    x = random(5, WIDE, 7, 7)
-    exact = run(make(plain, [-1, WIDE, 7, 7]), x)
-    model = make(plain, [-1, WIDE, 7, 7])
-    assert expand_convolutions(model, "f32") == 1  # as wide layers are in bf16
+    x = random(5, 512, 7, 7)
+    exact = run(make(wide, [-1, 512, 7, 7]), x)
+    model = make(wide, [-1, 512, 7, 7])
+    assert expand_convolutions(model, "bf16") == 1
     found = run(model, x, "bf16")
     assert 0.001 < np.sqrt(np.mean((found - exact) ** 2) / np.mean(exact ** 2)) < 0.02
+
+
+def test_in_bf16_weights_are_rounded_once_and_kept_in_two_bytes() -> None:
+    model, of_f32 = (make(wide, [-1, 512, 7, 7]) for _ in range(2))
+    assert expand_convolutions(model, "bf16") == expand_convolutions(of_f32, "f32") == 1
+    [stored] = [node.get_element_type().get_type_name() for node in model.get_ordered_ops()
+                if node.get_type_name() == "Constant" and list(node.get_output_shape(0)) == [36, 512, 512]]
+    assert stored == "bf16"
+    x = random(2, 512, 7, 7)
+    np.testing.assert_array_equal(run(model, x, "bf16"), run(of_f32, x, "bf16"))

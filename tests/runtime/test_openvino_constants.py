@@ -1,0 +1,28 @@
+"""Constants in a type that NumPy lacks."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("openvino")
+torch = pytest.importorskip("torch")
+
+from stmask_deploy.runtime.openvino_constants import bfloat16  # noqa: E402
+
+
+def test_bf16_is_rounded_as_by_torch() -> None:
+    bits = np.random.default_rng(0).integers(0, 1 << 32, (4, 50, 20), np.uint32)
+    values = bits.view(np.float32)
+    values[0, :, 0] = 1 + (2 * np.arange(50) + 1) / 256  # halfway between two neighbours, the even one is taken
+    values[1, :2] = [[0.0] * 20, [-0.0] * 20]
+    values = np.where(np.isfinite(values), values, 1e-40).astype(np.float32)
+    node = bfloat16(values)
+    assert node.get_element_type().get_type_name() == "bf16" and list(node.get_output_shape(0)) == [4, 50, 20]
+    expected = torch.from_numpy(values).bfloat16().view(torch.int16).numpy()
+    np.testing.assert_array_equal(np.asarray(node.data).view(np.int16), expected)
+
+
+def test_bf16_outlives_what_it_was_made_from() -> None:
+    nodes = [bfloat16(np.full((36, 64, 64), value, np.float32)) for value in range(8)]
+    assert [np.unique(np.asarray(node.data).view(np.uint16)).tolist() for node in nodes] == [
+        [int(np.float32(value).view(np.uint32)) >> 16] for value in range(8)]
