@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+_PART = 1 << 18  # number of values rounded at a time, for which there is room in caches
+
 
 def int64(values: ArrayLike) -> Any:
     """A constant node for shapes, axes and permutations."""
@@ -22,18 +24,23 @@ def float32(values: ArrayLike) -> Any:
     return _constant(values, np.float32)
 
 
-def bfloat16(values: ArrayLike) -> Any:
-    """A constant node for finite values of two axes or more, rounded to bf16: to nearest, ties to even, as by the CPU.
+def floats(values: ArrayLike, precision: str) -> Any:
+    """A constant node for finite values of one axis or more, in f32 or bf16.
 
-    OpenVINO's own `Convert` of constants rounds a quarter of all values the wrong way.
+    To bf16 they are rounded to nearest, ties to even, as by the CPU. OpenVINO's own `Convert` of constants rounds a
+    quarter of all values the wrong way.
     """
     import openvino
     from openvino import opset13 as op
 
-    bits = np.asarray(values, np.float32).view(np.uint32)
-    rounded = openvino.Tensor(openvino.Type.bf16, bits.shape)  # one around an array would not keep it alive
-    for target, part in zip(rounded.data.view(np.uint16), bits, strict=True):  # in parts, which take less memory
-        target[...] = part + 0x7FFF + (part >> 16 & 1) >> 16
+    exact = np.asarray(values, np.float32)
+    if precision == "f32":
+        return op.constant(exact, shared_memory=True)
+    rounded = openvino.Tensor(openvino.Type.bf16, exact.shape)  # one around an array would not keep it alive
+    source, target = exact.view(np.uint32).reshape(-1), rounded.data.view(np.uint16).reshape(-1)
+    for start in range(0, source.size, _PART):
+        bits = source[start:start + _PART]
+        target[start:start + _PART] = bits + 0x7FFF + (bits >> 16 & 1) >> 16
     return op.constant(rounded, shared_memory=True)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .openvino_constants import bfloat16, float32, int64
+from .openvino_constants import floats, int64
 from .winograd import KERNEL, TILE, WINDOW, Axis, axis, is_worthwhile, transformed
 
 Node = Any  # an openvino.Node or openvino.Output, of a package that may be absent
@@ -31,12 +31,12 @@ def expand_convolutions(model: Any, precision: str) -> int:
 
     Args:
         model: the model. The replaced weights become four times as many, and OpenVINO keeps a second copy.
-        precision: "f32" or "bf16", the precision that the plugin computes in.
+        precision: "f32" or "bf16", the precision that the plugin computes in. In bf16 the replacements say so
+            themselves, since the plugin would compute the transforms in f32 and keep weights in both types.
 
     Returns:
         The number of convolutions replaced.
     """
-    from openvino import opset13 as op
     from openvino.utils import replace_node
 
     found = [node for node in model.get_ordered_ops() if _is_supported(node, precision)]
@@ -46,10 +46,8 @@ def expand_convolutions(model: Any, precision: str) -> int:
         source, weight = node.input_value(0), node.input_value(1).get_node()
         made_from = weight.get_friendly_name()
         if made_from not in weights:
-            values = transformed(_constant(weight))
-            # As bf16, since of f32 weights the plugin keeps copies in both types.
-            weights[made_from] = bfloat16(values) if precision == "bf16" else op.constant(values, shared_memory=True)
-        before = ready.get(source.get_node().get_friendly_name()) or _transposed(source)
+            weights[made_from] = floats(transformed(_constant(weight)), precision)
+        before = ready.get(source.get_node().get_friendly_name()) or _transposed(_converted(source, precision))
         convolved = _convolved(before, weights[made_from], *_sizes(source)[1:])
         for reader in _shape_readers(node):
             reader.replace_source_output(_restored(convolved, node).output(0))
@@ -57,7 +55,7 @@ def expand_convolutions(model: Any, precision: str) -> int:
         mean = _mean_of_map(last)
         name = (mean or last).get_friendly_name()
         if mean is not None:
-            result = _mean(value)
+            result = _mean(_converted(value, "f32"))
         else:
             ready[name] = value
             result = _restored(value, last)
@@ -95,6 +93,23 @@ def _unconverted(node: Node) -> Node:
     return node.input_value(0).get_node() if node.get_type_name() == "Convert" else node
 
 
+def _type(value: Node) -> str:
+    return str(value.get_element_type().get_type_name())
+
+
+def _converted(value: Node, precision: str) -> Node:
+    from openvino import opset13 as op
+
+    return value if _type(value) == precision else op.convert(value, precision)
+
+
+def _rounded(parameter: Node, precision: str) -> Node:
+    """Weights or biases in another type; not by OpenVINO, which rounds constants less well."""
+    if _type(parameter) == precision or not _is_constant(parameter.get_node()):
+        return _converted(parameter, precision)
+    return floats(_constant(parameter.get_node()), precision)
+
+
 def _sizes(value: Node) -> tuple[int | None, int | None, int | None]:
     """N, H and W of a value (N, C, H, W); None for dynamic ones."""
     maps, _, height, width = (size.get_length() if size.is_static else None for size in value.get_partial_shape())
@@ -114,9 +129,9 @@ def _with_what_follows(value: Node, node: Node) -> tuple[Node, Node]:
         if kind == "Relu":
             value = op.relu(value)
         elif kind == "Add" and (bias := _bias(reader, node)) is not None:
-            value = op.add(value, _reshaped(bias, [-1]))
+            value = op.add(value, _reshaped(_rounded(bias, _type(value)), [-1]))
         elif kind == "Convolution" and _is_pointwise(reader):
-            weight = reader.input_value(1)
+            weight = _rounded(reader.input_value(1), _type(value))
             value = op.matmul(value, _reshaped(weight, weight.get_shape()[:2]), False, True)
         else:
             break
@@ -174,9 +189,10 @@ def _transposed(value: Node) -> Node:
 
 
 def _restored(value: Node, node: Node) -> Node:
-    """(H, W, N, C) -> (N, C, H, W), the layout of `node`'s output."""
+    """(H, W, N, C) -> (N, C, H, W), layout and type of `node`'s output."""
     from openvino import opset13 as op
 
+    value = _converted(value, "f32")
     batch = node.get_output_partial_shape(0)[0]
     if batch.is_dynamic or batch.get_length() != 1:
         return _transposed(value)
@@ -199,9 +215,9 @@ def _convolved_at_once(x: Node, weight: Node, rows: Axis, columns: Axis) -> Node
     cells = rows.reads * columns.reads
     inputs = np.einsum("atp,bsq->abtspq", rows.inputs(), columns.inputs()).reshape(-1, cells)
     results = np.einsum("pat,qbs->pqabts", rows.results(), columns.results()).reshape(cells, -1)
-    points = op.matmul(float32(inputs), _reshaped(x, [cells, -1]), False, False)
+    points = op.matmul(floats(inputs, _type(x)), _reshaped(x, [cells, -1]), False, False)
     products = _products(points, weight)
-    y = op.matmul(float32(results), _reshaped(products, [len(inputs), -1]), False, False)
+    y = op.matmul(floats(results, _type(x)), _reshaped(products, [len(inputs), -1]), False, False)
     return _reshaped(y, [rows.writes, columns.writes, -1, weight.get_shape()[2]])
 
 
@@ -225,19 +241,19 @@ def _band(x: Node, weight: Node, rows: Axis, columns: Axis, down: Size, width: S
     """Row blocks (down * reads, W, N, C) and weights (36, C, O) -> (down * writes, across * writes, N, O)."""
     from openvino import opset13 as op
 
-    tile_rows = _times(down, rows.tiles)
-    points = op.matmul(float32(rows.inputs()[:, None]), _reshaped(x, [1, down, rows.reads, -1]), False, False)
+    kind, tile_rows = _type(x), _times(down, rows.tiles)
+    points = op.matmul(floats(rows.inputs()[:, None], kind), _reshaped(x, [1, down, rows.reads, -1]), False, False)
     points = _windows(_reshaped(points, [WINDOW, tile_rows, width, -1]), 2, columns, width, across)
-    points = op.matmul(float32(columns.inputs()[None, :, None, None]),
+    points = op.matmul(floats(columns.inputs()[None, :, None, None], kind),
                        _reshaped(points, [WINDOW, 1, tile_rows, across, columns.reads, -1]), False, False)
     products = _reshaped(_products(points, weight), [WINDOW, WINDOW, _times(tile_rows, across), columns.tiles, -1])
     products = _reshaped(op.transpose(products, int64([0, 2, 1, 3, 4])),
                          [_times(_times(tile_rows, WINDOW), across), WINDOW * columns.tiles, -1])
-    y = op.matmul(float32(columns.results().reshape(1, columns.writes, -1)), products, False, False)
+    y = op.matmul(floats(columns.results().reshape(1, columns.writes, -1), kind), products, False, False)
     if not isinstance(down, int) or down > 1:
         y = op.transpose(_reshaped(y, [WINDOW, down, rows.tiles, -1]), int64([1, 0, 2, 3]))
-    y = op.matmul(float32(rows.results().reshape(1, rows.writes, -1)), _reshaped(y, [down, WINDOW * rows.tiles, -1]),
-                  False, False)
+    y = op.matmul(floats(rows.results().reshape(1, rows.writes, -1), kind),
+                  _reshaped(y, [down, WINDOW * rows.tiles, -1]), False, False)
     return _reshaped(y, [_times(down, rows.writes), _times(across, columns.writes), -1, weight.get_shape()[2]])
 
 
@@ -245,11 +261,7 @@ def _products(points: Node, weight: Node) -> Node:
     """Multiply the values at all pairs of points, 36 * n * C in any shape, by weights (36, C, O) -> (36, n, O)."""
     from openvino import opset13 as op
 
-    points = _reshaped(points, [PAIRS, -1, weight.get_shape()[1]])
-    if weight.get_element_type() == points.get_element_type():
-        return op.matmul(points, weight, False, False)
-    rounded = op.convert(points, weight.get_element_type())
-    return op.convert(op.matmul(rounded, weight, False, False), points.get_element_type())
+    return op.matmul(_reshaped(points, [PAIRS, -1, weight.get_shape()[1]]), weight, False, False)
 
 
 def _windows(x: Node, place: int, part: Axis, size: Size, blocks: Size) -> Node:
