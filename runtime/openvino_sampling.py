@@ -21,6 +21,7 @@ Node = Any  # an openvino.Node or openvino.Output, of a package that may be abse
 Size = tuple[int, int]  # (height, width)
 
 KIND = "DeformableConvolution"
+BAND = 1 << 20  # values sampled at a time, by measurement, so that they stay in the cache until they are multiplied
 
 
 def expand_deformable(model: Any) -> int:
@@ -68,43 +69,56 @@ def _expanded(node: Node) -> Node:
     out_h, out_w = node.output(0).get_shape()[2:]
     cells, taps = out_h * out_w, kernel[0] * kernel[1]
 
-    offset = op.reshape(offset, int64([taps, 2, cells]), special_zero=False)
+    offset = _by_cell(offset, [taps, 2, cells])
     whole = op.floor(offset)
     share = op.subtract(offset, whole)
     # Clamp, because huge floats do not convert to int32; the limits still lie off the map.
     reach = np.float32(2 * (max(x.get_shape()[2:]) + max(kernel)) + max(out_h, out_w) * max(attributes["strides"]))
     start = _starts((out_h, out_w), (kernel[0], kernel[1]), attributes["strides"], attributes["pads_begin"])
     corner = op.add(op.convert(op.clamp(whole, -reach, reach), "i32"), int32(start))
-    factors = op.reshape(masks[0], int64([taps, cells]), special_zero=False) if masks else None
-    sampled = _bilinear(x, corner, share, factors)  # (cells, taps, C)
-
-    columns = op.reshape(sampled, int64([cells, taps * channels]), special_zero=False)
+    factors = _by_cell(masks[0], [taps, cells]) if masks else None
     rows = op.reshape(op.transpose(weight, int64([2, 3, 1, 0])), int64([taps * channels, filters]), special_zero=False)
-    out = op.matmul(columns, rows, False, False)  # (cells, O)
-    result = op.transpose(op.reshape(out, int64([1, out_h, out_w, filters]), special_zero=False), int64([0, 3, 1, 2]))
+    lengths = _band_lengths(cells, taps * channels)
+    bands = [op.matmul(op.reshape(sampled, int64([length, taps * channels]), special_zero=False), rows, False, False)
+             for sampled, length in zip(_bilinear(x, corner, share, factors, lengths), lengths, strict=True)]
+    out = op.reshape(op.concat(bands, 0), int64([1, out_h, out_w, filters]), special_zero=False)
+    result = op.transpose(out, int64([0, 3, 1, 2]))
     result.set_friendly_name(node.get_friendly_name())
     return result
 
 
+def _band_lengths(cells: int, values: int) -> list[int]:
+    """Even parts of `cells`, each of which samples about `BAND` values at most, where a cell samples `values`."""
+    return [len(part) for part in np.array_split(np.arange(cells), -(-cells * values // BAND))]
+
+
+def _by_cell(values: Node, shape: list[int]) -> Node:
+    """Reshape to `shape`, and reverse the order of its axes."""
+    from openvino import opset13 as op
+
+    return op.transpose(op.reshape(values, int64(shape), special_zero=False), int64(range(len(shape))[::-1]))
+
+
 def _starts(out: Size, kernel: Size, strides: list[int], pads: list[int]) -> NDArray[np.int32]:
-    """(taps, 2, cells) row and column that each tap reads for each output cell, before offsets are added."""
-    starts = np.zeros((*kernel, 2, *out), np.int32)
-    starts[:, :, 0] = np.arange(kernel[0])[:, None, None, None] + np.arange(out[0])[:, None] * strides[0] - pads[0]
-    starts[:, :, 1] = np.arange(kernel[1])[None, :, None, None] + np.arange(out[1])[None, :] * strides[1] - pads[1]
-    return starts.reshape(kernel[0] * kernel[1], 2, out[0] * out[1])
+    """(cells, 2, taps) row and column that each tap reads for each output cell, before offsets are added."""
+    starts = np.zeros((*out, 2, *kernel), np.int32)
+    starts[:, :, 0] = np.arange(kernel[0])[:, None] + np.arange(out[0])[:, None, None, None] * strides[0] - pads[0]
+    starts[:, :, 1] = np.arange(kernel[1])[None] + np.arange(out[1])[:, None, None] * strides[1] - pads[1]
+    return starts.reshape(out[0] * out[1], 2, kernel[0] * kernel[1])
 
 
-def _bilinear(x: Node, corner: Node, share: Node, factors: Node | None) -> Node:
+def _bilinear(x: Node, corner: Node, share: Node, factors: Node | None, lengths: list[int]) -> list[Node]:
     """Bilinear samples of a map, with zeros beyond its border.
 
     Args:
         x: (1, C, H, W).
-        corner: (taps, 2, cells) int32 row and column of the upper left pixel.
-        share: (taps, 2, cells) in [0, 1), fractional position below and right of it.
-        factors: (taps, cells) to multiply the samples by, or None.
+        corner: (cells, 2, taps) int32 row and column of the upper left pixel.
+        share: (cells, 2, taps) in [0, 1), fractional position below and right of it.
+        factors: (cells, taps) to multiply the samples by, or None.
+        lengths: number of cells of each band.
 
     Returns:
-        (cells, taps, C).
+        For each band (length, taps, C).
     """
     from openvino import opset13 as op
 
@@ -114,7 +128,7 @@ def _bilinear(x: Node, corner: Node, share: Node, factors: Node | None) -> Node:
     pixels = op.reshape(op.transpose(padded, int64([0, 2, 3, 1])), int64([(height + 2) * (width + 2), channels]),
                         special_zero=False)
     one = float32(1)
-    total = None
+    totals: list[Node] = []
     for down in (0, 1):
         weight_y = _axis(share, 0) if down else op.subtract(one, _axis(share, 0))
         if factors is not None:
@@ -122,12 +136,18 @@ def _bilinear(x: Node, corner: Node, share: Node, factors: Node | None) -> Node:
         row = op.multiply(_in_ring(_axis(corner, 0), down, height), int32(width + 2))
         for right in (0, 1):
             weight_x = _axis(share, 1) if right else op.subtract(one, _axis(share, 1))
-            index = op.add(row, _in_ring(_axis(corner, 1), right, width))  # (taps, cells)
-            found = op.gather(pixels, op.transpose(index, int64([1, 0])), int32(0))
-            weight = op.unsqueeze(op.transpose(op.multiply(weight_y, weight_x), int64([1, 0])), int64([2]))
-            part = op.multiply(found, weight)
-            total = part if total is None else op.add(total, part)
-    return total
+            index = op.add(row, _in_ring(_axis(corner, 1), right, width))  # (cells, taps)
+            weight = op.unsqueeze(op.multiply(weight_y, weight_x), int64([2]))
+            parts = [op.multiply(op.gather(pixels, cells, int32(0)), weights)
+                     for cells, weights in zip(_split(index, lengths), _split(weight, lengths), strict=True)]
+            totals = [op.add(*pair) for pair in zip(totals, parts, strict=True)] if totals else parts
+    return totals
+
+
+def _split(value: Node, lengths: list[int]) -> list[Node]:
+    from openvino import opset13 as op
+
+    return list(op.variadic_split(value, int64(0), int64(lengths)).outputs())
 
 
 def _in_ring(cell: Node, step: int, length: int) -> Node:
@@ -139,7 +159,7 @@ def _in_ring(cell: Node, step: int, length: int) -> Node:
 
 
 def _axis(values: Node, index: int) -> Node:
-    """(taps, 2, cells) -> (taps, cells)."""
+    """(cells, 2, taps) -> (cells, taps)."""
     from openvino import opset13 as op
 
     return op.gather(values, int32(index), int32(1))

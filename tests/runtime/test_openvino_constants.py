@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("openvino")
 torch = pytest.importorskip("torch")
 
-from stmask_deploy.runtime.openvino_constants import bfloat16  # noqa: E402
+from stmask_deploy.runtime.openvino_constants import floats  # noqa: E402
 
 
 def test_bf16_is_rounded_as_by_torch() -> None:
@@ -16,13 +16,21 @@ def test_bf16_is_rounded_as_by_torch() -> None:
     values[0, :, 0] = 1 + (2 * np.arange(50) + 1) / 256  # halfway between two neighbours, the even one is taken
     values[1, :2] = [[0.0] * 20, [-0.0] * 20]
     values = np.where(np.isfinite(values), values, 1e-40).astype(np.float32)
-    node = bfloat16(values)
+    node = floats(values, "bf16")
     assert node.get_element_type().get_type_name() == "bf16" and list(node.get_output_shape(0)) == [4, 50, 20]
     expected = torch.from_numpy(values).bfloat16().view(torch.int16).numpy()
     np.testing.assert_array_equal(np.asarray(node.data).view(np.int16), expected)
 
 
+def test_f32_stays_as_it_is() -> None:
+    values = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
+    node = floats(values, "f32")
+    assert node.get_element_type().get_type_name() == "f32"
+    np.testing.assert_array_equal(node.data, values)
+    np.testing.assert_array_equal(floats([1, 2], "f32").data, np.float32([1, 2]))
+
+
 def test_bf16_outlives_what_it_was_made_from() -> None:
-    nodes = [bfloat16(np.full((36, 64, 64), value, np.float32)) for value in range(8)]
+    nodes = [floats(np.full((36, 100, 100), value), "bf16") for value in range(8)]
     assert [np.unique(np.asarray(node.data).view(np.uint16)).tolist() for node in nodes] == [
         [int(np.float32(value).view(np.uint32)) >> 16] for value in range(8)]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 ov = pytest.importorskip("openvino")
 
+from stmask_deploy.runtime import openvino_sampling  # noqa: E402
 from stmask_deploy.runtime.openvino_backend import shared_core  # noqa: E402
 from stmask_deploy.runtime.openvino_sampling import KIND, expand_deformable, keep_grids  # noqa: E402
 
@@ -66,6 +67,18 @@ def test_equals_the_kernel_in_f32(kernel: tuple[int, int], strides: tuple[int, i
     assert expand_deformable(model) == 1
     assert KIND not in kinds(model)
     np.testing.assert_allclose(run(model, feeds), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("cells, bands", [(200, 1), (117, 1), (116, 2), (40, 3), (25, 5), (1, 117)])
+def test_bands_change_no_bit(monkeypatch: pytest.MonkeyPatch, cells: int, bands: int) -> None:
+    feeds, weight, strides, pads = random_case((3, 3), (1, 1), True, 1.5)  # 9 x 13 cells of 9 x 6 values
+    whole = deformable_model(feeds, weight, strides, pads)
+    expand_deformable(whole)
+    monkeypatch.setattr(openvino_sampling, "BAND", cells * 54)
+    model = deformable_model(feeds, weight, strides, pads)
+    expand_deformable(model)
+    assert [node.get_type_name() for node in model.get_ordered_ops()].count("MatMul") == bands
+    np.testing.assert_array_equal(run(model, feeds), run(whole, feeds))
 
 
 def test_offsets_beyond_every_integer_read_zeros() -> None:

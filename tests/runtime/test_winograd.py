@@ -86,9 +86,13 @@ def test_weights_are_transformed_channel_by_channel() -> None:
     (256, 256, (4, 7, 7), True),
     (256, 256, (3, 7, 7), False),
     (256, 256, (None, 7, 7), True),
-    (256, 256, (1, None, None), True),
 ])
 def test_worth_is_judged_by_channels_and_tiles(channels: int, filters: int, shape: Any, expected: bool) -> None:
     assert is_worthwhile(channels, filters, shape, "f32") is expected
-    assert not is_worthwhile(channels, filters, shape, "bf16")
-    assert is_worthwhile(4 * channels, 4 * filters, shape, "bf16") is expected
+    assert is_worthwhile(2 * channels, 2 * filters, shape, "bf16") is expected
+    assert not is_worthwhile(255, 512, shape, "bf16") and not is_worthwhile(512, 255, shape, "bf16")
+
+
+def test_in_bf16_the_size_of_a_map_has_to_be_known() -> None:
+    assert is_worthwhile(256, 256, (1, None, None), "f32") and not is_worthwhile(256, 256, (1, None, None), "bf16")
+    assert not is_worthwhile(256, 256, (1, 64, None), "bf16") and not is_worthwhile(256, 256, (1, None, 64), "bf16")
