@@ -1,4 +1,4 @@
-"""Constant nodes for graphs built from OpenVINO's operators."""
+"""Constant nodes of graphs in OpenVINO: making and reading them."""
 from __future__ import annotations
 
 from typing import Any
@@ -42,6 +42,20 @@ def floats(values: ArrayLike, precision: str) -> Any:
         bits = source[start:start + _PART]
         target[start:start + _PART] = bits + 0x7FFF + (bits >> 16 & 1) >> 16
     return op.constant(rounded, shared_memory=True)
+
+
+def is_stored(node: Any) -> bool:
+    """Whether `node`, an `openvino.Node`, is a constant, perhaps stored in another type, such as f16 for f32."""
+    return bool(_unconverted(node).get_type_name() == "Constant")
+
+
+def stored(node: Any) -> Any:
+    """A copy of the array that such a node stores."""
+    return np.array(_unconverted(node).data)
+
+
+def _unconverted(node: Any) -> Any:
+    return node.input_value(0).get_node() if node.get_type_name() == "Convert" else node
 
 
 def _constant(values: ArrayLike, dtype: type) -> Any:

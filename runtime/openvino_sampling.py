@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .openvino_constants import float32, int32, int64
+from .openvino_constants import float32, floats, int32, int64, is_stored, stored
 from .openvino_precision import keep_in_f32
 
 Node = Any  # an openvino.Node or openvino.Output, of a package that may be absent
@@ -27,7 +27,8 @@ BAND = 1 << 20  # values sampled at a time, by measurement, so that they stay in
 def expand_deformable(model: Any) -> int:
     """Replace every deformable convolution of an `openvino.Model` with standard operators, in place.
 
-    Those that this project does not write are left unchanged: with groups, dilation, batches or dynamic sizes.
+    Those that this project does not write are left unchanged: with groups, dilation, batches, computed weights or
+    dynamic sizes.
 
     Returns:
         The number of nodes replaced.
@@ -55,8 +56,9 @@ def keep_grids(model: Any) -> int:
 def _is_supported(node: Node) -> bool:
     attributes = node.get_attributes()
     is_static = all(port.get_partial_shape().is_static for port in (*node.inputs(), node.output(0)))
-    return bool(is_static and node.input(0).get_shape()[0] == 1 and attributes["group"] == 1
-                and attributes["deformable_group"] == 1 and list(attributes["dilations"]) == [1, 1])
+    return bool(is_static and is_stored(node.input_value(2).get_node()) and node.input(0).get_shape()[0] == 1
+                and attributes["group"] == 1 and attributes["deformable_group"] == 1
+                and list(attributes["dilations"]) == [1, 1])
 
 
 def _expanded(node: Node) -> Node:
@@ -77,9 +79,10 @@ def _expanded(node: Node) -> Node:
     start = _starts((out_h, out_w), (kernel[0], kernel[1]), attributes["strides"], attributes["pads_begin"])
     corner = op.add(op.convert(op.clamp(whole, -reach, reach), "i32"), int32(start))
     factors = _by_cell(masks[0], [taps, cells]) if masks else None
-    rows = op.reshape(op.transpose(weight, int64([2, 3, 1, 0])), int64([taps * channels, filters]), special_zero=False)
+    # Bands share one packed copy of a constant, but not of what a constant has to be transposed or reshaped to.
+    rows = floats(stored(weight.get_node()).transpose(0, 2, 3, 1).reshape(filters, -1), "f32")
     lengths = _band_lengths(cells, taps * channels)
-    bands = [op.matmul(op.reshape(sampled, int64([length, taps * channels]), special_zero=False), rows, False, False)
+    bands = [op.matmul(op.reshape(sampled, int64([length, taps * channels]), special_zero=False), rows, False, True)
              for sampled, length in zip(_bilinear(x, corner, share, factors, lengths), lengths, strict=True)]
     out = op.reshape(op.concat(bands, 0), int64([1, out_h, out_w, filters]), special_zero=False)
     result = op.transpose(out, int64([0, 3, 1, 2]))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .openvino_constants import floats, int64
+from .openvino_constants import floats, int64, is_stored, stored
 from .winograd import KERNEL, TILE, WINDOW, Axis, axis, is_worthwhile, transformed
 
 Node = Any  # an openvino.Node or openvino.Output, of a package that may be absent
@@ -46,7 +46,7 @@ def expand_convolutions(model: Any, precision: str) -> int:
         source, weight = node.input_value(0), node.input_value(1).get_node()
         made_from = weight.get_friendly_name()
         if made_from not in weights:
-            weights[made_from] = floats(transformed(_constant(weight)), precision)
+            weights[made_from] = floats(transformed(stored(weight)), precision)
         before = ready.get(source.get_node().get_friendly_name()) or _transposed(_converted(source, precision))
         convolved = _convolved(before, weights[made_from], *_sizes(source)[1:])
         for reader in _shape_readers(node):
@@ -65,7 +65,7 @@ def expand_convolutions(model: Any, precision: str) -> int:
 
 
 def _is_supported(node: Node, precision: str) -> bool:
-    if node.get_type_name() != "Convolution" or not _is_constant(node.input_value(1).get_node()):
+    if node.get_type_name() != "Convolution" or not is_stored(node.input_value(1).get_node()):
         return False
     attributes = node.get_attributes()
     filters, channels, *kernel = node.input_value(1).get_shape()
@@ -80,19 +80,6 @@ def _has(attributes: Any, pads: int) -> bool:
                {"strides": 1, "dilations": 1, "pads_begin": pads, "pads_end": pads}.items())
 
 
-def _is_constant(node: Node) -> bool:
-    return bool(_unconverted(node).get_type_name() == "Constant")
-
-
-def _constant(node: Node) -> Any:
-    return np.array(_unconverted(node).data)
-
-
-def _unconverted(node: Node) -> Node:
-    """The source of a conversion, as of weights stored as f16; other nodes unchanged."""
-    return node.input_value(0).get_node() if node.get_type_name() == "Convert" else node
-
-
 def _type(value: Node) -> str:
     return str(value.get_element_type().get_type_name())
 
@@ -105,9 +92,9 @@ def _converted(value: Node, precision: str) -> Node:
 
 def _rounded(parameter: Node, precision: str) -> Node:
     """Weights or biases in another type; not by OpenVINO, which rounds constants less well."""
-    if _type(parameter) == precision or not _is_constant(parameter.get_node()):
+    if _type(parameter) == precision or not is_stored(parameter.get_node()):
         return _converted(parameter, precision)
-    return floats(_constant(parameter.get_node()), precision)
+    return floats(stored(parameter.get_node()), precision)
 
 
 def _sizes(value: Node) -> tuple[int | None, int | None, int | None]:
@@ -161,7 +148,7 @@ def _bias(add: Node, node: Node) -> Node | None:
 
 def _is_pointwise(node: Node) -> bool:
     weight = node.input_value(1)
-    return bool(_is_constant(weight.get_node()) and list(weight.get_shape()[2:]) == [1, 1]
+    return bool(is_stored(weight.get_node()) and list(weight.get_shape()[2:]) == [1, 1]
                 and _has(node.get_attributes(), 0))
 
 

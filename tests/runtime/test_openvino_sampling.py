@@ -120,6 +120,22 @@ def test_convolutions_of_another_make_stay() -> None:
     assert KIND in kinds(model)
 
 
+@pytest.mark.parametrize("stored", [np.float16, None], ids=["f16", "computed"])
+def test_weights_may_be_stored_as_f16_but_not_be_computed(stored: type | None) -> None:
+    from openvino import opset13 as op
+
+    feeds, weight, strides, pads = random_case((3, 3), (1, 1), False, 1.0)
+    model = deformable_model(feeds, weight, strides, pads)
+    expected = run(model, feeds)
+    node = next(node for node in model.get_ordered_ops() if node.get_type_name() == KIND)
+    constant = op.constant(weight) if stored is None else op.constant(weight.astype(stored))
+    source = op.exp(constant) if stored is None else op.convert(constant, "f32")
+    node.input(2).replace_source_output(source.output(0))
+    assert expand_deformable(model) == (stored is not None)
+    if stored is not None:
+        np.testing.assert_allclose(run(model, feeds), expected, atol=0.05)
+
+
 def test_the_graph_keeps_names_and_what_else_it_computes() -> None:
     feeds, weight, strides, pads = random_case((3, 3), (1, 1), False, 1.0)
     model = deformable_model(feeds, weight, strides, pads)
