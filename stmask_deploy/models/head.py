@@ -34,8 +34,8 @@ def tower(channels: int, depth: int) -> nn.Sequential:
 def by_anchor(maps: Sequence[Tensor], size: int) -> Tensor:
     """One (B, S * size, H, W) map per kernel -> (B, H * W * kernels * S, size)."""
     batch, channels, height, width = maps[0].shape
-    stacked = torch.stack(list(maps), dim=1)  # (B, kernels, S * size, H, W)
-    return stacked.permute(0, 3, 4, 1, 2).reshape(batch, height * width * len(maps) * (channels // size), size)
+    stacked = torch.stack([values.permute(0, 2, 3, 1) for values in maps], dim=3)  # (B, H, W, kernels, S * size)
+    return stacked.reshape(batch, height * width * len(maps) * (channels // size), size)
 
 
 class PredictionHead(nn.Module):
