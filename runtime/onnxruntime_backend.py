@@ -9,8 +9,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import numpy as np
-
 from stmask_deploy.bundle import BundleDescription
 from stmask_deploy.errors import DeviceError, InputError, StmaskError
 
@@ -18,7 +16,8 @@ from .backends import CUDA_GRAPH, Value, check_inputs, chosen_outputs, one_line
 from .interrupt import raise_interrupt
 from .onnxruntime_providers import CPU, CUDA, WORDS, choose_provider
 from .onnxruntime_recording import RecordedSession
-from .onnxruntime_session import SessionMaker, bucket, describe, run_on_device, run_on_host, specs
+from .onnxruntime_session import SessionMaker, describe, run_on_device, run_on_host, specs
+from .row_padding import RowPadding, power_of_two
 
 
 class OnnxRuntimeBackend:
@@ -68,6 +67,7 @@ class OnnxRuntimeBackend:
         # Inputs with a dynamic number of rows -> name of that dimension; empty on the host, where nothing is padded.
         self._open_rows = {} if self.is_on_host else {
             entry.name: entry.shape[0] for entry in session.get_inputs() if isinstance(entry.shape[0], str)}
+        self._padding = RowPadding({name: self.inputs[name] for name in self._open_rows}, self.outputs, power_of_two)
         # Functions that run a session, by outputs and sizes.
         self._runners: dict[Any, Callable[..., dict[str, Value]]] = {}
         if self._maker.is_recorded:  # so that a failed capture is reported now, not in the middle of a video
@@ -83,20 +83,13 @@ class OnnxRuntimeBackend:
         check_inputs(self.inputs, inputs)
         if not names:
             return {}
-        rows = {name: len(inputs[name]) for name in self._open_rows if name in inputs}
-        feeds = {name: _padded(value, bucket(rows[name])) if name in rows else value for name, value in inputs.items()}
-        run = self._runner_for(names, {self._open_rows[name]: bucket(count) for name, count in rows.items()})
+        feeds = self._padding.padded(inputs)
+        run = self._runner_for(names, {size: len(feeds[name]) for name, size in self._open_rows.items()})
         try:
             values = run(feeds, names, keep)
         except Exception as error:  # ONNX Runtime's exception classes have no narrower common base
             raise StmaskError(f"ONNX Runtime failed in the graph: {one_line(error)}") from error
-        if not rows:
-            return values
-        count = max(rows.values())
-        return {name: value[:count] if self._has_open_rows(name) else value for name, value in values.items()}
-
-    def _has_open_rows(self, output: str) -> bool:
-        return self.outputs[output].shape[:1] == (None,)
+        return self._padding.cut(values, inputs)
 
     def _runner_for(self, names: tuple[str, ...], sizes: Mapping[str, int]) -> Callable[..., dict[str, Value]]:
         key = _key(names, sizes)
@@ -137,11 +130,6 @@ def _choices(maker: SessionMaker) -> list[SessionMaker]:
     """What device auto tries, the fastest first."""
     recorded = [replace(maker, is_recorded=True)] if maker.provider == CUDA else []
     return [*recorded, maker, replace(maker, provider=CPU)]
-
-
-def _padded(rows: Any, size: int) -> Any:
-    """`rows` padded with zeros to `size` rows: boxes without area, or anchor 0."""
-    return np.concatenate([rows, np.zeros((size - len(rows), *rows.shape[1:]), rows.dtype)])
 
 
 def _import_library() -> Any:

@@ -205,8 +205,3 @@ def spec_of(value: Value) -> TensorSpec:
     if isinstance(value, np.ndarray):
         return TensorSpec(str(value.dtype), value.shape)
     return TensorSpec(_DTYPES.get(value.data_type(), value.data_type()), tuple(value.shape()))
-
-
-def bucket(rows: int) -> int:
-    """The number of rows that `rows` are padded to: the next power of two, so that few sizes occur."""
-    return 1 << max(rows - 1, 0).bit_length()

@@ -19,7 +19,7 @@ from stmask_deploy.pretrained import demo_bundle
 from stmask_deploy.runtime import onnxruntime_session
 from stmask_deploy.runtime.backends import Backend, TensorSpec
 from stmask_deploy.runtime.cuda_runtime import CudaRuntime
-from stmask_deploy.runtime.onnxruntime_session import SessionMaker, bucket
+from stmask_deploy.runtime.onnxruntime_session import SessionMaker
 from stmask_deploy.runtime.opening import open_backend
 from stmask_deploy.runtime.pinned_memory import LARGE, PinnedMemory
 
@@ -42,10 +42,6 @@ def padded(as_on_device: None) -> Backend:
 @pytest.fixture(scope="module")
 def plain() -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(GRAPH, providers=["CPUExecutionProvider"])
-
-
-def test_buckets_are_the_powers_of_two() -> None:
-    assert [bucket(rows) for rows in (0, 1, 2, 3, 4, 5, 8, 9, 100)] == [1, 1, 2, 4, 4, 8, 8, 16, 128]
 
 
 @settings(max_examples=25, deadline=None)

@@ -160,6 +160,26 @@ def test_propagation_in_bf16_is_that_of_exact_boxes() -> None:
             assert error < 0.008, (name, error)
 
 
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_padding_changes_no_other_row(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    sizes: list[int] = []
+    infer = openvino.InferRequest.infer
+    monkeypatch.setattr(openvino.InferRequest, "infer", lambda request, inputs, **settings: (
+        sizes.append(len(inputs["boxes"])), infer(request, inputs, **settings))[1])
+    try:
+        graph = open_backend("openvino", graph_path("temporal"), device="cpu", precision=precision)
+    except DeviceError as error:
+        pytest.skip(str(error))
+    feeds = temporal_inputs(33)
+    whole = graph.run(feeds)
+    for count in (0, 1, 17, 25, 32):
+        found = graph.run({**feeds, "boxes": feeds["boxes"][:count]})
+        for name, values in whole.items():
+            assert found[name].shape == (count, *values.shape[1:])
+            np.testing.assert_allclose(found[name], values[:count], atol=1e-5 if precision == "f32" else 0.02)
+    assert sizes == [36, 0, 1, 18, 26, 32]
+
+
 real_core = openvino_backend.shared_core  # before a test puts another in its place
 
 
