@@ -67,4 +67,4 @@ class FrameGraph(nn.Module):
 
 def shared_rows(prediction: FramePrediction) -> Tensor:
     """(cells, T) the shared head map of all levels, one row per cell, in anchor order."""
-    return torch.cat([level[0].permute(1, 2, 0).flatten(0, 1) for level in prediction.shared])
+    return torch.cat([level.permute(0, 2, 3, 1).flatten(0, 2) for level in prediction.shared])
