@@ -20,7 +20,7 @@ TILE = 4  # outputs along an axis
 KERNEL = 3
 WINDOW = TILE + KERNEL - 1  # inputs that a tile reads, and the number of points
 # The sixth point is infinity. Powers and differences of these points are all close to one, which halves the
-# cancellation error of the usual 0, 1, -1, 2, -2; and they have few bits, so the matrices are exact in bf16.
+# cancellation error of the usual 0, 1, -1, 2, -2; and they have few bits, so matrices along an axis are exact in bf16.
 POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
 
 # With fewer channels, the transforms cost what the products save; in bf16 these take half the time. With fewer tiles,
