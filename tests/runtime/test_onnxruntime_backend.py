@@ -11,7 +11,8 @@ from cuda_runtime import FakeCudaRuntime
 from recorded_graphs import MAP_VALUES, CapturableSession, picture
 
 from stmask_deploy.errors import DeviceError
-from stmask_deploy.runtime import onnxruntime_session
+from stmask_deploy.pretrained import demo_bundle
+from stmask_deploy.runtime import onnxruntime_backend, onnxruntime_session
 from stmask_deploy.runtime.cuda_runtime import CudaRuntime
 from stmask_deploy.runtime.onnxruntime_providers import CPU, CUDA
 from stmask_deploy.runtime.onnxruntime_session import SessionMaker
@@ -131,3 +132,16 @@ def test_a_refusal_names_the_device_and_the_next_best(graphs: Path, monkeypatch:
     with pytest.raises(DeviceError, match="device cuda-graph cannot run it .*cannot be opened.* or use device cuda$"):
         maker.open()
     assert maker.memory == "cuda"
+
+
+def test_nothing_is_padded_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    run = onnxruntime_backend.run_on_host
+    monkeypatch.setattr(onnxruntime_backend, "run_on_host", lambda session, inputs, *others: (
+        sizes.append(len(inputs["boxes"])), run(session, inputs, *others))[1])
+    graph = open_backend("onnxruntime", demo_bundle() / "temporal.onnx", device="cpu")
+    maps = {name: np.zeros([size or 0 for size in spec.shape], np.float32) for name, spec in graph.inputs.items()}
+    for count in (3, 17):
+        found = graph.run({**maps, "boxes": np.zeros((count, 4), np.float32)})
+        assert {len(values) for values in found.values()} == {count}
+    assert sizes == [3, 17]

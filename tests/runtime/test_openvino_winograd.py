@@ -388,3 +388,40 @@ def test_in_bf16_a_whole_chain_is_as_exact_as_its_parts(monkeypatch: pytest.Monk
         spread = exact[:, part].std()
         errors = [np.sqrt(np.mean((values[:, part] - exact[:, part]) ** 2)) / spread for values in (of_plugin, found)]
         assert errors[1] < min(4 * errors[0], 0.02)
+
+
+def test_in_bf16_parameters_are_rounded_to_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO's own conversion of constants rounds a quarter of all values the wrong way."""
+    monkeypatch.setitem(FEWEST_CHANNELS, "bf16", WIDE)
+    pointwise = weights(20, kernel=(1, 1))
+    first, second = np.zeros((1, WIDE, 1, 1), np.float32), random(1, WIDE, 1, 1, seed=5)
+    first[0, 7] = 1  # the only channel that is not zero
+
+    def build(op: Any, x: Any) -> Any:
+        def constant_map(bias: Array) -> Any:
+            nothing = op.constant(np.zeros((WIDE, WIDE, 3, 3), np.float32))
+            return op.add(convolved(op, x, nothing), op.constant(bias))
+
+        chosen = convolved(op, op.relu(constant_map(first)), op.constant(pointwise), pads=0)
+        return op.concat([op.negative(chosen), op.negative(constant_map(second))], 1)
+
+    model = make(build, [1, WIDE, 16, 16])
+    assert expand_convolutions(model, "bf16") == 2
+    found = run(model, random(1, WIDE, 16, 16), "bf16")
+    expected = np.concatenate([pointwise[:, 7].ravel(), second.ravel()])
+    bits = expected.view(np.uint32)
+    nearest = np.where(bits % 65536 > 32768, bits + 65536, bits) // 65536 * 65536  # no ties among these
+    np.testing.assert_array_equal(found[0, :, 3, 5], -nearest.astype(np.uint32).view(np.float32))
+
+
+def test_in_bf16_a_bias_may_be_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(op: Any, x: Any) -> Any:
+        highest = op.reduce_max(x, op.constant(np.array([0, 2, 3])), keep_dims=True)  # (1, C, 1, 1)
+        return op.negative(op.add(convolved(op, x), highest))
+
+    x = random(1, WIDE, 16, 16)
+    exact = run(make(build, [1, WIDE, 16, 16]), x)
+    monkeypatch.setitem(FEWEST_CHANNELS, "bf16", WIDE)
+    model = make(build, [1, WIDE, 16, 16])
+    assert expand_convolutions(model, "bf16") == 1
+    assert np.sqrt(np.mean((run(model, x, "bf16") - exact) ** 2) / np.mean(exact ** 2)) < 0.02
