@@ -206,11 +206,12 @@ def _expand_convolutions(core: Any, model: Any, precision: str) -> None:
 
     Not done, because not measured: processors other than x86 (on ARM the plugin has the algorithm itself), and bf16 on
     CPUs with matrix units (AMX, recognised by their FP16 support), where reading weights costs more than multiplying.
+    Nor in bf16 on CPUs without it, which `_compile` refuses.
     """
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return
-    has_matrix_units = "FP16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if precision == "f32" or precision == "bf16" and not has_matrix_units:
+    able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if precision == "f32" or precision == "bf16" and "BF16" in able and "FP16" not in able:
         expand_convolutions(model, precision)
 
 

@@ -71,6 +71,7 @@ class CoreOfCapabilities:
     ("AMD64", ["FP32", "BF16", "FP16"], "f32", ["f32"]),
     ("x86_64", ["FP32", "BF16"], "bf16", ["bf16"]),
     ("x86_64", ["FP32", "BF16", "FP16"], "bf16", []),  # with matrix units
+    ("x86_64", ["FP32"], "bf16", []),
     ("aarch64", ["FP32"], "f32", []),
     ("arm64", ["FP32", "BF16"], "bf16", []),
 ])
