@@ -205,7 +205,10 @@ def tanh_passes(count: int) -> Iterator[None]:
 
 @contextmanager
 def winograd_everywhere() -> Iterator[None]:
-    """Temporarily open models with Winograd convolutions, however few channels and tiles they have."""
+    """Temporarily open models with Winograd convolutions, however few channels and tiles their layers have.
+
+    In bf16 the prototype graph has none even so, since its maps have no fixed size.
+    """
     before = winograd.FEWEST_CHANNELS, winograd.FEWEST_TILES
     winograd.FEWEST_CHANNELS, winograd.FEWEST_TILES = dict.fromkeys(winograd.FEWEST_CHANNELS, 1), 1
     try:

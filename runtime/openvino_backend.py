@@ -30,7 +30,7 @@ from .openvino_pooling import expand_roi_align
 from .openvino_precision import is_kept, kept_for
 from .openvino_sampling import expand_deformable, keep_grids
 from .openvino_winograd import expand_convolutions
-from .row_padding import RowPadding, eighth_of_an_octave
+from .row_padding import RowPadding, within_an_eighth
 
 _NAMES = frozenset(FRAME_INPUTS + FRAME_OUTPUTS + TEMPORAL_INPUTS + TEMPORAL_OUTPUTS)
 
@@ -38,8 +38,9 @@ _NAMES = frozenset(FRAME_INPUTS + FRAME_OUTPUTS + TEMPORAL_INPUTS + TEMPORAL_OUT
 class OpenVinoBackend:
     """A `Backend` on an OpenVINO compiled model; the arguments are those of `opening.open_backend`.
 
-    The number of objects is padded, by an eighth at most, because the plugin keeps what it prepared for every number
-    (5 MB of R50's temporal graph, 1 MB of its instance graph), which would grow with the objects of a video.
+    The number of objects is padded, by an eighth at most, because the plugin keeps what it has prepared for every
+    number that occurred: on a CPU 5 MB for R50's temporal graph and 1 MB for its instance graph. On a GPU, which
+    prepares for every shape too, this was not measured.
     """
 
     def __init__(self, graph: Path, *, device: str, precision: str, threads: int | None, cache: Path | None,
@@ -78,7 +79,7 @@ class OpenVinoBackend:
         self.inputs: Mapping[str, TensorSpec] = {_name(port): _spec(port) for port in compiled.inputs}
         self.outputs: Mapping[str, TensorSpec] = {_name(port): _spec(port) for port in compiled.outputs
                                                  if not is_kept(_name(port))}
-        self._padding = RowPadding(self.inputs, self.outputs, eighth_of_an_octave)
+        self._padding = RowPadding(self.inputs, self.outputs, within_an_eighth)
         self.is_on_host = plugin == "CPU"
         self._model = part
         self._parts = {frozenset(self.outputs): _Requests(compiled)}
@@ -204,9 +205,9 @@ def _check_weights(path: Path, export_id: str) -> None:
 def _expand_convolutions(core: Any, model: Any, precision: str) -> None:
     """Replace convolutions by Winograd's algorithm, in place, where that was measured to be faster.
 
-    Not done, because not measured: processors other than x86 (on ARM the plugin has the algorithm itself), and bf16 on
-    CPUs with matrix units (AMX, recognised by their FP16 support), where reading weights costs more than multiplying.
-    Nor in bf16 on CPUs without it, which `_compile` refuses.
+    Not done on processors other than x86 (not measured; on ARM the plugin has the algorithm itself), nor in bf16 on
+    CPUs with matrix units (AMX, recognised by their FP16 support), where reading weights costs more than multiplying,
+    or on CPUs without bf16, which `_compile` refuses.
     """
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return

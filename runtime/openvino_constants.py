@@ -45,8 +45,9 @@ def floats(values: ArrayLike, precision: str) -> Any:
 
 
 def is_stored(node: Any) -> bool:
-    """Whether `node`, an `openvino.Node`, is a constant, perhaps stored in another type, such as f16 for f32."""
-    return bool(_unconverted(node).get_type_name() == "Constant")
+    """Whether `node`, an `openvino.Node`, is a constant, stored as f32 or as f16 that is converted."""
+    source = _unconverted(node)
+    return bool(source.get_type_name() == "Constant" and source.get_element_type().get_type_name() in ("f32", "f16"))
 
 
 def stored(node: Any) -> Any:

@@ -91,7 +91,7 @@ def _expanded(node: Node) -> Node:
 
 
 def _band_lengths(cells: int, values: int) -> list[int]:
-    """Even parts of `cells`, each of which samples about `BAND` values at most, where a cell samples `values`."""
+    """Even parts of `cells` that sample `BAND` values at most, or one cell more; a cell samples `values`."""
     return [len(part) for part in np.array_split(np.arange(cells), -(-cells * values // BAND))]
 
 

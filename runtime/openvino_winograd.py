@@ -27,12 +27,12 @@ def expand_convolutions(model: Any, precision: str) -> int:
     """Replace 3x3 convolutions of an `openvino.Model` with matrix products, in place, where those are faster.
 
     Left unchanged are convolutions with strides, dilation, groups or a padding other than one cell, those whose weights
-    are not constant (as in 8 bits), and those with few channels or small maps.
+    are not constant (as in 8 bits), and those with few channels, small maps or, in bf16, maps of dynamic size.
 
     Args:
         model: the model. The replaced weights become four times as many, and OpenVINO keeps a second copy.
-        precision: "f32" or "bf16", the precision that the plugin computes in. In bf16 the replacements say so
-            themselves, since the plugin would compute the transforms in f32 and keep weights in both types.
+        precision: "f32" or "bf16", the precision that the plugin computes in. In bf16 the new nodes have that type,
+            since the plugin would compute the transforms in f32 and keep weights in both types.
 
     Returns:
         The number of convolutions replaced.

@@ -12,7 +12,8 @@ from .backends import TensorSpec, Value
 class RowPadding:
     """Pads the inputs of a graph that may have any number of rows, and removes these rows from its outputs.
 
-    Rows of zeros are added: boxes without area, or anchor 0. They change no other row.
+    Rows of zeros are added: boxes without area, or anchor 0. They change no other row, except by rounding, since a
+    library may order sums by the number of rows.
 
     Args:
         inputs, outputs: of the graph. Those whose first axis has any size are padded.
@@ -26,25 +27,30 @@ class RowPadding:
         self._rounded = rounded
 
     def padded(self, inputs: Mapping[str, Value]) -> dict[str, Value]:
-        """Values for every input of the graph, padded."""
+        """Values for every input of the graph, padded; those that need no more rows are passed on, not copied."""
         return {name: self._padded(value) if name in self._inputs else value for name, value in inputs.items()}
 
     def _padded(self, rows: Any) -> Any:
         added = self._rounded(len(rows)) - len(rows)
-        return np.concatenate([rows, np.zeros((added, *rows.shape[1:]), rows.dtype)]) if added else rows
+        if not added:
+            return rows
+        rows = np.asarray(rows)
+        return np.concatenate([rows, np.zeros((added, *rows.shape[1:]), rows.dtype)])
 
     def cut(self, outputs: Mapping[str, Value], inputs: Mapping[str, Value]) -> dict[str, Value]:
         """Outputs of a run on padded inputs, with the rows that `inputs` had before."""
-        count = max((len(inputs[name]) for name in self._inputs), default=None)
+        if not self._inputs:
+            return dict(outputs)
+        count = max(len(inputs[name]) for name in self._inputs)
         return {name: value[:count] if name in self._outputs else value for name, value in outputs.items()}
 
 
 def power_of_two(rows: int) -> int:
-    """The next power of two."""
+    """The smallest power of two that is at least `rows`; 1 for none."""
     return 1 << max(rows - 1, 0).bit_length()
 
 
-def eighth_of_an_octave(rows: int) -> int:
-    """The next multiple of an eighth of the power of two below: every number up to 16, then 18, 20, ... 32, 36, ..."""
+def within_an_eighth(rows: int) -> int:
+    """The next of the numbers 0, 1, ... 16, 18, ... 32, 36, ... 64, 72, ...: at most an eighth more than `rows`."""
     step = max(power_of_two(rows) // 16, 1)
     return -(-rows // step) * step

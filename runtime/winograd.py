@@ -23,8 +23,8 @@ WINDOW = TILE + KERNEL - 1  # inputs that a tile reads, and the number of points
 # cancellation error of the usual 0, 1, -1, 2, -2; and they have few bits, so matrices along an axis are exact in bf16.
 POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
 
-# With fewer channels, the transforms cost what the products save; in bf16 these take half the time. With fewer tiles,
-# reading four times as many weights costs too much.
+# With fewer channels, the transforms cost what the products save. In bf16 the limit is higher: products take half the
+# time, so there is less to save. With fewer tiles, reading four times as many weights costs too much.
 FEWEST_CHANNELS = {"f32": 128, "bf16": 256}
 FEWEST_TILES = 16
 
@@ -123,17 +123,17 @@ def axis(size: int | None, most: int) -> Axis:
 
 
 def is_worthwhile(channels: int, filters: int, shape: Sequence[int | None], precision: str) -> bool:
-    """Whether Winograd's algorithm was measured to be faster: it takes many channels and enough tiles.
+    """Whether Winograd's algorithm was measured to be faster: with many channels, enough tiles, in bf16 a known size.
 
     Args:
         channels, filters: number of input and output channels.
         shape: (N, H, W) of the input, None for dynamic sizes.
-        precision: "f32" or "bf16", of the products.
+        precision: "f32" or "bf16", of transforms and products.
     """
     if min(channels, filters) < FEWEST_CHANNELS[precision]:
         return False
     maps, height, width = shape
-    if height is None or width is None:  # small blocks: in bf16 as fast as without, at four times the error
+    if height is None or width is None:  # small blocks: in bf16 no faster than the plugin's, with four times the error
         return precision == "f32"
     if maps is None:
         return True

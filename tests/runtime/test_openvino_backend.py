@@ -181,6 +181,18 @@ def test_padding_changes_no_other_row(monkeypatch: pytest.MonkeyPatch, precision
     assert sizes == [36, 0, 1, 18, 26, 32]
 
 
+def test_padding_changes_no_other_row_of_the_instance_graph() -> None:
+    graph = open_backend("openvino", graph_path("instances"), device="cpu")
+    rng = np.random.default_rng(0)
+    shared = rng.standard_normal([size or 0 for size in graph.inputs["shared"].shape]).astype(np.float32)
+    anchors = rng.permutation(len(shared))[:19]
+    plain = open_backend("onnxruntime", graph_path("instances", "onnxruntime"), device="cpu")
+    expected = plain.run({"shared": shared, "anchor_index": anchors})
+    for name, values in graph.run({"shared": shared, "anchor_index": anchors}).items():
+        assert values.shape == expected[name].shape
+        np.testing.assert_allclose(values, expected[name], atol=1e-4)
+
+
 real_core = openvino_backend.shared_core  # before a test puts another in its place
 
 
