@@ -81,9 +81,9 @@ def _expanded(node: Node) -> Node:
     factors = _by_cell(masks[0], [taps, cells]) if masks else None
     # Bands share one packed copy of a constant, but not of what a constant has to be transposed or reshaped to.
     rows = floats(stored(weight.get_node()).transpose(0, 2, 3, 1).reshape(filters, -1), "f32")
-    lengths = _band_lengths(cells, taps * channels)
-    bands = [op.matmul(op.reshape(sampled, int64([length, taps * channels]), special_zero=False), rows, False, True)
-             for sampled, length in zip(_bilinear(x, corner, share, factors, lengths), lengths, strict=True)]
+    flat = int64([-1, taps * channels])
+    bands = [op.matmul(op.reshape(sampled, flat, special_zero=False), rows, False, True)
+             for sampled in _bilinear(x, corner, share, factors, _band_lengths(cells, taps * channels))]
     out = op.reshape(op.concat(bands, 0), int64([1, out_h, out_w, filters]), special_zero=False)
     result = op.transpose(out, int64([0, 3, 1, 2]))
     result.set_friendly_name(node.get_friendly_name())
@@ -130,7 +130,7 @@ def _bilinear(x: Node, corner: Node, share: Node, factors: Node | None, lengths:
     padded = op.pad(x, ring, ring, "constant", float32(0))
     pixels = op.reshape(op.transpose(padded, int64([0, 2, 3, 1])), int64([(height + 2) * (width + 2), channels]),
                         special_zero=False)
-    one = float32(1)
+    one, first = float32(1), int32(0)
     totals: list[Node] = []
     for down in (0, 1):
         weight_y = _axis(share, 0) if down else op.subtract(one, _axis(share, 0))
@@ -141,7 +141,7 @@ def _bilinear(x: Node, corner: Node, share: Node, factors: Node | None, lengths:
             weight_x = _axis(share, 1) if right else op.subtract(one, _axis(share, 1))
             index = op.add(row, _in_ring(_axis(corner, 1), right, width))  # (cells, taps)
             weight = op.unsqueeze(op.multiply(weight_y, weight_x), int64([2]))
-            parts = [op.multiply(op.gather(pixels, cells, int32(0)), weights)
+            parts = [op.multiply(op.gather(pixels, cells, first), weights)
                      for cells, weights in zip(_split(index, lengths), _split(weight, lengths), strict=True)]
             totals = [op.add(*pair) for pair in zip(totals, parts, strict=True)] if totals else parts
     return totals
