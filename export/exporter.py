@@ -30,7 +30,7 @@ from stmask_deploy.models.checkpoint import Checkpoint
 from stmask_deploy.models.stmask import STMask
 
 from .bundle_folder import building, check_target
-from .folding import fold_deformable
+from .folding import fold_deformable, join_boxes
 from .frame_graph import FrameGraph
 from .half import to_half
 from .instance_graph import InstanceGraph, instance_inputs
@@ -161,7 +161,7 @@ def export_graph(model: STMask, description: BundleDescription, role: str, optio
         if role == "instances":
             return export_module(InstanceGraph(model, config).eval(), instance_inputs(config), inputs, outputs,
                                  dynamic={"anchor_index": {0: "N"}}, **settings)
-        folded = fold_deformable(model)
+        folded = join_boxes(fold_deformable(model))
         graph = FrameGraph(folded, config, description.max_candidates, description.candidate_threshold).eval()
         generator = torch.Generator().manual_seed(0)
         frame = torch.randint(0, 256, (1, *config.input_size, 3), dtype=torch.uint8, generator=generator)
