@@ -19,8 +19,7 @@ FLOAT = {
     r"backbone\.conv1": "first convolution: it reads pixels, and 8 bits cost the most here for the least arithmetic",
     r".*\.conv_offset_mask": "predicts where a deformable convolution samples: an error moves the samples",
     r".*\.conv_offset": "predicts where a calibrated layer samples: an error moves the samples",
-    _HEAD + r"bbox_layer\..*": "box output",
-    _HEAD + r"centerness_layer\..*": "centerness output",
+    _HEAD + r"(bbox|centerness)_layer\..*": "box and centerness outputs",  # one convolution in a graph
     _HEAD + r"conf_layer\..*": "class output: it decides which rows there are, and in which order",
     _HEAD + r"mask_layer\..*": "mask coefficient output",
     _HEAD + r"track_layer\..*": "embedding output",

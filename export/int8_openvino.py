@@ -6,11 +6,13 @@ import io
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from stmask_deploy.config import ModelConfig
 from stmask_deploy.errors import InputError, StmaskError
 
+from .int8_deformable import quantize_deformable
 from .int8_layers import Layer, float_reason, layer_name, layers_of
 from .int8_recording import Feed
 
@@ -57,7 +59,8 @@ def quantize_openvino(model: openvino.Model, role: str, feeds: Sequence[Feed], c
         StmaskError: nncf cannot quantise the graph.
     """
     nncf = require_nncf()
-    layers = layers_of(role, (weight for node in model.get_ordered_ops() if (weight := weight_of(node))), config)
+    weights = {node.get_friendly_name(): weight for node in model.get_ordered_ops() if (weight := weight_of(node))}
+    layers = layers_of(role, weights.values(), config)
     chosen = int8_nodes(model, config)
     if not chosen:
         return model.clone(), layers
@@ -70,11 +73,12 @@ def quantize_openvino(model: openvino.Model, role: str, feeds: Sequence[Feed], c
                 model, nncf.Dataset(list(feeds), dict), subset_size=len(feeds), target_device=nncf.TargetDevice.CPU,
                 preset=nncf.QuantizationPreset.MIXED,  # asymmetric activations have a zero point
                 ignored_scope=nncf.IgnoredScope(names=others, validate=False))
+        deformable = {layer_name(weights[name]) for name in quantize_deformable(quantized, model, feeds)}
     except OSError:  # of the disk
         raise
     except Exception as error:  # its own classes have no common base
         raise StmaskError(f"nncf cannot quantise the {role} graph: {error}") from error
-    return quantized, layers
+    return quantized, tuple(replace(layer, reason=None) if layer.name in deformable else layer for layer in layers)
 
 
 def int8_nodes(model: openvino.Model, config: ModelConfig) -> set[str]:

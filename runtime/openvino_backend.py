@@ -61,8 +61,8 @@ class OpenVinoBackend:
             arithmetic = _own_precision(core, plugin) if precision == "int8" else precision
             if plugin == "CPU":
                 expand_roi_align(model)
+                expand_deformable(model, only_int8=arithmetic != "bf16")
             if plugin == "CPU" and arithmetic == "bf16":
-                expand_deformable(model)
                 keep_grids(model)
             self._compile = partial(_compile, ov, core, graph=graph, plugin=plugin, precision=arithmetic,
                                     threads=threads, cache=cache)

@@ -1,4 +1,4 @@
-"""Deformable convolution for OpenVINO's CPU plugin in bf16: gathered pixels instead of its f32 kernel.
+"""Deformable convolution for OpenVINO's CPU plugin in bf16 and int8: gathered pixels instead of its f32 kernel.
 
 The plugin's own kernel always computes in f32, between two conversions. Standard operators follow the precision hint,
 but the usual one, GridSample, is inaccurate in bf16: with 8 mantissa bits the position 60.3 becomes 60.25 or 60.5. Here
@@ -24,18 +24,24 @@ KIND = "DeformableConvolution"
 BAND = 1 << 20  # values sampled at a time, by measurement, so that they stay in the cache until they are multiplied
 
 
-def expand_deformable(model: Any) -> int:
-    """Replace every deformable convolution of an `openvino.Model` with standard operators, in place.
+def expand_deformable(model: Any, *, only_int8: bool = False) -> int:
+    """Replace deformable convolutions of an `openvino.Model` with standard operators, in place.
 
     Those that this project does not write are left unchanged: with groups, dilation, batches, computed weights or
     dynamic sizes.
+
+    Args:
+        model: the model.
+        only_int8: replace only those marked for 8 bits, whose map and weights each have a FakeQuantize. Their samples
+            are rounded instead of the map, so that the products compute in 8 bits.
 
     Returns:
         The number of nodes replaced.
     """
     from openvino.utils import replace_node
 
-    found = [node for node in model.get_ordered_ops() if node.get_type_name() == KIND and _is_supported(node)]
+    found = [node for node in model.get_ordered_ops() if node.get_type_name() == KIND and _is_supported(node)
+             and (_is_int8(node) or not only_int8)]
     for node in found:
         replace_node(node, _expanded(node))
     return len(found)
@@ -56,9 +62,29 @@ def keep_grids(model: Any) -> int:
 def _is_supported(node: Node) -> bool:
     attributes = node.get_attributes()
     is_static = all(port.get_partial_shape().is_static for port in (*node.inputs(), node.output(0)))
-    return bool(is_static and is_stored(node.input_value(2).get_node()) and node.input(0).get_shape()[0] == 1
+    return bool(is_static and is_stored(_unquantized(node.input_value(2)).get_node())
+                and node.input(0).get_shape()[0] == 1
                 and attributes["group"] == 1 and attributes["deformable_group"] == 1
                 and list(attributes["dilations"]) == [1, 1])
+
+
+def _is_int8(node: Node) -> bool:
+    return all(node.input_value(place).get_node().get_type_name() == "FakeQuantize" for place in (0, 2))
+
+
+def _unquantized(value: Node) -> Node:
+    return value.get_node().input_value(0) if value.get_node().get_type_name() == "FakeQuantize" else value
+
+
+def _quantized_like(model: Node, value: Node, shape: tuple[int, int]) -> Node:
+    """`value`, rounded as by `model` if that is a FakeQuantize, whose limits get another shape."""
+    from openvino import opset13 as op
+
+    node = model.get_node()
+    if node.get_type_name() != "FakeQuantize":
+        return value
+    limits = [floats(stored(limit.get_node()).reshape(shape), "f32") for limit in node.input_values()[1:]]
+    return op.fake_quantize(value, *limits, node.get_attributes()["levels"])
 
 
 def _expanded(node: Node) -> Node:
@@ -80,10 +106,11 @@ def _expanded(node: Node) -> Node:
     corner = op.add(op.convert(op.clamp(whole, -reach, reach), "i32"), int32(start))
     factors = _by_cell(masks[0], [taps, cells]) if masks else None
     # Bands share one packed copy of a constant, but not of what a constant has to be transposed or reshaped to.
-    rows = floats(stored(weight.get_node()).transpose(0, 2, 3, 1).reshape(filters, -1), "f32")
+    plain = stored(_unquantized(weight).get_node()).transpose(0, 2, 3, 1).reshape(filters, -1)
+    rows = _quantized_like(weight, floats(plain, "f32"), (-1, 1))
     flat = int64([-1, taps * channels])
-    bands = [op.matmul(op.reshape(sampled, flat, special_zero=False), rows, False, True)
-             for sampled in _bilinear(x, corner, share, factors, _band_lengths(cells, taps * channels))]
+    bands = [op.matmul(_quantized_like(x, op.reshape(sampled, flat, special_zero=False), (1, 1)), rows, False, True)
+             for sampled in _bilinear(_unquantized(x), corner, share, factors, _band_lengths(cells, taps * channels))]
     out = op.reshape(op.concat(bands, 0), int64([1, out_h, out_w, filters]), special_zero=False)
     result = op.transpose(out, int64([0, 3, 1, 2]))
     result.set_friendly_name(node.get_friendly_name())

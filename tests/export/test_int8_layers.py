@@ -58,7 +58,7 @@ def test_nodes_that_share_a_parameter_are_one_layer() -> None:
                                  "model.prediction_layers.0.bbox_layer.1.weight"], TINY)
     assert [(layer.name, layer.nodes) for layer in layers[:2]] == [("fpn.lat_layers.0", 1), (HEAD + "upfeature.0", 5)]
     assert layers[0].to_dict() == {"graph": "frame", "layer": "fpn.lat_layers.0", "nodes": 1, "precision": "int8"}
-    assert layers[2].to_dict()["precision"] == "float" and layers[2].to_dict()["reason"] == "box output"
+    assert layers[2].to_dict()["precision"] == "float" and layers[2].to_dict()["reason"] == "box and centerness outputs"
     assert layer_lines("openvino", layers) == ["int8 on openvino: 2 of 4 layers",
-                                               "  float: prediction_layers.*.bbox_layer.* (box output)"]
+                                               "  float: prediction_layers.*.bbox_layer.* (box and centerness outputs)"]
     assert layer_name("net.fc.weight") == "fc"

@@ -115,6 +115,57 @@ def test_bf16_interpolates_as_closely_as_the_kernel_between_rounded_numbers() ->
     assert error < 0.01  # 2 to 8 % where coordinates are rounded
 
 
+def int8_case(model: Any, feeds: Arrays, weight: NDArray[np.float32], strides: list[int], pads: list[int]
+              ) -> NDArray[np.float32]:
+    """Mark `model`'s convolution for 8 bits; returns what it computes, from the f32 kernel's samples."""
+    from openvino import opset13 as op
+
+    high = float(feeds["x"].max())
+    extent = np.abs(weight).max((1, 2, 3), keepdims=True)
+    node = next(node for node in model.get_ordered_ops() if node.get_type_name() == KIND)
+    low, top = np.float32(0), np.float32(high)
+    for place, limits, levels in ((0, (low, top), 256), (2, (-extent, extent), 255)):
+        rounded = op.fake_quantize(node.input_value(place), *limits, *limits, levels)
+        node.input(place).replace_source_output(rounded.output(0))
+    values = weight[0].size
+    samples = run(deformable_model(feeds, np.eye(values, dtype=np.float32).reshape(values, *weight.shape[1:]),
+                                   strides, pads), feeds)
+    rounded = np.rint(samples / high * 255) / 255 * high
+    return np.einsum("ov,bvhw->bohw", (np.rint(weight / extent * 127) / 127 * extent).reshape(-1, values), rounded)
+
+
+@pytest.mark.parametrize("kernel, with_mask", [((3, 3), True), ((3, 5), False)])
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_int8_rounds_samples_and_weights_and_multiplies_integers(monkeypatch: pytest.MonkeyPatch, precision: str,
+                                                                 kernel: tuple[int, int], with_mask: bool) -> None:
+    feeds, weight, strides, pads = random_case(kernel, (1, 1), with_mask, 1.5)
+    feeds["x"] = np.maximum(feeds["x"], 0)
+    monkeypatch.setattr(openvino_sampling, "BAND", 50 * weight[0].size)  # several bands
+    model = deformable_model(feeds, weight, strides, pads)
+    expected = int8_case(model, feeds, weight, strides, pads)
+    assert expand_deformable(model, only_int8=True) == 1
+    compiled = shared_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision})
+    layers = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
+    products = [layer["runtimePrecision"].astype(str) for layer in layers
+                if layer["layerType"].astype(str).startswith("FullyConnected")]
+    assert len(products) == 3 and set(products) <= {"u8", "i8"}
+    found = run(model, feeds, precision)
+    step = feeds["x"].max() / 255 * np.abs(weight).max()  # that of a sample which lies between two numbers
+    exact = run(deformable_model(feeds, weight, strides, pads), feeds)
+    if precision == "f32":
+        assert np.abs(found - expected).max() < 2 * step and np.median(np.abs(found - expected)) < 1e-5
+        assert np.median(np.abs(found - exact)) > 1e-3
+    else:
+        assert np.abs(found - expected).max() < 0.02 * exact.std() + 5 * step
+
+
+def test_what_is_not_marked_for_8_bits_may_be_left() -> None:
+    feeds, weight, strides, pads = random_case((3, 3), (1, 1), False, 1.0)
+    model = deformable_model(feeds, weight, strides, pads)
+    assert expand_deformable(model, only_int8=True) == 0 and KIND in kinds(model)
+    assert expand_deformable(model) == 1
+
+
 def test_convolutions_of_another_make_stay() -> None:
     feeds, weight, strides, _ = random_case((3, 3), (1, 1), False, 1.0)
     feeds["offset"] = np.zeros((1, 18, 9, 13), np.float32)
