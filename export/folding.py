@@ -37,7 +37,7 @@ def _fold(conv: ModulatedDeformConv, norm: nn.BatchNorm2d) -> None:
 def join_boxes(model: STMask) -> STMask:
     """An equivalent copy of `model` in which the convolutions for boxes and centerness are the same.
 
-    Either has so few channels that both together take no longer than one. They have the name and the place of the first.
+    Either has so few channels that both together take no longer than one. They have the name of the second.
     """
     joined = copy.deepcopy(model)
     for head in joined.modules():

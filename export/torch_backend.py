@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from math import inf
 
 import torch
 
@@ -21,7 +22,7 @@ class TorchBackend:
         self.metadata = description
         where = f"CPU, f32, {torch.get_num_threads()} threads" if device == "cpu" else f"{device}, f32"
         self.device = f"PyTorch {torch.__version__} on {where}"
-        self.is_on_host = device == "cpu"
+        self.is_on_host, self.whole_from = device == "cpu", inf
         self.inputs, self.outputs = expected_tensors(description, role)
         self._module, self._device = module.eval().to(device), device
 

@@ -36,6 +36,8 @@ class Backend(Protocol):
     outputs: Mapping[str, TensorSpec]
     device: str  # what is actually used, for display: library and version, device, precision, threads
     is_on_host: bool  # it computes in host memory and needs no preparation for each new input size
+    # For inputs of dynamic size: share of the largest size from which on a run of all of it takes less time; or inf.
+    whole_from: float
 
     def run(self, inputs: Mapping[str, Value], outputs: Sequence[str] | None = None,
             keep: Collection[str] = ()) -> dict[str, Value]:

@@ -12,7 +12,7 @@ class DelegatingBackend:
     def __init__(self, graph: Backend) -> None:
         self._graph = graph
         self.metadata, self.device, self.is_on_host = graph.metadata, graph.device, graph.is_on_host
-        self.inputs, self.outputs = graph.inputs, graph.outputs
+        self.inputs, self.outputs, self.whole_from = graph.inputs, graph.outputs, graph.whole_from
 
     def run(self, inputs: Mapping[str, Value], outputs: Sequence[str] | None = None,
             keep: Collection[str] = ()) -> dict[str, Value]:

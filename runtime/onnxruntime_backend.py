@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from math import inf
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -63,7 +64,7 @@ class OnnxRuntimeBackend:
         self._maker = replace(maker, description=text)
         self.metadata = BundleDescription.from_json(text, f"the description in {maker.graph}")
         self.inputs, self.outputs = specs(session.get_inputs()), specs(session.get_outputs())
-        self.is_on_host = self._maker.is_on_host
+        self.is_on_host, self.whole_from = self._maker.is_on_host, inf
         # Inputs with a dynamic number of rows -> name of that dimension; empty on the host, where nothing is padded.
         self._open_rows = {} if self.is_on_host else {
             entry.name: entry.shape[0] for entry in session.get_inputs() if isinstance(entry.shape[0], str)}

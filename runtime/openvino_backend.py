@@ -6,6 +6,7 @@ import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
+from math import inf
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -16,6 +17,7 @@ from stmask_deploy.bundle import (
     FRAME_INPUTS,
     FRAME_OUTPUTS,
     METADATA_KEY,
+    PROTOTYPE_INPUTS,
     TEMPORAL_INPUTS,
     TEMPORAL_OUTPUTS,
     BundleDescription,
@@ -29,8 +31,12 @@ from .model_cache import make_cache
 from .openvino_pooling import expand_roi_align
 from .openvino_precision import is_kept, kept_for
 from .openvino_sampling import expand_deformable, keep_grids
-from .openvino_winograd import expand_convolutions
+from .openvino_winograd import convolutions_to_expand, expand_convolutions
 from .row_padding import RowPadding, within_an_eighth
+
+# By measurement, the share of a map from which on a graph of the whole map is faster than one of any size: Winograd's
+# algorithm takes larger blocks of a map of known size, and in bf16 takes no other maps at all.
+WHOLE_FROM = {"f32": 0.75, "bf16": 0.65}
 
 _NAMES = frozenset(FRAME_INPUTS + FRAME_OUTPUTS + TEMPORAL_INPUTS + TEMPORAL_OUTPUTS)
 
@@ -60,15 +66,14 @@ class OpenVinoBackend:
             # units for it, where in f32 they would be the slowest part.
             arithmetic = _own_precision(core, plugin) if precision == "int8" else precision
             if plugin == "CPU":
-                expand_roi_align(model)
-                expand_deformable(model, only_int8=arithmetic != "bf16")
-            if plugin == "CPU" and arithmetic == "bf16":
-                keep_grids(model)
+                _adapt(model, arithmetic)
             self._compile = partial(_compile, ov, core, graph=graph, plugin=plugin, precision=arithmetic,
                                     threads=threads, cache=cache)
             part = model if outputs is None else _part(model, outputs)
-            if plugin == "CPU" and precision != "int8":  # after pruning, so that unused layers get no new weights
-                _expand_convolutions(core, part, precision)
+            whole = None  # the model with its largest inputs, where that makes it faster
+            if plugin == "CPU" and _has_winograd(core, arithmetic):
+                whole = _whole(part, self.metadata, arithmetic)
+                expand_convolutions(part, arithmetic)  # after pruning, so that unused layers get no new weights
             try:
                 compiled = self._compile(part)
                 break
@@ -81,8 +86,10 @@ class OpenVinoBackend:
                                                  if not is_kept(_name(port))}
         self._padding = RowPadding(self.inputs, self.outputs, within_an_eighth)
         self.is_on_host = plugin == "CPU"
-        self._model = part
-        self._parts = {frozenset(self.outputs): _Requests(compiled)}
+        self.whole_from = inf if whole is None else WHOLE_FROM[arithmetic]
+        self._largest = {} if whole is None else {_name(port): tuple(port.shape) for port in whole.inputs}
+        self._model, self._whole, self._arithmetic = part, whole, arithmetic
+        self._parts = {(frozenset(self.outputs), False): _Requests(compiled)}
         self._lock = Lock()
         version = ov.get_version().split("-")[0]
         used = "CPU" if plugin == "CPU" else core.get_property(plugin, "FULL_DEVICE_NAME")
@@ -97,7 +104,8 @@ class OpenVinoBackend:
         check_inputs(self.inputs, inputs)
         if not names:
             return {}
-        requests = self._requests_for(names)
+        is_whole = bool(self._largest) and all(np.shape(inputs[name]) == self._largest[name] for name in self.inputs)
+        requests = self._requests_for(names, is_whole)
         try:
             with requests.borrowed() as request:
                 # Inputs are only read during the call, so they need no copy; outputs must stay valid after the next.
@@ -106,12 +114,23 @@ class OpenVinoBackend:
             raise StmaskError(f"OpenVINO failed in the graph: {one_line(error)}") from error
         return self._padding.cut({name: np.asarray(values[requests.outputs.index(name)]) for name in names}, inputs)
 
-    def _requests_for(self, names: tuple[str, ...]) -> _Requests:
+    def _requests_for(self, names: tuple[str, ...], is_whole: bool = False) -> _Requests:
         with self._lock:
-            key = frozenset(names)
-            if key not in self._parts:
-                self._parts[key] = _Requests(self._compile(_part(self._model, key)))
-            return self._parts[key]
+            outputs = frozenset(names)
+            if (outputs, is_whole) not in self._parts:
+                part = _part(self._whole if is_whole else self._model, outputs)
+                if is_whole:
+                    expand_convolutions(part, self._arithmetic)
+                self._parts[outputs, is_whole] = _Requests(self._compile(part))
+            return self._parts[outputs, is_whole]
+
+
+def _adapt(model: Any, arithmetic: str) -> None:
+    """Replace, in place, what the CPU plugin computes slowly or inaccurately in this precision."""
+    expand_roi_align(model)
+    expand_deformable(model, only_int8=arithmetic != "bf16")
+    if arithmetic == "bf16":
+        keep_grids(model)
 
 
 def _part(model: Any, outputs: Collection[str]) -> Any:
@@ -202,18 +221,27 @@ def _check_weights(path: Path, export_id: str) -> None:
                              "was written by an earlier version of this tool; export the checkpoint again")
 
 
-def _expand_convolutions(core: Any, model: Any, precision: str) -> None:
-    """Replace convolutions by Winograd's algorithm, in place, where that was measured to be faster.
+def _has_winograd(core: Any, precision: str) -> bool:
+    """Whether Winograd's algorithm was measured to be faster than the plugin's own convolutions on this CPU.
 
-    Not done on processors other than x86 (not measured; on ARM the plugin has the algorithm itself), nor in bf16 on
-    CPUs with matrix units (AMX, recognised by their FP16 support), where reading weights costs more than multiplying,
-    or on CPUs without bf16, which `_compile` refuses.
+    Not on processors other than x86 (not measured; on ARM the plugin has the algorithm itself), nor in bf16 on CPUs
+    with matrix units (AMX, recognised by their FP16 support), where reading weights costs more than multiplying, or on
+    CPUs without bf16, which `_compile` refuses.
     """
     if platform.machine().lower() not in ("x86_64", "amd64"):
-        return
+        return False
     able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if precision == "f32" or precision == "bf16" and "BF16" in able and "FP16" not in able:
-        expand_convolutions(model, precision)
+    return precision == "f32" or precision == "bf16" and "BF16" in able and "FP16" not in able
+
+
+def _whole(model: Any, description: BundleDescription, precision: str) -> Any:
+    """A copy of a model of a map of dynamic size, with the map's largest size; None if that makes nothing faster."""
+    maps = [port for port in model.inputs if _name(port) in PROTOTYPE_INPUTS and port.get_partial_shape().is_dynamic]
+    if not maps:
+        return None
+    whole = model.clone()
+    whole.reshape({_name(port): [*port.get_partial_shape()[:2], *description.model.level_sizes[0]] for port in maps})
+    return whole if convolutions_to_expand(whole, precision) else None
 
 
 def _own_precision(core: Any, plugin: str) -> str:

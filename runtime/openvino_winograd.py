@@ -39,7 +39,7 @@ def expand_convolutions(model: Any, precision: str) -> int:
     """
     from openvino.utils import replace_node
 
-    found = [node for node in model.get_ordered_ops() if _is_supported(node, precision)]
+    found = convolutions_to_expand(model, precision)
     weights: dict[str, Node] = {}  # transformed weights by the original's name; pyramid levels share theirs
     ready: dict[str, Node] = {}  # values already available as (H, W, N, C), by the name of their node
     for node in found:
@@ -62,6 +62,11 @@ def expand_convolutions(model: Any, precision: str) -> int:
         replace_node(mean or last, result)
         result.set_friendly_name(name)
     return len(found)
+
+
+def convolutions_to_expand(model: Any, precision: str) -> list[Node]:
+    """The nodes that `expand_convolutions` would replace."""
+    return [node for node in model.get_ordered_ops() if _is_supported(node, precision)]
 
 
 def _is_supported(node: Node, precision: str) -> bool:

@@ -20,7 +20,8 @@ def prototypes_within(boxes: Array, p3: Array, graph: Backend) -> Array:
     Args:
         boxes: (n, 4) xyxy, fractions of the padded frame; corners may be swapped or outside the frame.
         p3: (1, F, h, w) pyramid level that prototypes are computed from.
-        graph: the prototype graph. Runs at most once, on the smallest window (see `STEP`) that covers all boxes.
+        graph: the prototype graph. Runs at most once, on the smallest window (see `STEP`) that covers all boxes, or on
+            all of `p3` if that takes less time.
 
     Returns:
         (2h, 2w, P) float32, equal to the whole frame's prototypes in every cell that `masks.assemble_masks` reads for
@@ -35,6 +36,8 @@ def prototypes_within(boxes: Array, p3: Array, graph: Backend) -> Array:
     if rows.start == rows.stop:
         return prototypes
     y, x = _window(rows, height), _window(columns, width)
+    if (y.stop - y.start) * (x.stop - x.start) >= graph.whole_from * height * width:
+        y, x = slice(0, height), slice(0, width)
     found: Array = graph.run({"p3": np.ascontiguousarray(p3[:, :, y, x])})["prototypes"]
     check_finite("prototype", found)
     if found.shape == prototypes.shape:

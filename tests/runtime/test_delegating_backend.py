@@ -9,7 +9,7 @@ from stmask_deploy.runtime.backends import BACKENDS
 from stmask_deploy.runtime.delegating_backend import DelegatingBackend
 from stmask_deploy.runtime.opening import open_backend
 
-PARTS = ("metadata", "device", "is_on_host", "inputs", "outputs")
+PARTS = ("metadata", "device", "is_on_host", "inputs", "outputs", "whole_from")
 
 
 def test_it_is_the_other_graph(bundle: Path) -> None:

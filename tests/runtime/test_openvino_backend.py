@@ -4,6 +4,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tiny_bundles import describe
 from stmask_deploy.bundle import BundleDescription, read_description
 from stmask_deploy.errors import DeviceError, StmaskError
 from stmask_deploy.pretrained import demo_bundle
-from stmask_deploy.runtime import openvino_backend
+from stmask_deploy.runtime import openvino_backend, winograd
 from stmask_deploy.runtime.opening import open_backend
 
 SCRIPT = """
@@ -42,17 +43,20 @@ def test_ctrl_c_works_after_models_were_dropped_in_any_order(bundle: Path, tmp_p
     assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
 
 
-@pytest.mark.parametrize(("function", "precisions"), [
-    ("expand_roi_align", {"f32", "bf16"}), ("expand_deformable", {"bf16"}), ("keep_grids", {"bf16"}),
+@pytest.mark.parametrize(("function", "expected"), [
+    ("expand_roi_align", {"f32": [{}], "bf16": [{}], "int8": [{}]}),
+    ("expand_deformable", {name: [{"only_int8": name != "bf16"}] for name in ("f32", "bf16", "int8")}),
+    ("keep_grids", {"f32": [], "bf16": [{}], "int8": []}),
 ])
-@pytest.mark.parametrize("precision", ["f32", "bf16"])
+@pytest.mark.parametrize("precision", ["f32", "bf16", "int8"])
 def test_what_is_rewritten_for_which_precision(bundle: Path, monkeypatch: pytest.MonkeyPatch, precision: str,
-                                               function: str, precisions: set[str]) -> None:
+                                               function: str, expected: dict[str, list[Any]]) -> None:
     rewritten: list[Any] = []
-    monkeypatch.setattr(openvino_backend, function, rewritten.append)
+    monkeypatch.setattr(openvino_backend, function, lambda _model, **options: rewritten.append(options))
+    monkeypatch.setattr(openvino_backend, "_own_precision", lambda *_: "f32")
     with suppress(DeviceError):  # a CPU without bf16 says so afterwards
         open_backend("openvino", describe().graph_path(bundle, "frame", "openvino"), device="cpu", precision=precision)
-    assert len(rewritten) == (precision in precisions)
+    assert rewritten == expected[precision]
 
 
 class CoreOfCapabilities:
@@ -67,35 +71,84 @@ class CoreOfCapabilities:
 
 
 @pytest.mark.parametrize(("machine", "words", "precision", "expected"), [
-    ("x86_64", ["FP32"], "f32", ["f32"]),
-    ("AMD64", ["FP32", "BF16", "FP16"], "f32", ["f32"]),
-    ("x86_64", ["FP32", "BF16"], "bf16", ["bf16"]),
-    ("x86_64", ["FP32", "BF16", "FP16"], "bf16", []),  # with matrix units
-    ("x86_64", ["FP32"], "bf16", []),
-    ("aarch64", ["FP32"], "f32", []),
-    ("arm64", ["FP32", "BF16"], "bf16", []),
+    ("x86_64", ["FP32"], "f32", True),
+    ("AMD64", ["FP32", "BF16", "FP16"], "f32", True),
+    ("x86_64", ["FP32", "BF16"], "bf16", True),
+    ("x86_64", ["FP32", "BF16", "FP16"], "bf16", False),  # with matrix units
+    ("x86_64", ["FP32"], "bf16", False),
+    ("aarch64", ["FP32"], "f32", False),
+    ("arm64", ["FP32", "BF16"], "bf16", False),
 ])
 def test_where_convolutions_are_winograds(monkeypatch: pytest.MonkeyPatch, machine: str, words: list[str],
-                                          precision: str, expected: list[Any]) -> None:
-    calls: list[Any] = []
-    monkeypatch.setattr(openvino_backend, "expand_convolutions", lambda model, used: calls.append(used))
+                                          precision: str, expected: bool) -> None:
     monkeypatch.setattr(openvino_backend.platform, "machine", lambda: machine)
-    openvino_backend._expand_convolutions(CoreOfCapabilities(*words), None, precision)
-    assert calls == expected
+    assert openvino_backend._has_winograd(CoreOfCapabilities(*words), precision) is expected
 
 
-@pytest.mark.parametrize(("precision", "expected"), [("f32", ["f32"]), ("int8", [])])
-def test_convolutions_of_graphs_in_8_bits_stay(bundle: Path, monkeypatch: pytest.MonkeyPatch, precision: str,
-                                               expected: list[str]) -> None:
+@pytest.mark.parametrize("precision", ["f32", "int8"])
+@pytest.mark.parametrize("has", [True, False])
+def test_convolutions_in_float_are_winograds_also_beside_8_bits(bundle: Path, monkeypatch: pytest.MonkeyPatch,
+                                                                precision: str, has: bool) -> None:
     calls: list[str] = []
-    monkeypatch.setattr(openvino_backend, "_expand_convolutions", lambda core, model, used: calls.append(used))
-    open_backend("openvino", describe().graph_path(bundle, "temporal", "openvino"), device="cpu", precision=precision)
-    assert calls == expected
+    monkeypatch.setattr(openvino_backend, "_own_precision", lambda *_: "f32")
+    monkeypatch.setattr(openvino_backend, "_has_winograd", lambda _core, arithmetic: has and arithmetic == "f32")
+    monkeypatch.setattr(openvino_backend, "expand_convolutions", lambda _model, arithmetic: calls.append(arithmetic))
+    open_backend("openvino", describe().graph_path(bundle, "instances", "openvino"), device="cpu", precision=precision)
+    assert calls == ["f32"] * has
+
+
+class TestWhole:
+    """The graph of the largest map, beside the one of maps of any size."""
+
+    @pytest.fixture(autouse=True)
+    def narrow(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Networks as narrow as the demo's are worth it."""
+        monkeypatch.setattr(winograd, "FEWEST_CHANNELS", {"f32": 1, "bf16": 1})
+
+    @pytest.mark.parametrize(("precision", "error"), [("f32", 1e-5), ("bf16", 0.05)])
+    def test_it_computes_maps_of_the_largest_size_and_no_others(self, monkeypatch: pytest.MonkeyPatch, precision: str,
+                                                                error: float) -> None:
+        sizes: list[bool] = []
+        compile_ = openvino_backend._compile
+        monkeypatch.setattr(openvino_backend, "_compile", lambda ov, core, model, **options: (
+            sizes.append(model.inputs[0].get_partial_shape().is_static) or compile_(ov, core, model, **options)))
+        try:
+            graph = open_backend("openvino", graph_path("prototypes"), device="cpu", precision=precision)
+        except DeviceError:
+            pytest.skip("this CPU does not compute in bf16")
+        if not openvino_backend._has_winograd(openvino_backend.shared_core(), precision):
+            pytest.skip("this CPU's own convolutions are faster")
+        assert graph.whole_from == openvino_backend.WHOLE_FROM[precision] < 1 and sizes == [False]
+        height, width = demo_description().model.level_sizes[0]
+        p3 = np.random.default_rng(0).random((1, graph.inputs["p3"].shape[1] or 0, height, width), np.float32)
+        [expected] = open_backend("onnxruntime", graph_path("prototypes", "onnxruntime"), device="cpu").run(
+            {"p3": p3}).values()
+        for _ in range(2):
+            [whole] = graph.run({"p3": p3}).values()
+            [part] = graph.run({"p3": np.ascontiguousarray(p3[:, :, :, :-4])}).values()
+            span = np.ptp(expected)
+            assert whole.shape == expected.shape and np.abs(whole - expected).max() < error * span
+            assert part.shape[1] == whole.shape[1] - 8
+            assert np.abs(part[:, :-8] - expected[:, :-16]).max() < error * span
+        assert sizes == [False, True]  # on first use, once
+
+    @pytest.mark.parametrize("role", ["frame", "instances", "temporal"])
+    def test_graphs_of_one_size_have_none(self, role: str) -> None:
+        assert open_backend("openvino", graph_path(role), device="cpu").whole_from == inf
+
+    def test_none_where_convolutions_are_the_plugins(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(openvino_backend, "_has_winograd", lambda *_: False)
+        assert open_backend("openvino", graph_path("prototypes"), device="cpu").whole_from == inf
+
+    def test_none_where_no_convolution_would_be_replaced(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(winograd, "FEWEST_CHANNELS", {"f32": 10000, "bf16": 10000})
+        assert open_backend("openvino", graph_path("prototypes"), device="cpu").whole_from == inf
 
 
 def test_only_what_is_computed_gets_new_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     models: list[Any] = []
-    monkeypatch.setattr(openvino_backend, "_expand_convolutions", lambda core, model, used: models.append(model))
+    monkeypatch.setattr(openvino_backend, "_has_winograd", lambda *_: True)
+    monkeypatch.setattr(openvino_backend, "expand_convolutions", lambda model, _arithmetic: models.append(model))
     path = read_description(demo_bundle()).graph_path(demo_bundle(), "frame", "openvino")
     open_backend("openvino", path, device="cpu")
     graph = open_backend("openvino", path, device="cpu", outputs=["boxes", "fpn"])

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,10 @@ NO_BOXES = np.zeros((0, 4), np.float32)
 class Doubled:
     """A graph that repeats every cell of P3 four times, and remembers the sizes of its windows."""
 
-    def __init__(self, value: float = 1.0) -> None:
+    def __init__(self, value: float = 1.0, whole_from: float = inf) -> None:
         self.outputs = {"prototypes": TensorSpec("float32", (None, None, 3))}
         self.sizes: list[tuple[int, ...]] = []
-        self._value = np.float32(value)
+        self.whole_from, self._value = whole_from, np.float32(value)
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
         p3 = inputs["p3"]
@@ -120,6 +121,24 @@ def test_the_window_is_small_and_of_few_sizes() -> None:
     for shift in np.linspace(0, 0.3, 40, dtype=np.float32):
         prototypes_within(box + shift, p3, graph)  # type: ignore[arg-type]
     assert all(side % prototypes.STEP == 0 for size in graph.sizes for side in size)
+
+
+@pytest.mark.parametrize("whole_from, size", [(inf, (48, 44)), (0.56, (48, 44)), (0.55, (48, 80)), (0.0, (48, 80))])
+def test_large_windows_are_of_the_whole_map_where_that_is_faster(whole_from: float, size: tuple[int, int]) -> None:
+    graph = Doubled(whole_from=whole_from)
+    p3 = np.random.default_rng(2).random((1, 3, 48, 80), dtype=np.float32)
+    box = np.array([[0.55, 0, 0.95, 1]], np.float32)  # columns 36 to 80 with their surroundings: 0.55 of the map
+    found = prototypes_within(box, p3, graph)  # type: ignore[arg-type]
+    assert graph.sizes == [size]
+    rows, columns = covered_cells(box, (96, 160))
+    expected = p3[0].transpose(1, 2, 0).repeat(2, axis=0).repeat(2, axis=1)
+    np.testing.assert_array_equal(found[rows, columns], expected[rows, columns])
+
+
+def test_nothing_is_computed_of_a_whole_map_that_no_box_reads() -> None:
+    graph = Doubled(whole_from=0.0)
+    assert not prototypes_within(NO_BOXES, np.ones((1, 3, 20, 30), np.float32), graph).any()  # type: ignore[arg-type]
+    assert not graph.sizes
 
 
 def test_values_that_are_not_numbers_are_told() -> None:
