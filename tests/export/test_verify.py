@@ -18,7 +18,7 @@ from stmask_deploy.pretrained import demo_bundle
 
 @pytest.mark.parametrize(("role", "weight", "output"), [
     ("frame", "proto_net.10.weight", "frame/prototypes"),
-    ("frame", "bbox_layer.0.bias", "frame/boxes"),
+    ("frame", "centerness_layer.0.bias", "frame/boxes"),
     ("prototypes", "proto_net.0.weight", "prototypes/prototypes"),
     ("temporal", "fc.weight", "temporal/box_deltas"),
 ])

@@ -56,7 +56,7 @@ def test_tracks_of_f16_are_told_and_not_judged(gridsample_bundle: Path, tiny_che
 
 
 def test_tensors_that_differ_exit_1_and_are_named(native_bundle: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    folder = changed_copy(native_bundle, tmp_path / "bundle", "frame", 0.5, "bbox_layer.0.bias")
+    folder = changed_copy(native_bundle, tmp_path / "bundle", "frame", 0.5, "centerness_layer.0.bias")
     code, output = verify(folder, tiny_checkpoint)
     assert code == 1
     assert "frame/boxes" in output and "MISS" in output
