@@ -85,6 +85,10 @@ class Forms:
                 expand_roi_align(model)
             yield f"{role} graph", self._run(model, precision, feeds)
             yield from self._with_winograd(f"{role} graph", model, precision, feeds)
+            if role == "prototypes":  # as it runs where objects fill most of the frame
+                model = self._core.read_model(description.graph_path(self._folder, role, "openvino"))
+                model.reshape({name: list(value.shape) for name, value in feeds.items()})
+                yield from self._with_winograd(f"{role} graph of one size", model, precision, feeds)
 
     def _with_winograd(self, name: str, model: Any, precision: str,
                        feeds: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]]:

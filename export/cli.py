@@ -9,8 +9,9 @@ import click
 
 from stmask_deploy import __version__
 from stmask_deploy.bundle import CANDIDATE_THRESHOLD, MAX_CANDIDATES
-from stmask_deploy.console import Command, FloatRange, FrameSize, NamedPath
+from stmask_deploy.console import Command
 from stmask_deploy.errors import InputError
+from stmask_deploy.option_types import FloatRange, FrameSize, NamedPath
 
 from .requirements import require_export_packages
 

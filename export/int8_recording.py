@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stmask_deploy.console import counted
 from stmask_deploy.errors import InputError
 from stmask_deploy.evaluation.run_file import Row, RunFile
 from stmask_deploy.runtime.backends import Backend, Value
@@ -19,6 +18,7 @@ from stmask_deploy.runtime.model import Model
 from stmask_deploy.runtime.options import RunOptions
 from stmask_deploy.runtime.result import FrameResult
 from stmask_deploy.runtime.sources import open_source
+from stmask_deploy.wording import counted
 
 Feed = Mapping[str, NDArray[Any]]  # one call's inputs, by name
 

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stmask_deploy import __version__
-from stmask_deploy.console import Command, FloatRange, NamedPath, counted
+from stmask_deploy.console import Command
 from stmask_deploy.errors import EXIT_DAMAGED_INPUT, InputError, StmaskError
+from stmask_deploy.option_types import FloatRange, NamedPath
+from stmask_deploy.wording import counted
 
 from .requirements import require_export_packages
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stmask_deploy import __version__
-from stmask_deploy.console import Command, FloatRange, NamedPath, ignore_interrupts
+from stmask_deploy.console import Command, ignore_interrupts
 from stmask_deploy.errors import EXIT_DAMAGED_INPUT, EXIT_INTERRUPTED, InputError, StmaskError
+from stmask_deploy.option_types import FloatRange, NamedPath
 from stmask_deploy.tracking_config import TRACKERS
 
 from .messages import tell_failure, tell_limits, tell_setup, tell_summary

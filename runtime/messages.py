@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stmask_deploy.console import counted, is_verbose
+from stmask_deploy.console import is_verbose
 from stmask_deploy.errors import StmaskError
+from stmask_deploy.wording import counted
 
 if TYPE_CHECKING:
     from .model import Model

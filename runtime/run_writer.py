@@ -8,8 +8,8 @@ from types import TracebackType
 import cv2
 
 from stmask_deploy.atomic import atomic_file, cannot_write
-from stmask_deploy.console import counted
 from stmask_deploy.errors import OutputError, StmaskError
+from stmask_deploy.wording import counted
 
 from .drawing import draw_result
 from .frame_source import Damage, FrameSource, Image

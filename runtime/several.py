@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Thread
 
-from stmask_deploy.console import WORKER_NAME
+from stmask_deploy.workers import WORKER_NAME
 
 from .interrupt import InterruptFlag
 from .run import RunSummary

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from stmask_deploy.errors import InputError
 
+from .chain import Chain
 from .detector import DetectedFrame
 from .frame_source import Damage, Frame, FrameSource
-from .overlap import Overlap
 from .pipeline import Pipeline
 from .result import FrameResult
 from .timing import FrameTimes, StageTimer
@@ -95,13 +95,13 @@ def track_overlapped(pipeline: Pipeline, source: FrameSource, max_frames: int | 
     longer read. But after KeyboardInterrupt it waits only briefly, and under the garbage collector not at all: the
     threads then end on their own, after their current item.
     """
-    overlap = Overlap(DEPTH)
-    tracked = _overlapped(overlap, pipeline, source, max_frames, timer, detect_workers)
-    overlap.watch(tracked)
+    chain = Chain(DEPTH)
+    tracked = _overlapped(chain, pipeline, source, max_frames, timer, detect_workers)
+    chain.watch(tracked)
     return tracked
 
 
-def _overlapped(overlap: Overlap, pipeline: Pipeline, source: FrameSource, max_frames: int | None,
+def _overlapped(chain: Chain, pipeline: Pipeline, source: FrameSource, max_frames: int | None,
                 timer: StageTimer | None, detect_workers: int) -> Generator[TrackedFrame, None, None]:
     def read() -> Generator[_Read, None, None]:
         frames = islice(source, max_frames)
@@ -123,10 +123,10 @@ def _overlapped(overlap: Overlap, pipeline: Pipeline, source: FrameSource, max_f
             result = pipeline.track(detected, frame.index, frame.time_s)
             yield TrackedFrame(frame, result, damage, pipeline.lost_candidates, times)
 
-    with overlap:
-        frames = overlap.ahead(read())
-        detected = overlap.ahead(overlap.map(detect, frames, detect_workers)) if detect_workers else map(detect, frames)
-        for tracked in overlap.ahead(track(detected)):
+    with chain:
+        frames = chain.ahead(read())
+        detected = chain.ahead(chain.map(detect, frames, detect_workers)) if detect_workers else map(detect, frames)
+        for tracked in chain.ahead(track(detected)):
             yield tracked
             if timer is not None:
                 timer.end_frame(tracked.times)

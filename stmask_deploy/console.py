@@ -3,22 +3,19 @@ from __future__ import annotations
 
 import errno
 import io
-import math
 import os
-import re
 import signal
 import sys
 import threading
 import traceback
-from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 from .errors import EXIT_INTERRUPTED, OutputError, StmaskError
+from .workers import are_workers_busy
 
 _VERBOSE = "stmask_deploy.verbose"
-WORKER_NAME = "stmask-worker"  # of threads that may still be busy when a command ends
 
 
 class Command(click.Command):
@@ -69,54 +66,6 @@ class Command(click.Command):
         ctx.exit(1)
 
 
-class FloatRange(click.FloatRange):
-    """A number in a range; NaN, which lies outside of no range that click compares it with, is refused too."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """See `click.ParamType.convert`."""
-        number = float(super().convert(value, param, ctx))
-        if math.isnan(number):
-            self.fail(f"{value} is not a number", param, ctx)
-        return number
-
-
-class NamedPath(click.Path):
-    """A path as a `Path`; an empty name, as of an unset variable, is refused: it would be the working directory."""
-
-    def __init__(self, *, file_okay: bool = True) -> None:
-        super().__init__(path_type=Path, file_okay=file_okay)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """See `click.ParamType.convert`."""
-        if value == "":
-            self.fail("the name is empty", param, ctx)
-        return super().convert(value, param, ctx)
-
-
-class FrameSize(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
-    """An option value `HEIGHTxWIDTH`, converted to (height, width)."""
-
-    name = "HxW"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        """See `click.ParamType.convert`."""
-        if isinstance(value, tuple):  # click may pass what was converted already
-            return value
-        match = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", value.strip())
-        if match is None:
-            self.fail(f"{value!r} is not HEIGHTxWIDTH, for instance 360x640", param, ctx)
-        return int(match[1]), int(match[2])
-
-    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
-        """See `click.ParamType.get_metavar`."""
-        return self.name
-
-
-def counted(number: int, one: str, many: str = "") -> str:
-    """"1 frame", "2 frames"; `many` is for irregular plurals."""
-    return f"{number} {one if number == 1 else many or one + 's'}"
-
-
 def ignore_interrupts() -> None:
     """Ignore Ctrl-C for the rest of the process: it is ending, and an interrupt now would only print a traceback."""
     if threading.current_thread() is threading.main_thread():
@@ -125,7 +74,7 @@ def ignore_interrupts() -> None:
 
 def _leave_workers(code: int) -> None:
     """Exit at once while worker threads are busy, so that no library is unloaded while they use it."""
-    if any(thread.name == WORKER_NAME for thread in threading.enumerate()):
+    if are_workers_busy():
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()

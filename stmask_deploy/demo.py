@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 
 from .atomic import cannot_write
-from .console import Command, NamedPath
+from .console import Command
 from .errors import InputError, OutputError, StmaskError
+from .option_types import NamedPath
 from .pretrained import demo_annotations, demo_checkpoint, demo_clip
 
 SHEET = 2, 3  # rows and columns of the grid

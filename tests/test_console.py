@@ -11,7 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from stmask_deploy.console import Command, FloatRange, FrameSize, NamedPath, counted
+from stmask_deploy.console import Command
 from stmask_deploy.errors import DeviceError, InputError, OutputError, StmaskError
 
 
@@ -34,14 +34,6 @@ def test_what_was_added_to_an_error_is_in_its_line() -> None:
     assert error.line == "disk full; 3 frames before that; and more" and str(error) == "disk full"
     assert run(error).output == "error: disk full; 3 frames before that; and more\n"
     assert "add_note" in vars(StmaskError)  # Python 3.10 has none
-
-
-@pytest.mark.parametrize(("number", "words", "expected"), [
-    (0, ("frame",), "0 frames"), (1, ("frame",), "1 frame"), (2, ("frame",), "2 frames"),
-    (1, ("identity", "identities"), "1 identity"), (2, ("identity", "identities"), "2 identities"),
-])
-def test_counted(number: int, words: tuple[str, ...], expected: str) -> None:
-    assert counted(number, *words) == expected
 
 
 @pytest.mark.parametrize(("error", "code", "line"), [
@@ -125,7 +117,8 @@ def test_a_full_disk_behind_standard_output_is_code_4(number: int, told: str) ->
 def test_what_was_printed_is_not_lost_where_threads_are_left() -> None:
     program = """if True:
         import threading, time, click
-        from stmask_deploy.console import WORKER_NAME, Command
+        from stmask_deploy.console import Command
+        from stmask_deploy.workers import WORKER_NAME
         @click.command(cls=Command)
         def command():
             threading.Thread(target=time.sleep, args=(60,), name=WORKER_NAME, daemon=True).start()
@@ -136,39 +129,3 @@ def test_what_was_printed_is_not_lost_where_threads_are_left() -> None:
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, env=buffered)
     assert (done.returncode, done.stdout, done.stderr) == (130, "8 frames\n", "interrupted\n")
-
-
-def test_names_that_are_empty_and_numbers_that_are_none() -> None:
-    @click.command(cls=Command)
-    @click.option("--path", type=NamedPath())
-    @click.option("--share", type=FloatRange(0, 1), default=0.5)
-    def command(path: Path | None, share: float) -> None:
-        click.echo(f"{path!r} {share}")
-
-    assert CliRunner().invoke(command, ["--path", ".", "--share", "1"]).output == f"{Path('.')!r} 1.0\n"
-    assert CliRunner().invoke(command, []).output == "None 0.5\n"
-    for arguments, message in ((["--path", ""], "the name is empty"), (["--share", "nan"], "nan is not a number"),
-                               (["--share", "1.5"], "1.5 is not in the range")):
-        result = CliRunner().invoke(command, arguments)
-        assert result.exit_code == 2 and message in result.output
-
-
-def test_sizes_of_frames() -> None:
-    @click.command(cls=Command)
-    @click.option("--size", type=FrameSize())
-    @click.option("--other", type=FrameSize(), default="48x64", show_default=True)
-    def command(size: tuple[int, int] | None, other: tuple[int, int]) -> None:
-        """Shows them."""
-        click.echo(f"{size} {other}")
-
-    def told(*args: str) -> tuple[int, str]:
-        done = CliRunner().invoke(command, args)
-        return done.exit_code, done.output
-
-    assert told() == (0, "None (48, 64)\n")
-    assert told("--size", " 360X640 ", "--other", "1x2") == (0, "(360, 640) (1, 2)\n")
-    for wrong in ("360", "360x", "axb", "-1x5", "1x2x3", "", "123456x1"):
-        code, output = told("--size", wrong)
-        assert code == 2 and f"{wrong!r} is not HEIGHTxWIDTH, for instance 360x640" in output
-    code, output = told("--help")
-    assert code == 0 and "--size HxW" in output and "[default: 48x64]" in output

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from stmask_deploy import __version__
-from stmask_deploy.console import Command, NamedPath
+from stmask_deploy.console import Command
 from stmask_deploy.errors import InputError
+from stmask_deploy.option_types import NamedPath
 from stmask_deploy.report_file import ReportFile
 
 if TYPE_CHECKING:

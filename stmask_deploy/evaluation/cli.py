@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from .. import __version__
-from ..console import Command, FloatRange, NamedPath
+from ..console import Command
+from ..option_types import FloatRange, NamedPath
 
 if TYPE_CHECKING:
     from .agreement import Agreement

@@ -8,8 +8,10 @@ from pathlib import Path
 import click
 
 from stmask_deploy import __version__
-from stmask_deploy.console import Command, FrameSize, NamedPath, counted
+from stmask_deploy.console import Command
 from stmask_deploy.environment import available_cpus
+from stmask_deploy.option_types import FrameSize, NamedPath
+from stmask_deploy.wording import counted
 
 _SPLITS = ("train", "val", "hard")
 _DEMO = "demo"  # a single clip, no use for training or measuring, so only written on request

@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from .. import __version__
-from ..console import Command, FrameSize, NamedPath
+from ..console import Command
 from ..errors import InputError
+from ..option_types import FrameSize, NamedPath
 
 _EPILOG = """\b
 Examples:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from threads import no_thread_left
 
-from stmask_deploy.console import WORKER_NAME
 from stmask_deploy.runtime.interrupt import InterruptFlag
 from stmask_deploy.runtime.several import Job, Outcome, run_several
+from stmask_deploy.workers import WORKER_NAME
 
 TIMEOUT = 10
 

@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import TypeVar
 
-from stmask_deploy.console import WORKER_NAME
+from stmask_deploy.workers import WORKER_NAME
 
 from .interrupt import find_interrupt
 
@@ -31,12 +31,12 @@ class _End:
         self.error = error
 
 
-class Overlap:
+class Chain:
     """Context manager over the threads of a chain of stages; leaving it ends all of them.
 
     Items keep their order. An exception in a stage passes down the chain after the items before it and is raised to the
     consumer. Leaving waits for each thread to finish its current item. After Ctrl-C, before or during the wait, it
-    waits at most `GRACE_S` longer; threads still alive are abandoned and renamed to `console.WORKER_NAME`. They are
+    waits at most `GRACE_S` longer; threads still alive are abandoned and renamed to `workers.WORKER_NAME`. They are
     also abandoned, without waiting, where waiting could deadlock, see `watch`.
 
     Args:
@@ -112,7 +112,7 @@ class Overlap:
         queue.put(_End(failure))
         ended.set()
 
-    def __enter__(self) -> Overlap:
+    def __enter__(self) -> Chain:
         self._handled = sys.exc_info()[1]
         return self
 
@@ -163,15 +163,15 @@ class Overlap:
             thread.join()
 
 
-# An overlap stays alive as long as its threads. A thread that returns from a library call after the interpreter has
+# A chain stays alive as long as its threads. A thread that returns from a library call after the interpreter has
 # shut down crashes the process.
-_LIVING: weakref.WeakSet[Overlap] = weakref.WeakSet()
+_LIVING: weakref.WeakSet[Chain] = weakref.WeakSet()
 
 
 @atexit.register
 def _end_all() -> None:
-    for overlap in tuple(_LIVING):
-        overlap.end()
+    for chain in tuple(_LIVING):
+        chain.end()
 
 
 def _taken(queue: SimpleQueue[T | _End], slots: threading.Semaphore) -> Generator[T, None, None]:

@@ -12,9 +12,9 @@ from contextlib import closing
 import pytest
 from threads import no_thread_left
 
-from stmask_deploy.console import WORKER_NAME
+from stmask_deploy.runtime.chain import GRACE_S, Chain
 from stmask_deploy.runtime.interrupt import InterruptFlag
-from stmask_deploy.runtime.overlap import GRACE_S, Overlap
+from stmask_deploy.workers import WORKER_NAME
 
 DEPTH = 2
 TIMEOUT = 10
@@ -45,8 +45,8 @@ def doubled(items: Iterator[int]) -> Generator[int, None, None]:
 
 
 def chain(numbers: Numbers, function: Callable[[int], int] = int, workers: int = 3) -> Generator[int, None, None]:
-    with Overlap(DEPTH) as overlap:
-        yield from overlap.ahead(doubled(overlap.ahead(overlap.map(function, overlap.ahead(numbers.items()), workers))))
+    with Chain(DEPTH) as chain:
+        yield from chain.ahead(doubled(chain.ahead(chain.map(function, chain.ahead(numbers.items()), workers))))
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -129,25 +129,25 @@ def test_leaving_in_the_middle(taken: int) -> None:
 
 
 def test_an_exception_of_the_reader() -> None:
-    with no_thread_left(), pytest.raises(RuntimeError, match="disk full"), Overlap(DEPTH) as overlap:
-        for _ in overlap.ahead(Numbers(10_000).items()):
+    with no_thread_left(), pytest.raises(RuntimeError, match="disk full"), Chain(DEPTH) as chain:
+        for _ in chain.ahead(Numbers(10_000).items()):
             raise RuntimeError("disk full")
 
 
 @pytest.mark.parametrize("workers", [None, 2])
 def test_one_of_its_own_threads_may_leave_it(workers: int | None) -> None:
     """As the garbage collector does with an abandoned chain, in whatever thread it happens to run."""
-    overlap = Overlap(DEPTH)
+    chain = Chain(DEPTH)
 
     def leave(item: int) -> int:
-        overlap.__exit__(None, None, None)
+        chain.__exit__(None, None, None)
         return item
 
     with no_thread_left():
         items = Numbers(10).items()
-        stage = (leave(item) for item in items) if workers is None else overlap.map(leave, items, workers)
-        assert len(list(overlap.ahead(stage))) < 10
-        overlap.__exit__(None, None, None)
+        stage = (leave(item) for item in items) if workers is None else chain.map(leave, items, workers)
+        assert len(list(chain.ahead(stage))) < 10
+        chain.__exit__(None, None, None)
 
 
 class Held:
@@ -183,12 +183,12 @@ def press_later() -> None:
 def watched(numbers: Numbers, function: Callable[[int], int]) -> Generator[int, None, None]:
     """A chain as `chain`, known to its threads."""
     def read() -> Generator[int, None, None]:
-        with overlap:
-            yield from overlap.ahead(doubled(overlap.ahead(overlap.map(function, overlap.ahead(numbers.items()), 3))))
+        with chain:
+            yield from chain.ahead(doubled(chain.ahead(chain.map(function, chain.ahead(numbers.items()), 3))))
 
-    overlap = Overlap(DEPTH)
+    chain = Chain(DEPTH)
     reader = read()
-    overlap.watch(reader)
+    chain.watch(reader)
     return reader
 
 
@@ -258,8 +258,8 @@ def test_a_chain_that_is_dropped_is_waited_for() -> None:
 def test_ctrl_c_waits_for_no_thread() -> None:
     held = Held()
     with no_thread_left():
-        with pytest.raises(KeyboardInterrupt), Overlap(1) as overlap:
-            assert next(overlap.ahead(held.items())) == 0
+        with pytest.raises(KeyboardInterrupt), Chain(1) as chain:
+            assert next(chain.ahead(held.items())) == 0
             raise KeyboardInterrupt
         assert held.let_go() == [(WORKER_NAME, True)]
 
@@ -267,8 +267,8 @@ def test_ctrl_c_waits_for_no_thread() -> None:
 def test_ctrl_c_of_the_reader_waits_for_no_thread() -> None:
     """It closes the chain by an exception of another kind."""
     def stages() -> Generator[int, None, None]:
-        with Overlap(1) as overlap:
-            yield from overlap.ahead(held.items())
+        with Chain(1) as chain:
+            yield from chain.ahead(held.items())
 
     held = Held()
     with no_thread_left():
@@ -282,8 +282,8 @@ def test_ctrl_c_while_the_threads_are_joined_ends_the_waiting() -> None:
     held = Held(press_later)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with no_thread_left():
-        with pytest.raises(KeyboardInterrupt), Overlap(1) as overlap:
-            assert next(overlap.ahead(held.items())) == 0
+        with pytest.raises(KeyboardInterrupt), Chain(1) as chain:
+            assert next(chain.ahead(held.items())) == 0
         assert held.let_go() == [(WORKER_NAME, True)]
 
 
@@ -295,8 +295,8 @@ def test_ctrl_c_that_is_noted_waits_for_all_threads() -> None:
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     held = Held(press_and_end)
-    with no_thread_left(), InterruptFlag() as interrupt, Overlap(1) as overlap:
-        assert next(overlap.ahead(held.items())) == 0
+    with no_thread_left(), InterruptFlag() as interrupt, Chain(1) as chain:
+        assert next(chain.ahead(held.items())) == 0
     assert interrupt.is_set
 
 
@@ -305,8 +305,8 @@ def test_a_thread_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch) -
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    with pytest.raises(RuntimeError, match="can't start"), Overlap(DEPTH) as overlap:
-        overlap.ahead(Numbers(3).items())
+    with pytest.raises(RuntimeError, match="can't start"), Chain(DEPTH) as chain:
+        chain.ahead(Numbers(3).items())
 
 
 def test_leaving_early_while_an_earlier_ctrl_c_is_handled_waits_for_all_threads() -> None:
@@ -318,8 +318,8 @@ def test_leaving_early_while_an_earlier_ctrl_c_is_handled_waits_for_all_threads(
         yield 1
 
     def stages() -> Generator[int, None, None]:
-        with Overlap(DEPTH) as overlap:
-            yield from overlap.ahead(work())
+        with Chain(DEPTH) as chain:
+            yield from chain.ahead(work())
 
     try:
         raise KeyboardInterrupt
