@@ -46,13 +46,12 @@ def _limits(model: openvino.Model, feeds: Sequence[Feed]) -> Mapping[str, float]
     import openvino
     from openvino import opset13 as op
 
-    copy = model.clone()
-    found = [node for node in copy.get_ordered_ops() if node.get_type_name() == KIND
+    found = [node for node in model.get_ordered_ops() if node.get_type_name() == KIND
              and [node.input_value(place).get_node().get_type_name() for place in (0, 2)] == ["Relu", "Constant"]]
     if not found:
         return {}
     largest = [op.result(op.reduce_max(node.input_value(0), np.arange(4), keep_dims=False)) for node in found]
-    compiled = openvino.Core().compile_model(openvino.Model(largest, copy.get_parameters()), "CPU",
+    compiled = openvino.Core().compile_model(openvino.Model(largest, model.get_parameters()), "CPU",
                                              {"INFERENCE_PRECISION_HINT": openvino.Type.f32})
     request = compiled.create_infer_request()
     values = np.mean([list(request.infer(dict(feed)).values()) for feed in feeds], axis=0)
