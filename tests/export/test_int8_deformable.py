@@ -86,3 +86,24 @@ def test_maps_that_may_be_negative_and_computed_weights_stay_in_float(how: dict[
 
 def test_a_map_that_is_always_zero_stays_in_float() -> None:
     assert quantize_deformable(make_model(), make_model(), feeds_with(-1.0)) == set()
+
+
+def test_each_has_its_own_limit() -> None:
+    from openvino import opset13 as op
+
+    def model_of_three() -> Any:
+        x, offset = op.parameter(SIZE, np.float32, name="x"), op.parameter(OFFSET.shape, np.float32, name="offset")
+        outs = []
+        for factor in (1, 100, 10):
+            out = op.deformable_convolution(op.relu(op.multiply(x, np.float32(factor))), offset, op.constant(WEIGHT),
+                                            [1, 1], [1, 1], [1, 1], [1, 1], bilinear_interpolation_pad=True)
+            out.set_friendly_name(f"times {factor}")
+            outs.append(out)
+        return ov.Model(outs, [x, offset])
+
+    copy = model_of_three()
+    assert quantize_deformable(copy, model_of_three(), feeds_with(2.0, 4.0)) == {"times 1", "times 10", "times 100"}
+    for node in copy.get_ordered_ops():
+        if node.get_type_name() == "DeformableConvolution":
+            limit = node.input_value(0).get_node().input_value(2).get_node().data
+            assert float(limit) == pytest.approx(3 * int(node.get_friendly_name().removeprefix("times ")))
