@@ -18,6 +18,7 @@ from stmask_deploy.errors import DeviceError, StmaskError
 from stmask_deploy.pretrained import demo_bundle
 from stmask_deploy.runtime import openvino_backend, winograd
 from stmask_deploy.runtime.opening import open_backend
+from stmask_deploy.runtime.openvino_winograd import convolutions_to_expand
 
 SCRIPT = """
 import os, signal, sys
@@ -109,9 +110,15 @@ class TestWhole:
     def test_it_computes_maps_of_the_largest_size_and_no_others(self, monkeypatch: pytest.MonkeyPatch, precision: str,
                                                                 error: float) -> None:
         sizes: list[bool] = []
+        replaced: list[bool] = []
         compile_ = openvino_backend._compile
-        monkeypatch.setattr(openvino_backend, "_compile", lambda ov, core, model, **options: (
-            sizes.append(model.inputs[0].get_partial_shape().is_static) or compile_(ov, core, model, **options)))
+
+        def note(ov: Any, core: Any, model: Any, **options: Any) -> Any:
+            sizes.append(model.inputs[0].get_partial_shape().is_static)
+            replaced.append(not convolutions_to_expand(model, precision))
+            return compile_(ov, core, model, **options)
+
+        monkeypatch.setattr(openvino_backend, "_compile", note)
         try:
             graph = open_backend("openvino", graph_path("prototypes"), device="cpu", precision=precision)
         except DeviceError:
@@ -130,7 +137,7 @@ class TestWhole:
             assert whole.shape == expected.shape and np.abs(whole - expected).max() < error * span
             assert part.shape[1] == whole.shape[1] - 8
             assert np.abs(part[:, :-8] - expected[:, :-16]).max() < error * span
-        assert sizes == [False, True]  # on first use, once
+        assert sizes == [False, True] and replaced == [True, True]  # on first use, once
 
     @pytest.mark.parametrize("role", ["frame", "instances", "temporal"])
     def test_graphs_of_one_size_have_none(self, role: str) -> None:

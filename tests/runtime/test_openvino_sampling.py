@@ -166,6 +166,18 @@ def test_what_is_not_marked_for_8_bits_may_be_left() -> None:
     assert expand_deformable(model) == 1
 
 
+@pytest.mark.parametrize("place", [0, 2])
+def test_one_operand_in_8_bits_is_not_enough(place: int) -> None:
+    from openvino import opset13 as op
+
+    feeds, weight, strides, pads = random_case((3, 3), (1, 1), False, 1.0)
+    model = deformable_model(feeds, weight, strides, pads)
+    node = next(node for node in model.get_ordered_ops() if node.get_type_name() == KIND)
+    limits = [np.float32(-3), np.float32(3)] * 2
+    node.input(place).replace_source_output(op.fake_quantize(node.input_value(place), *limits, 255).output(0))
+    assert expand_deformable(model, only_int8=True) == 0
+
+
 def test_convolutions_of_another_make_stay() -> None:
     feeds, weight, strides, _ = random_case((3, 3), (1, 1), False, 1.0)
     feeds["offset"] = np.zeros((1, 18, 9, 13), np.float32)
