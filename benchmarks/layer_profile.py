@@ -34,7 +34,8 @@ ROWS = "onnxruntime:f32,onnxruntime:int8,openvino:f32,openvino:bf16,openvino:int
 # Kinds of layers, by the libraries' names; all others are named as the library names them.
 KINDS = {
     "convolution": ("Convolution", "Conv", "FusedConv", "QLinearConv", "ConvTranspose", "Deconvolution"),
-    "matrix product": ("MatMul", "FullyConnected", "FullyConnectedQuantizedLegacy", "Gemm", "FusedMatMul", "MatMulInteger", "QGemm"),
+    "matrix product": ("MatMul", "FullyConnected", "FullyConnectedQuantizedLegacy", "Gemm", "FusedMatMul",
+                       "MatMulInteger", "QGemm"),
     "deformable convolution": ("DeformableConvolution", "DeformConv"),
     "gathering of samples": ("Gather", "GatherND", "GatherElements", "GridSample"),
     "layout and type": ("Reorder", "Transpose", "Convert", "Cast", "ReorderInput", "ReorderOutput", "Reshape"),

@@ -57,6 +57,12 @@ def test_mask_quality() -> None:
     assert result.matched_percent == pytest.approx(100 / 3)
 
 
+def test_objects_of_one_pixel_count() -> None:
+    pixel = (3, 4, 1, 1)
+    result = identities([[pixel, pixel, None]], [(1, 0.9, [pixel, None, None])])
+    assert (result.object_frames, result.matched_frames, result.j) == (2, 1, 50)
+
+
 def test_crowds_are_left_out() -> None:
     result = identities([[A], [B]], [(1, 0.9, [B])], crowds=(1,))
     assert (result.tracks, result.object_frames, result.matched_frames) == (1, 1, 0)
