@@ -1,4 +1,7 @@
-"""Selection of the layers that compute in 8 bits, by parameter name; layers not listed here stay in float."""
+"""Selection of the layers that compute in 8 bits, by parameter name; layers not listed here stay in float.
+
+For OpenVINO `int8_deformable` adds deformable convolutions.
+"""
 from __future__ import annotations
 
 import re
@@ -53,7 +56,7 @@ def layer_name(parameter: str) -> str:
 
 
 def float_reason(layer: str, config: ModelConfig) -> str | None:
-    """Why `layer` stays in float; None if it computes in 8 bits."""
+    """Why `layer` stays in float (deformable convolutions: except in OpenVINO); None if it computes in 8 bits."""
     if layer.endswith(".conv_adaption") or layer in {f"backbone.layers.{stage}.{block}.conv2"
                                                      for stage, block in config.deformable_blocks}:
         return DEFORMABLE

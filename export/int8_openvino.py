@@ -43,7 +43,7 @@ def require_nncf() -> Any:
 
 def quantize_openvino(model: openvino.Model, role: str, feeds: Sequence[Feed], config: ModelConfig
                       ) -> tuple[openvino.Model, tuple[Layer, ...]]:
-    """Quantise a copy of `model`, in the layers that `int8_layers` allows.
+    """Quantise a copy of `model`, in the layers that `int8_layers` allows and in deformable convolutions.
 
     Args:
         model: the graph with f32 weights; left unchanged.
@@ -73,12 +73,13 @@ def quantize_openvino(model: openvino.Model, role: str, feeds: Sequence[Feed], c
                 model, nncf.Dataset(list(feeds), dict), subset_size=len(feeds), target_device=nncf.TargetDevice.CPU,
                 preset=nncf.QuantizationPreset.MIXED,  # asymmetric activations have a zero point
                 ignored_scope=nncf.IgnoredScope(names=others, validate=False))
-        deformable = {layer_name(weights[name]) for name in quantize_deformable(quantized, model, feeds)}
+        deformable = quantize_deformable(quantized, model, feeds)
     except OSError:  # of the disk
         raise
     except Exception as error:  # its own classes have no common base
         raise StmaskError(f"nncf cannot quantise the {role} graph: {error}") from error
-    return quantized, tuple(replace(layer, reason=None) if layer.name in deformable else layer for layer in layers)
+    kept = {layer_name(weight) for name, weight in weights.items() if name not in deformable}
+    return quantized, tuple(layer if layer.name in kept else replace(layer, reason=None) for layer in layers)
 
 
 def int8_nodes(model: openvino.Model, config: ModelConfig) -> set[str]:

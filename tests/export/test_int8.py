@@ -30,6 +30,7 @@ from stmask_deploy.export.verify_cli import main as verify_main
 from stmask_deploy.models.checkpoint import Checkpoint
 from stmask_deploy.pretrained import demo_annotations, demo_bundle, demo_clip
 from stmask_deploy.runtime.loading import open_bundle
+from stmask_deploy.runtime.openvino_sampling import expand_deformable
 from stmask_deploy.runtime.video_source import VideoSource
 
 OPEN = Limits(min_agreement=0)  # a network without training is a poor judge
@@ -238,5 +239,7 @@ def test_openvino_computes_the_same_layers_in_int8_and_the_deformable_ones(tiny:
             assert places == [0, 2]  # map and weights, not offsets and masks
         if node.get_type_name() in ("Softmax", "TopK", "Exp", "NormalizeL2", "ReduceL2", "Tanh", "Sigmoid"):
             assert "FakeQuantize" not in inputs
+    count = [node.get_type_name() for node in model.get_ordered_ops()].count("DeformableConvolution")
+    assert expand_deformable(model, only_int8=True) == count > 0  # as stored, they are recognised when opened
     opened = open_bundle(folder, "openvino", device="cpu", precision="int8")
     assert "int8 and " in opened.frame.device

@@ -439,3 +439,22 @@ def test_in_bf16_what_follows_keeps_its_meaning(monkeypatch: pytest.MonkeyPatch,
     assert np.sqrt(np.mean((run(model, x, "bf16") - exact) ** 2) / np.mean(exact ** 2)) < 0.03
     if shape[0] < 0:
         assert run(model, x[:0], "bf16").shape == (0, *exact.shape[1:])
+
+
+def test_layers_in_8_bits_stay_between_those_that_are_replaced() -> None:
+    def build(op: Any, x: Any) -> Any:
+        extent = np.abs(weights(seed=1)).max((1, 2, 3), keepdims=True)
+        rounded = op.fake_quantize(op.constant(weights(seed=1)), -extent, extent, -extent, extent, 255)
+        limits = [np.float32(-8), np.float32(8)] * 2
+        y = op.relu(convolved(op, x))
+        y = op.relu(convolved(op, op.fake_quantize(y, *limits, 256), rounded))
+        return convolved(op, y, op.constant(weights(seed=2)))
+
+    inputs = random(1, WIDE, 24, 40)
+    expected = run(make(build, inputs.shape), inputs)
+    model = make(build, inputs.shape)
+    assert expand_convolutions(model, "f32") == 2
+    assert kinds(model).count("Convolution") == 1
+    found = run(model, inputs)
+    # Values that lie between two levels may be rounded apart.
+    assert np.sqrt(np.mean((found - expected) ** 2)) < 0.01 * expected.std()
