@@ -207,7 +207,7 @@ def tanh_passes(count: int) -> Iterator[None]:
 def winograd_everywhere() -> Iterator[None]:
     """Temporarily open models with Winograd convolutions, however few channels and tiles their layers have.
 
-    In bf16 the prototype graph has none even so, since its maps have no fixed size.
+    In bf16 smaller windows of the prototype graph have none even so, since their size is not fixed.
     """
     before = winograd.FEWEST_CHANNELS, winograd.FEWEST_TILES
     winograd.FEWEST_CHANNELS, winograd.FEWEST_TILES = dict.fromkeys(winograd.FEWEST_CHANNELS, 1), 1
