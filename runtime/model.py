@@ -15,12 +15,13 @@ from stmask_deploy.bundle import BundleDescription, read_description
 from stmask_deploy.errors import InputError
 from stmask_deploy.pretrained import demo_bundle
 
+from .frame_source import Damage, FrameSource
 from .loading import Bundle, open_bundle
 from .options import RunOptions
 from .pipeline import Pipeline
 from .resolved_options import ResolvedOptions
 from .result import FrameResult
-from .sources import Damage, FrameSource, open_source, to_float
+from .sources import open_source, to_float
 from .timing import FrameTimes, StageTimer
 from .tracking import (
     WORKERS,

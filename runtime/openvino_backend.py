@@ -33,6 +33,7 @@ from .openvino_precision import is_kept, kept_for
 from .openvino_sampling import expand_deformable, keep_grids
 from .openvino_winograd import convolutions_to_expand, expand_convolutions
 from .row_padding import RowPadding, within_an_eighth
+from .weight_files import WeightFiles
 
 # By measurement, the share of a map from which on a graph of the whole map is faster than one of any size: Winograd's
 # algorithm takes larger blocks of a map of known size, and in bf16 takes no other maps at all.
@@ -60,6 +61,7 @@ class OpenVinoBackend:
         self.metadata = BundleDescription.from_json(model.get_rt_info(METADATA_KEY).astype(str),
                                                     f"the description in {graph}")
         _check_weights(graph.with_suffix(".bin"), self.metadata.export_id)
+        self._weights = WeightFiles()
         note = " (chosen by auto)" if device == "auto" else ""
         for plugin in plugins:
             # 8-bit layers are marked in the graph. All others use the device's own choice: bf16 on a CPU with matrix
@@ -73,7 +75,8 @@ class OpenVinoBackend:
             whole = None  # the model with its largest inputs, where that makes it faster
             if plugin == "CPU" and _has_winograd(core, arithmetic):
                 whole = _whole(part, self.metadata, arithmetic)
-                expand_convolutions(part, arithmetic)  # after pruning, so that unused layers get no new weights
+                # After pruning, so that unused layers get no new weights.
+                expand_convolutions(part, arithmetic, self._weights.constant)
             try:
                 compiled = self._compile(part)
                 break
@@ -81,6 +84,7 @@ class OpenVinoBackend:
                 if plugin == plugins[-1]:
                     raise
                 note = f" ({error})"
+        self._weights.release()
         self.inputs: Mapping[str, TensorSpec] = {_name(port): _spec(port) for port in compiled.inputs}
         self.outputs: Mapping[str, TensorSpec] = {_name(port): _spec(port) for port in compiled.outputs
                                                  if not is_kept(_name(port))}
@@ -112,6 +116,7 @@ class OpenVinoBackend:
                 values = request.infer(self._padding.padded(inputs), share_inputs=True, share_outputs=False)
         except (RuntimeError, TypeError, ValueError) as error:
             raise StmaskError(f"OpenVINO failed in the graph: {one_line(error)}") from error
+        self._weights.release()
         return self._padding.cut({name: np.asarray(values[requests.outputs.index(name)]) for name in names}, inputs)
 
     def _requests_for(self, names: tuple[str, ...], is_whole: bool = False) -> _Requests:
@@ -120,7 +125,7 @@ class OpenVinoBackend:
             if (outputs, is_whole) not in self._parts:
                 part = _part(self._whole if is_whole else self._model, outputs)
                 if is_whole:
-                    expand_convolutions(part, self._arithmetic)
+                    expand_convolutions(part, self._arithmetic, self._weights.constant)
                 self._parts[outputs, is_whole] = _Requests(self._compile(part))
             return self._parts[outputs, is_whole]
 

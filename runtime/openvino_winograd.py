@@ -5,6 +5,7 @@ separate matrix product. The maps have the layout (H, W, N, C), also from one co
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from .winograd import KERNEL, TILE, WINDOW, Axis, axis, is_worthwhile, transform
 
 Node = Any  # an openvino.Node or openvino.Output, of a package that may be absent
 Size = Any  # an int, or a Node of one number where the model does not fix it
+MakeConstant = Callable[[Any, str], Node]  # from values and precision, as `openvino_constants.floats`
 
 PAIRS = WINDOW ** 2  # pairs of points
 ORDER = (2, 3, 0, 1)  # permutation of axes from NCHW to HWNC, and back
@@ -23,7 +25,7 @@ SMALL = 100  # cells: for maps up to this size, one matrix for all cells is fast
 COLUMNS, BAND, OPEN_BLOCK = 10, 80, (2, 4)
 
 
-def expand_convolutions(model: Any, precision: str) -> int:
+def expand_convolutions(model: Any, precision: str, make_constant: MakeConstant = floats) -> int:
     """Replace 3x3 convolutions of an `openvino.Model` with matrix products, in place, where those are faster.
 
     Left unchanged are convolutions with strides, dilation, groups or a padding other than one cell, those whose weights
@@ -33,6 +35,7 @@ def expand_convolutions(model: Any, precision: str) -> int:
         model: the model. The replaced weights become four times as many, and OpenVINO keeps a second copy.
         precision: "f32" or "bf16", the precision that the plugin computes in. In bf16 the new nodes have that type,
             since the plugin would compute the transforms in f32 and keep weights in both types.
+        make_constant: makes the nodes of the new weights.
 
     Returns:
         The number of convolutions replaced.
@@ -46,7 +49,7 @@ def expand_convolutions(model: Any, precision: str) -> int:
         source, weight = node.input_value(0), node.input_value(1).get_node()
         made_from = weight.get_friendly_name()
         if made_from not in weights:
-            weights[made_from] = floats(transformed(stored(weight)), precision)
+            weights[made_from] = make_constant(transformed(stored(weight)), precision)
         before = ready.get(source.get_node().get_friendly_name()) or _transposed(_converted(source, precision))
         convolved = _convolved(before, weights[made_from], *_sizes(source)[1:])
         for reader in _shape_readers(node):

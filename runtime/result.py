@@ -15,8 +15,6 @@ from stmask_deploy.types import Array, IntArray, TrackedInstances
 from .masks import MaskPatch, bilinear_axes, upsample_mask
 from .rle import encode_patch
 
-__all__ = ["FrameResult", "MaskPatch"]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FrameResult:

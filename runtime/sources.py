@@ -11,7 +11,7 @@ import numpy as np
 from stmask_deploy.errors import InputError
 
 from .camera_source import CameraSource
-from .frame_source import Damage, Frame, FrameSource
+from .frame_source import FrameSource
 from .image_source import IMAGE_SUFFIXES, ImageSource, list_images
 from .video_source import VideoSource
 
@@ -20,8 +20,6 @@ MAX_DIGITS = 100  # more are no number of anything; Python refuses to read one o
 MAX_CAMERA = 99  # OpenCV interprets the hundreds of a camera number as the capture backend
 
 _GIVE = "give a video, an image, a folder of images or a camera number"
-
-__all__ = ["Damage", "Frame", "FrameSource", "open_source"]
 
 
 def open_source(source: str | int | Path, *, image_fps: float = 30.0) -> FrameSource:

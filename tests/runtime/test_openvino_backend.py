@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import openvino
 import pytest
+from mapped_files import mapped
 from tiny_bundles import describe
 
 from stmask_deploy.bundle import BundleDescription, read_description
@@ -93,7 +94,7 @@ def test_convolutions_in_float_are_winograds_also_beside_8_bits(bundle: Path, mo
     calls: list[str] = []
     monkeypatch.setattr(openvino_backend, "_own_precision", lambda *_: "f32")
     monkeypatch.setattr(openvino_backend, "_has_winograd", lambda _core, arithmetic: has and arithmetic == "f32")
-    monkeypatch.setattr(openvino_backend, "expand_convolutions", lambda _model, arithmetic: calls.append(arithmetic))
+    monkeypatch.setattr(openvino_backend, "expand_convolutions", lambda _model, arithmetic, _: calls.append(arithmetic))
     open_backend("openvino", describe().graph_path(bundle, "instances", "openvino"), device="cpu", precision=precision)
     assert calls == ["f32"] * has
 
@@ -155,7 +156,7 @@ class TestWhole:
 def test_only_what_is_computed_gets_new_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     models: list[Any] = []
     monkeypatch.setattr(openvino_backend, "_has_winograd", lambda *_: True)
-    monkeypatch.setattr(openvino_backend, "expand_convolutions", lambda model, _arithmetic: models.append(model))
+    monkeypatch.setattr(openvino_backend, "expand_convolutions", lambda model, _arithmetic, _: models.append(model))
     path = read_description(demo_bundle()).graph_path(demo_bundle(), "frame", "openvino")
     open_backend("openvino", path, device="cpu")
     graph = open_backend("openvino", path, device="cpu", outputs=["boxes", "fpn"])
@@ -163,6 +164,26 @@ def test_only_what_is_computed_gets_new_weights(monkeypatch: pytest.MonkeyPatch)
     assert list(graph.run({"frame": frame}, ["fpn"])) == ["fpn"]  # of what is there already
     counts = [sum(node.get_type_name() == "Convolution" for node in model.get_ordered_ops()) for model in models]
     assert len(counts) == 2 and counts[0] > counts[1] > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="weights stay in memory")
+@pytest.mark.parametrize("role", ["frame", "prototypes", "temporal"])
+def test_new_weights_are_in_memory_only_while_they_are_read(role: str, tmp_path: Path,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(openvino_backend, "_has_winograd", lambda *_: True)
+    monkeypatch.setattr(winograd, "FEWEST_CHANNELS", {"f32": 16, "bf16": 16})
+
+    graph = open_backend("openvino", graph_path(role), device="cpu")
+    opened, resident = mapped(tmp_path)
+    assert opened > resident == 0
+    inputs = temporal_inputs() if role == "temporal" else {
+        name: np.zeros([size or 8 for size in spec.shape], spec.dtype) for name, spec in graph.inputs.items()}
+    if role == "prototypes":  # the largest map, for which there is another graph
+        inputs = {"p3": np.zeros([*inputs["p3"].shape[:2], *demo_description().model.level_sizes[0]], np.float32)}
+    graph.run(inputs)
+    after, resident = mapped(tmp_path)
+    assert resident == 0 and (after > opened) is (role == "prototypes")
 
 
 @pytest.mark.parametrize("role", ["frame", "temporal"])

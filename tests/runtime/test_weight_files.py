@@ -1,0 +1,128 @@
+"""Constants in files: their values, and where they are."""
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mapped_files import mapped
+from numpy.typing import NDArray
+
+ov = pytest.importorskip("openvino")
+
+from stmask_deploy.runtime.openvino_backend import shared_core  # noqa: E402
+from stmask_deploy.runtime.openvino_constants import floats  # noqa: E402
+from stmask_deploy.runtime.weight_files import WeightFiles  # noqa: E402
+
+if sys.platform != "linux":
+    pytest.skip("constants stay in memory", allow_module_level=True)
+
+import resource  # noqa: E402
+
+VALUES = np.random.default_rng(0).standard_normal((36, 64, 48)).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    return tmp_path
+
+
+def bits(node: Any) -> NDArray[np.uint8]:
+    return np.array(node.data).view(np.uint8)
+
+
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_values_are_those_of_a_constant_in_memory(folder: Path, precision: str) -> None:
+    weights = WeightFiles()
+    nodes = [weights.constant(VALUES * number, precision) for number in range(1, 4)]
+    for number, node in enumerate(nodes, 1):
+        expected = floats(VALUES * number, precision)
+        assert node.get_element_type() == expected.get_element_type()
+        assert list(node.get_output_shape(0)) == list(VALUES.shape)
+        np.testing.assert_array_equal(bits(node), bits(expected))
+    weights.release()
+    for number, node in enumerate(nodes, 1):
+        np.testing.assert_array_equal(bits(node), bits(floats(VALUES * number, precision)))
+    assert not list(folder.iterdir())  # nothing to clean up, even after a crash
+
+
+def test_they_are_in_memory_only_while_they_are_read(folder: Path) -> None:
+    weights = WeightFiles()
+    node = weights.constant(VALUES, "f32")
+    size = VALUES.nbytes // 1024
+    for _ in range(2):
+        bits(node)
+        assert mapped(folder) == (size, size)
+        weights.release()
+        assert mapped(folder) == (size, 0)
+    del node, weights
+    gc.collect()
+    assert mapped(folder) == (0, 0)
+
+
+def test_a_model_computes_the_same_after_they_left_memory(folder: Path) -> None:
+    from openvino import opset13 as op
+
+    def compiled(weight: Any) -> Any:
+        x = op.parameter([36, -1, 64], np.float32)
+        return shared_core().compile_model(ov.Model([op.matmul(x, weight, False, False)], [x]), "CPU",
+                                           {"INFERENCE_PRECISION_HINT": "f32"})
+
+    weights = WeightFiles()
+    product, expected = compiled(weights.constant(VALUES, "f32")), compiled(floats(VALUES, "f32"))
+    for count in (5, 5, 1, 70, 300):
+        weights.release()
+        x = np.random.default_rng(count).standard_normal((36, count, 64)).astype(np.float32)
+        np.testing.assert_array_equal(product([x])[0], expected([x])[0])
+
+
+@pytest.mark.parametrize("place", ["missing", "file"])
+def test_without_a_folder_they_stay_in_memory(folder: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    (folder / "file").write_bytes(b"")
+    monkeypatch.setenv("TMPDIR", str(folder / place))
+    weights = WeightFiles()
+    node = weights.constant(VALUES, "bf16")
+    weights.release()
+    np.testing.assert_array_equal(bits(node), bits(floats(VALUES, "bf16")))
+    assert mapped(folder) == (0, 0)
+
+
+def test_without_room_they_stay_in_memory(folder: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    weights = WeightFiles()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (VALUES.nbytes // 2, limits[1]))  # as if the disk were full
+    try:
+        node = weights.constant(VALUES, "f32")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    weights.release()
+    np.testing.assert_array_equal(bits(node), bits(floats(VALUES, "f32")))
+    assert mapped(folder) == (0, 0) and not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_without_tmpdir_they_are_in_var_tmp(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
+    if not os.access("/var/tmp", os.W_OK):
+        pytest.skip("/var/tmp cannot be written")
+    if value is None:
+        monkeypatch.delenv("TMPDIR")
+    else:
+        monkeypatch.setenv("TMPDIR", value)
+    before = mapped(Path("/var/tmp"))[0]
+    weights = WeightFiles()
+    node = weights.constant(VALUES, "f32")
+    assert mapped(Path("/var/tmp"))[0] == before + node.data.nbytes // 1024
+
+
+def test_elsewhere_than_on_linux_they_stay_in_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    weights = WeightFiles()
+    node = weights.constant(VALUES, "f32")
+    weights.release()
+    np.testing.assert_array_equal(bits(node), bits(floats(VALUES, "f32")))
+    assert mapped(folder) == (0, 0)
