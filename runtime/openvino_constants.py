@@ -33,7 +33,7 @@ def floats(values: ArrayLike, precision: str) -> Any:
     import openvino
     from openvino import opset13 as op
 
-    exact = np.asarray(values, np.float32)
+    exact = np.asarray(values, np.float32, order="C")
     if precision == "f32":
         return op.constant(exact, shared_memory=True)
     rounded = openvino.Tensor(openvino.Type.bf16, exact.shape)  # one around an array would not keep it alive

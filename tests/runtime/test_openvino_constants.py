@@ -28,6 +28,7 @@ def test_f32_stays_as_it_is() -> None:
     assert node.get_element_type().get_type_name() == "f32"
     np.testing.assert_array_equal(node.data, values)
     np.testing.assert_array_equal(floats([1, 2], "f32").data, np.float32([1, 2]))
+    np.testing.assert_array_equal(floats(values.T, "f32").data, values.T)  # not in the order of memory
 
 
 def test_bf16_outlives_what_it_was_made_from() -> None:
