@@ -116,7 +116,8 @@ class OpenVinoBackend:
                 values = request.infer(self._padding.padded(inputs), share_inputs=True, share_outputs=False)
         except (RuntimeError, TypeError, ValueError) as error:
             raise StmaskError(f"OpenVINO failed in the graph: {one_line(error)}") from error
-        self._weights.release()
+        finally:
+            self._weights.release()
         return self._padding.cut({name: np.asarray(values[requests.outputs.index(name)]) for name in names}, inputs)
 
     def _requests_for(self, names: tuple[str, ...], is_whole: bool = False) -> _Requests:

@@ -3,7 +3,9 @@ from __future__ import annotations
 
 import mmap
 import os
+import shutil
 import sys
+from contextlib import suppress
 from tempfile import TemporaryFile
 from typing import Any
 
@@ -12,16 +14,20 @@ from numpy.typing import ArrayLike, NDArray
 
 from .openvino_constants import floats
 
+ROOM = 1 << 30  # bytes that must be free where files are written, so that other programs never run out
+
 
 class WeightFiles:
     """Constants in temporary files without a name, which vanish with this object or with the process.
 
     OpenVINO's CPU plugin packs the constants of a graph for its kernels and keeps the originals, although it reads them
     only when it packs: on compiling, and for the first inputs of a size. From a file they can leave memory in between.
-    The files lie in the folder that TMPDIR names, or in /var/tmp, which is meant for large ones. Where they cannot be
-    written, or on systems other than Linux, constants stay in memory.
+    Each file takes a file descriptor. They lie in the folder that TMPDIR names, or in /var/tmp, which is meant for
+    large files and, unlike /tmp, is rarely kept in memory. Constants stay in memory where less than `ROOM` is free or
+    files cannot be written, and on systems other than Linux.
 
-    Models made from these constants, and what is compiled from them, must not be used after this object is gone.
+    Models made from these constants, and what is compiled from them, must not be used after this object is gone. If the
+    disk fails to return what was written, reading them ends the process.
     """
 
     def __init__(self) -> None:
@@ -35,22 +41,29 @@ class WeightFiles:
         node = floats(values, precision)
         if sys.platform != "linux":
             return node
+        folder = os.environ.get("TMPDIR") or "/var/tmp"  # noqa: S108 - files there have no name
         try:
-            mapped = _written(np.asarray(node.data))
-        except OSError:  # no such folder, not writable, no room
+            if shutil.disk_usage(folder).free < ROOM:
+                return node
+            mapped = _written(np.asarray(node.data), folder)
+        except OSError:  # no such folder, not writable, a quota, too many files open
             return node
         self._maps.append(mapped)
         tensor = openvino.Tensor(np.frombuffer(mapped, np.uint8), node.get_output_shape(0), node.get_element_type())
         return op.constant(tensor, shared_memory=True)
 
     def release(self) -> None:
-        """Take the constants out of this process's memory, in microseconds. They are read from the files if needed."""
+        """Take the constants out of this process's memory, in less than a millisecond.
+
+        What reads them again gets them from the files.
+        """
         for mapped in self._maps:
-            mapped.madvise(mmap.MADV_DONTNEED)
+            with suppress(OSError):  # the process has locked its memory
+                mapped.madvise(mmap.MADV_DONTNEED)
 
 
-def _written(values: NDArray[Any]) -> mmap.mmap:
-    with TemporaryFile(dir=os.environ.get("TMPDIR") or "/var/tmp") as file:  # noqa: S108 - it has no name
+def _written(values: NDArray[Any], folder: str) -> mmap.mmap:
+    with TemporaryFile(dir=folder) as file:
         # Written, not copied into a mapping: a full disk would then end the process instead of raising an error.
         file.write(values.view(np.uint8).data)
         file.flush()
