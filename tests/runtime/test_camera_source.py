@@ -8,6 +8,7 @@ from media import picture
 from stmask_deploy.errors import DeviceError, InputError
 from stmask_deploy.opencv_log import SILENCE, opencv_logging
 from stmask_deploy.runtime.camera_source import CameraSource
+from stmask_deploy.runtime.frame_source import Damage
 
 
 class FakeCapture:
@@ -47,8 +48,7 @@ def test_frames_until_the_camera_stops(camera: type[FakeCapture], monkeypatch: p
     assert [frame.image.tolist() for frame in frames] == [picture(index).tolist() for index in range(3)]
     assert frames[0].time_s < 0.5
     assert sorted(frame.time_s for frame in frames) == [frame.time_s for frame in frames]
-    assert source.damage.frames == 3
-    assert source.damage.is_damaged  # it went away, nobody stopped it
+    assert source.damage == Damage(frames=3, packet_errors=1)  # it went away, nobody stopped it
     assert camera.released == 1
 
 
