@@ -41,6 +41,7 @@ def test_two_objects_that_swap_identities() -> None:
 def test_entries_of_one_instance_id_are_one_identity() -> None:
     assert identities([[A, A]], [(1, 0.9, [A, None]), (1, 0.8, [None, A])]).switches == 0
     assert identities([[A, A]], [(None, 0.9, [A, None]), (None, 0.8, [None, A])]).switches == 1  # rows of their own
+    assert identities([[A, A]], [(0, 0.9, [A, None]), (None, 0.8, [None, A])]).switches == 1  # nor is that one 0
 
 
 def test_entries_of_a_low_score_are_not_shown() -> None:
