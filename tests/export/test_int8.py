@@ -23,9 +23,9 @@ from stmask_deploy.export.cli import main
 from stmask_deploy.export.exporter import ExportOptions, check_export, export_checkpoint
 from stmask_deploy.export.int8 import Int8Options, check_int8
 from stmask_deploy.export.int8_gate import Limits
-from stmask_deploy.export.int8_layers import DEFORMABLE
+from stmask_deploy.export.int8_layers import DEFORMABLE, layer_name
 from stmask_deploy.export.int8_onnx import quantize_onnx
-from stmask_deploy.export.int8_openvino import quantize_openvino
+from stmask_deploy.export.int8_openvino import quantize_openvino, weight_of
 from stmask_deploy.export.verify_cli import main as verify_main
 from stmask_deploy.models.checkpoint import Checkpoint
 from stmask_deploy.pretrained import demo_annotations, demo_bundle, demo_clip
@@ -231,7 +231,16 @@ def test_openvino_computes_the_same_layers_in_int8_and_the_deformable_ones(tiny:
                                   for name, precision, nodes in layers("onnxruntime")}
     import openvino
 
-    model = openvino.Core().read_model(folder / "openvino/frame_int8.xml")
+    core = openvino.Core()
+    told = {(layer["graph"], layer["layer"]): layer["precision"] for layer in backends["openvino"]["layers"]}
+    for role in ("frame", "prototypes", "temporal"):
+        exact, model = (core.read_model(folder / f"openvino/{role}{end}.xml") for end in ("", "_int8"))
+        layer_of = {node.get_friendly_name(): layer_name(weight) for node in exact.get_ordered_ops()
+                    if (weight := weight_of(node))}
+        is_rounded = {node.get_friendly_name(): node.input_value(0).get_node().get_type_name() == "FakeQuantize"
+                      for node in model.get_ordered_ops() if node.get_friendly_name() in layer_of}
+        assert is_rounded == {name: told[role, layer] == "int8" for name, layer in layer_of.items()}
+    model = core.read_model(folder / "openvino/frame_int8.xml")
     for node in model.get_ordered_ops():
         inputs = [value.get_node().get_type_name() for value in node.input_values()]
         if node.get_type_name() == "DeformableConvolution":
