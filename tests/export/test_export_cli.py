@@ -58,6 +58,17 @@ def test_planned_sizes_are_those_of_the_demo_bundle() -> None:
         assert planned == pytest.approx((demo_bundle() / f"{role}.onnx").stat().st_size / 1e6, rel=0.1, abs=0.1), role
 
 
+@pytest.mark.parametrize("weights", ["f16", "f32"])
+def test_planned_sizes_for_openvino_are_those_of_its_weights(weights: str) -> None:
+    description = read_description(demo_bundle())
+    assert description.openvino_weights == "f32"
+    lines = plan_lines(description, ExportOptions(openvino_weights=weights))
+    for role in description.roles:
+        stored = description.graph_path(demo_bundle(), role, "openvino").with_suffix(".bin").stat().st_size
+        [planned] = [float(line.split()[2]) for line in lines if line.startswith(f"openvino/{role}.xml, .bin ")]
+        assert planned == pytest.approx(stored / (2 if weights == "f16" else 1) / 1e6, rel=0.1, abs=0.1), role
+
+
 def test_the_plan_names_the_files_of_other_precisions(tiny_checkpoint: Path, gridsample_bundle: Path) -> None:
     def planned(*options: str) -> set[str]:
         _, output = export(tiny_checkpoint, "--dry-run", *options)
