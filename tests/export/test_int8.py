@@ -21,7 +21,7 @@ from stmask_deploy.bundle import read_description
 from stmask_deploy.errors import InputError, StmaskError
 from stmask_deploy.export.cli import main
 from stmask_deploy.export.exporter import ExportOptions, check_export, export_checkpoint
-from stmask_deploy.export.int8 import Int8Options, check_int8
+from stmask_deploy.export.int8 import Int8Graphs, Int8Options, check_int8, write_int8
 from stmask_deploy.export.int8_gate import Limits
 from stmask_deploy.export.int8_layers import DEFORMABLE, layer_name
 from stmask_deploy.export.int8_onnx import quantize_onnx
@@ -184,6 +184,22 @@ def test_without_nncf_openvino_names_the_extra(tiny: Checkpoint, clip: Path, tmp
     with pytest.raises(InputError, match=r"stmask-deploy\[int8\]"):
         export_checkpoint(tiny, tmp_path / "bundle", ExportOptions(openvino_weights="f32", int8=Int8Options(clip)))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("weights", "bytes_each"), [("f16", 2), ("f32", 4)])
+def test_what_stays_in_float_is_stored_as_in_the_other_graphs(native_bundle: Path, tmp_path: Path, weights: str,
+                                                              bytes_each: int) -> None:
+    import openvino
+
+    values = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
+    x = openvino.opset13.parameter([1000], np.float32)
+    model = openvino.Model([openvino.opset13.add(x, openvino.opset13.constant(values))], [x])
+    (tmp_path / "openvino").mkdir()
+    write_int8(tmp_path, replace(read_description(native_bundle), openvino_weights=weights),
+               {"openvino": Int8Graphs({"temporal": model}, (), {})}, lambda role: {"role": role})
+    size = (tmp_path / "openvino/temporal_int8.bin").stat().st_size
+    assert 0 <= size - 1000 * bytes_each < 300
+    assert '"temporal"' in (tmp_path / "openvino/temporal_int8.xml").read_text()
 
 
 class LibraryError(Exception):

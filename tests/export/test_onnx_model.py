@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 
 import numpy as np
 import onnx
@@ -55,6 +56,34 @@ def test_a_simplifier_that_changes_the_result_is_found(monkeypatch: pytest.Monke
     monkeypatch.setattr(onnxsim, "simplify", broken)
     with pytest.raises(StmaskError, match="changed the output 'z'"):
         export()
+
+
+class Scaled(nn.Module):
+    """Values over a wide range, some next to nothing."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 1000
+
+
+@pytest.mark.parametrize(("shift", "is_same"), [(0.04, True), (4.0, False)])
+def test_a_simplifier_may_round_by_a_ten_thousandth_of_the_range(monkeypatch: pytest.MonkeyPatch, shift: float,
+                                                                 is_same: bool) -> None:
+    def rounding(model: onnx.ModelProto, *_args: object, **_options: object) -> tuple[onnx.ModelProto, bool]:
+        changed = onnx.ModelProto()
+        changed.CopyFrom(model)
+        changed.graph.node[-1].output[0] = "exact"
+        changed.graph.initializer.append(onnx.numpy_helper.from_array(np.float32([shift]), "shift"))
+        changed.graph.node.append(helper.make_node("Add", ["exact", "shift"], ["z"]))
+        return changed, True
+
+    monkeypatch.setattr(onnxsim, "simplify", rounding)
+    with nullcontext() if is_same else pytest.raises(StmaskError, match="changed the output 'z'"):
+        export_module(Scaled().eval(), [torch.tensor([0.0, 1e-6, 1.0])], ["x"], ["z"])
+
+
+def test_outputs_may_be_empty() -> None:
+    model = export_module(Scaled().eval(), [torch.zeros(0, 3)], ["x"], ["z"])
+    assert [size.dim_value for size in model.graph.output[0].type.tensor_type.shape.dim] == [0, 3]
 
 
 def test_rows_of_equal_rank_may_swap_but_not_change() -> None:

@@ -3,11 +3,18 @@ from __future__ import annotations
 
 import math
 
-from stmask_deploy.export.verification import Check, Verification
+import numpy as np
+
+from stmask_deploy.export.verification import Check, Verification, spread
 
 GOOD = Check("onnxruntime", "frame/boxes", (5, 4), 2e-5, 1e-4)
 WRONG = Check("onnxruntime", "frame/centerness", (5,), 0.3, 1e-4)
 MISSHAPEN = Check("openvino", "frame/boxes", (4, 4), math.nan, 1e-4, "shape, expected (5, 4)")
+
+
+def test_errors_are_judged_by_the_range_of_the_values() -> None:
+    assert spread(np.array([[3.0, 3.25], [3.1, 3.0]])) == 0.25 and spread(np.array([-5.0, 45.0])) == 50
+    assert 0 < spread(np.full((2, 3), 7.0)) < 1e-5
 
 
 def test_nan_and_emptiness_do_not_pass() -> None:

@@ -31,6 +31,8 @@ def test_no_level_is_left_out(native_bundle: Path, tiny: Checkpoint, tmp_path: P
     folder = edited_copy(native_bundle, tmp_path / "bundle", "frame.onnx", move)
     verification = verify_bundle(folder, tiny.build())
     assert not verification.passed and "levels/boxes" in verification.summary()
+    [check] = [one for one in verification.checks if one.output == "levels/boxes"]
+    assert check.error == pytest.approx(0.03015, rel=1e-3)  # of each level, however few anchors it has
 
 
 def test_values_that_are_no_numbers_on_the_last_level(native_bundle: Path, tiny: Checkpoint, tmp_path: Path) -> None:
