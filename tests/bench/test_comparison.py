@@ -102,6 +102,19 @@ def test_what_machine_and_row_share_in_a_round_goes_out() -> None:
     assert verdicts(change) == ("faster", "faster")
 
 
+def test_rounds_of_two_runs_are_no_pairs() -> None:
+    """Both drift alike, by chance."""
+    drift = [1.0, 1.5, 0.8, 2.0, 1.2]
+    old, new = (report([{"row": "openvino:f32", "bundle": 0, "turns": {what: [[seconds * slow] for slow in drift]
+                                                                       for what in ("run", "graphs")}}],
+                       ceilings=[{"name": "openvino:f32", "gflop": 1.0, "turns": [[0.1]] * 5}])
+                for seconds in (1.0, 0.97))
+    (change,) = compare_reports(new, old).changes
+    assert verdicts(change) == ("within noise", "within noise")
+    for interval in (change.run.change, change.run.relative):
+        assert interval is not None and interval.low < 0.9 and interval.high > 1.1
+
+
 @pytest.mark.parametrize("ceilings", [
     [],
     [{"name": "openvino:bf16", "gflop": 1.0, "turns": turns(0.1, 7)}],
