@@ -11,7 +11,7 @@ from tiny_networks import changed_copy, edited_copy
 
 from stmask_deploy.bundle import read_description
 from stmask_deploy.export.verification import Check, Deviation
-from stmask_deploy.export.verify import _choice_check, _merge, verify_bundle
+from stmask_deploy.export.verify import NUM_ROWS, _choice_check, _merge, _rows, verify_bundle
 from stmask_deploy.models.checkpoint import Checkpoint
 from stmask_deploy.pretrained import demo_bundle
 
@@ -35,6 +35,21 @@ def test_frames_of_ones_own(native_bundle: Path, tiny: Checkpoint) -> None:
     verification = verify_bundle(native_bundle, tiny.build(), frames=frames)
     assert verification.passed, verification.summary()
     assert {check.backend for check in verification.checks} == {"onnxruntime", "openvino"}
+
+
+def test_rows_of_the_instance_graph_are_the_best_and_the_ends_of_all_levels(native_bundle: Path) -> None:
+    description = read_description(native_bundle)
+    model = description.model
+    scores = np.zeros((model.num_anchors, 2), np.float32)
+    best = np.arange(40, 40 + NUM_ROWS)
+    scores[best, 1] = 0.9
+    rows = _rows(description, {"class_scores": scores, "boxes": np.zeros((model.num_anchors, 4), np.float32)})
+    ends, start = set(), 0
+    for height, width in model.level_sizes:
+        size = height * width * model.anchors_per_cell
+        ends |= {start, start + size - model.anchors_per_cell}
+        start += size
+    assert rows.tolist() == sorted({*ends, *best.tolist()})
 
 
 def test_half_weights_are_judged_by_their_own_tolerance(gridsample_bundle: Path) -> None:
