@@ -18,11 +18,14 @@ from stmask_deploy.runtime.timing import FrameTimes
 
 def test_a_turn_has_a_pass_of_each_mode_with_the_same_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     passes: list[tuple[str, Any]] = []
+    seconds: list[float] = []
     run_video = bundle_run.run_video
 
     def noted(*args: Any, **options: Any) -> Any:
         passes.append((options["mode"], options["encoder_process"]))
-        return run_video(*args, **options)
+        summary = run_video(*args, **options)
+        seconds.append(summary.seconds)
+        return summary
 
     monkeypatch.setattr(bundle_run, "run_video", noted)
     opened: list[bool] = []
@@ -34,6 +37,7 @@ def test_a_turn_has_a_pass_of_each_mode_with_the_same_process(tmp_path: Path, mo
         turns = [run.turn(), run.turn()]
     assert opened == [False]  # as stmask-run opens it: what a run does not read would count as memory and start
     assert [mode for mode, _ in passes] == ["latency", "auto"] * 2
+    assert [sum(turn.run) for turn in turns] == pytest.approx(seconds[1::2])  # all of the time, none of it twice
     [process] = {process for _, process in passes}
     assert isinstance(process, EncoderProcess)
     for turn in turns:

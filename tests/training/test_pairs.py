@@ -148,6 +148,8 @@ def test_without_augmentation_the_numbers_are_those_of_the_dataset(tmp_path: Pat
     expected = [12 * 90 / 96 / 96, 22 / 64, 28 * 90 / 96 / 96, 38 / 64]
     assert targets.boxes[0].numpy() == pytest.approx(expected, abs=0.011)
     assert float(targets.masks.sum()) == pytest.approx(16 * 16 * 90 / 96 / 16, rel=0.02)
+    same_size = PairDataset(annotations, frames, replace(CONFIG, input_size=SIZE), 1)[0].first_targets[0]
+    assert same_size.boxes[0].numpy() * (SIZE[1], SIZE[0], SIZE[1], SIZE[0]) == pytest.approx([12, 22, 28, 38])
 
 
 def test_tracks_and_classes_keep_their_identity(tmp_path: Path) -> None:
