@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from stmask_deploy.bench.machine import describe_machine, library_versions
 
@@ -30,6 +31,8 @@ def test_a_system_without_cpuinfo() -> None:
 
 
 def test_this_machine() -> None:
+    path = Path("/proc/cpuinfo")
+    assert describe_machine()["cpu_flags"] == describe_machine(path.read_text() if path.exists() else "")["cpu_flags"]
     assert 1 <= describe_machine()["cores"] <= (os.cpu_count() or 1)
 
 

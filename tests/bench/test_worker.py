@@ -142,6 +142,12 @@ def open_folder(folder: Path) -> Iterator[Counting]:
         folder.rmdir()
 
 
+def test_what_a_subject_has_opened_is_closed_at_the_end(tmp_path: Path) -> None:
+    with Worker(open_folder, tmp_path / "folder") as worker:
+        assert worker.turn() == 1
+    assert list(tmp_path.iterdir()) == [] and multiprocessing.active_children() == []
+
+
 def test_what_a_subject_has_opened_is_closed_where_the_parent_fails(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), Worker(open_folder, tmp_path / "folder"):
         assert (tmp_path / "folder").is_dir()
