@@ -30,6 +30,13 @@ def test_natural_order_times_and_pixels(tmp_path: Path) -> None:
     assert source.damage == Damage(frames=5)
 
 
+def test_a_single_image_has_no_rate(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "one.png", picture(1))
+    with ImageSource([path], "image", path.name, None) as source:
+        [frame] = source
+    assert (frame.index, frame.time_s, source.fps, source.num_frames) == (0, 0.0, None, 1)
+
+
 @pytest.mark.parametrize("names", [
     ["1.png", "02.png", "3.png", "010.png"],  # with and without leading zeros
     ["a1b2.png", "a1b10.png", "a2b1.png"],

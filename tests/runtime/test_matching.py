@@ -22,6 +22,7 @@ from stmask_deploy.runtime.matching import (
     ([1, 0], [0, 2], 0),
     ([3, 0], [-1, 0], -1),  # lengths do not count
     ([1, 1], [1, 0], math.sqrt(0.5)),
+    ([2, 0], [3, 3], math.sqrt(0.5)),
     ([0, 0], [1, 0], 0),  # no direction
 ])
 def test_cosine(a: list[float], b: list[float], expected: float) -> None:

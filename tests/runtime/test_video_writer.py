@@ -106,6 +106,28 @@ def test_odd_sizes_are_padded_by_one(tmp_path: Path, size: tuple[int, int]) -> N
         assert np.abs(image.astype(int) - written[0, 0]).max() <= 8  # the padding as well
 
 
+@pytest.mark.parametrize("size", [(64, 96), (63, 96), (64, 95), (63, 95)])
+def test_pixels_stay_where_they_are(tmp_path: Path, size: tuple[int, int]) -> None:
+    rows, columns = np.indices(size)
+    squares = np.where((rows // 8 + columns // 8) % 2, 255, 0).astype(np.uint8)
+    with VideoSource(write(tmp_path / "v.mp4", [np.dstack([squares] * 3)])) as source:
+        [frame] = source
+    error = np.abs(frame.image[:size[0], :size[1]].astype(int) - squares[..., None])
+    assert error.mean() < 8 and np.quantile(error, 0.95) < 40  # shifted by a pixel, a quarter would be wrong
+
+
+def test_a_failure_at_the_end_is_told_unless_there_was_one_before(tmp_path: Path,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_writer: VideoWriter) -> None:
+        raise OutputError("the end failed")
+
+    monkeypatch.setattr(VideoWriter, "close", fail)
+    with pytest.raises(OutputError, match="the end failed"), VideoWriter(tmp_path / "a.mp4"):
+        pass
+    with pytest.raises(OutputError, match="first"), VideoWriter(tmp_path / "b.mp4"):
+        raise OutputError("first")
+
+
 @pytest.mark.parametrize("aspect", [Fraction(3, 2), Fraction(11, 16), Fraction(1)])
 def test_pixels_keep_their_aspect(tmp_path: Path, aspect: Fraction) -> None:
     with VideoWriter(tmp_path / "v.mp4", 30, aspect) as writer:
