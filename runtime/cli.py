@@ -29,6 +29,7 @@ Examples:
   stmask-run frames/ -m model_stmask -o out --backend openvino --precision bf16
   stmask-run monday.mp4 tuesday.mp4 -m model_stmask -o out
   stmask-run 0 -m model_stmask --max-frames 300
+  stmask-run rtsp://camera.local/stream -m model_stmask -o out
   stmask-run clip.mp4 -m model_stmask --no-temporal --nms per-class --no-video
 
 \b
@@ -95,7 +96,7 @@ counts.
 @click.option("--max-detections", type=int, default=100, help="Detections that leave per-class suppression.")
 @click.option("--memory", type=click.Choice(["exact", "bounded"]),
               help="exact: no object is ever forgotten, as in the released code; bounded: time and memory per frame "
-                   "stay constant.  [default: bounded for cameras and with --retire-after, exact otherwise]")
+                   "stay constant.  [default: bounded for live sources and with --retire-after, exact otherwise]")
 @click.option("--retire-after", type=int, metavar="FRAMES",
               help="Bounded memory: forget objects not detected in more than this many key frames.  [default: 30, or "
                    "--max-age if that is larger]")
@@ -118,9 +119,10 @@ def main(ctx: click.Context, /, sources: Sequence[str], bundle: Path | None, out
          **options: Any) -> None:
     """Find, segment and track the objects of SOURCE with an exported model.
 
-    SOURCE is a video file, a folder of images, a single image, or a camera number (unless a file has that name).
+    SOURCE is a video file, a folder of images, a single image, a camera number (unless a file has that name), or the
+    address of a network stream (rtsp, rtmp, http, udp, rtp, tcp).
     Writes results.jsonl (one line per frame, readable during the run), results.json (YouTube-VIS result list; not for
-    cameras) and an annotated video.mp4 (frame.png for a single image). Several sources share one model and run one
+    live sources) and an annotated video.mp4 (frame.png for a single image). Several sources share one model and run one
     after another, or --parallel at a time; a source that fails does not stop the others.
     """
     from .model import load
@@ -137,7 +139,7 @@ def main(ctx: click.Context, /, sources: Sequence[str], bundle: Path | None, out
     run = partial(run_video, draw=not no_video, draw_threshold=draw_conf, max_frames=max_frames, overwrite=overwrite,
                   mode=mode, show_progress=parallel == 1)
     if len(sources) > 1:
-        _check_cameras(sources, parallel, max_frames)
+        _check_endless(sources, parallel, max_frames)
         _exit(ctx, _run_several(ctx, sources, parallel, open_model(), output or Path("runs"), opened, run))
     with opened(sources[0], output or Path("runs") / folder_name(sources[0])) as (source, folder):
         model = open_model()  # last, because it may take a while
@@ -170,8 +172,10 @@ def _run_several(ctx: click.Context, sources: Sequence[str], parallel: int, mode
     """
     from .output_folder import folder_names
     from .several import Job, run_several
+    from .sources import shown_name
 
     folders = iter(folder_names(sources))
+    shown = [shown_name(source) for source in sources]
     untold: list[OSError] = []
 
     def tell(message: Callable[..., None], *args: Any, **options: Any) -> None:
@@ -186,7 +190,7 @@ def _run_several(ctx: click.Context, sources: Sequence[str], parallel: int, mode
             fork = model.fork()
             if source.is_live:
                 fork.reset(is_live=True)
-                tell(tell_limits, fork, is_live=True, of=f"{name}: ")
+                tell(tell_limits, fork, is_live=True, of=f"{shown_name(name)}: ")
             kept = stack.pop_all()  # from here on the job closes it
 
         def job(interrupt: InterruptFlag) -> RunSummary:
@@ -205,27 +209,28 @@ def _run_several(ctx: click.Context, sources: Sequence[str], parallel: int, mode
             result = outcome.result
             if isinstance(result, BaseException):
                 failures[outcome.position] = result.exit_code if isinstance(result, StmaskError) else 1
-                tell(tell_failure, ctx, outcome.source, result)
+                tell(tell_failure, ctx, shown[outcome.position], result)
             else:
                 codes.add(_exit_code(result))
-                tell(tell_summary, result, f"{outcome.source}: ")
+                tell(tell_summary, result, f"{shown[outcome.position]}: ")
     if untold:
         raise untold[0]
     if failures:
-        names = ", ".join(dict.fromkeys(sources[position] for position in sorted(failures)))
+        names = ", ".join(dict.fromkeys(shown[position] for position in sorted(failures)))
         click.echo(f"{len(failures)} of {len(sources)} sources failed: {names}", err=True)
     if EXIT_INTERRUPTED in codes or num_ended < len(sources):
         return EXIT_INTERRUPTED
     return failures[min(failures)] if failures else max(codes)
 
 
-def _check_cameras(sources: Sequence[str], parallel: int, max_frames: int | None) -> None:
-    """Raise InputError for endless cameras that would keep later sources waiting for ever."""
-    from .sources import is_camera
+def _check_endless(sources: Sequence[str], parallel: int, max_frames: int | None) -> None:
+    """Raise InputError for live sources that would keep later sources waiting for ever."""
+    from .sources import is_camera, is_live, shown_name
 
-    cameras = [source for source in sources[:-1] if is_camera(source)]
-    if max_frames is None and len(cameras) >= parallel and len(sources) > parallel:
-        raise InputError(f"camera {cameras[0]} never ends, so the sources after it would never run: give "
+    endless = [source for source in sources[:-1] if is_live(source)]
+    if max_frames is None and len(endless) >= parallel and len(sources) > parallel:
+        name = f"camera {endless[0]}" if is_camera(endless[0]) else shown_name(endless[0])
+        raise InputError(f"{name} never ends, so the sources after it would never run: give "
                          f"--max-frames, or run all at the same time with --parallel {len(sources)}")
 
 

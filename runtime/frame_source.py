@@ -4,7 +4,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from stmask_deploy.errors import InputError
 
 Image = NDArray[np.uint8]
-SourceKind = Literal["video", "folder", "image", "camera"]
+SourceKind = Literal["video", "folder", "image", "camera", "stream"]
 MAX_NAMES = 3  # of unreadable files
 
 
@@ -25,7 +25,7 @@ MAX_NAMES = 3  # of unreadable files
 class Frame:
     """One picture of a source."""
 
-    index: int  # position in the source: number of frames delivered before (video, camera) or file position (folder)
+    index: int  # position in the source: number of frames delivered before, or file position (folder)
     time_s: float  # since the start of the source
     image: Image  # (H, W, 3) uint8 BGR
 
@@ -39,6 +39,8 @@ class Damage:
     corrupt_frames: int = 0  # delivered, but marked as damaged by the decoder
     missing_frames: int = 0  # announced by the container but not in it; an estimate if it has no index
     unreadable_files: int = 0  # images of a folder that could not be read
+    lost_connections: int = 0  # times that a network stream was lost
+    skipped_frames: int = 0  # of a live source: a newer one came before they were asked for; this is no fault
     unreadable_names: tuple[str, ...] = field(default=(), compare=False)  # the first `MAX_NAMES` of them
 
     @property
@@ -47,8 +49,8 @@ class Damage:
         return any(self.faults().values())
 
     def faults(self) -> dict[str, int]:
-        """All counts except `frames`."""
-        return {name: count for name, count in self.to_dict().items() if name != "frames"}
+        """The counts of what was wrong."""
+        return {name: count for name, count in self.to_dict().items() if name not in ("frames", "skipped_frames")}
 
     def to_dict(self) -> dict[str, int]:
         """The counts."""
@@ -66,7 +68,8 @@ class Damage:
 def _counted(name: str, count: int) -> str:
     """`packet_errors` -> `packet errors`, or `packet error` if `count` is 1."""
     words = name.replace("_", " ")
-    return words.replace("frames", "frame").replace("errors", "error").replace("files", "file") if count == 1 else words
+    return words.replace("frames", "frame").replace("errors", "error").replace("files", "file").replace(
+        "connections", "connection") if count == 1 else words
 
 
 class FrameSource(ABC):
@@ -78,7 +81,7 @@ class FrameSource(ABC):
         pixel_aspect: width / height of a pixel as displayed.
         fps: frames per second, None if unknown.
         num_frames: expected number of frames, None if unknown; an estimate, not a guarantee.
-        files: the files read, in frame order; empty for a camera.
+        files: the files read, in frame order; empty for live sources.
         damage: counts so far; final once iteration has ended.
     """
 
@@ -99,8 +102,11 @@ class FrameSource(ABC):
 
     @property
     def is_live(self) -> bool:
-        """True for endless sources, which drop frames that are not read in time."""
-        return self.kind == "camera"
+        """True for endless sources, which skip frames that are not asked for in time."""
+        return self.kind in ("camera", "stream")
+
+    def stop_when(self, is_stopped: Callable[[], bool]) -> None:  # noqa: B027  only live sources keep one waiting
+        """End the iteration as soon as `is_stopped` returns True while a live source has no frame to give."""
 
     def check_unread(self) -> None:
         """Raise InputError if the source has been iterated before."""

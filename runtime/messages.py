@@ -28,15 +28,16 @@ def tell_limits(model: Model, is_live: bool, of: str = "") -> None:
     if model.options.memory_note:
         click.echo(f"{of}{model.options.memory_note}", err=True)
     if is_live:
-        click.echo(f"{of}no results.json for a camera, whose video never ends; results.jsonl holds everything",
+        click.echo(f"{of}no results.json for a live source, which never ends; results.jsonl holds everything",
                    err=True)
 
 
 def tell_summary(summary: RunSummary, of: str = "") -> None:
     """Print the summary and files to standard output, warnings to standard error; `of` prefixes the messages."""
     of = click.format_filename(of)
-    click.echo(f"{of}{counted(summary.frames, 'frame')} in {summary.seconds:.1f} s ({summary.fps:.2f} frames/s), "
-               f"{counted(summary.identities, 'identity', 'identities')}")
+    skipped = f", {summary.damage.skipped_frames} skipped" if summary.damage.skipped_frames else ""
+    click.echo(f"{of}{counted(summary.frames, 'frame')}{skipped} in {summary.seconds:.1f} s "
+               f"({summary.fps:.2f} frames/s), {counted(summary.identities, 'identity', 'identities')}")
     for path in summary.files:
         click.echo(click.format_filename(path))
     if summary.lost_candidates:

@@ -169,7 +169,7 @@ class Model:
         have tracked frames that were never yielded, so the model is reset.
 
         Args:
-            source: video file, folder of images, image, or camera number.
+            source: video file, folder of images, image, camera number, or address of a network stream.
             image_fps: frame rate assigned to the images of a folder.
             max_frames: stop after this many frames.
             mode: latency | throughput | auto; auto is throughput for video files and folders, latency otherwise.

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 from stmask_deploy.atomic import cannot_write, check_folder, remove_leftovers
 from stmask_deploy.errors import InputError, OutputError
 
-from .sources import is_camera
+from .sources import is_camera, shown_name
+from .stream_source import is_address
 
 try:
     import fcntl
@@ -140,11 +142,14 @@ def _place(path: Path) -> tuple[int, int] | None:
 def folder_name(source: str) -> str:
     """Default name of the result folder of a source as given to `sources.open_source`.
 
-    A folder's name, a file's name without suffix, or camera-N; spaces become hyphens, outer dots are dropped.
+    A folder's name, a file's name without suffix, camera-N, or an address without its scheme; spaces, and in an address
+    everything but letters, digits, dots and underscores, become hyphens; outer dots are dropped.
     """
     path = Path(source)
     if is_camera(source):
         name = f"camera {int(source)}"
+    elif is_address(source):
+        name = re.sub(r"[^\w.]+", "-", shown_name(source).partition("://")[2]).strip("-.")
     else:
         name = path.resolve().name if os.path.isdir(path) else path.stem
     return name.replace(" ", "-").strip(".") or "video"

@@ -43,7 +43,7 @@ def run_video(model: Model, source: FrameSource, folder: str | Path, *, draw: bo
               draw_threshold: float = DRAW_THRESHOLD, max_frames: int | None = None, overwrite: bool = False,
               show_progress: bool = False, mode: str = "auto", interrupt: InterruptFlag | None = None,
               encoder_process: EncoderProcess | None = None) -> RunSummary:
-    """Run a source and write results.jsonl, results.json (not for cameras) and an annotated video or picture.
+    """Run a source and write results.jsonl, results.json (not for live sources) and an annotated video or picture.
 
     The calling thread writes the files; in mode throughput, other threads process the next frames meanwhile.
 
@@ -81,6 +81,7 @@ def run_video(model: Model, source: FrameSource, folder: str | Path, *, draw: bo
         total = min((count for count in (source.num_frames, max_frames) if count is not None), default=None)
         if interrupt is None:
             interrupt = stack.enter_context(InterruptFlag())
+        source.stop_when(lambda: interrupt.is_set)
         writer = stack.enter_context(RunWriter(model, source, output, draw, draw_threshold))
         tracked_frames = model.track_frames(source, max_frames=max_frames, mode=mode)
         if is_helped:
@@ -95,8 +96,9 @@ def run_video(model: Model, source: FrameSource, folder: str | Path, *, draw: bo
                     # Frames may have been read and detected beyond the last one written.
                     damage, lost_candidates = tracked.damage, tracked.lost_candidates
                     break
-            else:  # Ctrl-C no longer matters: all frames are done
-                is_interrupted, damage, lost_candidates = False, source.damage, model.lost_candidates
+            else:  # Ctrl-C no longer matters: all frames are done, unless it ended a wait for the next one
+                is_interrupted = interrupt.is_set and source.is_live
+                damage, lost_candidates = source.damage, model.lost_candidates
         files = writer.finish(damage, is_interrupted)
         seconds = time.perf_counter() - start  # excludes waiting for the encoder process to exit
     return RunSummary(writer.num_frames, seconds, writer.num_identities, files, damage, lost_candidates, is_interrupted)

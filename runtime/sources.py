@@ -1,9 +1,8 @@
-"""`open_source`: from a path or camera number to a frame source."""
+"""`open_source`: from a path, address or camera number to a frame source."""
 from __future__ import annotations
 
 import math
 import os
-import re
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +12,22 @@ from stmask_deploy.errors import InputError
 from .camera_source import CameraSource
 from .frame_source import FrameSource
 from .image_source import IMAGE_SUFFIXES, ImageSource, list_images
+from .stream_source import StreamSource, is_address, public_address
 from .video_source import VideoSource
 
 MIN_IMAGE_FPS, MAX_IMAGE_FPS = 0.001, 1000.0
 MAX_DIGITS = 100  # more are no number of anything; Python refuses to read one of thousands
 MAX_CAMERA = 99  # OpenCV interprets the hundreds of a camera number as the capture backend
 
-_GIVE = "give a video, an image, a folder of images or a camera number"
+_GIVE = "give a video, an image, a folder of images, a camera number or the address of a stream"
 
 
 def open_source(source: str | int | Path, *, image_fps: float = 30.0) -> FrameSource:
-    """Open a video file, a folder of images, a single image or a camera.
+    """Open a video file, a folder of images, a single image, a camera or a network stream.
 
     Args:
-        source: a path, or a camera number (an int, or a string of digits that is not an existing path).
+        source: a path, a camera number (an int, or a string of digits that is not an existing path), or an address
+            such as "rtsp://camera/stream".
         image_fps: frame rate assigned to the images of a folder, from 0.001 to 1000.
 
     Returns:
@@ -45,13 +46,12 @@ def open_source(source: str | int | Path, *, image_fps: float = 30.0) -> FrameSo
         return _open_camera(int(source))
     if is_camera(source):
         return _open_camera(int(str(source)))
+    if is_address(source):
+        return StreamSource(str(source))
     try:
         path = Path(source)
     except TypeError as error:
         raise InputError(f"{source!r} is no source; {_GIVE}") from error
-    if isinstance(source, str) and re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", source):
-        raise InputError(f"{source} is an address; network streams are not supported: download the video and give "
-                         "the file")
     if os.path.isdir(path):
         return ImageSource(list_images(path), "folder", path.resolve().name or str(path), rate)
     if not os.path.exists(path):
@@ -74,14 +74,24 @@ def to_float(value: object) -> float:
 
 
 def files_of(source: str) -> tuple[Path, ...]:
-    """The files that `open_source` would read for a source; none for a camera or a folder without usable images."""
+    """The files that `open_source` would read for a source; none for a live one or a folder without usable images."""
     path = Path(source)
     if os.path.isdir(path):
         try:
             return tuple(list_images(path))
         except InputError:
             return ()
-    return () if is_camera(source) else (path,)
+    return () if is_live(source) else (path,)
+
+
+def is_live(source: str) -> bool:
+    """Whether `source` is a camera number or an address, so that it never ends."""
+    return is_camera(source) or is_address(source)
+
+
+def shown_name(source: str) -> str:
+    """`source` for messages: an address without its password."""
+    return public_address(source) if is_address(source) else source
 
 
 def is_camera(source: str | Path) -> bool:

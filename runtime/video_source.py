@@ -6,20 +6,18 @@ import math
 import mmap
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import av
-import cv2
-import numpy as np
 
 from stmask_deploy.errors import InputError
 from stmask_deploy.picture_file import is_cut_off
 
-from .frame_source import Frame, FrameSource, Image
+from .frame_source import Frame, FrameSource
+from .upright import Orientation, orientation_of, pixel_aspect, upright
+from .video_stream import find_video_stream, frame_rate, reason
 
-MAX_PIXELS = 8192 * 8192  # larger frames are refused before decoding: a broken header can claim any size
 MAX_TIME_S = 1e9  # 30 years; later timestamps are damaged
 MAX_FAILED_READS = 100  # in a row; after that the rest of the file counts as unreadable
 SHORTFALL_S = 1.0  # a video without an index is truncated if it ends earlier than announced by more than this, or half
@@ -34,16 +32,7 @@ END_TIME_FORMATS = ("matroska", "flv", "asf", "nut")
 FORMATS = ("mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,apng,h264,hevc,av1,obu,ivf,m4v,mjpeg,mpjpeg,"
            "mxf,nut,dv,rm,wtv,yuv4mpegpipe")
 
-ROTATIONS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
-
 GIF_EDGE = 4096  # bytes at the start and end of a GIF that tell whether it is whole
-
-
-class Orientation(NamedTuple):
-    """How a decoded picture becomes upright."""
-
-    num_turns: int  # quarter turns anticlockwise
-    is_mirrored: bool  # then left and right are swapped
 
 
 class VideoSource(FrameSource):
@@ -69,7 +58,7 @@ class VideoSource(FrameSource):
             self._end_s = 0.0  # when the latest frame ends
             self._gaps_ms: Counter[int] = Counter()  # from the end of a frame to the start of the next one
             self._num_holes = 0
-            self._orientation = Orientation(0, False)  # of the latest frame
+            self._orientation = Orientation()  # of the latest frame
             self._decoded = self._decode()
             self._first = next(self._decoded, None)
             if self._first is None:
@@ -77,33 +66,21 @@ class VideoSource(FrameSource):
                                  "check that it plays elsewhere, or convert it again")
             self._duration_s = _duration_s(self._container, self._stream, self._start_s or 0.0)
             self.num_frames = self._num_announced()
-            aspect = self._stream.sample_aspect_ratio or Fraction(1)
-            self.pixel_aspect = 1 / aspect if self._orientation.num_turns % 2 else aspect
+            self.pixel_aspect = pixel_aspect(self._stream, self._orientation)
         except BaseException:
             self.close()
             raise
         self.height, self.width = self._first.image.shape[:2]
 
     def _video_stream(self) -> Any:
-        streams = [stream for stream in self._container.streams.video
-                   if not stream.disposition & av.stream.Disposition.attached_pic]
-        if not streams:
-            raise InputError(f"{self.name} has no video stream; give a file with pictures in it")
-        stream = next((stream for stream in streams if stream.codec_context is not None), None)
-        if stream is None:
-            raise InputError(f"{self.name}: its video codec is not known here; convert it, for instance to H.264")
-        context = stream.codec_context
-        if context.width * context.height > MAX_PIXELS:
-            raise InputError(f"{self.name} announces frames of {context.width}x{context.height}, more than "
-                             f"{MAX_PIXELS} pixels; rescale the video first")
+        stream = find_video_stream(self._container, self.name)
         stream.thread_type = "AUTO"
         self._is_avi = self._container.format.name == "avi"
         self._is_mjpeg = self._container.format.name == "mjpeg"
         self._is_cut = self._container.format.name == "gif" and _is_cut_gif(self.files[0])
         is_stamped = stream.start_time is not None and not self._is_avi
         self._start_s = float(stream.start_time * stream.time_base) if is_stamped else None
-        rate = stream.average_rate or stream.guessed_rate
-        self.fps = float(rate) if rate and 0 < rate <= 1000 else None
+        self.fps = frame_rate(stream)
         return stream
 
     def _num_announced(self) -> int | None:
@@ -138,8 +115,8 @@ class VideoSource(FrameSource):
                 if frame.is_corrupt:
                     self._count(corrupt_frames=1)
                 self._advance(frame)
-                self._orientation = _orientation(frame)
-                yield Frame(next(counter), self._time_s, _upright(frame, self._orientation))
+                self._orientation = orientation_of(frame)
+                yield Frame(next(counter), self._time_s, upright(frame, self._orientation))
 
     def _packets(self) -> Iterator[Any]:
         """Yield all packets of the stream and a final empty one to flush the decoder; skips unreadable parts."""
@@ -213,12 +190,8 @@ def _open_container(path: Path) -> Any:
     except PermissionError as error:
         raise InputError(f"{path} may not be read; check its permissions") from error
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be opened as a video ({_reason(error)}): it is damaged, cut off or of another "
+        raise InputError(f"{path} cannot be opened as a video ({reason(error)}): it is damaged, cut off or of another "
                          "kind; give a video file, an image, a folder of images or a camera number") from error
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error)
 
 
 def _num_avi_packets(stream: Any) -> int:
@@ -268,25 +241,3 @@ def _announced_s(container: Any, stream: Any) -> float | None:
 def _is_cut_gif(path: Path) -> bool:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return is_cut_off(data[:GIF_EDGE] + data[-GIF_EDGE:])
-
-
-def _orientation(frame: av.VideoFrame) -> Orientation:
-    """What the frame's display matrix requires, to the nearest quarter turn."""
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return Orientation(0, False)
-    # A pixel at column x and row y is displayed at column a * x + c * y and row b * x + d * y.
-    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
-    is_sideways = abs(b) + abs(c) > abs(a) + abs(d)
-    leftwards, upwards = (c < 0, b < 0) if is_sideways else (a < 0, d < 0)
-    num_turns = (1 if upwards else 3) if is_sideways else (2 if upwards else 0)
-    return Orientation(num_turns, is_sideways ^ leftwards ^ upwards)
-
-
-def _upright(frame: av.VideoFrame, orientation: Orientation) -> Image:
-    """(H, W, 3) uint8 BGR."""
-    image = np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
-    turn = ROTATIONS.get(orientation.num_turns)
-    if turn is not None:
-        image = np.asarray(cv2.rotate(image, turn), np.uint8)
-    return np.asarray(cv2.flip(image, 1), np.uint8) if orientation.is_mirrored else np.ascontiguousarray(image)

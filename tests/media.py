@@ -54,6 +54,23 @@ def write_video(path: Path, images: Sequence[np.ndarray], *, fps: int = 30, time
     return path
 
 
+def write_coded(path: Path, stamps: Sequence[int], codec: str, rate: int, pixels: str = "yuv420p",
+                aspect: Fraction | None = None, rotation: int = 0, **options: str) -> Path:
+    """Pictures at `stamps` / rate seconds."""
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream(codec, rate=rate)
+        (stream.height, stream.width), stream.pix_fmt = SIZE, pixels
+        stream.codec_context.sample_aspect_ratio = aspect or Fraction(0)  # 0: unknown
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for index, stamp in enumerate(stamps):
+            frame = av.VideoFrame.from_ndarray(picture(index), format="bgr24").reformat(format=pixels)
+            frame.pts, frame.time_base = stamp, Fraction(1, rate)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
 def write_image(path: Path, image: np.ndarray | None = None) -> Path:
     good, data = cv2.imencode(path.suffix, picture() if image is None else image)
     assert good

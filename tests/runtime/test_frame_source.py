@@ -89,7 +89,10 @@ def test_is_closed_between_two_frames() -> None:
     (Damage(), False, "0 frames read"),
     (Damage(frames=1), False, "1 frame read"),
     (Damage(frames=285, packet_errors=6), True, "285 frames read, 6 packet errors"),
-    (Damage(2, 1, 1, 1, 1), True, "2 frames read, 1 packet error, 1 corrupt frame, 1 missing frame, 1 unreadable file"),
+    (Damage(2, 1, 1, 1, 1, 1), True, "2 frames read, 1 packet error, 1 corrupt frame, 1 missing frame, "
+                                     "1 unreadable file, 1 lost connection"),
+    (Damage(2, lost_connections=2), True, "2 frames read, 2 lost connections"),
+    (Damage(2, skipped_frames=9), False, "2 frames read"),
     (Damage(2, unreadable_files=2, unreadable_names=("1.png", "3.png")), True,
      "2 frames read, 2 unreadable files (1.png, 3.png)"),
     (Damage(2, unreadable_files=9, unreadable_names=("1", "2", "3")), True,
@@ -101,5 +104,6 @@ def test_damage_in_words(damage: Damage, is_damaged: bool, text: str) -> None:
 
 
 def test_damage_as_json() -> None:
-    assert Damage(5, 4, 3, 2, 1, ("1.png",)).to_dict() == {"frames": 5, "packet_errors": 4, "corrupt_frames": 3,
-                                                "missing_frames": 2, "unreadable_files": 1}
+    assert Damage(5, 4, 3, 2, 1, 7, 6, ("1.png",)).to_dict() == {
+        "frames": 5, "packet_errors": 4, "corrupt_frames": 3, "missing_frames": 2, "unreadable_files": 1,
+        "lost_connections": 7, "skipped_frames": 6}

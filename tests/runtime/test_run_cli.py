@@ -88,7 +88,7 @@ def test_limits_of_a_camera_are_told(bundle: Path, clip: Path, tmp_path: Path, m
     monkeypatch.setattr(FrameSource, "is_live", True)
     result = call(clip, "-m", bundle, "-o", tmp_path, "--no-video")
     assert result.exit_code == 0, result.output
-    assert "bounded memory: " in result.stderr and "no results.json for a camera" in result.stderr
+    assert "bounded memory: " in result.stderr and "no results.json for a live source" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["results.jsonl"]
 
 

@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import os
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from live_servers import MjpegServer, paced
 from media import pictures, write_image, write_video
 
 from stmask_deploy.errors import DeviceError, InputError
-from stmask_deploy.runtime.sources import files_of, is_camera, open_source
+from stmask_deploy.runtime.sources import files_of, is_camera, is_live, open_source, shown_name
 
 
 @pytest.mark.parametrize("as_type", [str, Path])
@@ -86,8 +88,8 @@ def test_a_path_of_digits_comes_before_a_camera(tmp_path: Path, monkeypatch: pyt
     (-1, "are 0 to 99, got -1"),
     ("100", "are 0 to 99, got 100; there is no file"),
     ("99999999999", "are 0 to 99"),
-    ("rtsp://host/stream", "network streams are not supported"),
-    ("https://host/video.mp4", "download the video"),
+    ("rtsp://me:pass@127.0.0.1:1/live", "^rtsp://127.0.0.1:1/live cannot be opened"),
+    ("ftp://host/video.mp4", "of a kind that cannot be read"),
     ("frames/*.png", "give the folder that holds the images"),
     ("frame%03d?.png", "patterns are not supported"),
 ])
@@ -97,6 +99,19 @@ def test_what_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(InputError, match=message) as caught:
         open_source(source)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("source", "live", "name"), [
+    ("96", True, "96"), ("rtsp://me:pass@host/live?key=1", True, "rtsp://host/live"), ("clip.mp4", False, "clip.mp4")])
+def test_sources_that_never_end(source: str, live: bool, name: str) -> None:
+    assert (is_live(source), shown_name(source)) == (live, name)
+    assert files_of(source) == (() if live else (Path(source),))
+
+
+def test_an_address_is_a_stream() -> None:
+    with MjpegServer(paced(range(9))) as server, open_source(server.address) as source:
+        assert (source.kind, source.is_live) == ("stream", True)
+        assert len(list(islice(source, 3))) == 3
 
 
 def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:

@@ -1,0 +1,130 @@
+"""One connection to a network stream."""
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from fractions import Fraction
+from typing import Any
+
+import av
+
+from stmask_deploy.errors import InputError
+
+from .frame_source import Image
+from .upright import orientation_of, pixel_aspect, upright
+from .video_stream import find_video_stream, frame_rate, reason
+
+OPEN_S = 15.0  # time to connect: of a transport stream FFmpeg may read 5 s to find out what is in it
+SILENT_S = 10.0  # a connection without a picture for so long is lost
+MAX_FAILED_READS = 100  # in a row
+OPTIONS = {
+    "rtsp_flags": "prefer_tcp",  # packets of UDP get lost, or are stopped by a firewall
+    # What an address may lead to: FFmpeg would also open local files that a playlist names.
+    "protocol_whitelist": "rtsp,rtsps,rtp,srtp,rtmp,rtmps,http,https,httpproxy,tls,tcp,udp,crypto",
+    "format_whitelist": "rtsp,rtp,sdp,flv,live_flv,mpegts,mpeg,hls,mjpeg,mpjpeg,matroska,webm,mov,ogg,nut,h264,hevc,"
+                        "av1,obu,ivf,m4v,aac,mp3",
+}
+
+
+class StreamConnection:
+    """A connection that has delivered its first picture. All methods must be called from one thread.
+
+    Attributes:
+        fps: frames per second as announced, None if nothing plausible is.
+        pixel_aspect: width / height of a pixel as displayed.
+
+    Raises:
+        InputError: the address cannot be reached, or no picture comes from it.
+    """
+
+    def __init__(self, address: str, name: str, note: Callable[..., None]) -> None:
+        """Connect.
+
+        Args:
+            address: as given, perhaps with a password.
+            name: the same for messages.
+            note: called with counts of damage after the first picture; before it a stream that is joined midway always
+                has some.
+        """
+        self._note = note
+        start_s = time.monotonic()
+        try:
+            self._container = av.open(address, options=OPTIONS, timeout=(OPEN_S, SILENT_S))
+        except (av.FFmpegError, OSError, ValueError) as error:
+            # Not chained: its text holds the address with the password.
+            why = reason(error)
+            if time.monotonic() - start_s >= OPEN_S:  # which each protocol reports as another error
+                why = f"no answer within {OPEN_S:g} s"
+            raise InputError(f"{name} cannot be opened ({why}); check the address, and that the stream is on") from None
+        try:
+            self._stream = find_video_stream(self._container, name)
+            # Threads for whole frames would hold back as many frames as there are threads.
+            self._stream.thread_type = "SLICE"
+            self._check_endless(name)
+            self.fps = frame_rate(self._stream)
+            self._has_picture = False
+            self._picture_s = time.monotonic()  # when the latest one came
+            self._decoded = self._decode()
+            self._first = next(self._decoded, None)
+            if self._first is None:
+                raise InputError(f"{name} gives no picture that can be decoded; check that it plays elsewhere")
+            self._has_picture = True
+        except BaseException:
+            self.close()
+            raise
+
+    def _check_endless(self, name: str) -> None:
+        """A recording over HTTP comes as fast as the line allows, so most of its frames would be skipped."""
+        if self._container.duration and name.startswith("http"):
+            raise InputError(f"{name} is a recording of {self._container.duration / av.time_base:.0f} s, not a live "
+                             "stream; download it and give the file")
+
+    def pictures(self) -> Iterator[Image]:
+        """Upright pictures, until the stream ends or is silent for `SILENT_S`."""
+        assert self._first is not None
+        yield self._first
+        self._first = None
+        yield from self._decoded
+
+    def _decode(self) -> Iterator[Image]:
+        for packet in self._packets():
+            frames: list[av.VideoFrame] = []
+            try:
+                frames = packet.decode()
+            except av.FFmpegError:
+                self._count(packet_errors=1)
+            for frame in frames:
+                self._count(corrupt_frames=int(frame.is_corrupt))
+                orientation = orientation_of(frame)
+                self.pixel_aspect: Fraction = pixel_aspect(self._stream, orientation)
+                self._picture_s = time.monotonic()
+                yield upright(frame, orientation)
+
+    def _packets(self) -> Iterator[Any]:
+        packets = self._container.demux()  # of all streams: where sound goes on, no read takes long
+        failed = 0
+        while failed < MAX_FAILED_READS and time.monotonic() - self._picture_s < SILENT_S:
+            try:
+                packet = next(packets, None)
+            except av.error.InvalidDataError:
+                self._count(packet_errors=1)
+                failed += 1
+                packets = self._container.demux()
+                continue
+            except (av.FFmpegError, OSError):
+                return
+            if packet is None:
+                return
+            failed = 0
+            if packet.stream is self._stream:
+                yield packet
+
+    def _count(self, **counts: int) -> None:
+        if self._has_picture:
+            self._note(**counts)
+
+    def close(self) -> None:
+        """Disconnect; idempotent."""
+        with suppress(av.FFmpegError):
+            self._container.close()

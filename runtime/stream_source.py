@@ -1,0 +1,92 @@
+"""Frames of a network stream, such as an IP camera's."""
+from __future__ import annotations
+
+import itertools
+import re
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+import cv2
+import numpy as np
+
+from stmask_deploy.errors import InputError
+
+from .frame_source import Image
+from .live_source import LiveSource
+from .stream_connection import StreamConnection
+
+SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "rtp", "tcp")
+HOST = re.compile(r"(\[[^]]*\]|[^:?#]*)(:\d*)?([?#]|$)")  # name or number, and port
+FIRST_RETRY_S, MAX_RETRY_S = 0.5, 4.0  # waiting before connecting again; doubles
+GIVE_UP_S = 600.0  # after so long without a connection the source ends
+
+
+class StreamSource(LiveSource):
+    """A network stream, by address: RTSP, RTMP, MJPEG or HLS over HTTP, transport streams over UDP or TCP.
+
+    When the connection is lost, or gives no picture for ten seconds, this is counted and the source connects again, for
+    up to ten minutes. Meanwhile frames wait. If pictures have another size afterwards, they are resized to the first.
+
+    Raises:
+        InputError: the address cannot be reached, holds no video, or is a recording.
+    """
+
+    kind = "stream"
+
+    def __init__(self, address: str) -> None:
+        super().__init__(public_address(address))
+        if self.name.partition(":")[0] not in SCHEMES:
+            raise InputError(f"{self.name} is an address of a kind that cannot be read; known are {', '.join(SCHEMES)}")
+        self._address = address
+        self._connection: StreamConnection | None = None
+        self._start()
+
+    def _pictures(self) -> Iterator[Image]:
+        first = self._connect()
+        self.fps, self.pixel_aspect = first.fps, first.pixel_aspect
+        size = None
+        for connection in itertools.chain([first], iter(self._connect_again, None)):
+            for image in connection.pictures():
+                size = size or image.shape[1::-1]
+                yield image if image.shape[1::-1] == size else _resized(image, size)
+            self._release()
+            self._note(lost_connections=1)
+
+    def _connect(self) -> StreamConnection:
+        self._connection = StreamConnection(self._address, self.name, self._note)
+        return self._connection
+
+    def _connect_again(self) -> StreamConnection | None:
+        """None if that is not possible within `GIVE_UP_S`, or the source is closed."""
+        lost_s, wait_s = time.monotonic(), FIRST_RETRY_S
+        while time.monotonic() - lost_s < GIVE_UP_S and not self._is_closed.wait(wait_s):
+            with suppress(InputError):
+                return self._connect()
+            wait_s = min(2 * wait_s, MAX_RETRY_S)
+        return None
+
+    def _release(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def is_address(source: object) -> bool:
+    """Whether `source` is an address, such as rtsp://camera/stream."""
+    return isinstance(source, str) and re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", source) is not None
+
+
+def public_address(address: str) -> str:
+    """An address for messages and results: without user, password and query, which may hold a key."""
+    scheme, rest = address.split("://", 1)
+    place, slash, path = rest.partition("/")
+    if "@" in place:
+        rest = f"{place.rpartition('@')[2]}{slash}{path}"
+    elif not HOST.match(place):  # the beginning of a password with a slash in it
+        rest = rest.rpartition("@")[2]
+    return f"{scheme.lower()}://{re.split('[?#]', rest, maxsplit=1)[0]}"
+
+
+def _resized(image: Image, size: tuple[int, ...]) -> Image:
+    return np.asarray(cv2.resize(image, size[:2], interpolation=cv2.INTER_AREA), np.uint8)

@@ -1,0 +1,46 @@
+"""The video stream of an opened container."""
+from __future__ import annotations
+
+from typing import Any
+
+import av
+
+from stmask_deploy.errors import InputError
+
+MAX_PIXELS = 8192 * 8192  # larger frames are refused before decoding: a broken header can claim any size
+MAX_FPS = 1000
+
+
+def find_video_stream(container: Any, name: str) -> Any:
+    """The first stream of moving pictures.
+
+    Args:
+        container: opened with PyAV.
+        name: of the source, for messages.
+
+    Raises:
+        InputError: there is none, its codec is unknown, or its frames are too large.
+    """
+    streams = [stream for stream in container.streams.video
+               if not stream.disposition & av.stream.Disposition.attached_pic]
+    if not streams:
+        raise InputError(f"{name} has no video stream; give a file with pictures in it")
+    stream = next((stream for stream in streams if stream.codec_context is not None), None)
+    if stream is None:
+        raise InputError(f"{name}: its video codec is not known here; convert it, for instance to H.264")
+    context = stream.codec_context
+    if context.width * context.height > MAX_PIXELS:
+        raise InputError(f"{name} announces frames of {context.width}x{context.height}, more than "
+                         f"{MAX_PIXELS} pixels; rescale the video first")
+    return stream
+
+
+def frame_rate(stream: Any) -> float | None:
+    """Frames per second as announced, None if nothing plausible is."""
+    rate = stream.average_rate or stream.guessed_rate
+    return float(rate) if rate and 0 < rate <= MAX_FPS else None
+
+
+def reason(error: Exception) -> str:
+    """Why a container could not be opened, in FFmpeg's words."""
+    return str(getattr(error, "strerror", None) or error)

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import itertools
+import socket
+import time
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from live_servers import FileServer, MjpegServer, jpeg, paced, rtsp_server, udp_sender
+from media import picture, pictures, shown_index, write_video
+
+from stmask_deploy.errors import InputError
+from stmask_deploy.runtime import stream_connection
+from stmask_deploy.runtime.stream_connection import StreamConnection
+
+PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-MEDIA-SEQUENCE:0\n#EXTINF:1,\n"
+
+
+def read(address: str, count: int | None = None) -> tuple[list[int], Counter[str]]:
+    """The indices shown by the pictures of a connection, and the damage."""
+    counts: Counter[str] = Counter()
+    connection = StreamConnection(address, "stream", lambda **noted: counts.update(noted))
+    try:
+        shown = [shown_index(image) for image in itertools.islice(connection.pictures(), count)]
+    finally:
+        connection.close()
+    return shown, +counts
+
+
+def test_every_picture_until_the_stream_ends() -> None:
+    with MjpegServer(paced(range(1, 12))) as server:
+        assert read(server.address) == (list(range(1, 12)), Counter())
+
+
+def test_rtsp_through_one_connection() -> None:
+    """UDP would need ports that firewalls close, and lose packets."""
+    requests: list[str] = []
+    with rtsp_server(requests) as address:
+        shown, counts = read(address, 10)
+    assert shown == list(range(shown[0], shown[0] + 10)) and not counts
+    assert [request.split()[0] for request in requests] == ["OPTIONS", "DESCRIBE", "SETUP", "PLAY"]
+    assert "RTP/AVP/TCP" in requests[2]
+
+
+def test_a_transport_stream_over_udp() -> None:
+    with udp_sender() as address:
+        shown, counts = read(address, 10)
+    assert shown == list(range(shown[0], shown[0] + 10)) and not counts
+
+
+def test_rate_aspect_and_colour() -> None:
+    with MjpegServer(paced(range(5))) as server:
+        connection = StreamConnection(server.address, "stream", print)
+        image = next(connection.pictures())
+        connection.close()
+    assert (connection.fps, connection.pixel_aspect) == (25.0, 1)
+    assert image.shape == (48, 64, 3) and image.flags.c_contiguous
+    assert np.abs(image[:10, :14].astype(int) - (30, 30, 220)).max() < 20  # blue, green, red
+
+
+def test_a_damaged_picture_is_counted() -> None:
+    broken = jpeg(picture(3))
+    script = [*paced([1, 2]), broken[:20] + b"\xff" * 200, *paced([4, 5, 6])]
+    with MjpegServer(script) as server:
+        shown, counts = read(server.address)
+    assert set(shown) >= {1, 2, 4, 5, 6} and sum(counts.values()) >= 1
+
+
+def test_damage_before_the_first_picture_does_not_count() -> None:
+    """A stream that is joined midway starts with pieces of pictures."""
+    with MjpegServer([jpeg(picture(3))[:20] + b"\xff" * 200, *paced([4, 5, 6])]) as server:
+        shown, counts = read(server.address)
+    assert shown[-3:] == [4, 5, 6] and not counts
+
+
+def test_silence_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_connection, "SILENT_S", 0.5)
+    with MjpegServer([*paced([1, 2, 3]), 60.0]) as server:
+        start_s = time.monotonic()
+        shown, _ = read(server.address)
+    assert shown[:2] == [1, 2] and time.monotonic() - start_s < 10
+
+
+def test_sound_without_pictures_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packets keep coming, so no read ever times out."""
+    class Talking:
+        def demux(self) -> Iterator[av.Packet]:
+            while True:
+                time.sleep(0.01)
+                yield av.Packet(b"")
+
+    monkeypatch.setattr(stream_connection, "SILENT_S", 0.2)
+    with MjpegServer(paced(range(5))) as server:
+        connection = StreamConnection(server.address, "stream", print)
+        connection.close()
+        connection._container = Talking()
+        assert list(connection._packets()) == []
+
+
+@pytest.mark.parametrize(("address", "message"), [
+    ("rtsp://127.0.0.1:1/live", r"stream cannot be opened \(Connection refused\); check the address"),
+    ("http://name.invalid/live", r"stream cannot be opened \("),
+    ("rtsp://[::1/live", r"stream cannot be opened \("),
+    ("http://127.0.0.1:port/live", r"stream cannot be opened \("),
+])
+def test_what_cannot_be_reached(address: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        StreamConnection(address, "stream", print)
+    assert caught.value.__cause__ is None  # it would tell the password
+
+
+def test_what_the_server_does_not_have() -> None:
+    with MjpegServer() as server, pytest.raises(InputError, match=r"cannot be opened \(.*404 Not Found"):
+        StreamConnection(server.address, "stream", print)
+
+
+def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_connection, "OPEN_S", 0.4)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        for scheme in ("rtsp", "http"):
+            with pytest.raises(InputError, match=r"cannot be opened \(no answer within 0.4 s\)"):
+                StreamConnection(f"{scheme}://127.0.0.1:{server.getsockname()[1]}/x", "stream", print)
+
+
+def test_what_is_no_video() -> None:
+    with MjpegServer([b"nothing"] * 3, content_type="text/html") as server, pytest.raises(InputError, match="stream "):
+        StreamConnection(server.address, "stream", print)
+
+
+@pytest.mark.parametrize("part", ["file://{clip}", "data:video/mp2t;base64,{data}", "{clip}"])
+def test_a_playlist_leads_to_nothing_but_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    monkeypatch.setattr(stream_connection, "OPEN_S", 1.0)
+    clip = write_video(tmp_path / "private.ts", pictures(30))
+    part = part.format(clip=clip, data=b64encode(clip.read_bytes()).decode())
+    with FileServer({"live.m3u8": PLAYLIST + part.encode()}) as server, pytest.raises(InputError):
+        StreamConnection(f"{server.address}/live.m3u8", "stream", print)
+
+
+def test_a_live_playlist(tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "part.ts", pictures(30))
+    with FileServer({"live.m3u8": PLAYLIST + b"part.ts\n", "part.ts": clip.read_bytes()}) as server:
+        shown, counts = read(f"{server.address}/live.m3u8", 20)
+    assert shown == list(range(20)) and not counts
+
+
+def test_scripts_of_ffmpeg_are_no_streams(tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "part.ts", pictures(30))
+    files = {"live": b"ffconcat version 1.0\nfile part.ts\n", "part.ts": clip.read_bytes()}
+    with FileServer(files) as server, pytest.raises(InputError, match="cannot be opened"):
+        StreamConnection(f"{server.address}/live", "stream", print)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_recording_is_refused(tmp_path: Path, suffix: str) -> None:
+    """It would come as fast as the line allows, and most of it would be skipped."""
+    clip = write_video(tmp_path / f"clip.{suffix}", pictures(60))
+    with FileServer({clip.name: clip.read_bytes()}) as server:
+        with pytest.raises(InputError, match="is a recording of 2 s, not a live stream; download it and give the file"):
+            StreamConnection(f"{server.address}/{clip.name}", f"{server.address}/{clip.name}", print)

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+import pytest
+from live_servers import MjpegServer, paced
+from media import shown_index
+
+from stmask_deploy.errors import InputError
+from stmask_deploy.runtime import stream_connection, stream_source
+from stmask_deploy.runtime.frame_source import Frame
+from stmask_deploy.runtime.stream_source import StreamSource, is_address, public_address
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_source, "FIRST_RETRY_S", 0.05)
+    monkeypatch.setattr(stream_source, "MAX_RETRY_S", 0.1)
+
+
+def shown(frames: list[Frame]) -> list[int]:
+    return [shown_index(frame.image) for frame in frames]
+
+
+def test_what_is_known_of_it() -> None:
+    with MjpegServer(paced(range(9))) as server, StreamSource(server.address.replace("//", "//me:pass@")) as source:
+        assert (source.kind, source.is_live, source.name) == ("stream", True, server.address)
+        assert (source.width, source.height, source.fps, source.num_frames) == (64, 48, 25.0, None)
+        assert source.pixel_aspect == 1 and source.files == ()
+
+
+def test_a_lost_connection_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At first in vain: the server answers with an error, once."""
+    monkeypatch.setattr(stream_source, "GIVE_UP_S", 0.5)
+    with MjpegServer(paced(range(8)), paced(range(50, 58))) as server, StreamSource(server.address) as source:
+        frames = list(source)
+    found = shown(frames)
+    assert found == sorted(found) and found[-1] == 57 and any(index < 8 for index in found)
+    assert [frame.index for frame in frames] == list(range(len(frames)))  # identities go on, so numbers do, too
+    assert source.damage.lost_connections == 2 and source.damage.is_damaged
+    assert source.damage.frames == len(frames)
+    times = [frame.time_s for frame in frames]
+    assert times == sorted(times)
+
+
+def test_silence_is_a_lost_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_connection, "SILENT_S", 0.4)
+    with MjpegServer([*paced(range(8)), 60.0], paced(range(50, 90))) as server:
+        with StreamSource(server.address) as source:
+            for frame in source:
+                if shown_index(frame.image) >= 50:
+                    break
+    assert source.damage.lost_connections == 1
+
+
+def test_another_size_is_fitted_to_the_first() -> None:
+    """As of a camera that was set up anew. The results and the video have one size."""
+    with MjpegServer(paced(range(8)), paced(range(50, 90), (96, 128))) as server:
+        with StreamSource(server.address) as source:
+            for frame in source:
+                assert frame.image.shape == (48, 64, 3)
+                if shown_index(frame.image) >= 50:
+                    break
+    assert frame.index > 0
+
+
+def test_waiting_for_the_next_try_doubles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_source, "MAX_RETRY_S", 0.4)
+    waits: list[float] = []
+    with MjpegServer(paced(range(3))) as server:
+        source = StreamSource(server.address)
+        wait = source._is_closed.wait
+        monkeypatch.setattr(source._is_closed, "wait", lambda seconds: waits.append(seconds) or wait(0.001))
+        monkeypatch.setattr(stream_source, "GIVE_UP_S", 0.3)
+        list(source)
+    assert waits[:5] == [0.05, 0.1, 0.2, 0.4, 0.4]
+
+
+def test_closing_ends_the_search_for_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_source, "FIRST_RETRY_S", 60.0)
+    with MjpegServer(paced(range(3))) as server, StreamSource(server.address) as source:
+        stop = threading.Event()
+        source.stop_when(stop.is_set)
+        threading.Timer(0.5, stop.set).start()
+        start_s = time.monotonic()
+        assert source.damage.lost_connections == 0
+        list(source)
+    assert source._thread is not None and not source._thread.is_alive()
+    assert time.monotonic() - start_s < 10
+    assert source.damage.lost_connections == 1  # although no frame came after it
+
+
+def test_opening_can_be_interrupted() -> None:
+    """Reaching a server that does not answer takes long, in a thread that Ctrl-C does not reach."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"rtsp://127.0.0.1:{server.getsockname()[1]}/live"
+
+        class Waiting(threading.Condition().__class__):  # type: ignore[misc]
+            def wait(self, timeout: float | None = None) -> bool:
+                raise KeyboardInterrupt
+
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("stmask_deploy.runtime.live_source.threading.Condition", Waiting)
+            patch.setattr("stmask_deploy.runtime.live_source.CLOSE_S", 0.0)
+            StreamSource(address)
+
+
+@pytest.mark.parametrize("address", ["ftp://host/video", "file:///clip.mp4", "srt://host:1", "foo://"])
+def test_kinds_of_addresses_that_cannot_be_read(address: str) -> None:
+    with pytest.raises(InputError, match="is an address of a kind that cannot be read; known are rtsp, rtsps, "):
+        StreamSource(address)
+
+
+@pytest.mark.parametrize(("source", "expected"), [
+    ("rtsp://host/live", True), ("HTTP://host", True), ("udp://239.0.0.1:5000", True), ("a+b-c.1://x", True),
+    ("clip.mp4", False), ("c:/clip.mp4", False), ("c:\\clip.mp4", False), ("folder//clip", False), ("://x", False),
+    ("1://x", False), ("", False), (0, False), (None, False)])
+def test_what_is_an_address(source: object, expected: bool) -> None:
+    assert is_address(source) is expected
+
+
+@pytest.mark.parametrize(("address", "expected"), [
+    ("rtsp://host/live", "rtsp://host/live"),
+    ("RTSP://me:pa@ss@host:554/live/1?key=secret#x", "rtsp://host:554/live/1"),
+    ("rtsp://me@host", "rtsp://host"),
+    ("rtsp://me:pass?word#@host/live?x", "rtsp://host/live"),
+    ("rtsp://me:pass/word@host/live", "rtsp://host/live"),
+    ("rtsp://me:@host/a@b", "rtsp://host/a@b"),
+    ("rtsp://host?user=me&password=p/w", "rtsp://host"),
+    ("http://host/a@b", "http://host/a@b"),
+    ("http://host:80/a@b", "http://host:80/a@b"),
+    ("rtsp://[::1]:554/live", "rtsp://[::1]:554/live"),
+    ("udp://@239.0.0.1:5000?pkt_size=1316", "udp://239.0.0.1:5000")])
+def test_messages_and_results_hold_no_password(address: str, expected: str) -> None:
+    assert public_address(address) == expected
