@@ -54,7 +54,7 @@ def write_video(path: Path, images: Sequence[np.ndarray], *, fps: int = 30, time
     return path
 
 
-def write_coded(path: Path, stamps: Sequence[int], codec: str, rate: int, pixels: str = "yuv420p",
+def write_coded(path: Path, stamps: Sequence[int], codec: str, rate: int | Fraction, pixels: str = "yuv420p",
                 aspect: Fraction | None = None, rotation: int = 0, **options: str) -> Path:
     """Pictures at `stamps` / rate seconds."""
     with av.open(str(path), "w", options=options) as container:
@@ -65,7 +65,7 @@ def write_coded(path: Path, stamps: Sequence[int], codec: str, rate: int, pixels
             stream.set_display_rotation(rotation)
         for index, stamp in enumerate(stamps):
             frame = av.VideoFrame.from_ndarray(picture(index), format="bgr24").reformat(format=pixels)
-            frame.pts, frame.time_base = stamp, Fraction(1, rate)
+            frame.pts, frame.time_base = stamp, 1 / Fraction(rate)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path

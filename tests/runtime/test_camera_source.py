@@ -64,7 +64,7 @@ def test_frames_until_the_camera_stops(camera: type[FakeCapture], monkeypatch: p
     assert camera.released == 1
 
 
-@pytest.mark.parametrize(("told", "fps"), [(1000.0, 1000.0), (1000000.0, None), (0.0, None), (-1.0, None)])
+@pytest.mark.parametrize(("told", "fps"), [(1000.0, 1000.0), (1000000.0, None), (0.5, 0.5), (0.0, None), (-1.0, None)])
 def test_a_rate_that_no_camera_has_is_none(camera: type[FakeCapture], monkeypatch: pytest.MonkeyPatch, told: float,
                                            fps: float | None) -> None:
     monkeypatch.setattr(camera, "images", [picture()])

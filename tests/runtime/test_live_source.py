@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -193,3 +195,28 @@ def test_closing_ends_the_thread() -> None:
         assert len([frame for frame, _ in zip(source, range(3), strict=False)]) == 3
     assert source._thread is not None and not source._thread.is_alive()
     assert source.num_released == 1
+
+
+HANGING = """
+import time
+from stmask_deploy.runtime import live_source
+from stmask_deploy.runtime.live_source import LiveSource
+live_source.CLOSE_S = 0.05
+
+class Hanging(LiveSource):
+    kind = "camera"
+    def _pictures(self):
+        time.sleep(600)
+        yield
+    def _release(self):
+        pass
+
+source = Hanging("hanging")
+live_source.threading.Condition.wait = lambda *_: 1 / 0  # as Ctrl-C
+source._start()
+"""
+
+
+def test_a_device_that_hangs_does_not_keep_the_process() -> None:
+    done = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "ZeroDivisionError" in done.stderr

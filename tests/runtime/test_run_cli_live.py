@@ -37,13 +37,13 @@ def test_a_stream_until_enough_frames(bundle: Path, tmp_path: Path, monkeypatch:
     assert "secret" not in result.output + result.stderr + (folder / "results.jsonl").read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_while_the_stream_is_away(bundle: Path, tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize(("number", "mode"), [(signal.SIGINT, "auto"), (signal.SIGTERM, "throughput")])
+def test_an_interrupt_while_the_stream_is_away(bundle: Path, tmp_path: Path, number: int, mode: str) -> None:
     """Nothing comes that the run could stop after."""
     results = tmp_path / "out" / "results.jsonl"
     with MjpegServer(paced(range(10000)), paced([])) as server:
         command = [sys.executable, "-c", RUN_WITHOUT_TORCH, with_password(server.address), "-m", bundle, "-o",
-                   tmp_path / "out"]
+                   tmp_path / "out", "--mode", mode]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         deadline = time.monotonic() + 60
         while not (results.exists() and results.read_bytes().count(b"\n") > 3):

@@ -12,6 +12,7 @@ from live_servers import MjpegServer, paced
 from media import pictures, write_image, write_video
 
 from stmask_deploy.errors import DeviceError, InputError
+from stmask_deploy.runtime import sources
 from stmask_deploy.runtime.sources import files_of, is_camera, is_live, open_source, shown_name
 
 
@@ -44,6 +45,15 @@ def test_a_single_image_is_one_frame_at_zero(tmp_path: Path) -> None:
 def test_a_number_is_a_camera(camera: int | str) -> None:
     with pytest.raises(DeviceError, match="camera 97"):
         open_source(camera)
+
+
+@pytest.mark.parametrize("number", [0, 99])
+def test_the_first_and_the_last_camera(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    opened: list[Any] = []
+    monkeypatch.setattr(sources, "CameraSource", opened.append)
+    open_source(number)
+    open_source(str(number))
+    assert opened == [number, number]
 
 
 @pytest.mark.parametrize("image_fps", [np.float32(12.5), Fraction(25, 2)])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -41,7 +42,7 @@ def test_a_codec_that_is_not_known(tmp_path: Path, suffix: str) -> None:
         VideoSource(path)
 
 
-@pytest.mark.parametrize(("rate", "fps"), [(30, 30.0), (1000, 1000.0), (1001, None)])
-def test_an_implausible_rate_is_none(tmp_path: Path, rate: int, fps: float | None) -> None:
+@pytest.mark.parametrize(("rate", "fps"), [(30, 30.0), (1000, 1000.0), (1001, None), (Fraction(1, 2), 0.5)])
+def test_an_implausible_rate_is_none(tmp_path: Path, rate: int | Fraction, fps: float | None) -> None:
     with VideoSource(write_coded(tmp_path / "v.nut", range(4), "mpeg4", rate)) as source:
         assert source.fps == fps
