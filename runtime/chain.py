@@ -53,6 +53,10 @@ class Chain:
         self._abandoned: list[object] = []  # not empty: the garbage collector found the reader
         _LIVING.add(self)
 
+    def is_left(self) -> bool:
+        """Whether the threads are to end, so that none may go on waiting for something to work on."""
+        return self._is_left.is_set()
+
     def ahead(self, items: Generator[T, None, None]) -> Generator[T, None, None]:
         """Yield the same items, produced by a new thread that starts immediately and finally closes `items`."""
         queue: SimpleQueue[T | _End] = SimpleQueue()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stmask_deploy import __version__
-from stmask_deploy.console import Command, ignore_interrupts
+from stmask_deploy.console import Command, ignore_interrupts, leave_workers
 from stmask_deploy.errors import EXIT_DAMAGED_INPUT, EXIT_INTERRUPTED, InputError, StmaskError
 from stmask_deploy.option_types import FloatRange, NamedPath
 from stmask_deploy.tracking_config import TRACKERS
@@ -151,13 +151,13 @@ def main(ctx: click.Context, /, sources: Sequence[str], bundle: Path | None, out
 
 
 @contextmanager
-def _opened(name: str, folder: Path, *, inputs: Sequence[Path], image_fps: float,
-            overwrite: bool) -> Iterator[tuple[FrameSource, Path]]:
+def _opened(name: str, folder: Path, *, inputs: Sequence[Path], image_fps: float, overwrite: bool,
+            is_stopped: Callable[[], bool] | None = None) -> Iterator[tuple[FrameSource, Path]]:
     """The opened source and its result folder, checked to be usable and to overwrite none of `inputs`."""
     from .output_folder import OutputFolder
     from .sources import open_source
 
-    with open_source(name, image_fps=image_fps) as source:
+    with open_source(name, image_fps=image_fps, is_stopped=is_stopped) as source:
         OutputFolder(folder).check(overwrite, inputs)
         yield source, folder
 
@@ -184,9 +184,10 @@ def _run_several(ctx: click.Context, sources: Sequence[str], parallel: int, mode
         except OSError as error:  # nobody reads the messages any more, but all sources are still run
             untold.append(error)
 
-    def prepare(name: str) -> Job:
+    def prepare(name: str, interrupt: InterruptFlag) -> Job:
         with ExitStack() as stack:
-            source, folder = stack.enter_context(opened(name, output / next(folders)))
+            is_stopped = partial(getattr, interrupt, "is_set")
+            source, folder = stack.enter_context(opened(name, output / next(folders), is_stopped=is_stopped))
             fork = model.fork()
             if source.is_live:
                 fork.reset(is_live=True)
@@ -237,6 +238,7 @@ def _check_endless(sources: Sequence[str], parallel: int, max_frames: int | None
 def _exit(ctx: click.Context, code: int) -> None:
     if code == EXIT_INTERRUPTED:
         ignore_interrupts()
+        leave_workers(code)  # one may be waiting for a stream
     ctx.exit(code)
 
 

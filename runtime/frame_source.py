@@ -106,7 +106,10 @@ class FrameSource(ABC):
         return self.kind in ("camera", "stream")
 
     def stop_when(self, is_stopped: Callable[[], bool]) -> None:  # noqa: B027  only live sources keep one waiting
-        """End the iteration as soon as `is_stopped` returns True while a live source has no frame to give."""
+        """End the iteration as soon as `is_stopped` returns True while a live source has no frame to give.
+
+        May be called several times; then any of them ends it.
+        """
 
     def check_unread(self) -> None:
         """Raise InputError if the source has been iterated before."""

@@ -1,20 +1,24 @@
 """Sources that do not wait for whoever reads them: cameras and network streams."""
 from __future__ import annotations
 
+import atexit
 import itertools
 import threading
 import time
+import weakref
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from stmask_deploy.errors import InputError
 from stmask_deploy.workers import WORKER_NAME
 
 from .frame_source import Frame, FrameSource, Image
 
 WAKE_S = 0.1  # how often waiting ends to see whether it should go on
 CLOSE_S = 1.0  # how long closing waits for the thread, which may be waiting for the device
+END_S = 20.0  # the same at program exit: longer than any wait for a network
 
 
 class _Picture(NamedTuple):
@@ -25,8 +29,8 @@ class _Picture(NamedTuple):
 class LiveSource(FrameSource):
     """A thread reads all pictures from the moment of opening and keeps only the newest one, which is the next frame.
 
-    So a frame is never older than the time between two pictures, however slowly frames are asked for. Pictures that
-    are replaced by newer ones count as `skipped_frames`, once iteration has begun. `time_s` is when a picture was read.
+    So a frame is not older than the time between two pictures, however slowly frames are asked for. Pictures that are
+    replaced by newer ones count as `skipped_frames`, once iteration has begun. `time_s` is when a picture was read.
 
     Subclasses call `_start` at the end of their constructor.
     """
@@ -35,7 +39,7 @@ class LiveSource(FrameSource):
         super().__init__()
         self.name, self.fps, self.num_frames = name, None, None
         self._is_closed = threading.Event()
-        self._is_stopped: Callable[[], bool] = self._is_closed.is_set
+        self._stops: list[Callable[[], bool]] = [self._is_closed.is_set, lambda: self._is_left]
         self._thread: threading.Thread | None = None
         self._changed = threading.Condition()  # guards the rest
         self._newest: _Picture | None = None
@@ -59,13 +63,12 @@ class LiveSource(FrameSource):
         """
         self._thread = threading.Thread(target=self._read, name=WORKER_NAME, daemon=True)
         self._thread.start()
+        _LIVING.add(self)
         try:
             with self._changed:
-                while self._newest is None and not self._has_ended:
-                    self._changed.wait(WAKE_S)
-                if self._failure is not None:
-                    raise self._failure
-                assert self._newest is not None
+                self._wait()
+                if self._newest is None:
+                    raise self._failure or InputError(f"{self.name} was stopped before it gave a picture")
                 self.height, self.width = self._newest.image.shape[:2]
         except BaseException:
             self.close()
@@ -83,8 +86,10 @@ class LiveSource(FrameSource):
                     break
         except BaseException as error:  # it is raised where frames are asked for
             failure = error
-        finally:
+        try:
             self._release()
+        except Exception as error:
+            failure = failure or error
         with self._changed:
             self._failure, self._has_ended = failure, True
             self._changed.notify()
@@ -95,7 +100,7 @@ class LiveSource(FrameSource):
             self._counts.update(counts)
 
     def stop_when(self, is_stopped: Callable[[], bool]) -> None:
-        self._is_stopped = is_stopped
+        self._stops.append(is_stopped)
 
     def _frames(self) -> Iterator[Frame]:
         start_s = None
@@ -107,11 +112,15 @@ class LiveSource(FrameSource):
             start_s = picture.read_s if start_s is None else start_s
             yield Frame(index, picture.read_s - start_s, picture.image)
 
+    def _wait(self) -> None:
+        """Wait until there is a picture, unless there will be none, or the wait is to end."""
+        while self._newest is None and not (self._has_ended or any(stop() for stop in self._stops)):
+            self._changed.wait(WAKE_S)
+
     def _take(self) -> _Picture | None:
-        """Wait for a picture; None if there will be none, or the wait is to end."""
+        """The next picture; None if there is none, see `_wait`."""
         with self._changed:
-            while self._newest is None and not (self._has_ended or self._is_left or self._is_stopped()):
-                self._changed.wait(WAKE_S)
+            self._wait()
             picture, self._newest = self._newest, None
             self._count(**self._counts)
             self._counts.clear()
@@ -120,6 +129,20 @@ class LiveSource(FrameSource):
         return picture
 
     def close(self) -> None:
+        self._end(CLOSE_S)
+
+    def _end(self, timeout_s: float) -> None:
         self._is_closed.set()
         if self._thread is not None:
-            self._thread.join(CLOSE_S)
+            self._thread.join(timeout_s)
+
+
+# A source stays alive as long as its thread. A thread that returns from a library call after the interpreter has shut
+# down crashes the process.
+_LIVING: weakref.WeakSet[LiveSource] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    for source in tuple(_LIVING):
+        source._end(END_S)

@@ -25,7 +25,7 @@ class Outcome:
     result: RunSummary | BaseException
 
 
-def run_several(sources: Sequence[str], prepare: Callable[[str], Job],
+def run_several(sources: Sequence[str], prepare: Callable[[str, InterruptFlag], Job],
                 parallel: int) -> Generator[Outcome, None, None]:
     """Run sources and yield their outcomes as they end; failures do not stop the others.
 
@@ -35,8 +35,9 @@ def run_several(sources: Sequence[str], prepare: Callable[[str], Job],
 
     Args:
         sources: prepared in this order.
-        prepare: opens a source, in the caller's thread, and returns the function that runs it. An exception of either
-            (for `prepare`, an `Exception`) becomes the outcome of that source and does not affect the others.
+        prepare: opens a source, in the caller's thread, and returns the function that runs it; it is given the flag
+            that Ctrl-C sets. An exception of either (for `prepare`, an `Exception`) becomes the outcome of that source
+            and does not affect the others.
         parallel: maximum number of concurrent runs.
     """
     ended: SimpleQueue[Outcome] = SimpleQueue()
@@ -58,8 +59,10 @@ def run_several(sources: Sequence[str], prepare: Callable[[str], Job],
                 if interrupt.is_set:
                     break
                 try:
-                    job = prepare(source)
+                    job = prepare(source, interrupt)
                 except Exception as error:
+                    if interrupt.is_set:  # which may have been the reason
+                        break
                     yield Outcome(position, source, error)
                 else:
                     # A daemon, so that a run that hangs, perhaps in a camera, does not keep the process from exiting.

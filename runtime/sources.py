@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,15 @@ MAX_CAMERA = 99  # OpenCV interprets the hundreds of a camera number as the capt
 _GIVE = "give a video, an image, a folder of images, a camera number or the address of a stream"
 
 
-def open_source(source: str | int | Path, *, image_fps: float = 30.0) -> FrameSource:
+def open_source(source: str | int | Path, *, image_fps: float = 30.0,
+                is_stopped: Callable[[], bool] | None = None) -> FrameSource:
     """Open a video file, a folder of images, a single image, a camera or a network stream.
 
     Args:
         source: a path, a camera number (an int, or a string of digits that is not an existing path), or an address
             such as "rtsp://camera/stream".
         image_fps: frame rate assigned to the images of a folder, from 0.001 to 1000.
+        is_stopped: ends the wait for a network stream's first picture, with an InputError, once it returns True.
 
     Returns:
         The source, with its first frame already read, so that its size is known.
@@ -47,7 +50,7 @@ def open_source(source: str | int | Path, *, image_fps: float = 30.0) -> FrameSo
     if is_camera(source):
         return _open_camera(int(str(source)))
     if is_address(source):
-        return StreamSource(str(source))
+        return StreamSource(str(source), is_stopped)
     try:
         path = Path(source)
     except TypeError as error:

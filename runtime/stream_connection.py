@@ -15,10 +15,12 @@ from .frame_source import Image
 from .upright import orientation_of, pixel_aspect, upright
 from .video_stream import find_video_stream, frame_rate, reason
 
-OPEN_S = 15.0  # time to connect: of a transport stream FFmpeg may read 5 s to find out what is in it
+OPEN_S = 15.0  # time to connect
+FIRST_S = 60.0  # time to the first picture: cameras may send one that needs no other only once a minute
 SILENT_S = 10.0  # a connection without a picture for so long is lost
 MAX_FAILED_READS = 100  # in a row
 OPTIONS = {
+    "analyzeduration": "1000000",  # us; what is read to find out about the streams is old when it is decoded
     "rtsp_flags": "prefer_tcp",  # packets of UDP get lost, or are stopped by a firewall
     # What an address may lead to: FFmpeg would also open local files that a playlist names.
     "protocol_whitelist": "rtsp,rtsps,rtp,srtp,rtmp,rtmps,http,https,httpproxy,tls,tcp,udp,crypto",
@@ -62,13 +64,16 @@ class StreamConnection:
             # Threads for whole frames would hold back as many frames as there are threads.
             self._stream.thread_type = "SLICE"
             self._check_endless(name)
-            self.fps = frame_rate(self._stream)
+            # MJPEG announces no rate; FFmpeg then says 25.
+            self.fps = None if self._container.format.name in ("mjpeg", "mpjpeg") else frame_rate(self._stream)
             self._has_picture = False
             self._picture_s = time.monotonic()  # when the latest one came
+            self._patience_s = FIRST_S  # how long to wait for the next one
             self._decoded = self._decode()
             self._first = next(self._decoded, None)
             if self._first is None:
-                raise InputError(f"{name} gives no picture that can be decoded; check that it plays elsewhere")
+                raise InputError(f"{name} gives no picture that can be decoded; check that it plays elsewhere, and "
+                                 "that key frames are not minutes apart")
             self._has_picture = True
         except BaseException:
             self.close()
@@ -76,9 +81,13 @@ class StreamConnection:
 
     def _check_endless(self, name: str) -> None:
         """A recording over HTTP comes as fast as the line allows, so most of its frames would be skipped."""
-        if self._container.duration and name.startswith("http"):
-            raise InputError(f"{name} is a recording of {self._container.duration / av.time_base:.0f} s, not a live "
-                             "stream; download it and give the file")
+        kind = self._container.format.name
+        if not name.startswith("http") or kind == "mpjpeg":  # some cameras announce a size that means nothing
+            return
+        # FFmpeg takes the first piece of a live MP4 for all of it. A playlist has a size of its own.
+        has_end = bool(self._container.duration) and "mp4" not in kind
+        if has_end or (self._container.size > 0 and kind != "hls"):
+            raise InputError(f"{name} is a recording, not a live stream; download it and give the file")
 
     def pictures(self) -> Iterator[Image]:
         """Upright pictures, until the stream ends or is silent for `SILENT_S`."""
@@ -89,22 +98,23 @@ class StreamConnection:
 
     def _decode(self) -> Iterator[Image]:
         for packet in self._packets():
-            frames: list[av.VideoFrame] = []
+            images: list[Image] = []
             try:
-                frames = packet.decode()
+                for frame in packet.decode():
+                    self._count(corrupt_frames=int(frame.is_corrupt))
+                    orientation = orientation_of(frame)
+                    self.pixel_aspect: Fraction = pixel_aspect(self._stream, orientation)
+                    images.append(upright(frame, orientation))
             except av.FFmpegError:
                 self._count(packet_errors=1)
-            for frame in frames:
-                self._count(corrupt_frames=int(frame.is_corrupt))
-                orientation = orientation_of(frame)
-                self.pixel_aspect: Fraction = pixel_aspect(self._stream, orientation)
-                self._picture_s = time.monotonic()
-                yield upright(frame, orientation)
+            for image in images:
+                self._picture_s, self._patience_s = time.monotonic(), SILENT_S
+                yield image
 
     def _packets(self) -> Iterator[Any]:
         packets = self._container.demux()  # of all streams: where sound goes on, no read takes long
         failed = 0
-        while failed < MAX_FAILED_READS and time.monotonic() - self._picture_s < SILENT_S:
+        while failed < MAX_FAILED_READS and time.monotonic() - self._picture_s < self._patience_s:
             try:
                 packet = next(packets, None)
             except av.error.InvalidDataError:

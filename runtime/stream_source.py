@@ -4,9 +4,10 @@ from __future__ import annotations
 import itertools
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
+import av
 import cv2
 import numpy as np
 
@@ -17,7 +18,7 @@ from .live_source import LiveSource
 from .stream_connection import StreamConnection
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "rtp", "tcp")
-HOST = re.compile(r"(\[[^]]*\]|[^:?#]*)(:\d*)?([?#]|$)")  # name or number, and port
+CHANNEL = re.compile(r"(?<=&)(channel|subtype|stream)=(\d{1,4})(?=&)")
 FIRST_RETRY_S, MAX_RETRY_S = 0.5, 4.0  # waiting before connecting again; doubles
 GIVE_UP_S = 600.0  # after so long without a connection the source ends
 
@@ -34,12 +35,14 @@ class StreamSource(LiveSource):
 
     kind = "stream"
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, is_stopped: Callable[[], bool] | None = None) -> None:
         super().__init__(public_address(address))
         if self.name.partition(":")[0] not in SCHEMES:
             raise InputError(f"{self.name} is an address of a kind that cannot be read; known are {', '.join(SCHEMES)}")
-        self._address = address
+        self._address = address[:address.index(":")].lower() + address[address.index(":"):]
         self._connection: StreamConnection | None = None
+        if is_stopped is not None:
+            self.stop_when(is_stopped)
         self._start()
 
     def _pictures(self) -> Iterator[Image]:
@@ -61,7 +64,7 @@ class StreamSource(LiveSource):
         """None if that is not possible within `GIVE_UP_S`, or the source is closed."""
         lost_s, wait_s = time.monotonic(), FIRST_RETRY_S
         while time.monotonic() - lost_s < GIVE_UP_S and not self._is_closed.wait(wait_s):
-            with suppress(InputError):
+            with suppress(InputError, av.FFmpegError):
                 return self._connect()
             wait_s = min(2 * wait_s, MAX_RETRY_S)
         return None
@@ -78,14 +81,19 @@ def is_address(source: object) -> bool:
 
 
 def public_address(address: str) -> str:
-    """An address for messages and results: without user, password and query, which may hold a key."""
+    """An address for messages and results: without user, password and anything else that may hold a secret.
+
+    Of the query only numbers of channels are kept, as two of a recorder differ by nothing else.
+    """
     scheme, rest = address.split("://", 1)
-    place, slash, path = rest.partition("/")
-    if "@" in place:
-        rest = f"{place.rpartition('@')[2]}{slash}{path}"
-    elif not HOST.match(place):  # the beginning of a password with a slash in it
-        rest = rest.rpartition("@")[2]
-    return f"{scheme.lower()}://{re.split('[?#]', rest, maxsplit=1)[0]}"
+    place, query = (re.split("[?#]", rest, maxsplit=1) + [""])[:2]
+    if "@" in place:  # all before the last one, as a password may hold what it must not
+        place = place.rpartition("@")[2]
+    elif "@" in query:  # perhaps a password with a question mark in it
+        return f"{scheme.lower()}://..."
+    path = itertools.takewhile(lambda part: "=" not in part, place.split("/"))
+    channel = "&".join("=".join(field) for field in CHANNEL.findall(f"&{query}&"))
+    return f"{scheme.lower()}://{'/'.join(path)}{'?' * bool(channel)}{channel}"
 
 
 def _resized(image: Image, size: tuple[int, ...]) -> Image:

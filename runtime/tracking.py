@@ -123,6 +123,7 @@ def _overlapped(chain: Chain, pipeline: Pipeline, source: FrameSource, max_frame
             result = pipeline.track(detected, frame.index, frame.time_s)
             yield TrackedFrame(frame, result, damage, pipeline.lost_candidates, times)
 
+    source.stop_when(chain.is_left)
     with chain:
         frames = chain.ahead(read())
         detected = chain.ahead(chain.map(detect, frames, detect_workers)) if detect_workers else map(detect, frames)

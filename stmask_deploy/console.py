@@ -45,7 +45,7 @@ class Command(click.Command):
         except KeyboardInterrupt:
             ignore_interrupts()
             _say(ctx, "interrupted")
-            _leave_workers(EXIT_INTERRUPTED)
+            leave_workers(EXIT_INTERRUPTED)
             ctx.exit(EXIT_INTERRUPTED)
         except StmaskError as error:
             _say(ctx, f"error: {error.line}")
@@ -72,7 +72,7 @@ def ignore_interrupts() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _leave_workers(code: int) -> None:
+def leave_workers(code: int) -> None:
     """Exit at once while worker threads are busy, so that no library is unloaded while they use it."""
     if are_workers_busy():
         for stream in (sys.stdout, sys.stderr):

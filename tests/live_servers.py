@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
+from types import MappingProxyType
 from typing import Any, Self
 
 import av
@@ -44,15 +45,16 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class MjpegServer(Server):
-    """Pictures as MJPEG over HTTP. The first connection gets the first script, and so on; further ones error 404.
+    """Pictures as MJPEG over HTTP. The first connection gets the first script, and so on; None and later ones get 404.
 
     Attributes:
         num_requests: connections so far.
     """
 
-    def __init__(self, *scripts: Script, content_type: str = "multipart/x-mixed-replace; boundary=next") -> None:
+    def __init__(self, *scripts: Script | None, headers: Mapping[str, str] = MappingProxyType({})) -> None:
         super().__init__(_MjpegHandler)
-        self.scripts, self.content_type = list(scripts), content_type
+        self.scripts = list(scripts)
+        self.headers = {"Content-Type": "multipart/x-mixed-replace; boundary=next", **headers}
         self.num_requests = 0
         self.address += "/live.mjpg"
 
@@ -63,11 +65,12 @@ class _MjpegHandler(Handler):
     def do_GET(self) -> None:
         number = self.server.num_requests
         self.server.num_requests += 1
-        if number >= len(self.server.scripts):
+        if number >= len(self.server.scripts) or self.server.scripts[number] is None:
             self.send_error(404)
             return
         self.send_response(200)
-        self.send_header("Content-Type", self.server.content_type)
+        for name, value in self.server.headers.items():
+            self.send_header(name, value)
         self.end_headers()
         with suppress(OSError):  # the other side has left
             for item in self.server.scripts[number]:
@@ -79,6 +82,31 @@ class _MjpegHandler(Handler):
                 self.wfile.write(b"--next\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%b\r\n"
                                  % (len(data), data))
                 self.wfile.flush()
+
+
+class EncodingServer(Server):
+    """Pictures of `media` as H.264, for ever, in a container of FFmpeg's."""
+
+    def __init__(self, kind: str, options: Mapping[str, str]) -> None:
+        class Encoding(Handler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.end_headers()
+                with suppress(OSError):
+                    _encode(Pipe(self.wfile), kind, self.server.is_ended, options=options)
+
+        super().__init__(Encoding)
+
+
+class Pipe:
+    """A file that can only be written, so that FFmpeg does not go back to complete a header."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def write(self, data: bytes) -> int:
+        self._file.write(data)
+        return len(data)
 
 
 class FileServer(Server):
@@ -118,9 +146,10 @@ def udp_sender() -> Iterator[str]:
         sender.join(10)
 
 
-def _encode(target: str, kind: str, is_ended: threading.Event, after_each: Callable[[], None] = lambda: None) -> None:
+def _encode(target: Any, kind: str, is_ended: threading.Event, after_each: Callable[[], None] = lambda: None,
+            options: Mapping[str, str] = MappingProxyType({})) -> None:
     """Send pictures as H.264 to `target` until the end."""
-    with av.open(target, "w", format=kind) as container:
+    with av.open(target, "w", format=kind, options={**options, "flush_packets": "1"}) as container:
         stream = container.add_stream("libx264", rate=RATE, options={"g": "5", "tune": "zerolatency"})
         stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
         for index in count():

@@ -15,6 +15,7 @@ from stmask_deploy.errors import DeviceError, InputError
 from stmask_deploy.runtime import live_source
 from stmask_deploy.runtime.frame_source import Damage
 from stmask_deploy.runtime.live_source import LiveSource
+from stmask_deploy.runtime.tracking import track_overlapped
 
 WAIT_S = 10
 
@@ -83,17 +84,17 @@ def test_what_comes_before_frames_are_asked_for_is_not_missed(puppet: Puppet) ->
 
 
 def test_every_picture_is_delivered_or_counted() -> None:
-    count = 200
-    source = Puppet(*[picture(index % 100) for index in range(count)], None)
+    source = Puppet(picture(0))
     frames = iter(source)
-    first = next(frames)
-    shown = [shown_index(first.image)]
+    shown = [shown_index(next(frames).image)]
+    for index in range(1, 200):
+        source.given.put(picture(index))
+    source.given.put(None)
     for frame in frames:
         shown.append(shown_index(frame.image))
         time.sleep(0.001 * (frame.index % 3))
-    unseen = count - source.damage.frames - source.damage.skipped_frames  # before the first one was asked for
-    assert source.damage.frames == len(shown) and 0 <= unseen < count
-    assert shown[-1] == (count - 1) % 100  # the last one waits, however late it is asked for
+    assert source.damage == Damage(frames=len(shown), skipped_frames=200 - len(shown))
+    assert shown == sorted(shown) and shown[-1] == 199  # the last one waits, however late it is asked for
 
 
 def test_times_count_from_the_first_frame(puppet: Puppet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,8 +171,30 @@ def test_a_picture_that_has_come_is_given_although_stopped(puppet: Puppet) -> No
 
 
 def test_a_wait_ends_when_the_source_is_left(puppet: Puppet) -> None:
-    """As in a thread that reads ahead, when another stage has failed."""
     assert _ended_while_waiting(puppet, lambda: puppet.__exit__(None, None, None)) == [0]
+
+
+def test_an_error_of_the_consumer_is_not_held_up(puppet: Puppet) -> None:
+    """The thread that reads ahead waits for a picture, perhaps for minutes."""
+
+    class Failing:
+        lost_candidates = 0
+
+        def detect(self, *_: object) -> None:
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        list(track_overlapped(Failing(), puppet, None, None, 1))
+
+
+def test_a_device_that_cannot_be_released(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Puppet) -> None:
+        raise OSError("stuck")
+
+    monkeypatch.setattr(Puppet, "_release", fail)
+    source = Puppet(picture(0), None)
+    with pytest.raises(OSError, match="stuck"):
+        list(source)
 
 
 def test_closing_does_not_wait_for_a_device_that_hangs(puppet: Puppet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,6 +224,7 @@ HANGING = """
 import time
 from stmask_deploy.runtime import live_source
 from stmask_deploy.runtime.live_source import LiveSource
+from stmask_deploy.runtime.tracking import track_overlapped
 live_source.CLOSE_S = 0.05
 
 class Hanging(LiveSource):
@@ -211,6 +235,7 @@ class Hanging(LiveSource):
     def _release(self):
         pass
 
+live_source.END_S = 0.05
 source = Hanging("hanging")
 live_source.threading.Condition.wait = lambda *_: 1 / 0  # as Ctrl-C
 source._start()
@@ -220,3 +245,29 @@ source._start()
 def test_a_device_that_hangs_does_not_keep_the_process() -> None:
     done = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
+
+
+LEFT_OPEN = """
+import sys, time
+from stmask_deploy.runtime.live_source import LiveSource
+
+class Busy(LiveSource):
+    kind = "camera"
+    def _pictures(self):
+        import numpy as np
+        while True:
+            yield np.zeros((4, 4, 3), np.uint8)
+            time.sleep(0.3)
+    def _release(self):
+        print("released")
+
+source = Busy("busy")
+source._start()
+next(iter(source))
+"""
+
+
+def test_a_source_that_is_left_open_is_closed_at_exit() -> None:
+    """Its thread would come back from a library into an interpreter that has shut down, which crashes."""
+    done = subprocess.run([sys.executable, "-c", LEFT_OPEN], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "released\n", "")

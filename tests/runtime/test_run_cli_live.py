@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -61,6 +62,23 @@ def test_an_interrupt_while_the_stream_is_away(bundle: Path, tmp_path: Path, num
     assert found.end["damage"]["lost_connections"] == 1 and found.end["frames"] == len(found.frames)
     with av.open(str(tmp_path / "out" / "video.mp4")) as video:
         assert len(list(video.decode(video=0))) == len(found.frames)
+
+
+def test_an_interrupt_while_one_of_several_is_opened(bundle: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute, MjpegServer(paced(range(10000))) as server:
+        command = [sys.executable, "-c", RUN_WITHOUT_TORCH, server.address,
+                   f"rtsp://127.0.0.1:{mute.getsockname()[1]}/live", "-m", bundle, "-o", tmp_path, "--parallel", "2"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        mute.settimeout(60)
+        with mute.accept()[0]:
+            process.send_signal(signal.SIGINT)
+            start_s = time.monotonic()
+            stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in stderr, stderr
+    assert time.monotonic() - start_s < 10  # connecting would take 15 s
+    [results] = tmp_path.glob("*/results.jsonl")
+    end = read_results(results).end
+    assert end is not None and end["interrupted"] is True
 
 
 def test_streams_at_the_same_time(bundle: Path, tmp_path: Path) -> None:

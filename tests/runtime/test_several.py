@@ -26,7 +26,7 @@ def usual_handler(interrupts_as_before: None) -> None:
 
 def outcomes(sources: Sequence[str], work: Callable[[str, InterruptFlag], Any], parallel: int) -> list[Outcome]:
     """`run_several` of runs that are `work`; what it returns stands for a summary."""
-    def prepare(source: str) -> Job:
+    def prepare(source: str, _: InterruptFlag) -> Job:
         if source.startswith("unreadable"):
             raise ValueError(source)
         return lambda interrupt: work(source, interrupt)
@@ -123,7 +123,7 @@ def test_a_second_ctrl_c_waits_for_nothing() -> None:
 
     with no_thread_left():
         with pytest.raises(KeyboardInterrupt):
-            list(run_several(["camera"], lambda _: hang, 1))
+            list(run_several(["camera"], lambda *_: hang, 1))
         assert noted.is_set()
         workers = [thread for thread in threading.enumerate() if thread.name == WORKER_NAME]
         assert [thread.daemon for thread in workers] == [True]
@@ -131,10 +131,21 @@ def test_a_second_ctrl_c_waits_for_nothing() -> None:
         workers[0].join(TIMEOUT)
 
 
+def test_an_interrupt_while_a_source_is_opened() -> None:
+    def prepare(source: str, interrupt: InterruptFlag) -> Job:
+        if source == "slow":
+            os.kill(os.getpid(), signal.SIGINT)
+            wait_for(interrupt)
+            raise OSError("stopped")
+        return lambda _: source
+
+    assert [found.source for found in run_several(["quick", "slow", "never"], prepare, 2)] == ["quick"]
+
+
 def test_a_reader_that_goes_away_ends_the_runs_first() -> None:
     ended: list[str] = []
 
-    def job(source: str) -> Job:
+    def job(source: str, _: InterruptFlag) -> Job:
         def work(interrupt: InterruptFlag) -> Any:
             if source != "short":
                 wait_for(interrupt)
@@ -162,7 +173,7 @@ class SlowToFree:
 
 @pytest.mark.parametrize("parallel", [1, 3])
 def test_nothing_is_still_being_freed_when_the_last_outcome_is_known(parallel: int) -> None:
-    for count, _ in enumerate(run_several("abc", lambda _: SlowToFree(), parallel), start=1):
+    for count, _ in enumerate(run_several("abc", lambda *_: SlowToFree(), parallel), start=1):
         busy = [thread for thread in threading.enumerate() if thread.name == WORKER_NAME]
         assert len(busy) <= 3 - count
     assert not busy

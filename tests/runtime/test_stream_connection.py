@@ -11,14 +11,19 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from live_servers import FileServer, MjpegServer, jpeg, paced, rtsp_server, udp_sender
+from live_servers import EncodingServer, FileServer, MjpegServer, jpeg, paced, rtsp_server, udp_sender
 from media import picture, pictures, shown_index, write_video
 
 from stmask_deploy.errors import InputError
 from stmask_deploy.runtime import stream_connection
 from stmask_deploy.runtime.stream_connection import StreamConnection
+from stmask_deploy.runtime.upright import Orientation, upright
 
 PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-MEDIA-SEQUENCE:0\n#EXTINF:1,\n"
+
+
+def ignore(**_: int) -> None:
+    pass
 
 
 def read(address: str, count: int | None = None) -> tuple[list[int], Counter[str]]:
@@ -55,10 +60,10 @@ def test_a_transport_stream_over_udp() -> None:
 
 def test_rate_aspect_and_colour() -> None:
     with MjpegServer(paced(range(5))) as server:
-        connection = StreamConnection(server.address, "stream", print)
+        connection = StreamConnection(server.address, "stream", ignore)
         image = next(connection.pictures())
         connection.close()
-    assert (connection.fps, connection.pixel_aspect) == (25.0, 1)
+    assert (connection.fps, connection.pixel_aspect) == (None, 1)  # MJPEG announces none
     assert image.shape == (48, 64, 3) and image.flags.c_contiguous
     assert np.abs(image[:10, :14].astype(int) - (30, 30, 220)).max() < 20  # blue, green, red
 
@@ -78,6 +83,44 @@ def test_damage_before_the_first_picture_does_not_count() -> None:
     assert shown[-3:] == [4, 5, 6] and not counts
 
 
+def test_what_goes_on_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_connection, "SILENT_S", 0.5)
+    with MjpegServer(paced(range(40))) as server:  # 1.6 s
+        assert read(server.address) == (list(range(40)), Counter())
+
+
+def test_the_first_picture_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that is joined between two key frames."""
+    script = [item for _ in range(100) for item in (b"piece", 0.02)]
+    monkeypatch.setattr(stream_connection, "SILENT_S", 0.4)
+    with MjpegServer([*script, *paced([7, 8])], [*script, *paced([7, 8])]) as server:
+        assert read(server.address)[0][-2:] == [7, 8]
+        monkeypatch.setattr(stream_connection, "FIRST_S", 0.3)
+        with pytest.raises(InputError, match="no picture that can be decoded.*key frames"):
+            read(server.address)
+
+
+def test_a_picture_that_cannot_be_converted_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = iter([False, False, True] + [False] * 99)
+
+    def convert(frame: av.VideoFrame, orientation: Orientation) -> np.ndarray:
+        if next(failing):
+            raise av.error.ArgumentError(22, "no memory")
+        return upright(frame, orientation)
+
+    monkeypatch.setattr(stream_connection, "upright", convert)
+    with MjpegServer(paced(range(6))) as server:
+        assert read(server.address) == ([0, 1, 3, 4, 5], Counter(packet_errors=1))
+
+
+def test_decoding_holds_no_picture_back() -> None:
+    """Threads for whole pictures would hold back one each."""
+    with MjpegServer(paced(range(3))) as server:
+        connection = StreamConnection(server.address, "stream", ignore)
+        assert connection._stream.thread_type.name == "SLICE"
+        connection.close()
+
+
 def test_silence_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_connection, "SILENT_S", 0.5)
     with MjpegServer([*paced([1, 2, 3]), 60.0]) as server:
@@ -86,7 +129,7 @@ def test_silence_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown[:2] == [1, 2] and time.monotonic() - start_s < 10
 
 
-def test_sound_without_pictures_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sound_without_pictures_ends_it() -> None:
     """Packets keep coming, so no read ever times out."""
     class Talking:
         def demux(self) -> Iterator[av.Packet]:
@@ -94,11 +137,10 @@ def test_sound_without_pictures_ends_it(monkeypatch: pytest.MonkeyPatch) -> None
                 time.sleep(0.01)
                 yield av.Packet(b"")
 
-    monkeypatch.setattr(stream_connection, "SILENT_S", 0.2)
     with MjpegServer(paced(range(5))) as server:
-        connection = StreamConnection(server.address, "stream", print)
+        connection = StreamConnection(server.address, "stream", ignore)
         connection.close()
-        connection._container = Talking()
+        connection._container, connection._patience_s = Talking(), 0.2
         assert list(connection._packets()) == []
 
 
@@ -110,13 +152,13 @@ def test_sound_without_pictures_ends_it(monkeypatch: pytest.MonkeyPatch) -> None
 ])
 def test_what_cannot_be_reached(address: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        StreamConnection(address, "stream", print)
+        StreamConnection(address, "stream", ignore)
     assert caught.value.__cause__ is None  # it would tell the password
 
 
 def test_what_the_server_does_not_have() -> None:
     with MjpegServer() as server, pytest.raises(InputError, match=r"cannot be opened \(.*404 Not Found"):
-        StreamConnection(server.address, "stream", print)
+        StreamConnection(server.address, "stream", ignore)
 
 
 def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,12 +166,13 @@ def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         for scheme in ("rtsp", "http"):
             with pytest.raises(InputError, match=r"cannot be opened \(no answer within 0.4 s\)"):
-                StreamConnection(f"{scheme}://127.0.0.1:{server.getsockname()[1]}/x", "stream", print)
+                StreamConnection(f"{scheme}://127.0.0.1:{server.getsockname()[1]}/x", "stream", ignore)
 
 
 def test_what_is_no_video() -> None:
-    with MjpegServer([b"nothing"] * 3, content_type="text/html") as server, pytest.raises(InputError, match="stream "):
-        StreamConnection(server.address, "stream", print)
+    with MjpegServer([b"nothing"] * 3, headers={"Content-Type": "text/html"}) as server:
+        with pytest.raises(InputError, match="^stream "):
+            StreamConnection(server.address, "stream", ignore)
 
 
 @pytest.mark.parametrize("part", ["file://{clip}", "data:video/mp2t;base64,{data}", "{clip}"])
@@ -138,7 +181,7 @@ def test_a_playlist_leads_to_nothing_but_servers(tmp_path: Path, monkeypatch: py
     clip = write_video(tmp_path / "private.ts", pictures(30))
     part = part.format(clip=clip, data=b64encode(clip.read_bytes()).decode())
     with FileServer({"live.m3u8": PLAYLIST + part.encode()}) as server, pytest.raises(InputError):
-        StreamConnection(f"{server.address}/live.m3u8", "stream", print)
+        StreamConnection(f"{server.address}/live.m3u8", "stream", ignore)
 
 
 def test_a_live_playlist(tmp_path: Path) -> None:
@@ -152,13 +195,30 @@ def test_scripts_of_ffmpeg_are_no_streams(tmp_path: Path) -> None:
     clip = write_video(tmp_path / "part.ts", pictures(30))
     files = {"live": b"ffconcat version 1.0\nfile part.ts\n", "part.ts": clip.read_bytes()}
     with FileServer(files) as server, pytest.raises(InputError, match="cannot be opened"):
-        StreamConnection(f"{server.address}/live", "stream", print)
+        StreamConnection(f"{server.address}/live", "stream", ignore)
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "h264"])
 def test_a_recording_is_refused(tmp_path: Path, suffix: str) -> None:
     """It would come as fast as the line allows, and most of it would be skipped."""
     clip = write_video(tmp_path / f"clip.{suffix}", pictures(60))
     with FileServer({clip.name: clip.read_bytes()}) as server:
-        with pytest.raises(InputError, match="is a recording of 2 s, not a live stream; download it and give the file"):
-            StreamConnection(f"{server.address}/{clip.name}", f"{server.address}/{clip.name}", print)
+        with pytest.raises(InputError, match="is a recording, not a live stream; download it and give the file"):
+            StreamConnection(f"{server.address}/{clip.name}", f"{server.address}/{clip.name}", ignore)
+
+
+@pytest.mark.parametrize(("kind", "options"), [
+    ("mp4", {"movflags": "frag_keyframe+empty_moov"}), ("matroska", {}), ("mpegts", {}), ("flv", {})])
+def test_what_has_no_end_is_no_recording(kind: str, options: dict[str, str]) -> None:
+    with EncodingServer(kind, options) as server:
+        connection = StreamConnection(f"{server.address}/live", f"{server.address}/live", ignore)
+        shown = [shown_index(image) for image in itertools.islice(connection.pictures(), 10)]
+        connection.close()
+    assert shown == list(range(shown[0], shown[0] + 10))
+
+
+def test_a_size_that_a_camera_announces_of_its_pictures_means_nothing() -> None:
+    with MjpegServer(paced(range(5)), headers={"Content-Length": "9999999"}) as server:
+        connection = StreamConnection(server.address, server.address, ignore)
+        assert shown_index(next(connection.pictures())) == 0
+        connection.close()
