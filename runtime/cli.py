@@ -15,7 +15,7 @@ from stmask_deploy.errors import EXIT_DAMAGED_INPUT, EXIT_INTERRUPTED, InputErro
 from stmask_deploy.option_types import FloatRange, NamedPath
 from stmask_deploy.tracking_config import TRACKERS
 
-from .messages import tell_failure, tell_limits, tell_setup, tell_summary
+from .messages import tell_failure, tell_limits, tell_setup, tell_summary, told_warnings
 
 if TYPE_CHECKING:
     from .frame_source import FrameSource
@@ -130,6 +130,7 @@ def main(ctx: click.Context, /, sources: Sequence[str], bundle: Path | None, out
     from .run import run_video
     from .sources import files_of
 
+    ctx.with_resource(told_warnings())
     _apply_no_temporal(options)
     if parallel > len(sources):
         raise InputError(f"--parallel {parallel} needs at least {parallel} sources, given: {len(sources)}")

@@ -1,7 +1,11 @@
 """The messages that `stmask-run` prints."""
 from __future__ import annotations
 
+import logging
+import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +17,25 @@ from stmask_deploy.wording import counted
 if TYPE_CHECKING:
     from .model import Model
     from .run import RunSummary
+
+
+@contextmanager
+def told_warnings() -> Iterator[None]:
+    """Print the package's warnings to standard error, each on a line of its own."""
+    logger, handler = logging.getLogger("stmask_deploy"), _Echo(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Echo(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        # On a terminal the progress line ends where the cursor is.
+        start = "\n" if sys.stderr is not None and sys.stderr.isatty() else ""
+        with suppress(OSError):  # nobody reads the messages any more
+            click.echo(f"{start}warning: {record.getMessage()}", err=True)
 
 
 def tell_setup(model: Model, is_live: bool) -> None:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ from .frame_source import Image
 from .live_source import LiveSource
 from .stream_connection import StreamConnection
 
+_LOG = logging.getLogger(__name__)
+
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "rtp", "tcp")
 CHANNEL = re.compile(r"(?<=&)(channel|subtype|stream)=(\d{1,4})(?=&)")
 FIRST_RETRY_S, MAX_RETRY_S = 0.5, 4.0  # waiting before connecting again; doubles
@@ -26,8 +29,9 @@ GIVE_UP_S = 600.0  # after so long without a connection the source ends
 class StreamSource(LiveSource):
     """A network stream, by address: RTSP, RTMP, MJPEG or HLS over HTTP, transport streams over UDP or TCP.
 
-    When the connection is lost, or gives no picture for ten seconds, this is counted and the source connects again, for
-    up to ten minutes. Meanwhile frames wait. If pictures have another size afterwards, they are resized to the first.
+    When the connection is lost, or gives no picture for ten seconds, this is counted, and the source connects again,
+    for up to ten minutes; both are logged as warnings. Meanwhile frames wait. If pictures have another size afterwards,
+    they are resized to the first.
 
     Raises:
         InputError: the address cannot be reached, holds no video, or is a recording.
@@ -62,10 +66,17 @@ class StreamSource(LiveSource):
 
     def _connect_again(self) -> StreamConnection | None:
         """None if that is not possible within `GIVE_UP_S`, or the source is closed."""
+        if not self._is_closed.is_set():
+            _LOG.warning("%s is lost; connecting again", self.name)
         lost_s, wait_s = time.monotonic(), FIRST_RETRY_S
-        while time.monotonic() - lost_s < GIVE_UP_S and not self._is_closed.wait(wait_s):
+        while not self._is_closed.wait(wait_s):
             with suppress(InputError, av.FFmpegError):
-                return self._connect()
+                connection = self._connect()
+                _LOG.warning("%s is back after %.0f s", self.name, time.monotonic() - lost_s)
+                return connection
+            if time.monotonic() - lost_s >= GIVE_UP_S:
+                _LOG.warning("%s did not come back within %.0f s", self.name, GIVE_UP_S)
+                break
             wait_s = min(2 * wait_s, MAX_RETRY_S)
         return None
 

@@ -1,6 +1,7 @@
 """`stmask-run` on network streams."""
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from run_commands import call
 from without_torch import RUN_WITHOUT_TORCH
 
 from stmask_deploy.runtime.frame_source import Damage
-from stmask_deploy.runtime.messages import tell_summary
+from stmask_deploy.runtime.messages import tell_summary, told_warnings
 from stmask_deploy.runtime.results_jsonl import read_results
 from stmask_deploy.runtime.run import RunSummary
 
@@ -57,6 +58,7 @@ def test_an_interrupt_while_the_stream_is_away(bundle: Path, tmp_path: Path, num
     stdout, stderr = process.communicate(timeout=30)
     assert process.returncode == 130, stderr
     assert "interrupted: " in stderr and "Traceback" not in stderr and "secret" not in stdout + stderr
+    assert f"\nwarning: {server.address} is lost; connecting again\n" in stderr
     found = read_results(results)
     assert found.end is not None and found.end["interrupted"] is True
     assert found.end["damage"]["lost_connections"] == 1 and found.end["frames"] == len(found.frames)
@@ -102,3 +104,26 @@ def test_skipped_frames_are_told(capsys: pytest.CaptureFixture[str]) -> None:
         damage = Damage(frames=9, skipped_frames=skipped)
         tell_summary(RunSummary(9, 2.0, 1, (), damage, lost_candidates=0, is_interrupted=False))
         assert capsys.readouterr() == (f"{told} (4.50 frames/s), 1 identity\n", "")
+
+
+@pytest.mark.parametrize(("is_terminal", "told"), [(False, "warning: camera is lost\n"),
+                                                   (True, "\nwarning: camera is lost\n")])
+def test_warnings_have_lines_of_their_own(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+                                          is_terminal: bool, told: str) -> None:
+    """On a terminal the progress line has no end."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    logger = logging.getLogger("stmask_deploy.runtime.stream_source")
+    with told_warnings():
+        logger.info("connecting")
+        logger.warning("%s is lost", "camera")
+    logger.warning("afterwards")
+    assert capsys.readouterr().err == told
+
+
+def test_warnings_that_nobody_reads_end_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object, **__: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("stmask_deploy.runtime.messages.click.echo", gone)
+    with told_warnings():
+        logging.getLogger("stmask_deploy").warning("lost")

@@ -32,13 +32,16 @@ def test_what_is_known_of_it() -> None:
         assert source.pixel_aspect == 1 and source.files == ()
 
 
-def test_a_lost_connection_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_connection_is_made_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """At first in vain: the server answers with an error, twice."""
-    monkeypatch.setattr(stream_source, "GIVE_UP_S", 0.5)
+    monkeypatch.setattr(stream_source, "GIVE_UP_S", 0.4)
     scripts = [paced(range(8)), None, None, paced(range(50, 58))]
     with MjpegServer(*scripts) as server, StreamSource(server.address) as source:
         frames = list(source)
     assert server.num_requests > 4  # and then again, in vain
+    lost = f"{server.address} is lost; connecting again"
+    assert caplog.messages == [lost, f"{server.address} is back after 0 s", lost,
+                               f"{server.address} did not come back within 0 s"]
     found = shown(frames)
     assert found == sorted(found) and found[-1] == 57 and any(index < 8 for index in found)
     assert [frame.index for frame in frames] == list(range(len(frames)))  # identities go on, so numbers do, too
@@ -80,7 +83,8 @@ def test_waiting_for_the_next_try_doubles(monkeypatch: pytest.MonkeyPatch) -> No
     assert waits == [0.05, 0.1, 0.2, 0.4, 0.4]
 
 
-def test_closing_ends_the_search_for_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_ends_the_search_for_a_connection(monkeypatch: pytest.MonkeyPatch,
+                                                  caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(stream_source, "FIRST_RETRY_S", 60.0)
     with MjpegServer(paced(range(3))) as server, StreamSource(server.address) as source:
         source.stop_when(lambda: source._counts["lost_connections"] > 0)
@@ -89,6 +93,7 @@ def test_closing_ends_the_search_for_a_connection(monkeypatch: pytest.MonkeyPatc
     assert source._thread is not None and not source._thread.is_alive()
     assert time.monotonic() - start_s < 10
     assert source.damage.lost_connections == 1  # although no frame came after it
+    assert len(caplog.messages) == 1  # nobody waits for it any more
 
 
 def test_opening_can_be_interrupted() -> None:
