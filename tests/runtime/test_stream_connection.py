@@ -7,6 +7,7 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -127,6 +128,35 @@ def test_silence_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
         start_s = time.monotonic()
         shown, _ = read(server.address)
     assert shown[:2] == [1, 2] and time.monotonic() - start_s < 10
+
+
+@pytest.mark.parametrize(("num_failures", "is_lost"), [(3, False), (4, True)])
+def test_packets_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, num_failures: int, is_lost: bool) -> None:
+    """They are counted, and only several in a row end the connection."""
+    monkeypatch.setattr(stream_connection, "MAX_FAILED_READS", 4)
+
+    class Failing:
+        def __init__(self, container: Any) -> None:
+            self._container, self._script = container, [0, 0, 1, *[1] * (num_failures - 1), 0, 1, 0]
+
+        def demux(self) -> Iterator[av.Packet]:
+            for packet in self._container.demux():
+                while self._script and self._script.pop(0):
+                    raise av.error.InvalidDataError(1094995529, "Invalid data")
+                yield packet
+
+        def close(self) -> None:
+            self._container.close()
+
+    with MjpegServer(paced(range(12))) as server:
+        counts: Counter[str] = Counter()
+        connection = StreamConnection(server.address, "stream", lambda **noted: counts.update(noted))
+        connection._container = Failing(connection._container)
+        connection._decoded = connection._decode()
+        shown = [shown_index(image) for image in connection.pictures()]
+        connection.close()
+    assert +counts == Counter(packet_errors=4 if is_lost else num_failures + 1)
+    assert (len(shown) < 5) is is_lost and (is_lost or shown[-1] == 11)
 
 
 def test_sound_without_pictures_ends_it() -> None:

@@ -12,6 +12,7 @@ from stmask_deploy.errors import InputError
 from stmask_deploy.runtime import stream_connection, stream_source
 from stmask_deploy.runtime.frame_source import Frame
 from stmask_deploy.runtime.sources import open_source
+from stmask_deploy.runtime.stream_connection import StreamConnection
 from stmask_deploy.runtime.stream_source import StreamSource, is_address, public_address
 
 
@@ -49,6 +50,21 @@ def test_a_lost_connection_is_made_again(monkeypatch: pytest.MonkeyPatch, caplog
     assert source.damage.frames == len(frames)
     times = [frame.time_s for frame in frames]
     assert times == sorted(times)
+
+
+def test_every_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_source, "GIVE_UP_S", 0.3)
+    opened: list[StreamConnection] = []
+    closed: list[StreamConnection] = []
+    connect, close = StreamConnection.__init__, StreamConnection.close
+    monkeypatch.setattr(StreamConnection, "__init__", lambda own, *args: (connect(own, *args), opened.append(own))[0])
+    monkeypatch.setattr(StreamConnection, "close", lambda own: (close(own), closed.append(own))[0])
+    with MjpegServer(paced(range(4)), paced(range(4)), paced(range(999))) as server:
+        with StreamSource(server.address) as source:
+            for frame in source:
+                if source.damage.lost_connections == 2 and frame.index > 3:
+                    break
+    assert opened == closed and len(opened) == 3
 
 
 def test_silence_is_a_lost_connection(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,6 +157,7 @@ def test_what_is_an_address(source: object, expected: bool) -> None:
     ("rtsp://host/live", "rtsp://host/live"),
     ("RTSP://me:pa@ss@host:554/live/1?key=secret#x", "rtsp://host:554/live/1"),
     ("rtsp://me@host", "rtsp://host"),
+    ("http://host/live?next=http://other/x", "http://host/live"),
     ("rtsp://me:pass?word#@host/live?x", "rtsp://..."),
     ("rtsp://me:pass/word@host/live", "rtsp://host/live"),
     ("rtsp://me:12/34@host/live", "rtsp://host/live"),
