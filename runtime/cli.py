@@ -176,7 +176,6 @@ def _run_several(ctx: click.Context, sources: Sequence[str], parallel: int, mode
     from .sources import shown_name
 
     folders = iter(folder_names(sources))
-    shown = [shown_name(source) for source in sources]
     untold: list[OSError] = []
 
     def tell(message: Callable[..., None], *args: Any, **options: Any) -> None:
@@ -211,14 +210,14 @@ def _run_several(ctx: click.Context, sources: Sequence[str], parallel: int, mode
             result = outcome.result
             if isinstance(result, BaseException):
                 failures[outcome.position] = result.exit_code if isinstance(result, StmaskError) else 1
-                tell(tell_failure, ctx, shown[outcome.position], result)
+                tell(tell_failure, ctx, shown_name(outcome.source), result)
             else:
                 codes.add(_exit_code(result))
-                tell(tell_summary, result, f"{shown[outcome.position]}: ")
+                tell(tell_summary, result, f"{shown_name(outcome.source)}: ")
     if untold:
         raise untold[0]
     if failures:
-        names = ", ".join(dict.fromkeys(shown[position] for position in sorted(failures)))
+        names = ", ".join(dict.fromkeys(shown_name(sources[position]) for position in sorted(failures)))
         click.echo(f"{len(failures)} of {len(sources)} sources failed: {names}", err=True)
     if EXIT_INTERRUPTED in codes or num_ended < len(sources):
         return EXIT_INTERRUPTED

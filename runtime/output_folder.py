@@ -11,7 +11,7 @@ from stmask_deploy.atomic import cannot_write, check_folder, remove_leftovers
 from stmask_deploy.errors import InputError, OutputError
 
 from .sources import is_camera, shown_name
-from .stream_source import is_address
+from .stream_address import is_address
 
 try:
     import fcntl

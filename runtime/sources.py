@@ -13,7 +13,8 @@ from stmask_deploy.errors import InputError
 from .camera_source import CameraSource
 from .frame_source import FrameSource
 from .image_source import IMAGE_SUFFIXES, ImageSource, list_images
-from .stream_source import StreamSource, is_address, public_address
+from .stream_address import is_address, public_address
+from .stream_source import StreamSource
 from .video_source import VideoSource
 
 MIN_IMAGE_FPS, MAX_IMAGE_FPS = 0.001, 1000.0

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -16,12 +15,12 @@ from stmask_deploy.errors import InputError
 
 from .frame_source import Image
 from .live_source import LiveSource
+from .stream_address import public_address
 from .stream_connection import StreamConnection
 
 _LOG = logging.getLogger(__name__)
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "rtp", "tcp")
-CHANNEL = re.compile(r"(?<=&)(channel|subtype|stream)=(\d{1,4})(?=&)")
 FIRST_RETRY_S, MAX_RETRY_S = 0.5, 4.0  # waiting before connecting again; doubles
 GIVE_UP_S = 600.0  # after so long without a connection the source ends
 
@@ -84,27 +83,6 @@ class StreamSource(LiveSource):
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-
-def is_address(source: object) -> bool:
-    """Whether `source` is an address, such as rtsp://camera/stream."""
-    return isinstance(source, str) and re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", source) is not None
-
-
-def public_address(address: str) -> str:
-    """An address for messages and results: without user, password and anything else that may hold a secret.
-
-    Of the query only numbers of channels are kept, as two of a recorder differ by nothing else.
-    """
-    scheme, rest = address.split("://", 1)
-    place, query = (re.split("[?#]", rest, maxsplit=1) + [""])[:2]
-    if "@" in place:  # all before the last one, as a password may hold what it must not
-        place = place.rpartition("@")[2]
-    elif "@" in query:  # perhaps a password with a question mark in it
-        return f"{scheme.lower()}://..."
-    path = itertools.takewhile(lambda part: "=" not in part, place.split("/"))
-    channel = "&".join("=".join(field) for field in CHANNEL.findall(f"&{query}&"))
-    return f"{scheme.lower()}://{'/'.join(path)}{'?' * bool(channel)}{channel}"
 
 
 def _resized(image: Image, size: tuple[int, ...]) -> Image:
