@@ -122,6 +122,14 @@ def test_decoding_holds_no_picture_back() -> None:
         connection.close()
 
 
+def test_pieces_without_a_picture_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_connection, "SILENT_S", 0.4)
+    pieces = [item for _ in range(60) for item in (b"piece", 0.02)]
+    with MjpegServer([*paced(range(30)), *pieces, *paced([77, 78])]) as server:
+        shown, _ = read(server.address)
+    assert 29 in shown and 78 not in shown
+
+
 def test_silence_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_connection, "SILENT_S", 0.5)
     with MjpegServer([*paced([1, 2, 3]), 60.0]) as server:
@@ -217,8 +225,20 @@ def test_a_playlist_leads_to_nothing_but_servers(tmp_path: Path, monkeypatch: py
 def test_a_live_playlist(tmp_path: Path) -> None:
     clip = write_video(tmp_path / "part.ts", pictures(30))
     with FileServer({"live.m3u8": PLAYLIST + b"part.ts\n", "part.ts": clip.read_bytes()}) as server:
-        shown, counts = read(f"{server.address}/live.m3u8", 20)
-    assert shown == list(range(20)) and not counts
+        address = f"{server.address}/live.m3u8"
+        connection = StreamConnection(address, address, ignore)  # although the playlist has a size
+        shown = [shown_index(image) for image in itertools.islice(connection.pictures(), 20)]
+        connection.close()
+    assert shown == list(range(20))
+
+
+def test_a_playlist_with_an_end_is_a_recording(tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "part.ts", pictures(30))
+    playlist = PLAYLIST + b"part.ts\n#EXT-X-ENDLIST\n"
+    with FileServer({"live.m3u8": playlist, "part.ts": clip.read_bytes()}) as server:
+        address = f"{server.address}/live.m3u8"
+        with pytest.raises(InputError, match="is a recording"):
+            StreamConnection(address, address, ignore)
 
 
 def test_scripts_of_ffmpeg_are_no_streams(tmp_path: Path) -> None:
