@@ -14,6 +14,7 @@ from types import FrameType
 
 from stmask_deploy.atomic import check_folder
 from stmask_deploy.bundle import DESCRIPTION_FILE, OPENVINO_FOLDER, OWN_GRAPHS, REPORT_FILE, ROLES, has_own_graph
+from stmask_deploy.ending_signals import ENDING_SIGNALS
 from stmask_deploy.errors import InputError, OutputError, StmaskError
 
 PREFIX = ".stmask-export-"  # name prefix of the folders in which exports build
@@ -87,14 +88,14 @@ def building(folder: Path, overwrite: bool) -> Iterator[Path]:
     """A temporary build folder, whose files are moved to `folder` on success; deleted on failure.
 
     An existing `folder` is kept, since it may be a mount point, the working directory or the target of a link; only the
-    bundle's files in it are replaced. SIGTERM counts as failure.
+    bundle's files in it are replaced. SIGTERM and SIGHUP count as failure.
 
     Raises:
         OutputError: something cannot be written, or a bundle has appeared in `folder` and `overwrite` is False.
         InputError: something else has appeared in `folder`.
     """
     build: Path | None = None
-    with _ended_by_sigterm():
+    with _ended_by_signals():
         try:
             place = Path(os.path.realpath(folder))
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -197,19 +198,23 @@ def _discard(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM raises SystemExit in the block, unless it has another handler or this is not the main thread."""
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise SystemExit in the block.
+
+    Not those that have another handler, nor outside the main thread.
+    """
     is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
+    handled = [number for number in ENDING_SIGNALS if is_main and signal.getsignal(number) is signal.SIG_DFL]
 
     def end(number: int, _frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)  # so that a second SIGTERM does not interrupt the clean-up
+        for one in handled:
+            signal.signal(one, signal.SIG_IGN)  # so that another one does not interrupt the clean-up
         raise SystemExit(128 + number)
 
-    signal.signal(signal.SIGTERM, end)
+    for number in handled:
+        signal.signal(number, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in handled:
+            signal.signal(number, signal.SIG_DFL)

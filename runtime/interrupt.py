@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a flag that is polled between frames, so that no file is left half-written."""
+"""Ctrl-C, SIGTERM and SIGHUP as a flag that is polled between frames, so that no file is left half-written."""
 from __future__ import annotations
 
 import signal
@@ -6,16 +6,18 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+from stmask_deploy.ending_signals import ENDING_SIGNALS
+
 
 class InterruptFlag:
     """Context manager that turns the first Ctrl-C into a request to stop; a second one interrupts at once, as usual.
 
-    SIGTERM is treated alike unless it has another handler already: a second one ends the process. Does nothing outside
-    the main thread, the only one that receives signals. Where Ctrl-C is ignored, as in background jobs of a script, it
-    stays ignored; SIGTERM stops those.
+    SIGTERM and SIGHUP (the terminal was closed) are treated alike unless they have another handler already, as SIGHUP
+    has under nohup: a second one ends the process. Does nothing outside the main thread, the only one that receives
+    signals. Where Ctrl-C is ignored, as in background jobs of a script, it stays ignored; SIGTERM stops those.
 
     Attributes:
-        is_set: Ctrl-C was pressed, or SIGTERM was received.
+        is_set: Ctrl-C was pressed, or one of the other signals was received.
     """
 
     def __init__(self) -> None:
@@ -26,8 +28,9 @@ class InterruptFlag:
         if threading.current_thread() is threading.main_thread():
             if signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None):
                 self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._note)
-            if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-                self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._note)
+            for number in ENDING_SIGNALS:
+                if signal.getsignal(number) == signal.SIG_DFL:
+                    self._before[number] = signal.signal(number, self._note)
         return self
 
     def _note(self, _signal: int, _frame: FrameType | None) -> None:

@@ -55,13 +55,13 @@ class OpenVinoBackend:
         ov = _import_library()
         core = shared_core()
         plugins = choose_plugins(core, device, precision)
-        model = _read(core, graph)
+        self._weights = WeightFiles()
+        model = _read(core, graph, self._weights)
         if not model.has_rt_info(METADATA_KEY):
             raise InputError(f"{graph} was not exported by this tool (it carries no description); use stmask-export")
         self.metadata = BundleDescription.from_json(model.get_rt_info(METADATA_KEY).astype(str),
                                                     f"the description in {graph}")
         _check_weights(graph.with_suffix(".bin"), self.metadata.export_id)
-        self._weights = WeightFiles()
         note = " (chosen by auto)" if device == "auto" else ""
         for plugin in plugins:
             # 8-bit layers are marked in the graph. All others use the device's own choice: bf16 on a CPU with matrix
@@ -210,10 +210,10 @@ def choose_plugins(core: Any, device: str, precision: str) -> list[str]:
                       "install the Intel GPU driver, or use device cpu")
 
 
-def _read(core: Any, graph: Path) -> Any:
+def _read(core: Any, graph: Path, files: WeightFiles) -> Any:
     try:
-        return core.read_model(graph)
-    except RuntimeError as error:
+        return files.model(core, graph)
+    except (RuntimeError, ValueError) as error:
         raise InputError(f"{graph}: OpenVINO cannot read it ({one_line(error)}); "
                          "export the checkpoint again") from error
 

@@ -31,7 +31,7 @@ class RunSummary:
     files: tuple[Path, ...]
     damage: Damage  # of the source
     lost_candidates: int  # see `Model.lost_candidates`
-    is_interrupted: bool  # stopped by Ctrl-C or SIGTERM; the files contain everything up to that point
+    is_interrupted: bool  # stopped by Ctrl-C or a signal; the files contain everything up to that point
 
     @property
     def fps(self) -> float:
@@ -57,7 +57,7 @@ def run_video(model: Model, source: FrameSource, folder: str | Path, *, draw: bo
         overwrite: replace the results of an earlier run.
         show_progress: draw a progress line if standard error is a terminal.
         mode: see `Model.track`; the files are the same.
-        interrupt: ends the run after the current frame once it is set; by default Ctrl-C or SIGTERM do.
+        interrupt: ends the run after the current frame once it is set; by default Ctrl-C, SIGTERM and SIGHUP do.
         encoder_process: used where it helps; by default one is started if it helps.
 
     Raises:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from stmask_deploy.ending_signals import ENDING_SIGNALS
 from stmask_deploy.errors import InputError, OutputError
 from stmask_deploy.export import bundle_folder
 from stmask_deploy.export.bundle_folder import BUNDLE_FILES, EXCHANGE_S, PREFIX, building, check_target
@@ -310,21 +311,35 @@ def test_failures_leave_nothing(bundle: Path, raised: BaseException, expected: t
     assert type(caught.value) is expected and content(bundle) == OLD
 
 
-def test_sigterm_leaves_nothing(bundle: Path) -> None:
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("number", ENDING_SIGNALS)
+def test_a_signal_leaves_nothing(bundle: Path, number: int) -> None:
     with pytest.raises(SystemExit) as caught, building(bundle, overwrite=True) as build:
         write(build, "new")
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         time.sleep(5)  # ended at once
-    assert caught.value.code == 143 and content(bundle) == OLD
-    assert signal.getsignal(signal.SIGTERM) is before is signal.SIG_DFL
+    assert caught.value.code == 128 + number and content(bundle) == OLD
+    assert all(signal.getsignal(one) is signal.SIG_DFL for one in ENDING_SIGNALS)
 
 
-def test_a_second_sigterm_does_not_interrupt_the_clean_up(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ignored_signal_stays_ignored(bundle: Path) -> None:
+    """As under nohup."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with building(bundle, overwrite=True) as build:
+            os.kill(os.getpid(), signal.SIGTERM)
+            write(build, "new")
+        assert content(bundle) != OLD and signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize("second", ENDING_SIGNALS)
+def test_a_second_signal_does_not_interrupt_the_clean_up(bundle: Path, monkeypatch: pytest.MonkeyPatch,
+                                                         second: int) -> None:
     discard = bundle_folder._discard
 
     def asked_again(folder: Path) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), second)
         discard(folder)
 
     monkeypatch.setattr(bundle_folder, "_discard", asked_again)

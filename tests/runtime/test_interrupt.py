@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from media import pictures, write_video
 
+from stmask_deploy.ending_signals import ENDING_SIGNALS
 from stmask_deploy.runtime.interrupt import InterruptFlag, raise_interrupt
 from stmask_deploy.runtime.results_jsonl import read_results
 
@@ -43,18 +44,27 @@ def test_the_handler_is_put_back() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_another_handler_of_sigterm_stays() -> None:
+@pytest.mark.parametrize("number", ENDING_SIGNALS)
+def test_other_signals_are_noted_unless_they_have_a_handler(number: int) -> None:
+    assert signal.getsignal(number) == signal.SIG_DFL
+    with InterruptFlag() as interrupt:
+        os.kill(os.getpid(), number)
+        assert interrupt.is_set
+        assert signal.getsignal(number) == signal.SIG_DFL  # a second one ends the process
+    assert signal.getsignal(number) == signal.SIG_DFL
+
     def own(_signal: int, _frame: object) -> None: ...
 
-    before = signal.signal(signal.SIGTERM, own)
-    try:
-        with InterruptFlag() as interrupt:
-            os.kill(os.getpid(), signal.SIGTERM)
-            assert not interrupt.is_set
-            assert signal.getsignal(signal.SIGTERM) is own
-        assert signal.getsignal(signal.SIGTERM) is own
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    for handler in (own, signal.SIG_IGN):  # the latter under nohup
+        signal.signal(number, handler)
+        try:
+            with InterruptFlag() as interrupt:
+                os.kill(os.getpid(), number)
+                assert not interrupt.is_set
+                assert signal.getsignal(number) is handler
+            assert signal.getsignal(number) is handler
+        finally:
+            signal.signal(number, signal.SIG_DFL)
 
 
 HANGING = """
@@ -177,3 +187,25 @@ def test_a_run_that_is_asked_to_stop_completes_its_files(bundle: Path, tmp_path:
     results = read_results(tmp_path / "out" / "results.jsonl")
     assert results.end is not None and results.end["interrupted"] and 1 <= len(results.frames) < 5
     assert (tmp_path / "out" / "video.mp4").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+@pytest.mark.parametrize("options", [[], ["--no-video"]])
+def test_a_run_whose_terminal_is_closed_completes_its_files(bundle: Path, tmp_path: Path, options: list[str]) -> None:
+    import pty
+
+    clip = write_video(tmp_path / "clip.mp4", pictures(5))
+    program = SLOW.format(ignored="signal.signal(signal.SIGHUP, signal.SIG_DFL)")
+    command = [sys.executable, "-c", program, str(clip), "-m", str(bundle), "-o", str(tmp_path / "out"), *options]
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, command)
+    with os.fdopen(terminal, "rb") as screen:
+        shown = b""
+        while b"second frame" not in shown:
+            shown += os.read(screen.fileno(), 1000)
+    _, status = os.waitpid(child, 0)
+    assert not os.WIFSIGNALED(status)  # it ended by itself, with messages that nobody could read
+    results = read_results(tmp_path / "out" / "results.jsonl")
+    assert results.end is not None and results.end["interrupted"] and 1 <= len(results.frames) < 5
+    assert (tmp_path / "out" / "video.mp4").exists() is not bool(options)

@@ -1,6 +1,7 @@
 """What OpenVINO does to the process it runs in."""
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from contextlib import suppress
@@ -168,22 +169,29 @@ def test_only_what_is_computed_gets_new_weights(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="weights stay in memory")
 @pytest.mark.parametrize("role", ["frame", "prototypes", "temporal"])
-def test_new_weights_are_in_memory_only_while_they_are_read(role: str, tmp_path: Path,
-                                                            monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+def test_weights_are_in_memory_only_while_they_are_read(role: str, tmp_path: Path,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    own, new = tmp_path / "own", tmp_path / "new"
+    for folder in (own, new):
+        folder.mkdir()
+    for path in graph_path(role).parent.glob(f"{role}.*"):
+        shutil.copy(path, own)
+    monkeypatch.setenv("TMPDIR", str(new))
     monkeypatch.setattr(openvino_backend, "_has_winograd", lambda *_: True)
     monkeypatch.setattr(winograd, "FEWEST_CHANNELS", {"f32": 16, "bf16": 16})
 
-    graph = open_backend("openvino", graph_path(role), device="cpu")
-    opened, resident = mapped(tmp_path)
-    assert opened > resident == 0
+    graph = open_backend("openvino", own / f"{role}.xml", device="cpu")
+    opened, resident = mapped(new)
+    assert opened > resident == 0 and mapped(own)[0] > mapped(own)[1] == 0
     inputs = temporal_inputs() if role == "temporal" else {
         name: np.zeros([size or 8 for size in spec.shape], spec.dtype) for name, spec in graph.inputs.items()}
     if role == "prototypes":  # the largest map, for which there is another graph
         inputs = {"p3": np.zeros([*inputs["p3"].shape[:2], *demo_description().model.level_sizes[0]], np.float32)}
-    graph.run(inputs)
-    after, resident = mapped(tmp_path)
-    assert resident == 0 and (after > opened) is (role == "prototypes")
+    results = graph.run(inputs)
+    after, resident = mapped(new)
+    assert resident == 0 and (after > opened) is (role == "prototypes") and mapped(own)[1] == 0
+    for name, value in graph.run(inputs).items():
+        np.testing.assert_array_equal(value, results[name])
 
 
 @pytest.mark.parametrize("role", ["frame", "temporal"])

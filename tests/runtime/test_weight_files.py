@@ -1,4 +1,4 @@
-"""Constants in files: their values, and where they are."""
+"""Weights in files: their values, and where they are."""
 from __future__ import annotations
 
 import gc
@@ -86,6 +86,58 @@ def test_a_model_computes_the_same_after_they_left_memory(folder: Path) -> None:
         np.testing.assert_array_equal(product([x])[0], expected([x])[0])
 
 
+def saved(folder: Path) -> Path:
+    """A graph that adds `VALUES`."""
+    from openvino import opset13 as op
+
+    x = op.parameter([-1, 64, 48], np.float32)
+    ov.save_model(ov.Model([op.add(x, op.constant(VALUES))], [x]), folder / "add ü.xml", compress_to_fp16=False)
+    return folder / "add ü.xml"
+
+
+def test_a_models_own_weights_are_in_memory_only_while_they_are_read(folder: Path) -> None:
+    weights = WeightFiles()
+    model = weights.model(shared_core(), saved(folder))
+    added = shared_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    size = -(-VALUES.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE // 1024
+    [constant] = [node for node in model.get_ordered_ops() if node.get_type_name() == "Constant"]
+    for scale in (1, 3):
+        np.testing.assert_array_equal(constant.data, VALUES)
+        assert mapped(folder) == (size, size)
+        weights.release()
+        assert mapped(folder) == (size, 0)
+        x = np.full(VALUES.shape, scale, np.float32)
+        np.testing.assert_array_equal(added([x])[0], x + VALUES)
+    del constant, model, added, weights
+    gc.collect()
+    assert mapped(folder) == (0, 0)
+
+
+@pytest.mark.parametrize("content", [None, b""])
+def test_a_model_without_weights(folder: Path, content: bytes | None) -> None:
+    graph = saved(folder)
+    graph.with_suffix(".bin").unlink()
+    if content is not None:
+        graph.with_suffix(".bin").write_bytes(content)
+    with pytest.raises((OSError, ValueError), match=r"add ü\.bin|empty"):
+        WeightFiles().model(shared_core(), graph)
+
+
+@pytest.mark.parametrize("content", [b"", b"<net", b"<net/>", b"\xff"])
+def test_a_damaged_model(folder: Path, content: bytes) -> None:
+    graph = saved(folder)
+    graph.write_bytes(content)
+    with pytest.raises((RuntimeError, ValueError)):
+        WeightFiles().model(shared_core(), graph)
+
+
+def test_weights_cut_short(folder: Path) -> None:
+    graph = saved(folder)
+    os.truncate(graph.with_suffix(".bin"), VALUES.nbytes - 4)
+    with pytest.raises(RuntimeError):
+        WeightFiles().model(shared_core(), graph)
+
+
 @pytest.mark.parametrize("place", ["missing", "file"])
 def test_without_a_folder_they_stay_in_memory(folder: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     (folder / "file").write_bytes(b"")
@@ -160,6 +212,9 @@ def test_elsewhere_than_on_linux_they_stay_in_memory(folder: Path, monkeypatch: 
     monkeypatch.setattr(weight_files, "sys", SimpleNamespace(platform="win32"))
     weights = WeightFiles()
     node = weights.constant(VALUES, "f32")
+    model = weights.model(shared_core(), saved(folder))
     weights.release()
     np.testing.assert_array_equal(bits(node), bits(floats(VALUES, "f32")))
-    assert mapped(folder) == (0, 0)
+    [constant] = [node for node in model.get_ordered_ops() if node.get_type_name() == "Constant"]
+    np.testing.assert_array_equal(constant.data, VALUES)
+    assert not weights._maps  # some systems could not release them
