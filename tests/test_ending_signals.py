@@ -1,0 +1,22 @@
+"""Signals that end a process."""
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+
+import pytest
+
+from stmask_deploy import ending_signals
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="numbers of POSIX")
+def test_their_numbers() -> None:
+    assert ending_signals.ENDING_SIGNALS == (15, 1)
+
+
+def test_systems_without_terminals_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.delattr(signal, "SIGHUP", raising=False)
+        assert importlib.reload(ending_signals).ENDING_SIGNALS == (signal.SIGTERM,)
+    importlib.reload(ending_signals)
