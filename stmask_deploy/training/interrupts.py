@@ -1,4 +1,4 @@
-"""Ctrl-C in a training run: immediate where nothing would be lost, otherwise after the current step."""
+"""Ctrl-C, SIGTERM and SIGHUP in a training run: at once where nothing would be lost, otherwise after the step."""
 from __future__ import annotations
 
 import signal
@@ -8,38 +8,43 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
+from stmask_deploy.ending_signals import ENDING_SIGNALS
+
 
 class Interrupts:
-    """Context manager that handles Ctrl-C during a run.
+    """Context manager that handles Ctrl-C, SIGTERM and SIGHUP during a run, all in the same way.
 
     A process that trains alone is interrupted at once, except within `held` blocks. One of several processes only
     records the request, because all must stop after the same step, except within `alone` blocks.
 
-    Only the main thread of a program receives Ctrl-C: in any other this does nothing, and likewise if SIGINT is
-    ignored.
+    Only the main thread of a program receives signals: in any other this does nothing. Ctrl-C stays ignored where it
+    is, and the other signals keep another handler that they have, as SIGHUP does under nohup.
 
     Args:
         is_only: there are no other processes.
 
     Attributes:
-        is_set: Ctrl-C was pressed.
+        is_set: Ctrl-C was pressed, or another signal received.
     """
 
     def __init__(self, *, is_only: bool) -> None:
         self.is_set = False
         self._is_only, self._is_held = is_only, not is_only
-        self._before: Any = None
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
-        is_main = threading.current_thread() is threading.main_thread()
-        if is_main and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-            self._before = signal.signal(signal.SIGINT, self._note)
+        if threading.current_thread() is threading.main_thread():
+            if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+                self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._note)
+            for number in ENDING_SIGNALS:
+                if signal.getsignal(number) == signal.SIG_DFL:
+                    self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+        for number, before in self._before.items():
+            signal.signal(number, before)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -71,7 +76,7 @@ class Interrupts:
         is_second, self.is_set = self.is_set, True
         if self._is_only:
             is_due = is_second or not self._is_held
-        else:  # a launcher forwards Ctrl-C to processes that may have received it already, so ignore a second
+        else:  # a launcher forwards a signal to processes that may have received it already, so ignore a second
             is_due = not (is_second or self._is_held)
         if is_due:
             raise KeyboardInterrupt

@@ -1,6 +1,7 @@
 """The training loop."""
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -275,6 +276,9 @@ def _start_reading(loader: DataLoader[PairBatch | InputError]) -> Iterator[PairB
 
 def _start_worker(_worker: int) -> None:
     cv2.setNumThreads(1)  # the workers provide the parallelism
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is left to the trainer, which may need a batch for its step
+    # Ctrl-C and other signals to the process group are left to the trainer, which may need a batch for its step.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "setsid"):
+        os.setsid()
     # A thread that delivers a batch meets a closed socket once the trainer has stopped; its traceback is not useful.
     sys.excepthook = lambda *_: None

@@ -1,7 +1,7 @@
 """What `torchrun` starts in `test_processes.py`: `stmask-train` whose process 1 cannot go on with iteration 2.
 
-Arguments: what happens there (ctrl-c | validation | frame), then those of the command. With `validation` it is
-process 0 that is interrupted while it evaluates.
+Arguments: what happens there (ctrl-c | sigterm | validation | frame), then those of the command. With `validation` it
+is process 0 that is interrupted while it evaluates.
 """
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ def read_or_stop(self: PairDataset, index: int) -> Any:
         time.sleep(1)  # process 0 has not begun with the step when the other wants to leave
     if index == SAMPLE and sys.argv[1] == "ctrl-c":
         signal.raise_signal(signal.SIGINT)
+    if index == SAMPLE and sys.argv[1] == "sigterm":
+        signal.raise_signal(signal.SIGTERM)
     if index == SAMPLE and sys.argv[1] == "frame":
         raise InputError("no picture")
     return read(self, index)

@@ -68,7 +68,8 @@ def test_two_processes_end_with_one_network(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("case", "message"), [
-    ("ctrl-c", "interrupted"), ("validation", "interrupted"), ("frame", "error: no picture"),
+    ("ctrl-c", "interrupted"), ("sigterm", "interrupted"), ("validation", "interrupted"),
+    ("frame", "error: no picture"),
 ])
 def test_all_processes_leave_after_the_same_step(tmp_path: Path, case: str, message: str) -> None:
     annotations = write_clips(tmp_path / "clips", frames=2)

@@ -2,7 +2,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +18,7 @@ from click.testing import CliRunner
 from tiny_training import CONFIG, OPTIONS, Thing, write_clips, write_recipe
 from torch import Tensor, nn
 
+from stmask_deploy.ending_signals import ENDING_SIGNALS
 from stmask_deploy.models.checkpoint import load_checkpoint
 from stmask_deploy.training.cli import main
 from stmask_deploy.training.recipe import shipped_recipes
@@ -96,6 +101,28 @@ def test_ctrl_c_and_resume(clips: Path, recipe: Path, tmp_path: Path, usual_inte
     other = changed_json(clips, tmp_path / "other.json", lambda values: values["categories"][0].update(name="crate"))
     code, output = command(other, "--frames", clips.parent / "JPEGImages", "-o", tmp_path / "run", "--resume")
     assert code == 2 and "resume with the dataset it was started with" in output
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no process groups")
+@pytest.mark.parametrize("number", ENDING_SIGNALS)
+def test_a_signal_to_all_its_processes_loses_no_step(clips: Path, tmp_path: Path, number: int) -> None:
+    """As by a cluster that ends a job, or by a terminal that is closed. The process that reads must not end first."""
+    recipe = write_recipe(tmp_path / "long.json", replace(OPTIONS, iterations=1000, pairs_per_batch=1, save_every=1000))
+    usual = f"import signal; signal.signal({number}, signal.SIG_DFL); "  # under nohup it would be ignored
+    program = [sys.executable, "-c", usual + "from stmask_deploy.training.cli import main; main()"]
+    options = [clips, "-o", tmp_path / "run", "--recipe", recipe, "--device", "cpu", "--workers", "1"]
+    log, told = tmp_path / "run" / "log.jsonl", tmp_path / "told"
+    with open(told, "w") as output, subprocess.Popen([*program, *map(str, options)], stdout=output, stderr=output,
+                                                     start_new_session=True) as process:
+        try:
+            while process.poll() is None and not (log.exists() and "losses" in log.read_text()):
+                time.sleep(0.05)
+            os.killpg(process.pid, number)
+            assert process.wait(30) == 130, told.read_text()
+        finally:
+            process.kill()
+    assert told.read_text().splitlines()[-1] == "interrupted" and "Error" not in told.read_text()
+    assert Snapshot.read(tmp_path / "run").iteration >= 20
 
 
 def test_a_resumed_run_is_evaluated_as_before(clips: Path, recipe: Path, tmp_path: Path, usual_interrupt: None) -> None:
