@@ -4,8 +4,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import accuracy
 import cv2
 import onnx
 import pytest
@@ -27,6 +29,7 @@ from untrained import build_untrained
 
 from stmask_deploy.bundle import read_description
 from stmask_deploy.config import Calibration
+from stmask_deploy.export.exporter import ExportOptions
 from stmask_deploy.models.checkpoint import CONFIG_KEY, load_checkpoint
 from stmask_deploy.runtime import openvino_winograd, winograd
 from stmask_deploy.runtime.frame_tracker import FrameTracker
@@ -112,6 +115,34 @@ def test_int8_is_left_out_without_a_video_to_calibrate_with(row: Row, checkpoint
                                                             tmp_path: Path) -> None:
     result = measure(row, load_checkpoint(checkpoint), {"val": open_dataset(labelled)}, tmp_path)
     assert result == {"row": row.name, "not_available": "int8 needs --calibration VIDEO"}
+
+
+def test_rows_run_as_they_say(checkpoint: Path, labelled: Path, tmp_path: Path,
+                              monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[bool] = []
+    model = SimpleNamespace(device="a device", options=SimpleNamespace(tracking="a tracker"))
+    monkeypatch.setattr(accuracy, "open_model", lambda *_: [found.append(
+        winograd.is_worthwhile(1, 1, (1, 1, 1), "f32")), model][1])
+    monkeypatch.setattr(accuracy, "track_dataset", lambda *_: found.append(FrameTracker.tanh_passes == 1))
+    monkeypatch.setattr(accuracy, "evaluate", lambda *_: SimpleNamespace(to_dict=dict))
+    for row in (*DEPLOYMENTS, *TRACKERS):
+        found.clear()
+        measure(row, load_checkpoint(checkpoint), {"val": open_dataset(labelled)}, tmp_path)
+        assert found == [row.winograd, row.plain_masks]
+
+
+@pytest.mark.parametrize(("row", "weights"), [
+    (Row("a", precision="int8"), None), (Row("b", "openvino", "int8", weights="f16"), "f16")])
+def test_an_int8_bundle_has_what_its_backend_reads(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                   row: Row, weights: str | None) -> None:
+    asked: list[ExportOptions] = []
+    monkeypatch.setattr(accuracy, "export_checkpoint", lambda _, folder, options: [
+        asked.append(options), folder.mkdir()])
+    for _ in range(2):  # exported once
+        accuracy.int8_bundle(row, load_checkpoint(checkpoint), tmp_path, Path("clip.mp4"))
+    [options] = asked
+    assert options.openvino_weights == weights and options.int8.calibration == Path("clip.mp4")
+    assert options.int8.limits.min_agreement == 0
 
 
 def test_what_is_worth_winograd_is_put_back() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from held_source import hold
-from host_work import ROWS, main, run
+from host_work import ROWS, main, run, summary
 from replayed import Record
 
 from stmask_deploy.bench.bundle_run import FrameClock
@@ -112,6 +112,20 @@ def test_answers_are_given_as_arrays_of_their_own(bundle: Bundle, tmp_path: Path
     first["boxes"][:] = -1
     assert list(first) == ["boxes"] and (second["boxes"] >= -0.5).all()
     assert np.array_equal(graph.run(picture, ["boxes"])["boxes"], second["boxes"])
+
+
+def test_cpu_time_is_per_frame(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FrameClock()
+    monkeypatch.setattr(host_work.time, "process_time", iter([5.0, 8.0]).__next__)
+    found = run(Model(bundle, RunOptions(), clock), hold(demo_clip(), 4), 4, "latency", EncoderProcess(), tmp_path,
+                clock)
+    assert found["cores_s"] == 0.75
+
+
+def test_a_summary_has_rates_of_turns_and_medians_of_frames() -> None:
+    turns = [{"seconds": [0.5, 1.5], "cores_s": 0.25, "stages": [{"tracker": 0.001}, {"tracker": 0.002, "nms": 1.0}]},
+             {"seconds": [0.125, 0.125], "cores_s": 0.75, "stages": [{"tracker": 0.006}, {"tracker": 0.004}]}]
+    assert summary(turns) == {"fps": [1.0, 8.0], "cores_ms": 500.0, "stages_ms": {"nms": 1000.0, "tracker": 3.0}}
 
 
 def test_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,10 @@ def test_the_demo_model(tmp_path: Path, row: str) -> None:
     done = CliRunner().invoke(main, [str(demo_bundle()), "--rows", row, "--runs", "2", "--threads", "1",
                                      "--json", str(out)])
     assert done.exit_code == 0, done.output
-    found = json.loads(out.read_text())["rows"][row]
+    report = json.loads(out.read_text())
+    found = report["rows"][row]
+    assert found["gflops"] == pytest.approx(report["gflop"] / (found["ms"] / 1000))
+    assert 0.1 < report["gflop"] < 10  # of a small network
     assert {"convolution, f32", "deformable convolution, f32"} < set(found["shares"])
     assert 0.9 < sum(found["shares"].values()) < 1.1
     assert found["ms"] > 0 and found["gflops"] > 0 and found["gflops_of_ceiling"] > 0

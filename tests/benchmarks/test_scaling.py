@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -77,6 +78,39 @@ def test_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [point["streams"] for point in found["streams"]] == [1, 2]
     assert [(point["threads"], point["fps"] > 0) for point in found["threads"]] == [(1, True), (2, True), (3, True)]
     assert opened == [1, 1, 2, 3]
+
+
+class Paced:
+    """A setup whose runs take the same time for every frame after warm-up, by threads."""
+
+    frames, rounds = 2, 3
+
+    def open(self, threads: int) -> int:
+        return threads
+
+    def run(self, bundle: int, _clip: Path, frames: int, mode: str) -> SimpleNamespace:
+        assert (frames, mode) == (scaling.WARMUP + 2, "auto")
+        return SimpleNamespace(periods=lambda: [99.0] * scaling.WARMUP + [0.4 / bundle, 0.6 / bundle])
+
+
+def test_rates_are_frames_by_seconds(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scaling, "available_cpus", lambda: 4)
+    assert scaling.by_threads(Paced()) == [  # type: ignore[arg-type]
+        {"threads": 1, "fps": 2.0}, {"threads": 2, "fps": 4.0}, {"threads": 4, "fps": 8.0}]
+    monkeypatch.setattr(scaling, "STREAMS", (1, 3))
+    times = iter([0.0, 8.0, 10.0, 14.0])  # seconds before and after one stream of two frames, and three
+    monkeypatch.setattr(scaling, "time", SimpleNamespace(perf_counter=times.__next__))
+    setup = SimpleNamespace(bundle=bundle, frames=2, rounds=1)
+    assert scaling.by_streams(setup) == [  # type: ignore[arg-type]
+        {"streams": 1, "fps": 0.25}, {"streams": 3, "fps": 1.5}]
+
+
+def test_stages_are_medians_in_milliseconds() -> None:
+    frames = [{"frame": 0.01, "frame_graph": 0.004, "decode": 0.001}, {"frame": 0.02, "frame_graph": 0.006},
+              {"frame": 0.04, "frame_graph": 0.005, "decode": 0.002}]
+    found = scaling._stages(frames)
+    assert (found["frame_ms"], found["frame_graph_ms"], found["decode_ms"], found["host_ms"]) == (20.0, 5.0, 1.0, 14.0)
+    assert found["temporal_graph_ms"] == 0
 
 
 @pytest.mark.parametrize("cores, counts", [(1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (8, [1, 2, 4, 8]),

@@ -3,11 +3,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import variants
 from click.testing import CliRunner
 
+from stmask_deploy.export.exporter import ExportOptions
 from stmask_deploy.pretrained import demo_checkpoint
 
 ROW = {"checkpoint": "a", "variant": "STMask R50", "classes": 40, "seconds": 12.3, "megabytes": 150.2,
@@ -16,6 +18,22 @@ ROW = {"checkpoint": "a", "variant": "STMask R50", "classes": 40, "seconds": 12.
 
 def test_a_row() -> None:
     assert variants.line(ROW) == "| a | STMask R50 | 40 | 12.3 s | 150.2 | 1.2e-05 | - |"
+
+
+def test_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([100.0, 112.34])
+
+    def export(_checkpoint: object, folder: Path, _options: object) -> SimpleNamespace:
+        folder.mkdir()
+        for name, size in (("frame.onnx", 1_500_000), ("temporal.onnx", 2_200_000), ("frame.bin", 5_000_000)):
+            (folder / name).write_bytes(bytes(size))
+        return SimpleNamespace(reached=lambda: {"onnxruntime": 1e-6})
+
+    monkeypatch.setattr(variants, "export_checkpoint", export)
+    monkeypatch.setattr(variants, "time", SimpleNamespace(perf_counter=now.__next__))
+    row = variants.measure(demo_checkpoint(), ExportOptions())
+    assert row.pop("variant") and row == {"checkpoint": "shapes", "classes": 6, "seconds": 12.3, "megabytes": 3.7,
+                                          "errors": {"onnxruntime": 1e-6}}
 
 
 def test_rows_of_a_file_stay_and_are_of_one_lowering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,10 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
+import windows
 from click.testing import CliRunner
-from windows import BASE, SHARES, main, middle_box
+from windows import BASE, SHARES, main, middle_box, runs_of
 
 from stmask_deploy.pretrained import demo_bundle
 
@@ -20,6 +22,16 @@ def test_every_window_is_measured(tmp_path: Path) -> None:
     milliseconds = json.loads(out.read_text())["rows"]["onnxruntime:f32"]["milliseconds"]
     assert list(milliseconds) == [BASE, *(f"{share:.0%}" for share in SHARES)]
     assert all(value > 0 for value in milliseconds.values())
+
+
+def test_only_the_whole_frame_has_all_prototypes(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[tuple[str, set[str]]] = []
+    monkeypatch.setattr(windows, "open_backend", lambda _backend, path, outputs, **_options: opened.append(
+        (path.stem, set(outputs or ()))))
+    list(runs_of(demo_bundle(), "onnxruntime", "f32", 1))
+    [(_, whole), (_, part), _] = opened
+    assert [role for role, _ in opened] == ["frame", "frame", "prototypes"]
+    assert "prototypes" in whole - part and "p3" in part - whole
 
 
 def test_boxes_have_their_share_of_the_frame() -> None:
