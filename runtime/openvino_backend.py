@@ -213,7 +213,7 @@ def choose_plugins(core: Any, device: str, precision: str) -> list[str]:
 def _read(core: Any, graph: Path, files: WeightFiles) -> Any:
     try:
         return files.model(core, graph)
-    except (RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise InputError(f"{graph}: OpenVINO cannot read it ({one_line(error)}); "
                          "export the checkpoint again") from error
 

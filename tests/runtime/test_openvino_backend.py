@@ -16,7 +16,7 @@ from mapped_files import mapped
 from tiny_bundles import describe
 
 from stmask_deploy.bundle import BundleDescription, read_description
-from stmask_deploy.errors import DeviceError, StmaskError
+from stmask_deploy.errors import DeviceError, InputError, StmaskError
 from stmask_deploy.pretrained import demo_bundle
 from stmask_deploy.runtime import openvino_backend, winograd
 from stmask_deploy.runtime.opening import open_backend
@@ -165,6 +165,16 @@ def test_only_what_is_computed_gets_new_weights(monkeypatch: pytest.MonkeyPatch)
     assert list(graph.run({"frame": frame}, ["fpn"])) == ["fpn"]  # of what is there already
     counts = [sum(node.get_type_name() == "Convolution" for node in model.get_ordered_ops()) for model in models]
     assert len(counts) == 2 and counts[0] > counts[1] > 0
+
+
+def test_weights_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+    for path in graph_path("temporal").parent.glob("temporal.*"):
+        shutil.copy(path, tmp_path)
+    (tmp_path / "temporal.bin").unlink()
+    for make in (lambda _: None, Path.mkdir):
+        make(tmp_path / "temporal.bin")
+        with pytest.raises(InputError, match=r"temporal\.xml: OpenVINO cannot read it \(.*export the checkpoint again"):
+            open_backend("openvino", tmp_path / "temporal.xml", device="cpu")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="weights stay in memory")
