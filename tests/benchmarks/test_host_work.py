@@ -134,10 +134,15 @@ def test_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_work, "open_source", lambda video: opened.append(video) or open_source(video))
     arguments = ["--frames", "6", "--warmup", "2", "--rounds", "2", "--ms", "5,0,0", "--ms", "0,0.5,0",
                  "--json", str(path)]
+    helped: list[tuple[str, bool]] = []
+    monkeypatch.setattr(host_work, "run", lambda model, source, frames, mode, helper, *rest: helped.append(
+        (mode, helper._process is not None)) or run(model, source, frames, mode, helper, *rest))
     for extra in ([], ["--decoded", "--overwrite"]):
         opened.clear()
+        helped.clear()
         done = CliRunner().invoke(main, [*arguments, *extra], catch_exceptions=False)
         assert done.exit_code == 0 and done.output.count("\n") == 2 + 2 * len(ROWS)
+        assert helped == [("latency", False), *[(row.mode, row.is_helped) for row in ROWS] * 4]  # two times, two rounds
         report = json.loads(path.read_text())
         assert [(row["ms"]["frame"], row["row"]) for row in report["rows"]] == [(ms, row.name) for ms in (5, 0)
                                                                                for row in ROWS]

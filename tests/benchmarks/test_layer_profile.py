@@ -4,10 +4,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
-from layer_profile import Layer, kind_of, main, shares, table
+from layer_profile import Layer, OnnxRuntimeProfile, kind_of, main, shares, table
 
+from stmask_deploy.bundle import read_description
 from stmask_deploy.pretrained import demo_bundle
 
 
@@ -37,6 +39,16 @@ def test_small_kinds_are_not_in_the_table() -> None:
     row = {"ms": 200.0, "gflops": 400.0, "gflops_of_ceiling": 500.0,
            "shares": {"convolution, f32": 0.99, "TopK": 0.001}}
     assert table({"a:f32": row}).splitlines()[-1] == "| a:f32 | 200 | 400 | 80% | convolution, f32 99% |"
+
+
+def test_every_run_has_its_layers() -> None:
+    description = read_description(demo_bundle())
+    size = description.model.input_size
+    profile = OnnxRuntimeProfile(description.graph_path(demo_bundle(), "frame", "onnxruntime"), 1, ["boxes", "fpn"])
+    for _ in range(3):
+        profile.run({"frame": np.zeros((1, *size, 3), np.uint8)})
+    runs = [[layer.kind for layer in layers] for layers in profile.layers()]
+    assert len(runs) == 3 and runs[0] == runs[1] == runs[2] and runs[0].count("convolution") > 20
 
 
 @pytest.mark.parametrize("row", ["onnxruntime:f32", "openvino:f32"])

@@ -42,6 +42,21 @@ def test_places_do_not_overlap_and_faces_differ() -> None:
     assert (embeddings @ embeddings.T - np.eye(20)).max() < 0.9
 
 
+def test_made_up_outputs_have_the_shapes_of_real_ones(bundle: Bundle) -> None:
+    made_up = inject(bundle, Objects(7))
+    assert bundle.instances is not None and bundle.temporal is not None and made_up.instances and made_up.temporal
+    rng = np.random.default_rng(0)
+    for real, graph in ((bundle.frame, made_up.frame), (bundle.instances, made_up.instances),
+                        (bundle.temporal, made_up.temporal)):
+        inputs = {name: rng.random([size or 7 for size in spec.shape]).astype(spec.dtype)
+                  for name, spec in real.inputs.items()}
+        for name, value in graph.run(inputs).items():
+            spec = real.outputs[name]
+            fixed = [(ours, size) for ours, size in zip(np.shape(value), spec.shape, strict=True) if size is not None]
+            assert all(ours in (size, 7) for ours, size in fixed), name
+            assert np.asarray(value).dtype == spec.dtype and np.shape(value)[1:] == spec.shape[1:]
+
+
 @pytest.mark.parametrize("count", [1, 100])
 def test_as_many_objects_as_asked_for_and_they_stay_who_they_are(bundle: Bundle, count: int) -> None:
     first, *others = shown(bundle, Objects(count), 3)
@@ -103,6 +118,25 @@ def test_rates_are_frames_by_seconds(bundle: Bundle, monkeypatch: pytest.MonkeyP
     setup = SimpleNamespace(bundle=bundle, frames=2, rounds=1)
     assert scaling.by_streams(setup) == [  # type: ignore[arg-type]
         {"streams": 1, "fps": 0.25}, {"streams": 3, "fps": 1.5}]
+
+
+def test_sizes_have_rates_of_overlapped_runs_and_stages_of_others(tmp_path: Path,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scaling, "SIZES", ((64, 36), (96, 54)))
+
+    def run(_bundle: object, clip: Path, frames: int, mode: str = "latency") -> SimpleNamespace:
+        width = int(clip.stem)
+        assert frames == scaling.WARMUP + 2 and (mode == "auto") is (len(modes) % 2 == 1)
+        modes.append(mode)
+        pace = width / 640 if mode == "auto" else width
+        times = [99.0] * scaling.WARMUP + [0.5 * pace, 1.5 * pace]
+        return SimpleNamespace(periods=lambda: times, frames=[{"frame_graph": one / 2} for one in times])
+
+    modes: list[str] = []
+    setup = SimpleNamespace(bundle=None, folder=tmp_path, frames=2, rounds=2, run=run)
+    found = scaling.by_size(setup)  # type: ignore[arg-type]
+    assert [(one["width"], one["height"], one["fps"]) for one in found] == [(64, 36, 10.0), (96, 54, 6.667)]
+    assert [(one["frame_ms"], one["frame_graph_ms"]) for one in found] == [(64e3, 32e3), (96e3, 48e3)]
 
 
 def test_stages_are_medians_in_milliseconds() -> None:
