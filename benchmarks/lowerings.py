@@ -20,6 +20,7 @@ from turns import turns
 from stmask_deploy.bench.ceiling import CeilingJob, open_ceiling
 from stmask_deploy.bundle import BundleDescription, read_description
 from stmask_deploy.console import Command
+from stmask_deploy.openvino_library import import_openvino
 from stmask_deploy.runtime.loading import check_file, run_outputs
 from stmask_deploy.runtime.openvino_backend import shared_core
 from stmask_deploy.runtime.openvino_pooling import expand_roi_align
@@ -56,9 +57,7 @@ class Forms:
     """
 
     def __init__(self, folder: Path, threads: int) -> None:
-        import openvino
-
-        self._openvino, self._core, self._folder, self._threads = openvino, shared_core(), folder, threads
+        self._openvino, self._core, self._folder, self._threads = import_openvino(), shared_core(), folder, threads
         self._description = read_description(folder)
         for role in self._description.roles:
             check_file(self._description.graph_path(folder, role, "openvino"), "openvino", "f32")

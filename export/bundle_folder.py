@@ -4,17 +4,14 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import tempfile
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import FrameType
 
 from stmask_deploy.atomic import check_folder
 from stmask_deploy.bundle import DESCRIPTION_FILE, OPENVINO_FOLDER, OWN_GRAPHS, REPORT_FILE, ROLES, has_own_graph
-from stmask_deploy.ending_signals import ENDING_SIGNALS
+from stmask_deploy.ending_signals import ended_by_signals
 from stmask_deploy.errors import InputError, OutputError, StmaskError
 
 PREFIX = ".stmask-export-"  # name prefix of the folders in which exports build
@@ -95,7 +92,7 @@ def building(folder: Path, overwrite: bool) -> Iterator[Path]:
         InputError: something else has appeared in `folder`.
     """
     build: Path | None = None
-    with _ended_by_signals():
+    with ended_by_signals():
         try:
             place = Path(os.path.realpath(folder))
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -193,28 +190,4 @@ def _age_s(path: Path) -> float:
 
 
 def _discard(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # Python 3.11 may raise it on a signal despite `ignore_errors`
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise SystemExit in the block.
-
-    Not those that have another handler, nor outside the main thread.
-    """
-    is_main = threading.current_thread() is threading.main_thread()
-    handled = [number for number in ENDING_SIGNALS if is_main and signal.getsignal(number) is signal.SIG_DFL]
-
-    def end(number: int, _frame: FrameType | None) -> None:
-        for one in handled:
-            signal.signal(one, signal.SIG_IGN)  # so that another one does not interrupt the clean-up
-        raise SystemExit(128 + number)
-
-    for number in handled:
-        signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number in handled:
-            signal.signal(number, signal.SIG_DFL)
+    shutil.rmtree(folder, ignore_errors=True)

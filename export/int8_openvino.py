@@ -4,13 +4,13 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from stmask_deploy.config import ModelConfig
 from stmask_deploy.errors import InputError, StmaskError
+from stmask_deploy.openvino_library import unreported
 
 from .int8_deformable import quantize_deformable
 from .int8_layers import Layer, float_reason, layer_name, layers_of
@@ -32,10 +32,9 @@ def require_nncf() -> Any:
     Raises:
         InputError: it is not installed.
     """
-    # Disables nncf's telemetry.
-    os.environ.setdefault("NNCF_CI", "1")
     try:
-        import nncf
+        with unreported():
+            import nncf
     except ImportError as error:
         raise InputError("int8 for OpenVINO needs the package nncf: pip install 'stmask-deploy[int8]'") from error
     return nncf

@@ -12,6 +12,7 @@ import onnx.inliner
 
 from stmask_deploy.bundle import weights_mark
 from stmask_deploy.errors import InputError, OutputError
+from stmask_deploy.openvino_library import import_openvino
 
 if TYPE_CHECKING:
     import openvino
@@ -24,11 +25,10 @@ def require_openvino() -> Any:
         InputError: it is not installed.
     """
     try:
-        import openvino
+        return import_openvino()
     except ImportError as error:
         raise InputError("writing OpenVINO IR needs the package openvino: pip install 'stmask-deploy[openvino]'"
                          ) from error
-    return openvino
 
 
 def to_openvino(model: onnx.ModelProto) -> openvino.Model:

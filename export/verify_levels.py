@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from stmask_deploy.bundle import METADATA_KEY, BundleDescription
+from stmask_deploy.openvino_library import import_openvino
 from stmask_deploy.runtime.opening import open_backend
 
 from .openvino_ir import save_ir
@@ -77,7 +78,7 @@ def _write_onnx(graph: Path, count: int, path: Path) -> None:
 
 
 def _write_ir(graph: Path, count: int, path: Path) -> None:
-    import openvino
+    openvino = import_openvino()
     from openvino import opset13 as op
 
     model = openvino.Core().read_model(graph)

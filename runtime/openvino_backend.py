@@ -24,6 +24,7 @@ from stmask_deploy.bundle import (
     weights_mark,
 )
 from stmask_deploy.errors import DeviceError, InputError, StmaskError
+from stmask_deploy.openvino_library import import_openvino
 
 from .backends import TensorSpec, Value, check_inputs, chosen_outputs, one_line
 from .interrupt import raise_interrupt
@@ -173,12 +174,11 @@ class _Requests:
 def _import_library() -> Any:
     handled = sys.exc_info()[1]
     try:
-        import openvino
+        return import_openvino()
     except ImportError as error:
         raise_interrupt(error, handled)
         raise DeviceError(f"backend openvino is not installed ({one_line(error)}); "
                           "install stmask-deploy[openvino]") from error
-    return openvino
 
 
 @cache

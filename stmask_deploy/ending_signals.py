@@ -1,7 +1,36 @@
-"""Signals by which a system or a terminal ends a process, other than Ctrl-C."""
+"""SIGTERM and SIGHUP, by which a system or a terminal ends a process."""
 from __future__ import annotations
 
+import contextlib
 import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
 
-# SIGTERM, and where it exists SIGHUP: the terminal was closed, or the connection to it was lost.
+# SIGHUP where it exists: the terminal was closed, or the connection to it was lost.
 ENDING_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """`ENDING_SIGNALS` raise SystemExit in the block, with code 128 + number, so that temporary files are removed.
+
+    Not those that have another handler, as SIGHUP has under nohup, nor outside the main thread.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    handled = [number for number in ENDING_SIGNALS if is_main and signal.getsignal(number) is signal.SIG_DFL]
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        for one in handled:
+            # So that another one does not interrupt the clean-up. Were it ignored, Python might raise an OSError for
+            # one that has just come.
+            signal.signal(one, lambda *_: None)
+        raise SystemExit(128 + number)
+
+    for number in handled:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in handled:
+            signal.signal(number, signal.SIG_DFL)

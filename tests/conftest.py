@@ -15,6 +15,9 @@ import pytest
 # Before NumPy is imported: on a loaded machine its BLAS threads have been seen waiting for each other for minutes.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+# The package imports openvino without it; tests import openvino themselves.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.append(str(REPOSITORY / "benchmarks"))  # scripts, which are not installed
 

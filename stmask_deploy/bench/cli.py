@@ -11,6 +11,7 @@ import click
 
 from stmask_deploy import __version__
 from stmask_deploy.console import Command
+from stmask_deploy.ending_signals import ended_by_signals
 from stmask_deploy.errors import InputError
 from stmask_deploy.option_types import NamedPath
 from stmask_deploy.report_file import ReportFile
@@ -72,7 +73,7 @@ def main(bundle: Path | None, video: Path | None, row_texts: Sequence[str], thre
 
     report_file = ReportFile(json_path, overwrite, _inputs(bundle, video, compare))
     rows = list({str(row): row for row in map(Row.parse, row_texts)}.values())
-    with tempfile.TemporaryDirectory() as scratch:
+    with ended_by_signals(), tempfile.TemporaryDirectory() as scratch:
         # Absolute paths, because every row's process receives them.
         folders = [(bundle or demo_bundle()).absolute()]
         if compare is not None and os.path.isdir(compare):

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from stmask_deploy.ending_signals import ended_by_signals
 from stmask_deploy.errors import StmaskError
 from stmask_deploy.runtime.backends import one_line
 
@@ -104,9 +105,8 @@ class Worker:
 def _serve(open_subject: Opener, job: Any, connection: Connection) -> None:
     # Ctrl-C reaches every process of the terminal; let the parent end this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # unwinds, so that the subject's files are closed
     try:
-        with open_subject(job) as subject:
+        with ended_by_signals(), open_subject(job) as subject:  # also then the subject's files are closed
             connection.send((subject.facts, peak_memory()))
             while connection.recv() == _TURN:
                 connection.send((subject.turn(), peak_memory()))

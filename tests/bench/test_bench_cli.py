@@ -6,7 +6,10 @@ import dataclasses
 import hashlib
 import json
 import multiprocessing
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from stmask_deploy.bench.figures import describe_bundles
 from stmask_deploy.bench.report import SCHEMA, make_report, read_report
 from stmask_deploy.bench.row import Job, Row
 from stmask_deploy.bench.tables import report_text
+from stmask_deploy.ending_signals import ENDING_SIGNALS
 from stmask_deploy.errors import OutputError
 from stmask_deploy.pretrained import demo_bundle, demo_clip
 from stmask_deploy.runtime.timing import STAGES
@@ -30,6 +34,25 @@ QUICK = ["--threads", "1", "--warmup", "1", "--frames", "3"]
 
 def run(*args: object) -> Result:
     return CliRunner().invoke(main, [str(arg) for arg in args])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no process groups")
+@pytest.mark.parametrize("number", ENDING_SIGNALS)
+def test_a_signal_to_all_its_processes_leaves_nothing(tmp_path: Path, number: int) -> None:
+    """As by a terminal that is closed."""
+    (tmp_path / "scratch").mkdir()
+    usual = f"import signal; signal.signal({number}, signal.SIG_DFL); "  # under nohup it would be ignored
+    program = [sys.executable, "-c", usual + "from stmask_deploy.bench.cli import main; main()"]
+    with subprocess.Popen([*program, "--row", "onnxruntime:f32", "--threads", "1", "--rounds", "1000"],
+                          stderr=subprocess.PIPE, text=True, start_new_session=True,
+                          env={**os.environ, "TMPDIR": str(tmp_path / "scratch")}) as process:
+        assert process.stderr is not None
+        assert any("round 1 of" in line for line in process.stderr)
+        assert list((tmp_path / "scratch").iterdir())
+        os.killpg(process.pid, number)
+        told = process.stderr.read()  # until the last process has ended
+    assert process.returncode == 128 + number and "Error" not in told, told
+    assert not list((tmp_path / "scratch").iterdir())
 
 
 def test_the_demo_model(tmp_path: Path) -> None:
