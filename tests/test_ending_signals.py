@@ -4,6 +4,7 @@ from __future__ import annotations
 import importlib
 import signal
 import sys
+import threading
 
 import pytest
 
@@ -20,3 +21,16 @@ def test_systems_without_terminals_have_one(monkeypatch: pytest.MonkeyPatch) -> 
         patch.delattr(signal, "SIGHUP", raising=False)
         assert importlib.reload(ending_signals).ENDING_SIGNALS == (signal.SIGTERM,)
     importlib.reload(ending_signals)
+
+
+def test_another_thread_never_receives_them() -> None:
+    def enter() -> None:
+        with ending_signals.ended_by_signals():
+            found.extend(map(signal.getsignal, ending_signals.ENDING_SIGNALS))
+
+    found: list[object] = []
+    before = list(map(signal.getsignal, ending_signals.ENDING_SIGNALS))
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert found == before
