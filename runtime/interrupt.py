@@ -6,15 +6,16 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-from stmask_deploy.ending_signals import ENDING_SIGNALS
+from stmask_deploy.ending_signals import ENDING_SIGNALS, HANGUP
 
 
 class InterruptFlag:
     """Context manager that turns the first Ctrl-C into a request to stop; a second one interrupts at once, as usual.
 
-    SIGTERM and SIGHUP (the terminal was closed) are treated alike unless they have another handler already, as SIGHUP
-    has under nohup: a second one ends the process. Does nothing outside the main thread, the only one that receives
-    signals. Where Ctrl-C is ignored, as in background jobs of a script, it stays ignored; SIGTERM stops those.
+    SIGTERM is treated alike unless it has another handler already: a second one ends the process. So is SIGHUP (the
+    terminal was closed), which has another one under nohup, and whose second changes nothing. Does nothing outside the
+    main thread, the only one that receives signals. Where Ctrl-C is ignored, as in background jobs of a script, it
+    stays ignored; SIGTERM stops those.
 
     Attributes:
         is_set: Ctrl-C was pressed, or one of the other signals was received.
@@ -35,16 +36,14 @@ class InterruptFlag:
 
     def _note(self, _signal: int, _frame: FrameType | None) -> None:
         self.is_set = True
-        self._restore()
-
-    def _restore(self) -> None:
-        while self._before:
-            number, before = self._before.popitem()
-            signal.signal(number, before)
+        for number in [one for one in self._before if one != HANGUP]:
+            signal.signal(number, self._before.pop(number))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        self._restore()
+        while self._before:
+            number, before = self._before.popitem()
+            signal.signal(number, before)
 
 
 def find_interrupt(error: BaseException | None, handled: BaseException | None) -> KeyboardInterrupt | None:

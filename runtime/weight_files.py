@@ -49,11 +49,12 @@ class WeightFiles:
 
         if sys.platform != "linux":
             return core.read_model(graph)
+        text = graph.read_text(encoding="utf-8")  # first, so that its description is never newer than the weights
         with open(graph.with_suffix(".bin"), "rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._maps.append(mapped)
         weights = openvino.Tensor(np.frombuffer(mapped, np.uint8), [len(mapped)], openvino.Type.u8)
-        return core.read_model(graph.read_text(encoding="utf-8"), weights)
+        return core.read_model(text, weights)
 
     def constant(self, values: ArrayLike, precision: str) -> Any:
         """A constant node as by `openvino_constants.floats`, with its values in a file if possible."""

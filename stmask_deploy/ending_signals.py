@@ -7,8 +7,10 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-# SIGHUP where it exists: the terminal was closed, or the connection to it was lost.
-ENDING_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+# The terminal was closed, or the connection to it was lost; None on systems that have no such signal. It may come
+# twice, from the shell and from the system, so that a second one says nothing new.
+HANGUP: int | None = getattr(signal, "SIGHUP", None)
+ENDING_SIGNALS: tuple[int, ...] = (signal.SIGTERM,) if HANGUP is None else (signal.SIGTERM, HANGUP)
 
 
 @contextlib.contextmanager

@@ -25,9 +25,11 @@ sys.path.append(str(REPOSITORY / "benchmarks"))  # scripts, which are not instal
 def pytest_configure(config: pytest.Config) -> None:
     if importlib.util.find_spec("stmask_deploy") is None or importlib.util.find_spec("stmask_deploy.runtime") is None:
         raise pytest.UsageError("stmask_deploy.runtime cannot be imported: run `pip install -e .` first")
-    # In the background of a shell Ctrl-C is ignored, and commands under test would inherit that.
+    # In the background of a shell Ctrl-C is ignored, under nohup SIGHUP, and commands under test would inherit that.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which is not needed to run the tests

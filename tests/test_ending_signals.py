@@ -13,7 +13,7 @@ from stmask_deploy import ending_signals
 
 @pytest.mark.skipif(sys.platform == "win32", reason="numbers of POSIX")
 def test_their_numbers() -> None:
-    assert ending_signals.ENDING_SIGNALS == (15, 1)
+    assert ending_signals.ENDING_SIGNALS == (15, 1) and ending_signals.HANGUP == 1
 
 
 def test_systems_without_terminals_have_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
-from stmask_deploy.ending_signals import ENDING_SIGNALS
+from stmask_deploy.ending_signals import ENDING_SIGNALS, HANGUP
 
 
 class Interrupts:
@@ -72,7 +72,9 @@ class Interrupts:
         finally:
             self._is_held = before
 
-    def _note(self, _signal: int, _frame: FrameType | None) -> None:
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self.is_set and number == HANGUP:
+            return
         is_second, self.is_set = self.is_set, True
         if self._is_only:
             is_due = is_second or not self._is_held

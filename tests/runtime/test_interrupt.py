@@ -50,7 +50,8 @@ def test_other_signals_are_noted_unless_they_have_a_handler(number: int) -> None
     with InterruptFlag() as interrupt:
         os.kill(os.getpid(), number)
         assert interrupt.is_set
-        assert signal.getsignal(number) == signal.SIG_DFL  # a second one ends the process
+        for second in ENDING_SIGNALS:  # a second SIGTERM ends the process, a second SIGHUP changes nothing
+            assert (signal.getsignal(second) == signal.SIG_DFL) is (second == signal.SIGTERM)
     assert signal.getsignal(number) == signal.SIG_DFL
 
     def own(_signal: int, _frame: object) -> None: ...
@@ -187,6 +188,24 @@ def test_a_run_that_is_asked_to_stop_completes_its_files(bundle: Path, tmp_path:
     results = read_results(tmp_path / "out" / "results.jsonl")
     assert results.end is not None and results.end["interrupted"] and 1 <= len(results.frames) < 5
     assert (tmp_path / "out" / "video.mp4").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signal")
+@pytest.mark.parametrize("first", ENDING_SIGNALS)
+def test_a_second_hangup_changes_nothing(bundle: Path, tmp_path: Path, first: int) -> None:
+    """The shell sends one to its jobs, and the system another when the shell has ended."""
+    clip = write_video(tmp_path / "clip.mp4", pictures(5))
+    command = [sys.executable, "-c", SLOW.format(ignored=""), clip, "-m", bundle, "-o", tmp_path / "out"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "second frame" in (line.strip() for line in process.stdout)
+        for number in (first, signal.SIGHUP, signal.SIGHUP):
+            process.send_signal(number)
+            time.sleep(0.1)
+        process.stdout.read()
+    assert process.returncode == 130
+    results = read_results(tmp_path / "out" / "results.jsonl")
+    assert results.end is not None and results.end["interrupted"] and (tmp_path / "out" / "video.mp4").exists()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")

@@ -15,6 +15,7 @@ from live_servers import MjpegServer, paced
 from run_commands import call
 from without_torch import RUN_WITHOUT_TORCH
 
+from stmask_deploy.ending_signals import ENDING_SIGNALS
 from stmask_deploy.runtime.frame_source import Damage
 from stmask_deploy.runtime.messages import tell_summary, told_warnings
 from stmask_deploy.runtime.results_jsonl import read_results
@@ -39,7 +40,8 @@ def test_a_stream_until_enough_frames(bundle: Path, tmp_path: Path, monkeypatch:
     assert "secret" not in result.output + result.stderr + (folder / "results.jsonl").read_text()
 
 
-@pytest.mark.parametrize(("number", "mode"), [(signal.SIGINT, "auto"), (signal.SIGTERM, "throughput")])
+@pytest.mark.parametrize(("number", "mode"), [
+    (signal.SIGINT, "auto"), *((number, "throughput") for number in ENDING_SIGNALS)])
 def test_an_interrupt_while_the_stream_is_away(bundle: Path, tmp_path: Path, number: int, mode: str) -> None:
     """Nothing comes that the run could stop after."""
     results = tmp_path / "out" / "results.jsonl"

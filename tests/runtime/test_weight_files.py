@@ -113,6 +113,23 @@ def test_a_models_own_weights_are_in_memory_only_while_they_are_read(folder: Pat
     assert mapped(folder) == (0, 0)
 
 
+def test_a_description_is_never_newer_than_the_weights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If an export replaces both meanwhile, the check of the weights' mark must be able to see it."""
+    graph, read = saved(folder), Path.read_text
+
+    def replaced(path: Path, *args: Any, **options: Any) -> str:
+        text = read(path, *args, **options)
+        np.full(VALUES.shape, 7, np.float32).tofile(folder / "other.bin")
+        (folder / "other.bin").replace(graph.with_suffix(".bin"))
+        return text
+
+    monkeypatch.setattr(Path, "read_text", replaced)
+    weights = WeightFiles()
+    model = weights.model(shared_core(), graph)
+    [constant] = [node for node in model.get_ordered_ops() if node.get_type_name() == "Constant"]
+    assert (constant.data == 7).all()  # the text of the old one, the weights of the new one
+
+
 @pytest.mark.parametrize("content", [None, b""])
 def test_a_model_without_weights(folder: Path, content: bytes | None) -> None:
     graph = saved(folder)

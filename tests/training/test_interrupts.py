@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from stmask_deploy.ending_signals import ENDING_SIGNALS
+from stmask_deploy.ending_signals import ENDING_SIGNALS, HANGUP
 from stmask_deploy.training.interrupts import Interrupts
 
 pytestmark = pytest.mark.usefixtures("usual_interrupt")
@@ -25,14 +25,14 @@ def press(number: int) -> Callable[[], None]:
     return partial(signal.raise_signal, number)
 
 
-def test_a_process_that_is_the_only_one_is_interrupted_at_once(press: Callable[[], None]) -> None:
+def test_a_process_that_is_the_only_one_is_interrupted_at_once(number: int, press: Callable[[], None]) -> None:
+    with Interrupts(is_only=True) as interrupts, pytest.raises(KeyboardInterrupt), interrupts.alone():
+        press()
     with Interrupts(is_only=True) as interrupts:
-        for _ in range(2):
+        for _ in range(1 if number == HANGUP else 2):
             with pytest.raises(KeyboardInterrupt):
                 press()
         assert interrupts.is_set
-        with pytest.raises(KeyboardInterrupt), interrupts.alone():
-            press()
 
 
 def test_what_is_held_is_finished_first(press: Callable[[], None]) -> None:
@@ -43,13 +43,22 @@ def test_what_is_held_is_finished_first(press: Callable[[], None]) -> None:
     assert done == ["the step"]
 
 
-def test_a_second_press_does_not_wait(press: Callable[[], None]) -> None:
+def test_a_second_press_does_not_wait_but_a_second_hangup_does(number: int, press: Callable[[], None]) -> None:
     done = []
     with Interrupts(is_only=True) as interrupts, pytest.raises(KeyboardInterrupt), interrupts.held():
         press()
         press()
         done.append("the step")
-    assert done == []
+    assert done == (["the step"] if number == HANGUP else [])
+
+
+@pytest.mark.skipif(HANGUP is None, reason="no such signal")
+def test_a_hangup_does_not_interrupt_what_is_done_after_the_first_signal(press: Callable[[], None]) -> None:
+    """Such as writing the snapshot."""
+    with Interrupts(is_only=True):
+        with pytest.raises(KeyboardInterrupt):
+            press()
+        signal.raise_signal(HANGUP or 0)
 
 
 def test_one_among_several_only_notes_it_however_often(press: Callable[[], None]) -> None:
