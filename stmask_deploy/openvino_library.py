@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 _REPORTER = "openvino_telemetry"  # a dependency of openvino, which works without it
+_IMPORTING = threading.RLock()  # held while it cannot be imported
 
 
 def import_openvino() -> Any:
@@ -26,10 +28,11 @@ def import_openvino() -> Any:
 @contextmanager
 def unreported() -> Iterator[None]:
     """Packages imported in the block cannot import the module that they would report their use with."""
-    found = {_REPORTER: sys.modules[_REPORTER]} if _REPORTER in sys.modules else {}
-    sys.modules[_REPORTER] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules[_REPORTER]
-        sys.modules.update(found)
+    with _IMPORTING:
+        found = {_REPORTER: sys.modules[_REPORTER]} if _REPORTER in sys.modules else {}
+        sys.modules[_REPORTER] = None  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            del sys.modules[_REPORTER]
+            sys.modules.update(found)

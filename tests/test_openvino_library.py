@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 
 import pytest
@@ -42,6 +43,18 @@ def reporter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setitem(sys.modules, "openvino_telemetry", request.param)
     yield request.param
     sys.modules.pop("openvino", None)
+
+
+def test_several_threads_may_import_it(reporter: ModuleType | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "meta_path", [Finder(fails=False), *sys.meta_path])
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda _: import_openvino().is_quiet, range(4000)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert all(found) and sys.modules.get("openvino_telemetry") is reporter
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -12,10 +12,11 @@ from stmask_deploy.ending_signals import ENDING_SIGNALS, HANGUP
 
 
 class Interrupts:
-    """Context manager that handles Ctrl-C, SIGTERM and SIGHUP during a run, all in the same way.
+    """Context manager that handles Ctrl-C, SIGTERM and SIGHUP during a run, in the same way.
 
     A process that trains alone is interrupted at once, except within `held` blocks. One of several processes only
-    records the request, because all must stop after the same step, except within `alone` blocks.
+    records the request, because all must stop after the same step, except within `alone` blocks. SIGHUP after another
+    signal changes nothing.
 
     Only the main thread of a program receives signals: in any other this does nothing. Ctrl-C stays ignored where it
     is, and the other signals keep another handler that they have, as SIGHUP does under nohup.
