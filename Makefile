@@ -1,6 +1,6 @@
 # make demo   build .venv, install, run the whole workflow on a generated clip
 # make test   build .venv, install, lint, check types, run the tests (what .ci/run calls)
-# make check  the same three checks in the current environment
+# make check  the same three checks in .venv as it is; with BIN= in the current environment
 # make demo-model   retrain the demo model (about two and a half hours on 2 cores, bf16) and install it in the package
 # make clean  remove everything that was built
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -120,7 +120,7 @@ def main(ctx: click.Context, /, sources: Sequence[str], bundle: Path | None, out
     """Find, segment and track the objects of SOURCE with an exported model.
 
     SOURCE is a video file, a folder of images, a single image, a camera number (unless a file has that name), or the
-    address of a network stream (rtsp, rtmp, http, udp, rtp, tcp).
+    address of a network stream (rtsp, rtmp and http, also encrypted; udp, rtp, tcp).
     Writes results.jsonl (one line per frame, readable during the run), results.json (YouTube-VIS result list; not for
     live sources) and an annotated video.mp4 (frame.png for a single image). Several sources share one model and run one
     after another, or --parallel at a time; a source that fails does not stop the others.

@@ -21,7 +21,7 @@ def open_backend(name: str, graph: Path, *, device: str = "auto", precision: str
             works without preparation; cuda-graph is CUDA with kernel launches captured once and replayed.
         precision: f32 | bf16 | f16 | int8 of the arithmetic. With onnxruntime, and for int8 with either library,
             `graph` must have been exported in this precision. Layers that int8 leaves in float are f32 with
-            onnxruntime; openvino takes the device's own choice, such as bf16 on CPUs with matrix units for it.
+            onnxruntime; openvino takes the device's own choice, such as bf16 on CPUs that have it.
         threads: CPU threads; None leaves the choice to the library.
         cache: folder for what openvino and tensorrt compile, to start faster next time; None keeps nothing.
         outputs: load the graph as if it had only these; names it lacks are ignored. None: all.

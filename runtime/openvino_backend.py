@@ -65,8 +65,8 @@ class OpenVinoBackend:
         _check_weights(graph.with_suffix(".bin"), self.metadata.export_id)
         note = " (chosen by auto)" if device == "auto" else ""
         for plugin in plugins:
-            # 8-bit layers are marked in the graph. All others use the device's own choice: bf16 on a CPU with matrix
-            # units for it, where in f32 they would be the slowest part.
+            # 8-bit layers are marked in the graph. All others use the device's own choice: bf16 on a CPU that has it,
+            # where in f32 they would be the slowest part.
             arithmetic = _own_precision(core, plugin) if precision == "int8" else precision
             if plugin == "CPU":
                 _adapt(model, arithmetic)

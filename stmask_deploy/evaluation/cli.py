@@ -22,7 +22,7 @@ Examples:
   stmask-eval --agreement runs/f32/results.jsonl runs/bf16/results.jsonl
 
 \b
-Exit codes: 0 done; 2 bad input or usage; 4 output could not be written.
+Exit codes: 0 done; 1 the run failed; 2 bad input or usage; 4 output could not be written; 130 interrupted.
 """
 
 
