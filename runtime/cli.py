@@ -15,7 +15,7 @@ from stmask_deploy.errors import EXIT_DAMAGED_INPUT, EXIT_INTERRUPTED, InputErro
 from stmask_deploy.option_types import FloatRange, NamedPath
 from stmask_deploy.tracking_config import TRACKERS
 
-from .messages import tell_failure, tell_limits, tell_setup, tell_summary, told_warnings
+from .messages import Teller, tell_failure, tell_limits, tell_setup, tell_summary, told_warnings
 
 if TYPE_CHECKING:
     from .frame_source import FrameSource
@@ -139,16 +139,17 @@ def main(ctx: click.Context, /, sources: Sequence[str], bundle: Path | None, out
                      overwrite=overwrite)
     run = partial(run_video, draw=not no_video, draw_threshold=draw_conf, max_frames=max_frames, overwrite=overwrite,
                   mode=mode, show_progress=parallel == 1)
+    tell = Teller()
     if len(sources) > 1:
         _check_endless(sources, parallel, max_frames)
-        _exit(ctx, _run_several(ctx, sources, parallel, open_model(), output or Path("runs"), opened, run))
+        _exit(ctx, _run_several(ctx, sources, parallel, open_model(), output or Path("runs"), opened, run, tell), tell)
     with opened(sources[0], output or Path("runs") / folder_name(sources[0])) as (source, folder):
         model = open_model()  # last, because it may take a while
         model.reset(source.is_live)
-        tell_setup(model, source.is_live)
+        tell(tell_setup, model, source.is_live)
         summary = run(model, source, folder)
-    tell_summary(summary)
-    _exit(ctx, _exit_code(summary))
+    tell(tell_summary, summary)
+    _exit(ctx, _exit_code(summary), tell)
 
 
 @contextmanager
@@ -165,7 +166,7 @@ def _opened(name: str, folder: Path, *, inputs: Sequence[Path], image_fps: float
 
 def _run_several(ctx: click.Context, sources: Sequence[str], parallel: int, model: Model, output: Path,
                  opened: Callable[..., AbstractContextManager[tuple[FrameSource, Path]]],
-                 run: Callable[..., RunSummary]) -> int:
+                 run: Callable[..., RunSummary], tell: Teller) -> int:
     """Run several sources on one model, continuing after failures.
 
     Returns:
@@ -176,13 +177,6 @@ def _run_several(ctx: click.Context, sources: Sequence[str], parallel: int, mode
     from .sources import shown_name
 
     folders = iter(folder_names(sources))
-    untold: list[OSError] = []
-
-    def tell(message: Callable[..., None], *args: Any, **options: Any) -> None:
-        try:
-            message(*args, **options)
-        except OSError as error:  # nobody reads the messages any more, but all sources are still run
-            untold.append(error)
 
     def prepare(name: str, interrupt: InterruptFlag) -> Job:
         with ExitStack() as stack:
@@ -214,11 +208,9 @@ def _run_several(ctx: click.Context, sources: Sequence[str], parallel: int, mode
             else:
                 codes.add(_exit_code(result))
                 tell(tell_summary, result, f"{shown_name(outcome.source)}: ")
-    if untold:
-        raise untold[0]
     if failures:
         names = ", ".join(dict.fromkeys(shown_name(sources[position]) for position in sorted(failures)))
-        click.echo(f"{len(failures)} of {len(sources)} sources failed: {names}", err=True)
+        tell(click.echo, f"{len(failures)} of {len(sources)} sources failed: {names}", err=True)
     if EXIT_INTERRUPTED in codes or num_ended < len(sources):
         return EXIT_INTERRUPTED
     return failures[min(failures)] if failures else max(codes)
@@ -235,7 +227,9 @@ def _check_endless(sources: Sequence[str], parallel: int, max_frames: int | None
                          f"--max-frames, or run all at the same time with --parallel {len(sources)}")
 
 
-def _exit(ctx: click.Context, code: int) -> None:
+def _exit(ctx: click.Context, code: int, tell: Teller) -> None:
+    if code == 0:  # other codes say more than that messages were lost
+        tell.check()
     if code == EXIT_INTERRUPTED:
         ignore_interrupts()
         leave_workers(code)  # one may be waiting for a stream

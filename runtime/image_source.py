@@ -1,22 +1,26 @@
 """Frames from image files: a folder in natural order, or a single picture."""
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from stmask_deploy.errors import InputError
-from stmask_deploy.picture_file import read_picture
+from stmask_deploy.picture_file import num_pictures, read_picture
 
 from .frame_source import Frame, FrameSource, SourceKind
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
+_LOGGER = logging.getLogger(__name__)
+
 
 class ImageSource(FrameSource):
     """Image files as frames. Unreadable files are counted and skipped; they still take up a frame index.
 
-    Files are decoded to 8-bit BGR, with their EXIF orientation applied. `time_s` is index / fps.
+    Files are decoded to 8-bit BGR, with their EXIF orientation applied. `time_s` is index / fps. Of an animation or of
+    several pages only the first picture is read; for a single image a warning says so.
 
     Args:
         paths: the files, in order.
@@ -41,6 +45,9 @@ class ImageSource(FrameSource):
             what = "it" if kind == "image" else some
             raise InputError(f"{name}: cannot read {what}{_refusal(paths[0])}")
         self.height, self.width = self._first[1].image.shape[:2]
+        if kind == "image" and (count := num_pictures(paths[0])) > 1:
+            _LOGGER.warning("%s holds %d pictures, of which only the first is read; save them as files in a folder, or "
+                            "as a video", name, count)
 
     def _decode(self, paths: Sequence[Path]) -> Iterator[tuple[Path, Frame]]:
         for index, path in enumerate(paths):

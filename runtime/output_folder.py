@@ -10,7 +10,7 @@ from pathlib import Path
 from stmask_deploy.atomic import cannot_write, check_folder, remove_leftovers
 from stmask_deploy.errors import InputError, OutputError
 
-from .sources import is_camera, shown_name
+from .sources import is_camera, name_of_folder, shown_name
 from .stream_address import is_address
 
 try:
@@ -142,8 +142,8 @@ def _place(path: Path) -> tuple[int, int] | None:
 def folder_name(source: str) -> str:
     """Default name of the result folder of a source as given to `sources.open_source`.
 
-    A folder's name, a file's name without suffix, camera-N, or an address without its scheme; spaces, and in an address
-    everything but letters, digits, dots and underscores, become hyphens; outer dots are dropped.
+    A folder's name, a file's name without suffix, camera-N, or an address without its scheme, where everything but
+    letters, digits, dots and underscores becomes hyphens; all as in `safe_name`.
     """
     path = Path(source)
     if is_camera(source):
@@ -151,7 +151,12 @@ def folder_name(source: str) -> str:
     elif is_address(source):
         name = re.sub(r"[^\w.]+", "-", shown_name(source).partition("://")[2]).strip("-.")
     else:
-        name = path.resolve().name if os.path.isdir(path) else path.stem
+        name = name_of_folder(path) if os.path.isdir(path) else path.stem
+    return safe_name(name)
+
+
+def safe_name(name: str) -> str:
+    """A name for a folder that holds results: spaces become hyphens, and outer dots are dropped."""
     return name.replace(" ", "-").strip(".") or "video"
 
 

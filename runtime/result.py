@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stmask_deploy.datasets.segmentation import Segmentation
+from stmask_deploy.errors import InputError
 from stmask_deploy.geometry import FrameGeometry
 from stmask_deploy.types import Array, IntArray, TrackedInstances
 
@@ -43,7 +44,13 @@ class FrameResult:
         return len(self.ids)
 
     def select(self, rows: NDArray[np.bool_] | IntArray) -> FrameResult:
-        """A new result with the chosen rows (boolean mask or indices); masks already computed are reused."""
+        """A new result with the chosen rows (boolean mask or indices); masks already computed are reused.
+
+        Raises:
+            InputError: `rows` is a single number.
+        """
+        if isinstance(rows, (int, np.integer)):
+            raise InputError(f"rows are chosen by a list of indices or a mask with one item each, not by {rows!r}")
         columns = {name: getattr(self, name)[rows] for name in
                    ("ids", "class_ids", "scores", "boxes_px", "ages", "soft_masks")}
         chosen = dataclasses.replace(self, **columns)

@@ -1,6 +1,8 @@
 """Writing all files of one run, frame by frame."""
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +20,11 @@ from .output_folder import OutputFolder
 from .results_jsonl import ResultsHeader, ResultsWriter, frame_line
 from .tracking import TrackedFrame
 from .video_writer import VideoWriter
-from .ytvis import YtvisCollector
+from .ytvis import write_result_list
+
+MAX_ITEMS = 100_000_000  # identities times frames; results.json would have 0.6 GB of nulls alone
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class RunWriter:
@@ -43,7 +49,7 @@ class RunWriter:
         self._output = output
         self._draw = draw
         self._draw_threshold = draw_threshold
-        self._ids: set[int] = set()
+        self._rows: Counter[int] = Counter()  # identity -> number of frames in which it is shown
 
     def __enter__(self) -> RunWriter:
         with ExitStack() as stack:
@@ -73,7 +79,7 @@ class RunWriter:
     @property
     def num_identities(self) -> int:
         """Number of distinct identities shown so far."""
-        return len(self._ids)
+        return len(self._rows)
 
     def write(self, tracked: TrackedFrame) -> None:
         """Write one frame.
@@ -91,7 +97,7 @@ class RunWriter:
                 line = frame_line(result)
         with stage("encode"):
             self._results.write(line)
-        self._ids.update(result.ids.tolist())
+        self._rows.update(result.ids.tolist())
         self.num_frames += 1
         if self._draw:
             with stage("draw"):
@@ -125,16 +131,20 @@ class RunWriter:
             OutputError: a file cannot be completed.
         """
         self._results.finish(damage, interrupted=is_interrupted)
-        if not self._source.is_live:  # the list has an item for every frame of every identity, so it would never end
-            sequences = YtvisCollector()
-            for frame in self._results.frames():
-                sequences.add_record(frame)
-            sequences.span(damage.frames + damage.unreadable_files)
-            sequences.write(self._output.sequences)
         if self._video is not None:
             self._video.close()
             self._rename_video()
+        if not self._source.is_live:  # the list has an item for every frame of every identity, so it would never end
+            self._write_sequences(damage.frames + damage.unreadable_files)
         return self._output.existing()
+
+    def _write_sequences(self, num_frames: int) -> None:
+        if self.num_identities * num_frames > MAX_ITEMS:
+            _LOGGER.warning("%s: %d identities in %d frames are too many for results.json, which has an item for each "
+                            "frame of each; results.jsonl holds everything", self._source.name, self.num_identities,
+                            num_frames)
+            return
+        write_result_list(self._output.sequences, self._results.frames, self._rows, num_frames)
 
     def _rename_video(self) -> None:
         if not self._output.unfinished_video.exists():

@@ -57,7 +57,7 @@ def open_source(source: str | int | Path, *, image_fps: float = 30.0,
     except TypeError as error:
         raise InputError(f"{source!r} is no source; {_GIVE}") from error
     if os.path.isdir(path):
-        return ImageSource(list_images(path), "folder", path.resolve().name or str(path), rate)
+        return ImageSource(list_images(path), "folder", name_of_folder(path) or str(path), rate)
     if not os.path.exists(path):
         raise InputError(_missing(path))
     if not os.path.isfile(path):
@@ -75,6 +75,14 @@ def to_float(value: object) -> float:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         return math.nan
+
+
+def name_of_folder(path: Path) -> str:
+    """The last part of a folder's path: of a link its own name, of "." and ".." that of the folder meant; of "/" ""."""
+    try:
+        return (path.resolve() if path.name in ("", "..") else path).name
+    except OSError:  # the working directory has been deleted
+        return ""
 
 
 def files_of(source: str) -> tuple[Path, ...]:

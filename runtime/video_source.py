@@ -16,7 +16,7 @@ from stmask_deploy.picture_file import is_cut_off
 
 from .frame_source import Frame, FrameSource
 from .upright import Orientation, orientation_of, pixel_aspect, upright
-from .video_stream import find_video_stream, frame_rate, reason
+from .video_stream import DEFAULT_FPS, find_video_stream, frame_rate, reason
 
 MAX_TIME_S = 1e9  # 30 years; later timestamps are damaged
 MAX_FAILED_READS = 100  # in a row; after that the rest of the file counts as unreadable
@@ -25,6 +25,7 @@ SHORTFALL_S = 1.0  # a video without an index is truncated if it ends earlier th
 HOLE_FRAMES = 1.5  # a gap that exceeds the usual one by more than this many frames is a hole
 JITTER_FRAMES = 0.25  # a gap that differs from the usual one by more than this many frames is odd
 ODD_SHARE, HOLE_SHARE = 0.05, 1 / 3  # of all gaps; if more are odd, or holes, the frame rate is not constant
+STEADY_SHARE = 0.5  # of the holes; if more follow one of the same length, they are a second frame rate
 # In these formats the duration is the end time of the last frame, whatever the start time. mkvmerge writes the length
 # instead: there, a missing end no longer than the start time goes unnoticed.
 END_TIME_FORMATS = ("matroska", "flv", "asf", "nut")
@@ -39,7 +40,8 @@ class VideoSource(FrameSource):
     """A video file. Undecodable packets are counted and skipped; rotations and reflections in metadata are applied.
 
     `time_s` is the presentation time since the start of the stream; a frame without one, or whose time does not
-    increase, is placed 1 / fps after its predecessor. The first frame is decoded on opening, so there is at least one.
+    increase, is placed 1 / fps after its predecessor (1 / 30 s if the rate is not known). The first frame is decoded on
+    opening, so there is at least one.
 
     Raises:
         InputError: the file is not a video, or no frame of it can be decoded.
@@ -56,7 +58,8 @@ class VideoSource(FrameSource):
             self._num_packets = 0
             self._time_s = -math.inf  # of the latest frame
             self._end_s = 0.0  # when the latest frame ends
-            self._gaps_ms: Counter[int] = Counter()  # from the end of a frame to the start of the next one
+            self._gap_ms: int | None = None  # from the end of the previous frame to the start of the latest
+            self._gaps_ms: Counter[tuple[int | None, int]] = Counter()  # pairs of one gap and the next
             self._num_holes = 0
             self._orientation = Orientation()  # of the latest frame
             self._decoded = self._decode()
@@ -142,7 +145,7 @@ class VideoSource(FrameSource):
     def _advance(self, frame: av.VideoFrame) -> None:
         """Advance the clock to a frame's time."""
         stamp = frame.dts if self._is_avi else frame.pts  # AVI has no presentation times, but regular decoding times
-        frame_s = 1 / self.fps if self.fps else 0.0
+        frame_s = 1 / (self.fps or DEFAULT_FPS)
         is_first = math.isinf(self._time_s)
         time_s = 0.0 if is_first else self._time_s + frame_s
         if stamp is not None and frame.time_base is not None:
@@ -160,7 +163,9 @@ class VideoSource(FrameSource):
     def _note_gap(self, gap_s: float) -> None:
         """Record a gap and update the number of holes, which drops to 0 if the rate turns out not to be constant."""
         assert self.fps
-        self._gaps_ms[round(gap_s * 1000)] += 1
+        gap_ms = round(gap_s * 1000)
+        self._gaps_ms[self._gap_ms, gap_ms] += 1
+        self._gap_ms = gap_ms
         num_holes = _num_holes(self._gaps_ms, 1000 / self.fps)
         self._count(packet_errors=num_holes - self._num_holes)
         self._num_holes = num_holes
@@ -201,18 +206,26 @@ def _num_avi_packets(stream: Any) -> int:
     return len(entries) if is_whole else max(len(entries), int(stream.frames))
 
 
-def _num_holes(gaps_ms: Mapping[int, int], frame_ms: float) -> int:
+def _num_holes(pairs_ms: Mapping[tuple[int | None, int], int], frame_ms: float) -> int:
     """Number of unusually long gaps; 0 if the frame rate varies, where a long gap is no sign of damage.
 
     Args:
-        gaps_ms: histogram of the gaps in ms from the end of a frame to the start of the next one.
+        pairs_ms: histogram of the gaps in ms from the end of a frame to the start of the next one, each with the gap
+            before it; None before the first.
         frame_ms: duration of a frame.
     """
+    gaps_ms: Counter[int] = Counter()
+    for (_, gap), count in pairs_ms.items():
+        gaps_ms[gap] += count
     usual = max(gaps_ms, key=lambda gap: gaps_ms[gap])
     num_gaps = sum(gaps_ms.values())
     num_odd = sum(count for gap, count in gaps_ms.items() if abs(gap - usual) > JITTER_FRAMES * frame_ms)
-    num_holes = sum(count for gap, count in gaps_ms.items() if gap - usual > HOLE_FRAMES * frame_ms)
-    is_constant = num_odd - num_holes <= ODD_SHARE * num_gaps and num_holes <= HOLE_SHARE * num_gaps
+    holes = {pair: count for pair, count in pairs_ms.items() if pair[1] - usual > HOLE_FRAMES * frame_ms}
+    num_holes = sum(holes.values())
+    num_steady = sum(count for (before, gap), count in holes.items()
+                     if before is not None and abs(gap - before) <= JITTER_FRAMES * frame_ms)
+    is_constant = (num_odd - num_holes <= ODD_SHARE * num_gaps and num_holes <= HOLE_SHARE * num_gaps
+                   and num_steady <= STEADY_SHARE * num_holes)
     return num_holes if is_constant else 0
 
 

@@ -9,20 +9,29 @@ from stmask_deploy.errors import InputError
 
 MAX_PIXELS = 8192 * 8192  # larger frames are refused before decoding: a broken header can claim any size
 MAX_FPS = 1000
+DEFAULT_FPS = 30.0  # of videos that announce none
+PICTURE_BRANDS = ("heic", "heix", "mif1", "avif")  # pictures in a video's container
 
 
 def find_video_stream(container: Any, name: str) -> Any:
-    """The first stream of moving pictures.
+    """The stream of moving pictures that the file marks as its default, or else the first.
 
     Args:
         container: opened with PyAV.
         name: of the source, for messages.
 
     Raises:
-        InputError: there is none, its codec is unknown, or its frames are too large.
+        InputError: there is none, its codec is unknown, its frames are too large, or it is one picture's tile.
     """
-    streams = [stream for stream in container.streams.video
-               if not stream.disposition & av.stream.Disposition.attached_pic]
+    kinds = av.stream.Disposition
+    streams = [stream for stream in container.streams.video if not stream.disposition & kinds.attached_pic]
+    is_picture = container.metadata.get("major_brand") in PICTURE_BRANDS
+    if is_picture and any(stream.disposition & kinds.dependent for stream in streams):
+        raise InputError(f"{name} is a picture made of tiles, which are not put together here; "
+                         "convert it, for instance to JPEG")
+    # Enhancement layers depend on another stream.
+    streams = [stream for stream in streams if not stream.disposition & kinds.dependent] or streams
+    streams.sort(key=lambda stream: not stream.disposition & kinds.default)
     if not streams:
         raise InputError(f"{name} has no video stream; give a file with pictures in it")
     stream = next((stream for stream in streams if stream.codec_context is not None), None)

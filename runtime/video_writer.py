@@ -17,10 +17,10 @@ from stmask_deploy.atomic import cannot_write, check_writable
 from stmask_deploy.errors import OutputError
 
 from .frame_source import Image
+from .video_stream import DEFAULT_FPS
 
 TIME_BASE = Fraction(1, 90000)  # divides the usual frame rates evenly, 30000/1001 included
 MAX_STEP = 6 * 3600 * 90000  # ticks from frame to frame: FFmpeg loses times in mp4 behind a gap of 2^31, 6.6 hours
-DEFAULT_FPS = 30.0
 MAX_SIDE = 16384  # pixels, of H.264
 SQUARE = Fraction(1)
 KEYFRAME_INTERVAL_S = 1.0  # plus the encoder's look-ahead, also the most that a killed run can lose

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from stmask_deploy.atomic import atomic_file
 from stmask_deploy.datasets.segmentation import Segmentation
 
 from .result import FrameResult
+
+BATCH_ROWS = 100_000  # masks in memory at a time while a list is written; 20 objects in each of 5000 frames
 
 
 @dataclass
@@ -41,10 +43,10 @@ class YtvisCollector:
         self.add_rows(result.index, zip(result.ids.tolist(), result.class_ids.tolist(), result.scores.tolist(),
                                         result.segmentations, strict=True))
 
-    def add_record(self, frame: Mapping[str, Any]) -> None:
-        """Add one frame as `results.jsonl` has it."""
+    def add_record(self, frame: Mapping[str, Any], identities: Container[int] | None = None) -> None:
+        """Add one frame as `results.jsonl` has it, or what it has of these identities."""
         self.add_rows(frame["index"], ((row["id"], row["class_id"], row["score"], row["segmentation"])
-                                       for row in frame["instances"]))
+                                       for row in frame["instances"] if identities is None or row["id"] in identities))
 
     def add_rows(self, index: int, rows: Iterable[tuple[int, int, float, Segmentation]]) -> None:
         """Add frame `index` as rows of (identity, class id, score, mask)."""
@@ -67,7 +69,11 @@ class YtvisCollector:
 
     def entries(self) -> list[dict[str, Any]]:
         """The result list, with identities in the order of their first appearance."""
-        return [self._entry(identity) for identity in self._sequences]
+        return list(self.iter_entries())
+
+    def iter_entries(self) -> Iterator[dict[str, Any]]:
+        """The same, entry by entry."""
+        return map(self._entry, self._sequences)
 
     def _entry(self, identity: int) -> dict[str, Any]:
         sequence = self._sequences[identity]
@@ -76,15 +82,43 @@ class YtvisCollector:
                 "segmentations": [sequence.segmentations.get(index) for index in range(self._num_frames)],
                 "instance_id": identity}
 
-    def write(self, path: Path) -> None:
-        """Write the list collected so far; `path` only appears once it is complete.
 
-        Raises:
-            OutputError: it exists, or it cannot be written.
-        """
-        with atomic_file(path) as file:
-            file.write(b"[")
-            for row, identity in enumerate(self._sequences):
-                file.write(b",\n" if row else b"\n")
-                file.write(json.dumps(self._entry(identity), allow_nan=False).encode())
-            file.write(b"\n]\n")
+def write_result_list(path: Path, frames: Callable[[], Iterable[Mapping[str, Any]]], rows: Mapping[int, int],
+                      num_frames: int) -> None:
+    """Write the list of a video of any length, in bounded memory; `path` only appears once it is complete.
+
+    Args:
+        path: the file.
+        frames: reads the frames as `results.jsonl` has them; called again for every `BATCH_ROWS` masks.
+        rows: identity -> number of frames in which it is shown, in the order of first appearance.
+        num_frames: length of the video; nothing is shown in frames that were not read.
+
+    Raises:
+        OutputError: it exists, or it cannot be written.
+    """
+    separator = b"\n"
+    with atomic_file(path) as file:
+        file.write(b"[")
+        for identities in _batches(rows):
+            collector = YtvisCollector()
+            for frame in frames():
+                collector.add_record(frame, identities)
+            collector.span(num_frames)
+            for entry in collector.iter_entries():
+                file.write(separator + json.dumps(entry, allow_nan=False).encode())
+                separator = b",\n"
+        file.write(b"\n]\n")
+
+
+def _batches(rows: Mapping[int, int]) -> Iterator[set[int]]:
+    """Identities in order, in sets of at most `BATCH_ROWS` rows or one identity."""
+    batch: set[int] = set()
+    num_rows = 0
+    for identity, count in rows.items():
+        if batch and num_rows + count > BATCH_ROWS:
+            yield batch
+            batch, num_rows = set(), 0
+        batch.add(identity)
+        num_rows += count
+    if batch:
+        yield batch

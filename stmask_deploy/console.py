@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import click
@@ -104,6 +105,7 @@ def _keep_verbose(ctx: click.Context, _param: click.Parameter, value: bool) -> N
 
 
 def _say(ctx: click.Context, message: str) -> None:
-    if is_verbose(ctx):
-        traceback.print_exc(file=sys.stderr)
-    click.echo(message, err=True)
+    with suppress(OSError):  # nobody reads it; the exit code still tells
+        if is_verbose(ctx):
+            traceback.print_exc(file=sys.stderr)
+        click.echo(message, err=True)

@@ -30,6 +30,16 @@ def read_picture(path: Path) -> NDArray[np.uint8] | None:
     return None if image is None else np.asarray(image, np.uint8)
 
 
+def num_pictures(path: Path) -> int:
+    """The number of pictures in a file: more than one in an animation, or a TIFF of several pages; 0 if unreadable."""
+    try:
+        name = str(path).encode().decode()  # OpenCV crashes on names that are not text
+        with SILENCE:
+            return int(cv2.imcount(name, cv2.IMREAD_COLOR))
+    except (cv2.error, UnicodeEncodeError):
+        return 0
+
+
 def is_cut_off(data: bytes) -> bool:
     """True for a JPEG, PNG or GIF that is missing its end.
 

@@ -1,6 +1,8 @@
 """Pictures and small video files for the tests of everything that reads or writes them."""
 from __future__ import annotations
 
+import io
+import struct
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -92,3 +94,68 @@ def cut(path: Path, source: Path, share: float) -> Path:
     data = source.read_bytes()
     path.write_bytes(data[:int(len(data) * share)])
     return path
+
+
+def write_heic(path: Path, image: np.ndarray, tiles: int) -> Path:
+    """A picture as HEIF (ISO/IEC 23008-12), cut into `tiles` x `tiles` coded pictures and a grid item if more than one.
+
+    Every item is an HEVC picture with the same decoder configuration; the grid derives the whole from them.
+    """
+    height, width = (size // tiles for size in image.shape[:2])
+    parts = [image[row * height:(row + 1) * height, column * width:(column + 1) * width]
+             for row in range(tiles) for column in range(tiles)]
+    coded = [_hevc(part) for part in parts]
+    items = [(b"hvc1", data) for _, data in coded]
+    properties = coded[0][0] + _full_box(b"ispe", 0, struct.pack(">II", width, height))
+    links = [struct.pack(">HBBB", number, 2, 0x81, 2) for number in range(1, len(items) + 1)]
+    references = b""
+    if tiles > 1:
+        items.append((b"grid", struct.pack(">BBBBHH", 0, 0, tiles - 1, tiles - 1, *image.shape[1::-1])))
+        properties += _full_box(b"ispe", 0, struct.pack(">II", *image.shape[1::-1]))
+        links.append(struct.pack(">HBB", len(items), 1, 3))
+        sources = struct.pack(f">HH{len(coded)}H", len(items), len(coded), *range(1, len(coded) + 1))
+        references = _full_box(b"iref", 0, _box(b"dimg", sources))
+
+    def meta(start: int) -> bytes:
+        places, infos = b"", b""
+        for number, (kind, data) in enumerate(items, start=1):
+            places += struct.pack(">HHHII", number, 0, 1, start, len(data))
+            infos += _full_box(b"infe", 2, struct.pack(">HH", number, 0) + kind + b"\0")
+            start += len(data)
+        count = struct.pack(">H", len(items))
+        return _full_box(
+            b"meta", 0, _full_box(b"hdlr", 0, bytes(4) + b"pict" + bytes(13)) + _full_box(b"pitm", 0, count)
+            + _full_box(b"iloc", 0, b"\x44\0" + count + places) + _full_box(b"iinf", 0, count + infos) + references
+            + _box(b"iprp", _box(b"ipco", properties)
+                   + _full_box(b"ipma", 0, struct.pack(">I", len(links)) + b"".join(links))))
+
+    kind = _box(b"ftyp", b"heic" + bytes(4) + b"mif1heic")
+    path.write_bytes(kind + meta(len(kind) + len(meta(0)) + 8) + _box(b"mdat", b"".join(data for _, data in items)))
+    return path
+
+
+def _hevc(image: np.ndarray) -> tuple[bytes, bytes]:
+    """A picture coded by HEVC: the box of the decoder's configuration, and the data."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("libx265", rate=1, options={"x265-params": "log-level=none:keyint=1"})
+        (stream.height, stream.width), stream.pix_fmt = image.shape[:2], "yuv420p"
+        stream.codec_context.codec_tag = "hvc1"
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="bgr24").reformat(format="yuv420p")
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            container.mux(packet)
+    data = buffer.getvalue()
+
+    def found(kind: bytes) -> bytes:
+        start = data.index(kind) - 4
+        return data[start:start + int.from_bytes(data[start:start + 4], "big")]
+
+    return found(b"hvcC"), found(b"mdat")[8:]
+
+
+def _box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", 8 + len(content)) + kind + content
+
+
+def _full_box(kind: bytes, version: int, content: bytes) -> bytes:
+    return _box(kind, struct.pack(">I", version << 24) + content)

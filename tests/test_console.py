@@ -51,6 +51,17 @@ def test_errors_become_one_line_and_a_code(error: BaseException, code: int, line
     assert (result.exit_code, result.stderr.strip(), result.stdout) == (code, line, "")
 
 
+@pytest.mark.parametrize("arguments", [(), ("-v",)])
+def test_a_message_that_cannot_be_printed_changes_no_code(monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+                                                          ) -> None:
+    def gone(*_: object, **__: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(click, "echo", gone)
+    assert run(InputError("no such bundle"), *arguments).exit_code == 2
+    assert run(KeyboardInterrupt(), *arguments).exit_code == 130
+
+
 def test_verbose_prints_the_traceback_too() -> None:
     result = run(InputError("no such bundle"), "-v")
     assert result.exit_code == 2

@@ -6,10 +6,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from media import cut, picture, write_image
+from media import cut, picture, write_coded, write_image
 
 from stmask_deploy.opencv_log import opencv_logging
-from stmask_deploy.picture_file import is_cut_off, read_picture
+from stmask_deploy.picture_file import is_cut_off, num_pictures, read_picture
 
 SUFFIXES = ("png", "jpg", "jpeg", "bmp", "webp", "tif", "tiff")
 PICTURE = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
@@ -98,3 +98,21 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
 
 def test_a_file_that_is_gone(tmp_path: Path) -> None:
     assert read_picture(tmp_path / "nowhere.png") is None
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_one_picture(tmp_path: Path, suffix: str) -> None:
+    assert num_pictures(write_image(tmp_path / f"p.{suffix}")) == 1
+
+
+def test_several_pictures_in_a_file(tmp_path: Path) -> None:
+    assert cv2.imwritemulti(str(tmp_path / "pages.tif"), [picture(index) for index in range(6)])
+    assert num_pictures(tmp_path / "pages.tif") == 6
+    write_coded(tmp_path / "moving.apng", range(4), "apng", 10, "rgb24")
+    assert num_pictures((tmp_path / "moving.apng").rename(tmp_path / "moving.png")) == 4
+
+
+def test_no_pictures(tmp_path: Path) -> None:
+    (tmp_path / "words.png").write_bytes(b"no picture")
+    for name in ("words.png", "gone.png", "\udcff.png"):
+        assert num_pictures(tmp_path / name) == 0

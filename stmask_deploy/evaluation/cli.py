@@ -67,11 +67,15 @@ def main(results: Path, annotations: Path | None, videos: tuple[str, ...], shown
 
 
 def _inputs(*paths: Path | None) -> list[Path]:
-    """The files at these paths, and the results in folders."""
+    """The files at these paths, and everything else that the same runs have written."""
+    from stmask_deploy.runtime.output_folder import OutputFolder
+
     from .run_file import RESULTS_NAME
 
     given = [path for path in paths if path is not None]
-    return given + [file for path in given for file in (path / RESULTS_NAME, *path.glob(f"*/{RESULTS_NAME}"))]
+    runs = [run for path in given for run in (path / RESULTS_NAME, path, *path.glob(f"*/{RESULTS_NAME}"))
+            if run.name == RESULTS_NAME]
+    return given + [file for run in runs for file in OutputFolder(run.parent).existing()]
 
 
 def _agreement(reference: Path, results: Path) -> Agreement:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stmask_deploy.runtime.output_folder import safe_name
+
 from ..datasets.annotations import Annotations, Video
 from ..datasets.record import Record, read_json
 from ..errors import InputError
@@ -81,12 +83,19 @@ def _read_folder(path: Path, annotations: Annotations, videos: Sequence[Video]) 
     if not files:
         raise InputError(f"{path} holds no folders with {RESULTS_NAME}; they are named as the videos of "
                          f"{annotations.path}")
-    _check_folder_names([file.parent.name for file in files], path, annotations)
-    by_id = {find_video(annotations, file.parent.name).id: file for file in files}
+    names = {file: _video_name(file.parent.name, annotations) for file in files}
+    _check_folder_names(list(names.values()), path, annotations)
+    by_id = {find_video(annotations, name).id: file for file, name in names.items()}
     entries = [entry for video in videos if video.id in by_id
                for entry in _entries(read_run_file(by_id[video.id]), video, annotations)]
     missing = tuple(video.name for video in videos if video.id not in by_id)
     return ResultList(entries, tuple(video.id for video in videos), missing)
+
+
+def _video_name(folder: str, annotations: Annotations) -> str:
+    """The name of the video for which stmask-run would choose this folder; that of the folder if there is not one."""
+    names = [video.name for video in annotations.videos if safe_name(video.name) == folder]
+    return names[0] if len(names) == 1 and not _named(annotations, folder) else folder
 
 
 def _check_folder_names(names: Sequence[str], path: Path, annotations: Annotations) -> None:

@@ -1,7 +1,8 @@
 """The demo model: weights, exported graphs and a clip that come with the package.
 
 A small STMask for six kinds of shapes, trained on the synthetic benchmark with the recipes `demo-small`, `demo` and
-`demo-finish`. It demonstrates the toolkit and provides ground truth for comparisons of backends and options. See docs/demo-model.md for its figures.
+`demo-finish`. It demonstrates the toolkit and provides ground truth for comparisons of backends and options. See
+docs/demo-model.md for its figures.
 """
 from __future__ import annotations
 

@@ -75,6 +75,20 @@ def test_a_folder_of_runs(tmp_path: Path, annotations: Path) -> None:
     assert "all classes       2    50.0" in result.stdout
 
 
+@pytest.mark.parametrize("name", ["results.jsonl", "results.json", "video.mp4"])
+@pytest.mark.parametrize("given", ["runs", "runs/video4", "runs/video4/results.jsonl"])
+def test_nothing_of_the_runs_is_replaced(tmp_path: Path, annotations: Path, given: str, name: str) -> None:
+    folder = tmp_path / "runs" / "video4"
+    write_lines(folder / "results.jsonl", records([[(5, 2, 0.5, B)], []], "video4"))
+    (folder / name).touch()
+    before = (folder / name).read_bytes()
+    result = run(tmp_path / given, annotations, "--json", folder / name, "--overwrite")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert f"{name} is an input of this command and would be replaced" in result.stderr
+    assert (folder / name).read_bytes() == before
+    assert run(tmp_path / given, annotations, "--json", folder / "scores.json").exit_code == 0
+
+
 def test_the_first_missing_runs_are_named(tmp_path: Path) -> None:
     videos = dataset((1, 3, [A, A]), videos=tuple(range(1, 9)))
     annotations = write(tmp_path / "valid.json", as_json(videos))

@@ -136,6 +136,19 @@ def test_folders_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     refuse(tmp_path, "'video4' is the name of a video of tiny.json, 'video5' is not")
 
 
+def test_folders_have_the_names_that_runs_give_them(tmp_path: Path) -> None:
+    """Of a video "my cat" stmask-run makes a folder my-cat."""
+    spaced = renamed("my cat", "plain", ids=(5, 6))
+    write_run(tmp_path / "runs" / "my-cat", "my cat")
+    write_run(tmp_path / "runs" / "plain", "plain")
+    assert [one["video_id"] for one in read_result_list(tmp_path / "runs", spaced).entries] == [5, 6]
+    # A video of that very name comes first, and of two that fit neither is taken.
+    assert read_result_list(tmp_path / "runs", renamed("my cat", "my-cat", "plain", ids=(5, 6, 7))).missing == (
+        "my cat",)
+    refuse(tmp_path / "runs", "'plain' is the name of a video of tiny.json, 'my-cat' is not",
+           annotations=renamed("my cat", ".my cat", "plain", ids=(5, 6, 7)))
+
+
 @pytest.mark.parametrize("content", ["{}", "3", "null"])
 def test_a_file_that_is_no_list(tmp_path: Path, content: str) -> None:
     path = tmp_path / "results.json"

@@ -4,6 +4,8 @@ import itertools
 import random
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -133,3 +135,19 @@ def test_why_a_picture_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Monkey
             patched.setattr("builtins.open", refuse)
             patched.setattr("io.open", refuse)
             ImageSource([path], "image", path.name, None)
+
+
+def test_only_the_first_of_several_pictures_is_read_and_said_to_be(tmp_path: Path, caplog: pytest.LogCaptureFixture
+                                                                   ) -> None:
+    path = tmp_path / "pages.tif"
+    assert cv2.imwritemulti(str(path), [picture(index) for index in range(3)])
+    with ImageSource([path], "image", path.name, None) as source:
+        [frame] = source
+    assert np.array_equal(frame.image, picture(0))
+    assert caplog.messages == ["pages.tif holds 3 pictures, of which only the first is read; save them as files in a "
+                               "folder, or as a video"]
+    with ImageSource([path], "folder", "pages", 30.0) as source:  # where further pages are mostly thumbnails
+        assert len(list(source)) == 1
+    with ImageSource([write_image(tmp_path / "one.png")], "image", "one.png", None) as source:
+        assert len(list(source)) == 1
+    assert len(caplog.messages) == 1

@@ -131,13 +131,15 @@ def test_what_a_run_reads_is_never_replaced(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize(("source", "folder"), [
     ("a/street.v2.mp4", "street.v2"), ("my cat.png", "my-cat"), ("clip.v2", "clip.v2"), (".", "here"),
+    ("link", "link"), ("link/", "link"), ("..", "above"), ("clip.v2/..", "here"),
     ("07", "camera-7"), ("8", "8"), ("...mp4", "video"), ("..mp4", "video"), ("/", "video"), (".mp4", "mp4"),
     ("rtsp://me:pass@host.lan:554/live/1?key=2", "host.lan-554-live-1"), ("udp://239.0.0.1:5000", "239.0.0.1-5000"),
     ("http://[::1]/", "1"), ("tcp://", "video"), ("http://../..", "video"),
 ])
 def test_folder_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, folder: str) -> None:
-    here = tmp_path / "here"
+    here = tmp_path / "above" / "here"
     (here / "clip.v2").mkdir(parents=True)
+    (here / "link").symlink_to(here / "clip.v2")
     (here / "8").mkdir()
     monkeypatch.chdir(here)
     assert folder_name(source) == folder

@@ -8,6 +8,7 @@ import pytest
 from pycocotools import mask as coco_mask
 from tracking import instances
 
+from stmask_deploy.errors import InputError
 from stmask_deploy.geometry import FrameGeometry
 from stmask_deploy.runtime.result import FrameResult
 from stmask_deploy.types import TrackedInstances
@@ -83,6 +84,9 @@ def test_select_takes_rows_and_what_was_made_of_them() -> None:
     assert after.segmentations == [shown.segmentations[2], shown.segmentations[1]]
     np.testing.assert_array_equal(after.masks, shown.masks[[2, 1]])
     assert len(shown.select(np.zeros(3, np.bool_))) == 0
+    for row in (1, np.int64(1)):
+        with pytest.raises(InputError, match="a list of indices or a mask"):
+            shown.select(row)  # type: ignore[arg-type]
 
 
 def test_it_is_shown_in_a_line() -> None:

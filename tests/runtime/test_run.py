@@ -219,6 +219,32 @@ def test_unreadable_pictures_at_the_ends_have_their_place_in_the_list(bundle: Pa
     assert gaps(1) == [True, False]
 
 
+@pytest.mark.parametrize(("limit", "is_written"), [(15, True), (14, False)])
+def test_a_list_of_too_many_items_is_left_out(bundle: Path, clip: Path, tmp_path: Path,
+                                              caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
+                                              limit: int, is_written: bool) -> None:
+    monkeypatch.setattr(run_writer, "MAX_ITEMS", limit)
+    summary = run(bundle, clip, tmp_path / "out")
+    assert ("results.json" in [path.name for path in summary.files]) == is_written
+    assert ("video.mp4" in [path.name for path in summary.files]) and summary.identities == 3
+    assert len(read_results(tmp_path / "out" / "results.jsonl").frames) == 5
+    assert caplog.messages == ([] if is_written else [
+        "clip: 3 identities in 5 frames are too many for results.json, which has an item for each frame of each; "
+        "results.jsonl holds everything"])
+
+
+def test_the_video_is_complete_before_the_list_is_begun(bundle: Path, clip: Path, tmp_path: Path,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OutputError("disk full")
+
+    monkeypatch.setattr(run_writer, "write_result_list", full)
+    with pytest.raises(OutputError, match="disk full"):
+        run(bundle, clip, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["results.jsonl", "video.mp4"]
+    assert read_results(tmp_path / "out" / "results.jsonl").end is not None
+
+
 class Pictures(FrameSource):
     """A source made in the test; `event` happens before frame 3 is delivered."""
 

@@ -185,3 +185,17 @@ def test_help_has_examples_and_exit_codes() -> None:
     told = call("--help").output
     assert "stmask-run clip.mp4 -m model_stmask" in told and "130 interrupted" in told
     assert call("--version").output.startswith("stmask-run, version")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only")
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_run_whose_messages_cannot_be_written(bundle: Path, clip: Path, tmp_path: Path, stream: str) -> None:
+    with open("/dev/full", "w") as full:
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: full}
+        done = subprocess.run([sys.executable, "-c", RUN_WITHOUT_TORCH, clip, "-m", bundle, "-o", tmp_path], text=True,
+                              timeout=120, **streams)
+    assert done.returncode == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json", "results.jsonl", "video.mp4"]
+    if stream == "stdout":
+        assert done.stderr.splitlines()[1:] == [
+            "error: messages cannot be written (No space left on device); the files are complete"]

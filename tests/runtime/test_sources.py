@@ -13,7 +13,7 @@ from media import pictures, write_image, write_video
 
 from stmask_deploy.errors import DeviceError, InputError
 from stmask_deploy.runtime import sources
-from stmask_deploy.runtime.sources import files_of, is_camera, is_live, open_source, shown_name
+from stmask_deploy.runtime.sources import files_of, is_camera, is_live, name_of_folder, open_source, shown_name
 
 
 @pytest.mark.parametrize("as_type", [str, Path])
@@ -34,6 +34,26 @@ def test_the_working_directory_has_the_name_of_its_folder(tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path / "street")
     with open_source(".") as source:
         assert source.name == "street"
+
+
+def test_a_link_to_a_folder_has_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "videos" / "a" / "frames").mkdir(parents=True)
+    write_image(tmp_path / "videos" / "a" / "frames" / "1.png")
+    (tmp_path / "first").symlink_to(tmp_path / "videos" / "a" / "frames")
+    for given, name in ((tmp_path / "first", "first"), (f"{tmp_path}/first/", "first"),
+                        (tmp_path / "first" / "..", "a"), (tmp_path / "videos" / "a" / "frames" / ".", "frames")):
+        if name != "a":
+            with open_source(given) as source:
+                assert source.name == name
+        assert name_of_folder(Path(given)) == name
+    assert name_of_folder(Path("/")) == ""
+
+
+def test_a_working_directory_that_is_gone_has_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert name_of_folder(Path()) == ""
 
 
 def test_a_single_image_is_one_frame_at_zero(tmp_path: Path) -> None:

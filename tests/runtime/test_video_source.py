@@ -107,7 +107,8 @@ def test_dropped_frames_of_avi_are_no_damage(tmp_path: Path, codec: str) -> None
     [40, 270, 40, 850, 40],
     [33, 33, 33, 200, 33, 50, 17, 33, 33, 33, 120, 33] * 6,
     [33] * 30 + [150] + [33, 66, 100] * 10,  # looks even at first
-], ids=["few frames", "a phone", "a screen"])
+    [40] * 60 + [120] * 20, ([40] * 12 + [120] * 4) * 5,
+], ids=["few frames", "a phone", "a screen", "a second rate", "from one rate to the other"])
 def test_a_changing_rate_is_no_hole(tmp_path: Path, steps_ms: list[int]) -> None:
     times = [sum(steps_ms[:index]) / 1000 for index in range(len(steps_ms) + 1)]
     shown, damage = read(write_video(tmp_path / "v.ts", pictures(len(times)), times=times))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,9 +12,10 @@ import pytest
 from results_sample import frame_result
 
 from stmask_deploy.errors import OutputError
+from stmask_deploy.runtime import ytvis
 from stmask_deploy.runtime.result import FrameResult
 from stmask_deploy.runtime.results_jsonl import frame_record
-from stmask_deploy.runtime.ytvis import YtvisCollector
+from stmask_deploy.runtime.ytvis import YtvisCollector, write_result_list
 
 RECORDED = Path(__file__).parent.parent / "data" / "generated" / "generated.json"
 
@@ -92,15 +95,37 @@ def test_the_first_class_wins_a_tie() -> None:
     assert collect(frames).entries()[0]["category_id"] == 3
 
 
-def test_the_file_is_the_list(tmp_path: Path) -> None:
-    collector = collect([disc(0, [5, 2], [2, 1], [0.2, 0.9]), disc(1, [2], [1], [0.8])])
-    collector.write(tmp_path / "results.json")
-    assert json.loads((tmp_path / "results.json").read_text()) == collector.entries()
+def written(path: Path, frames: list[FrameResult], num_frames: int) -> tuple[list[dict[str, Any]], int]:
+    """The list in the file that `write_result_list` writes, and how often it has read the frames."""
+    lines = [json.dumps(frame_record(frame)) for frame in frames]
+    rows = Counter(identity for frame in frames for identity in frame.ids.tolist())
+    reads = 0
+
+    def read() -> Iterator[dict[str, Any]]:
+        nonlocal reads
+        reads += 1
+        return map(json.loads, lines)
+
+    write_result_list(path, read, rows, num_frames)
+    entries: list[dict[str, Any]] = json.loads(path.read_text())
+    return entries, reads
+
+
+@pytest.mark.parametrize(("batch_rows", "reads"), [(100, 1), (6, 1), (5, 2), (4, 2), (3, 3), (2, 3), (1, 3)])
+def test_the_file_is_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_rows: int, reads: int) -> None:
+    monkeypatch.setattr(ytvis, "BATCH_ROWS", batch_rows)
+    frames = [disc(0, [5, 2], [2, 1], [0.2, 0.9]), disc(1, [2], [1], [0.8]), disc(3, [2, 9, 5], [1, 1, 2], [0.8] * 3)]
+    collector = collect(frames)  # 2, 3 and 1 rows of 5, 2 and 9
+    collector.span(6)
+    entries, num_reads = written(tmp_path / "results.json", frames, 6)
+    assert num_reads == reads
+    for entry, expected in zip(entries, collector.entries(), strict=True):
+        assert {**entry, "score": None} == {**expected, "score": None}
+        assert entry["score"] == pytest.approx(expected["score"], abs=1e-6)  # written with fewer digits
     with pytest.raises(OutputError, match="exists already"):
-        collector.write(tmp_path / "results.json")
+        written(tmp_path / "results.json", frames, 6)
 
 
 @pytest.mark.parametrize("frames", [[], [disc(0, [], [], [])]])
 def test_nothing_shown(tmp_path: Path, frames: list[FrameResult]) -> None:
-    collect(frames).write(tmp_path / "results.json")
-    assert json.loads((tmp_path / "results.json").read_text()) == []
+    assert written(tmp_path / "results.json", frames, 1) == ([], 0)
