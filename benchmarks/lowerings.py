@@ -20,17 +20,20 @@ from turns import turns
 from stmask_deploy.bench.ceiling import CeilingJob, open_ceiling
 from stmask_deploy.bundle import BundleDescription, read_description
 from stmask_deploy.console import Command
+from stmask_deploy.errors import DeviceError
 from stmask_deploy.openvino_library import import_openvino
 from stmask_deploy.runtime.loading import check_file, run_outputs
 from stmask_deploy.runtime.openvino_backend import shared_core
 from stmask_deploy.runtime.openvino_pooling import expand_roi_align
 from stmask_deploy.runtime.openvino_sampling import KIND, expand_deformable
+from stmask_deploy.runtime.openvino_tuning import tuning
 from stmask_deploy.runtime.openvino_winograd import expand_convolutions
 from stmask_deploy.synthetic.clips import render
 
 SCHEMA = "stmask-lowerings/3"
 NUM_ROWS = 20  # for the instance graph: detections that NMS keeps in a crowded frame
 FORMS = ("plain", "kernel", "gathered")
+COLUMNS = 10  # tile columns per block where a run does not use the algorithm
 
 
 def without_deformation(model: Any) -> None:
@@ -54,6 +57,7 @@ class Forms:
 
     Raises:
         InputError: the bundle has no IR.
+        DeviceError: (from `runs`) the CPU would compute in another precision.
     """
 
     def __init__(self, folder: Path, threads: int) -> None:
@@ -92,7 +96,8 @@ class Forms:
     def _with_winograd(self, name: str, model: Any, precision: str,
                        feeds: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]]:
         """The form with Winograd convolutions, as a run uses at this precision on a CPU without matrix units."""
-        if expand_convolutions(model, precision):
+        tuned = tuning(self._core, precision)
+        if expand_convolutions(model, precision, COLUMNS if tuned is None else tuned.columns):
             yield f"{name}, Winograd", self._run(model, precision, feeds)
 
     def _part(self, model: Any, description: BundleDescription) -> Any:
@@ -123,6 +128,9 @@ class Forms:
         compiled = self._core.compile_model(model, "CPU", {
             "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": self._threads,
             "INFERENCE_PRECISION_HINT": getattr(self._openvino.Type, precision)})
+        used = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        if used != precision:
+            raise DeviceError(f"this CPU computes in {used}, not in {precision}; leave {precision} out of --precisions")
         request = compiled.create_infer_request()
         return lambda: request.infer(feeds, share_inputs=True)
 

@@ -1,7 +1,6 @@
 """Graphs in OpenVINO, on the CPU or on an Intel GPU."""
 from __future__ import annotations
 
-import platform
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,13 +31,10 @@ from .model_cache import make_cache
 from .openvino_pooling import expand_roi_align
 from .openvino_precision import is_kept, kept_for
 from .openvino_sampling import expand_deformable, keep_grids
+from .openvino_tuning import tuning
 from .openvino_winograd import convolutions_to_expand, expand_convolutions
 from .row_padding import RowPadding, within_an_eighth
 from .weight_files import WeightFiles
-
-# By measurement, the share of a map from which on a graph of the whole map is faster than one of any size: Winograd's
-# algorithm takes larger blocks of a map of known size, and in bf16 takes no other maps at all.
-WHOLE_FROM = {"f32": 0.75, "bf16": 0.65}
 
 _NAMES = frozenset(FRAME_INPUTS + FRAME_OUTPUTS + TEMPORAL_INPUTS + TEMPORAL_OUTPUTS)
 
@@ -74,10 +70,11 @@ class OpenVinoBackend:
                                     threads=threads, cache=cache)
             part = model if outputs is None else _part(model, outputs)
             whole = None  # the model with its largest inputs, where that makes it faster
-            if plugin == "CPU" and _has_winograd(core, arithmetic):
+            tuned = tuning(core, arithmetic) if plugin == "CPU" else None
+            if tuned is not None:
                 whole = _whole(part, self.metadata, arithmetic)
                 # After pruning, so that unused layers get no new weights.
-                expand_convolutions(part, arithmetic, self._weights.constant)
+                expand_convolutions(part, arithmetic, tuned.columns, self._weights.constant)
             try:
                 compiled = self._compile(part)
                 break
@@ -91,9 +88,9 @@ class OpenVinoBackend:
                                                  if not is_kept(_name(port))}
         self._padding = RowPadding(self.inputs, self.outputs, within_an_eighth)
         self.is_on_host = plugin == "CPU"
-        self.whole_from = inf if whole is None else WHOLE_FROM[arithmetic]
+        self.whole_from = inf if whole is None or tuned is None else tuned.whole_from
         self._largest = {} if whole is None else {_name(port): tuple(port.shape) for port in whole.inputs}
-        self._model, self._whole, self._arithmetic = part, whole, arithmetic
+        self._model, self._whole, self._arithmetic, self._tuning = part, whole, arithmetic, tuned
         self._parts = {(frozenset(self.outputs), False): _Requests(compiled)}
         self._lock = Lock()
         version = ov.get_version().split("-")[0]
@@ -126,8 +123,8 @@ class OpenVinoBackend:
             outputs = frozenset(names)
             if (outputs, is_whole) not in self._parts:
                 part = _part(self._whole if is_whole else self._model, outputs)
-                if is_whole:
-                    expand_convolutions(part, self._arithmetic, self._weights.constant)
+                if is_whole and self._tuning is not None:
+                    expand_convolutions(part, self._arithmetic, self._tuning.columns, self._weights.constant)
                 self._parts[outputs, is_whole] = _Requests(self._compile(part))
             return self._parts[outputs, is_whole]
 
@@ -225,19 +222,6 @@ def _check_weights(path: Path, export_id: str) -> None:
         if file.read() != mark:
             raise InputError(f"{path} does not belong to export {export_id} like the .xml beside it, is damaged, or "
                              "was written by an earlier version of this tool; export the checkpoint again")
-
-
-def _has_winograd(core: Any, precision: str) -> bool:
-    """Whether Winograd's algorithm was measured to be faster than the plugin's own convolutions on this CPU.
-
-    Not on processors other than x86 (not measured; on ARM the plugin has the algorithm itself), nor in bf16 on CPUs
-    with matrix units (AMX, recognised by their FP16 support), where reading weights costs more than multiplying, or on
-    CPUs without bf16, which `_compile` refuses.
-    """
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return False
-    able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return precision == "f32" or precision == "bf16" and "BF16" in able and "FP16" not in able
 
 
 def _whole(model: Any, description: BundleDescription, precision: str) -> Any:

@@ -20,12 +20,12 @@ MakeConstant = Callable[[Any, str], Node]  # from values and precision, as `open
 PAIRS = WINDOW ** 2  # pairs of points
 ORDER = (2, 3, 0, 1)  # permutation of axes from NCHW to HWNC, and back
 SMALL = 100  # cells: for maps up to this size, one matrix for all cells is faster than one each for rows and columns
-# By measurement: tile columns per block; tiles computed at a time, so that intermediate results stay in the cache; and
-# (rows, columns) of tiles per block for maps of dynamic size, where small blocks waste less at the border.
-COLUMNS, BAND, OPEN_BLOCK = 10, 80, (2, 4)
+# By measurement: tiles computed at a time, so that intermediate results stay in the cache; and (rows, columns) of tiles
+# per block for maps of dynamic size, where small blocks waste less at the border.
+BAND, OPEN_BLOCK = 80, (2, 4)
 
 
-def expand_convolutions(model: Any, precision: str, make_constant: MakeConstant = floats) -> int:
+def expand_convolutions(model: Any, precision: str, columns: int, make_constant: MakeConstant = floats) -> int:
     """Replace 3x3 convolutions of an `openvino.Model` with matrix products, in place, where those are faster.
 
     Left unchanged are convolutions with strides, dilation, groups or a padding other than one cell, those whose weights
@@ -35,6 +35,7 @@ def expand_convolutions(model: Any, precision: str, make_constant: MakeConstant 
         model: the model. The replaced weights become four times as many, and OpenVINO keeps a second copy.
         precision: "f32" or "bf16", the precision that the plugin computes in. In bf16 the new nodes have that type,
             since the plugin would compute the transforms in f32 and keep weights in both types.
+        columns: tile columns per block of a map of known size, see `openvino_tuning`.
         make_constant: makes the nodes of the new weights.
 
     Returns:
@@ -51,7 +52,7 @@ def expand_convolutions(model: Any, precision: str, make_constant: MakeConstant 
         if made_from not in weights:
             weights[made_from] = make_constant(transformed(stored(weight)), precision)
         before = ready.get(source.get_node().get_friendly_name()) or _transposed(_converted(source, precision))
-        convolved = _convolved(before, weights[made_from], *_sizes(source)[1:])
+        convolved = _convolved(before, weights[made_from], *_sizes(source)[1:], columns)
         for reader in _shape_readers(node):
             reader.replace_source_output(_restored(convolved, node).output(0))
         value, last = _with_what_follows(convolved, node)
@@ -195,13 +196,13 @@ def _restored(value: Node, node: Node) -> Node:
     return op.transpose(rows_first, int64([0, 3, 1, 2]))
 
 
-def _convolved(x: Node, weight: Node, height: int | None, width: int | None) -> Node:
+def _convolved(x: Node, weight: Node, height: int | None, width: int | None, columns: int) -> Node:
     """Maps (H, W, N, C) and weights (36, C, O) -> (H, W, N, O)."""
     if height is not None and width is not None and height * width <= SMALL:
         return _convolved_at_once(x, weight, axis(height, height), axis(width, width))
     if height is None or width is None:
         return _convolved_by_axis(x, weight, *map(axis, (height, width), OPEN_BLOCK))
-    return _convolved_by_axis(x, weight, axis(height, max(BAND * TILE // width, 1)), axis(width, COLUMNS))
+    return _convolved_by_axis(x, weight, axis(height, max(BAND * TILE // width, 1)), axis(width, columns))
 
 
 def _convolved_at_once(x: Node, weight: Node, rows: Axis, columns: Axis) -> Node:

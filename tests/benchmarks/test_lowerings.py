@@ -53,3 +53,14 @@ def test_a_bundle_without_ir(tmp_path: Path) -> None:
     shutil.copytree(demo_bundle(), bundle, ignore=shutil.ignore_patterns("openvino"))
     done = CliRunner().invoke(main, [str(bundle)])
     assert done.exit_code == 2 and "stmask-export CHECKPOINT --openvino makes it" in done.output
+
+
+def test_a_precision_that_the_cpu_lacks_is_no_row() -> None:
+    able = shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    lacking = [precision for precision in ("bf16", "f16") if {"f16": "FP16"}.get(precision, "BF16") not in able]
+    for precision in lacking:
+        done = CliRunner().invoke(main, [str(demo_bundle()), "--precisions", precision, "--rounds", "1"])
+        assert done.exit_code == 5
+        assert f"this CPU computes in f32, not in {precision}; leave {precision} out" in done.output
+    if not lacking:
+        pytest.skip("this CPU has both")

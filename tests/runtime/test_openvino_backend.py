@@ -20,8 +20,10 @@ from stmask_deploy.errors import DeviceError, InputError, StmaskError
 from stmask_deploy.pretrained import demo_bundle
 from stmask_deploy.runtime import openvino_backend, winograd
 from stmask_deploy.runtime.opening import open_backend
+from stmask_deploy.runtime.openvino_tuning import Tuning, tuning
 from stmask_deploy.runtime.openvino_winograd import convolutions_to_expand
 
+TUNED = Tuning(columns=3, whole_from=0.8)
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
@@ -62,42 +64,16 @@ def test_what_is_rewritten_for_which_precision(bundle: Path, monkeypatch: pytest
     assert rewritten == expected[precision]
 
 
-class CoreOfCapabilities:
-    """What of `openvino.Core` says what a CPU is good at."""
-
-    def __init__(self, *words: str) -> None:
-        self.words = list(words)
-
-    def get_property(self, device: str, name: str) -> list[str]:
-        assert (device, name) == ("CPU", "OPTIMIZATION_CAPABILITIES")
-        return self.words
-
-
-@pytest.mark.parametrize(("machine", "words", "precision", "expected"), [
-    ("x86_64", ["FP32"], "f32", True),
-    ("AMD64", ["FP32", "BF16", "FP16"], "f32", True),
-    ("x86_64", ["FP32", "BF16"], "bf16", True),
-    ("x86_64", ["FP32", "BF16", "FP16"], "bf16", False),  # with matrix units
-    ("x86_64", ["FP32"], "bf16", False),
-    ("aarch64", ["FP32"], "f32", False),
-    ("arm64", ["FP32", "BF16"], "bf16", False),
-])
-def test_where_convolutions_are_winograds(monkeypatch: pytest.MonkeyPatch, machine: str, words: list[str],
-                                          precision: str, expected: bool) -> None:
-    monkeypatch.setattr(openvino_backend.platform, "machine", lambda: machine)
-    assert openvino_backend._has_winograd(CoreOfCapabilities(*words), precision) is expected
-
-
 @pytest.mark.parametrize("precision", ["f32", "int8"])
 @pytest.mark.parametrize("has", [True, False])
 def test_convolutions_in_float_are_winograds_also_beside_8_bits(bundle: Path, monkeypatch: pytest.MonkeyPatch,
                                                                 precision: str, has: bool) -> None:
-    calls: list[str] = []
+    calls: list[tuple[str, int]] = []
     monkeypatch.setattr(openvino_backend, "_own_precision", lambda *_: "f32")
-    monkeypatch.setattr(openvino_backend, "_has_winograd", lambda _core, arithmetic: has and arithmetic == "f32")
-    monkeypatch.setattr(openvino_backend, "expand_convolutions", lambda _model, arithmetic, _: calls.append(arithmetic))
+    monkeypatch.setattr(openvino_backend, "tuning", lambda _core, arithmetic: TUNED if has else None)
+    monkeypatch.setattr(openvino_backend, "expand_convolutions", lambda _model, *args: calls.append(args[:2]))
     open_backend("openvino", describe().graph_path(bundle, "instances", "openvino"), device="cpu", precision=precision)
-    assert calls == ["f32"] * has
+    assert calls == [("f32", TUNED.columns)] * has
 
 
 class TestWhole:
@@ -125,9 +101,10 @@ class TestWhole:
             graph = open_backend("openvino", graph_path("prototypes"), device="cpu", precision=precision)
         except DeviceError:
             pytest.skip("this CPU does not compute in bf16")
-        if not openvino_backend._has_winograd(openvino_backend.shared_core(), precision):
+        tuned = tuning(openvino_backend.shared_core(), precision)
+        if tuned is None:
             pytest.skip("this CPU's own convolutions are faster")
-        assert graph.whole_from == openvino_backend.WHOLE_FROM[precision] < 1 and sizes == [False]
+        assert graph.whole_from == tuned.whole_from < 1 and sizes == [False]
         height, width = demo_description().model.level_sizes[0]
         p3 = np.random.default_rng(0).random((1, graph.inputs["p3"].shape[1] or 0, height, width), np.float32)
         [expected] = open_backend("onnxruntime", graph_path("prototypes", "onnxruntime"), device="cpu").run(
@@ -146,7 +123,7 @@ class TestWhole:
         assert open_backend("openvino", graph_path(role), device="cpu").whole_from == inf
 
     def test_none_where_convolutions_are_the_plugins(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(openvino_backend, "_has_winograd", lambda *_: False)
+        monkeypatch.setattr(openvino_backend, "tuning", lambda *_: None)
         assert open_backend("openvino", graph_path("prototypes"), device="cpu").whole_from == inf
 
     def test_none_where_no_convolution_would_be_replaced(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,8 +133,8 @@ class TestWhole:
 
 def test_only_what_is_computed_gets_new_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     models: list[Any] = []
-    monkeypatch.setattr(openvino_backend, "_has_winograd", lambda *_: True)
-    monkeypatch.setattr(openvino_backend, "expand_convolutions", lambda model, _arithmetic, _: models.append(model))
+    monkeypatch.setattr(openvino_backend, "tuning", lambda *_: TUNED)
+    monkeypatch.setattr(openvino_backend, "expand_convolutions", lambda model, *_: models.append(model))
     path = read_description(demo_bundle()).graph_path(demo_bundle(), "frame", "openvino")
     open_backend("openvino", path, device="cpu")
     graph = open_backend("openvino", path, device="cpu", outputs=["boxes", "fpn"])
@@ -187,7 +164,7 @@ def test_weights_are_in_memory_only_while_they_are_read(role: str, tmp_path: Pat
     for path in graph_path(role).parent.glob(f"{role}.*"):
         shutil.copy(path, own)
     monkeypatch.setenv("TMPDIR", str(new))
-    monkeypatch.setattr(openvino_backend, "_has_winograd", lambda *_: True)
+    monkeypatch.setattr(openvino_backend, "tuning", lambda *_: TUNED)
     monkeypatch.setattr(winograd, "FEWEST_CHANNELS", {"f32": 16, "bf16": 16})
 
     graph = open_backend("openvino", own / f"{role}.xml", device="cpu")

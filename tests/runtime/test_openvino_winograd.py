@@ -18,6 +18,7 @@ from stmask_deploy.runtime.winograd import FEWEST_CHANNELS  # noqa: E402
 Array = NDArray[np.float32]
 Build = Callable[[Any, Any], Any]  # of opset and input: the output
 WIDE = 128  # channels, as few as are worth it
+COLUMNS = 10  # tile columns per block
 
 
 def random(*shape: int, seed: int = 0) -> Array:
@@ -58,12 +59,12 @@ def kinds(model: Any) -> list[str]:
     return [node.get_type_name() for node in model.get_ordered_ops()]
 
 
-def check(build: Build, shape: Any, inputs: Array, count: int = 1, left: int = 0) -> None:
+def check(build: Build, shape: Any, inputs: Array, count: int = 1, left: int = 0, columns: int = COLUMNS) -> None:
     """`count` are replaced, `left` stay, and the output is what it was."""
     expected = run(make(build, shape), inputs)
     model = make(build, shape)
     before = model.outputs[0].get_partial_shape()
-    assert expand_convolutions(model, "f32") == count
+    assert expand_convolutions(model, "f32", columns) == count
     assert kinds(model).count("Convolution") == left
     model.validate_nodes_and_infer_types()
     after = model.outputs[0].get_partial_shape()
@@ -84,12 +85,23 @@ def plain(op: Any, x: Any) -> Any:
 def test_maps_of_a_known_size(size: tuple[int, int]) -> None:
     tiles = -(-size[0] // 4) * -(-size[1] // 4)
     is_small = tiles < 16
-    check(plain, [1, WIDE, *size], random(1, WIDE, *size), count=not is_small, left=is_small)
+    for columns in (5, COLUMNS):
+        check(plain, [1, WIDE, *size], random(1, WIDE, *size), count=not is_small, left=is_small, columns=columns)
+
+
+@pytest.mark.parametrize(("columns", "cells"), [(5, 22), (10, 42), (20, 82)])
+def test_blocks_have_so_many_columns(columns: int, cells: int) -> None:
+    """Each reads the cells of its tiles and one more on either side."""
+    model = make(plain, [1, WIDE, 16, 320])
+    expand_convolutions(model, "f32", columns)
+    last = {tuple(node.get_shape())[-1] for node in model.get_ordered_ops()
+            if node.get_type_name() == "Constant" and node.get_element_type() == ov.Type.f32}
+    assert cells in last
 
 
 def test_large_maps_are_computed_in_bands() -> None:
     model = make(plain, [1, WIDE, 90, 84])
-    expand_convolutions(model, "f32")
+    expand_convolutions(model, "f32", COLUMNS)
     assert kinds(model).count("MatMul") == 5 * 8  # of each, to points and back by rows and columns, and with weights
 
 
@@ -124,9 +136,9 @@ def test_what_follows_is_done_where_the_map_is() -> None:
 
     check(build, [1, WIDE, 24, 20], random(1, WIDE, 24, 20), count=3)
     model = make(build, [1, WIDE, 24, 20])
-    expand_convolutions(model, "f32")
+    expand_convolutions(model, "f32", COLUMNS)
     plain_model = make(plain, [1, WIDE, 24, 20])
-    expand_convolutions(plain_model, "f32")
+    expand_convolutions(plain_model, "f32", COLUMNS)
     inner = kinds(plain_model).count("Transpose") - 2  # of each convolution, around its products
     assert kinds(model).count("Transpose") == 2 + 3 * inner
 
@@ -139,7 +151,7 @@ def test_the_mean_of_each_map() -> None:
     for count in (0, 1, 4):
         x = random(count, WIDE, 7, 7)
         model = make(build, [-1, WIDE, 7, 7])
-        assert expand_convolutions(model, "f32") == 1
+        assert expand_convolutions(model, "f32", COLUMNS) == 1
         assert run(model, x).shape == (count, WIDE)
     check(build, [-1, WIDE, 7, 7], random(4, WIDE, 7, 7))
 
@@ -191,7 +203,7 @@ def test_pyramids_share_their_weights() -> None:
 
     check(build, [1, WIDE, 32, 40], random(1, WIDE, 32, 40), count=2)
     model = make(build, [1, WIDE, 32, 40])
-    expand_convolutions(model, "f32")
+    expand_convolutions(model, "f32", COLUMNS)
     assert sum(node.get_type_name() == "Constant" and list(node.get_output_shape(0)) == [36, WIDE, WIDE]
                for node in model.get_ordered_ops()) == 1
 
@@ -215,7 +227,7 @@ def reshaped_bias(op: Any, x: Any) -> Any:
 def test_biases_whose_shape_is_computed_from_what_they_are_added_to() -> None:
     check(reshaped_bias, [-1, WIDE, 7, 7], random(4, WIDE, 7, 7))
     model = make(reshaped_bias, [-1, WIDE, 7, 7])
-    expand_convolutions(model, "f32")
+    expand_convolutions(model, "f32", COLUMNS)
     assert kinds(model).count("Transpose") == 2 and "ShapeOf" not in kinds(model)  # one at each end of the chain
 
 
@@ -284,13 +296,13 @@ def test_leaves_alone(name: str) -> None:
     build = left_alone()[name]
     model = make(build, [1, WIDE, 20, 16])
     before = kinds(model)
-    assert expand_convolutions(model, "f32") == 0
+    assert expand_convolutions(model, "f32", COLUMNS) == 0
     assert sorted(kinds(model)) == sorted(before)
 
 
 def test_leaves_few_channels_alone() -> None:
     model = make(lambda op, x: op.negative(convolved(op, x, op.constant(random(WIDE, 64, 3, 3)))), [1, 64, 20, 16])
-    assert expand_convolutions(model, "f32") == 0
+    assert expand_convolutions(model, "f32", COLUMNS) == 0
 
 
 def test_leaves_f16_alone() -> None:
@@ -298,7 +310,7 @@ def test_leaves_f16_alone() -> None:
 
     x = op.parameter([1, WIDE, 16, 16], np.float16)
     model = ov.Model([op.negative(convolved(op, x, op.constant(weights().astype(np.float16))))], [x])
-    assert expand_convolutions(model, "f32") == 0
+    assert expand_convolutions(model, "f32", COLUMNS) == 0
 
 
 def test_keeps_other_weights_as_they_are_stored() -> None:
@@ -309,7 +321,7 @@ def test_keeps_other_weights_as_they_are_stored() -> None:
         return op.negative(convolved(op, convolved(op, x, stored(WIDE, WIDE, 3, 3)), stored(20, WIDE, 3, 3)))
 
     model = make(build, [1, WIDE, 16, 16])
-    assert expand_convolutions(model, "f32") == 1
+    assert expand_convolutions(model, "f32", COLUMNS) == 1
     assert kinds(model).count("Convert") == 1
 
 
@@ -317,7 +329,7 @@ def test_leaves_a_convolution_of_rows_alone() -> None:
     def build(op: Any, x: Any) -> Any:
         return op.negative(op.convolution(x, op.constant(random(WIDE, WIDE, 3)), [1], [1], [1], [1]))
 
-    assert expand_convolutions(make(build, [1, WIDE, 200]), "f32") == 0
+    assert expand_convolutions(make(build, [1, WIDE, 200]), "f32", COLUMNS) == 0
 
 
 def wide(op: Any, x: Any) -> Any:
@@ -325,9 +337,9 @@ def wide(op: Any, x: Any) -> Any:
 
 
 def test_in_bf16_layers_have_to_be_wide_and_maps_of_a_known_size() -> None:
-    assert expand_convolutions(make(plain, [-1, WIDE, 7, 7]), "bf16") == 0
-    assert expand_convolutions(make(wide, [-1, 512, 7, 7]), "bf16") == 1
-    assert expand_convolutions(make(wide, [1, 512, -1, -1]), "bf16") == 0
+    assert expand_convolutions(make(plain, [-1, WIDE, 7, 7]), "bf16", COLUMNS) == 0
+    assert expand_convolutions(make(wide, [-1, 512, 7, 7]), "bf16", COLUMNS) == 1
+    assert expand_convolutions(make(wide, [1, 512, -1, -1]), "bf16", COLUMNS) == 0
 
 
 def test_names_stay() -> None:
@@ -337,28 +349,28 @@ def test_names_stay() -> None:
         return op.negative(y)
 
     model = make(build, [1, WIDE, 16, 16])
-    expand_convolutions(model, "f32")
+    expand_convolutions(model, "f32", COLUMNS)
     assert "the map" in {node.get_friendly_name() for node in model.get_ordered_ops()}
 
 
 def test_a_second_time_changes_nothing() -> None:
     model = make(plain, [1, WIDE, 16, 16])
-    assert expand_convolutions(model, "f32") == 1
-    assert expand_convolutions(model, "f32") == 0
+    assert expand_convolutions(model, "f32", COLUMNS) == 1
+    assert expand_convolutions(model, "f32", COLUMNS) == 0
 
 
 def test_in_bf16_the_error_is_that_of_eight_bits() -> None:
     x = random(5, 512, 7, 7)
     exact = run(make(wide, [-1, 512, 7, 7]), x)
     model = make(wide, [-1, 512, 7, 7])
-    assert expand_convolutions(model, "bf16") == 1
+    assert expand_convolutions(model, "bf16", COLUMNS) == 1
     found = run(model, x, "bf16")
     assert 0.001 < np.sqrt(np.mean((found - exact) ** 2) / np.mean(exact ** 2)) < 0.02
 
 
 def test_in_bf16_weights_are_kept_in_two_bytes() -> None:
     model = make(wide, [-1, 512, 7, 7])
-    expand_convolutions(model, "bf16")
+    expand_convolutions(model, "bf16", COLUMNS)
     [stored] = [node.get_element_type().get_type_name() for node in model.get_ordered_ops()
                 if node.get_type_name() == "Constant" and list(node.get_output_shape(0)) == [36, 512, 512]]
     assert stored == "bf16"
@@ -384,7 +396,7 @@ def test_in_bf16_a_whole_chain_stays_within_its_error(monkeypatch: pytest.Monkey
     exact, of_plugin = (run(make(build, [-1, WIDE, 9, 8]), x, precision) for precision in ("f32", "bf16"))
     monkeypatch.setitem(FEWEST_CHANNELS, "bf16", WIDE)
     model = make(build, [-1, WIDE, 9, 8])
-    assert expand_convolutions(model, "bf16") == 3
+    assert expand_convolutions(model, "bf16", COLUMNS) == 3
     found = run(model, x, "bf16")
     for part in (slice(0, 20 * 72), slice(20 * 72, None)):
         spread = exact[:, part].std()
@@ -408,7 +420,7 @@ def test_in_bf16_parameters_are_rounded_to_nearest(monkeypatch: pytest.MonkeyPat
         return op.concat([op.negative(chosen), op.negative(constant_map(second))], 1)
 
     model = make(build, [1, WIDE, 16, 16])
-    assert expand_convolutions(model, "bf16") == 2
+    assert expand_convolutions(model, "bf16", COLUMNS) == 2
     found = run(model, random(1, WIDE, 16, 16), "bf16")
     expected = np.concatenate([pointwise[:, 7].ravel(), second.ravel()])
     bits = expected.view(np.uint32)
@@ -435,7 +447,7 @@ def test_in_bf16_what_follows_keeps_its_meaning(monkeypatch: pytest.MonkeyPatch,
     model = make(build, shape)
     before = kinds(model).count("Convolution")
     monkeypatch.setattr(winograd, "FEWEST_TILES", 1)
-    assert expand_convolutions(model, "bf16") == before
+    assert expand_convolutions(model, "bf16", COLUMNS) == before
     assert np.sqrt(np.mean((run(model, x, "bf16") - exact) ** 2) / np.mean(exact ** 2)) < 0.03
     if shape[0] < 0:
         assert run(model, x[:0], "bf16").shape == (0, *exact.shape[1:])
@@ -453,7 +465,7 @@ def test_layers_in_8_bits_stay_between_those_that_are_replaced() -> None:
     inputs = random(1, WIDE, 24, 40)
     expected = run(make(build, inputs.shape), inputs)
     model = make(build, inputs.shape)
-    assert expand_convolutions(model, "f32") == 2
+    assert expand_convolutions(model, "f32", COLUMNS) == 2
     assert kinds(model).count("Convolution") == 1
     found = run(model, inputs)
     # Values that lie between two levels may be rounded apart.
