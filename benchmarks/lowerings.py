@@ -137,15 +137,17 @@ class Forms:
 
 @click.command(cls=Command)
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--precisions", default="f32,bf16", show_default=True, help="Of OpenVINO.")
+@click.option("--precisions", help="Of OpenVINO, separated by commas.  [default: f32, and bf16 where the CPU has it]")
 @click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), default=15, show_default=True)
 @report_options
-def main(bundle: Path, precisions: str, threads: int, rounds: int, report_file: ReportFile) -> None:
+def main(bundle: Path, precisions: str | None, threads: int, rounds: int, report_file: ReportFile) -> None:
     """Measure the forms of the graphs of BUNDLE (exported with --openvino)."""
     description = read_description(bundle)
     report: dict[str, Any] = {**new_report(SCHEMA), "threads": threads,
                               "variant": description.model.variant, "rows": {}}
+    if precisions is None:
+        precisions = "f32,bf16" if "BF16" in shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
     for precision in precisions.split(","):
         runs = dict(Forms(bundle, threads).runs(precision))
         with open_ceiling(CeilingJob("openvino", precision, "cpu", threads)) as ceiling:

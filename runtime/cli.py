@@ -15,7 +15,7 @@ from stmask_deploy.errors import EXIT_DAMAGED_INPUT, EXIT_INTERRUPTED, InputErro
 from stmask_deploy.option_types import FloatRange, NamedPath
 from stmask_deploy.tracking_config import TRACKERS
 
-from .messages import Teller, tell_failure, tell_limits, tell_setup, tell_summary, told_warnings
+from .messages import Teller, tell_failure, tell_limits, tell_problems, tell_setup, tell_summary, told_warnings
 
 if TYPE_CHECKING:
     from .frame_source import FrameSource
@@ -149,6 +149,7 @@ def main(ctx: click.Context, /, sources: Sequence[str], bundle: Path | None, out
         tell(tell_setup, model, source.is_live)
         summary = run(model, source, folder)
     tell(tell_summary, summary)
+    tell(tell_problems, summary)
     _exit(ctx, _exit_code(summary), tell)
 
 
@@ -208,6 +209,7 @@ def _run_several(ctx: click.Context, sources: Sequence[str], parallel: int, mode
             else:
                 codes.add(_exit_code(result))
                 tell(tell_summary, result, f"{shown_name(outcome.source)}: ")
+                tell(tell_problems, result, f"{shown_name(outcome.source)}: ")
     if failures:
         names = ", ".join(dict.fromkeys(shown_name(sources[position]) for position in sorted(failures)))
         tell(click.echo, f"{len(failures)} of {len(sources)} sources failed: {names}", err=True)

@@ -55,11 +55,8 @@ class Teller:
         """Raise what the first message ended with that could not be printed.
 
         Raises:
-            BrokenPipeError: its reader has gone.
-            OutputError: it could not be written.
+            OutputError: there was one.
         """
-        if isinstance(self._error, BrokenPipeError):
-            raise self._error
         if self._error is not None:
             raise OutputError(f"messages cannot be written ({self._error.strerror}); the files are complete")
 
@@ -82,13 +79,18 @@ def tell_limits(model: Model, is_live: bool, of: str = "") -> None:
 
 
 def tell_summary(summary: RunSummary, of: str = "") -> None:
-    """Print the summary and files to standard output, warnings to standard error; `of` prefixes the messages."""
+    """Print the summary and the files to standard output; `of` prefixes the summary."""
     of = click.format_filename(of)
     skipped = f", {summary.damage.skipped_frames} skipped" if summary.damage.skipped_frames else ""
     click.echo(f"{of}{counted(summary.frames, 'frame')}{skipped} in {summary.seconds:.1f} s "
                f"({summary.fps:.2f} frames/s), {counted(summary.identities, 'identity', 'identities')}")
     for path in summary.files:
         click.echo(click.format_filename(path))
+
+
+def tell_problems(summary: RunSummary, of: str = "") -> None:
+    """Print to standard error what was wrong with a run; `of` prefixes the messages."""
+    of = click.format_filename(of)
     if summary.lost_candidates:
         click.echo(f"warning: {of}{counted(summary.lost_candidates, 'candidate')} did not fit into the frame graph's "
                    "rows and were lost; export with more --max-candidates, or raise --conf", err=True)

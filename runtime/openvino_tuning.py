@@ -16,16 +16,17 @@ class Tuning:
     whole_from: float
 
 
-_WITH_BF16 = {"f32": Tuning(columns=10, whole_from=0.75), "bf16": Tuning(columns=10, whole_from=0.65)}  # and AVX-512
+_WITH_BF16 = {"f32": Tuning(columns=10, whole_from=0.75),  # measured with AVX-512
+              "bf16": Tuning(columns=10, whole_from=0.65)}
 _OTHERS = {"f32": Tuning(columns=5, whole_from=0.85)}  # measured with AVX2 alone
 
 
 def tuning(core: Any, precision: str) -> Tuning | None:
     """How Winograd's algorithm is used on this CPU, or None where the plugin's own convolutions are faster.
 
-    They are in bf16 on CPUs with matrix units (AMX, recognised by their FP16 support), where reading weights costs more
-    than multiplying. Processors other than x86 were not measured (on ARM the plugin has the algorithm itself); CPUs
-    without bf16 are refused this precision elsewhere.
+    They are in bf16 on CPUs with matrix units (AMX, recognised by FP16 support, which some without them have too),
+    where reading weights costs more than multiplying. Processors other than x86 were not measured (on ARM the plugin
+    has the algorithm itself); CPUs without bf16 are refused this precision elsewhere.
 
     Args:
         core: the `openvino.Core`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,17 +48,20 @@ class FrameResult:
         """A new result with the chosen rows (boolean mask or indices); masks already computed are reused.
 
         Raises:
-            InputError: `rows` is a single number.
+            InputError: `rows` is neither.
         """
-        if isinstance(rows, (int, np.integer)):
+        chosen_rows: NDArray[Any] = np.asarray(rows)
+        if not chosen_rows.size:
+            chosen_rows = chosen_rows.astype(np.int64)
+        if chosen_rows.ndim != 1 or chosen_rows.dtype.kind not in "biu":
             raise InputError(f"rows are chosen by a list of indices or a mask with one item each, not by {rows!r}")
-        columns = {name: getattr(self, name)[rows] for name in
+        columns = {name: getattr(self, name)[chosen_rows] for name in
                    ("ids", "class_ids", "scores", "boxes_px", "ages", "soft_masks")}
         chosen = dataclasses.replace(self, **columns)
         for name in ("patches", "segmentations"):
             if name in self.__dict__:
                 made = self.__dict__[name]
-                chosen.__dict__[name] = type(made)(made[row] for row in np.arange(len(self))[rows].tolist())
+                chosen.__dict__[name] = type(made)(made[row] for row in np.arange(len(self))[chosen_rows].tolist())
         return chosen
 
     def __repr__(self) -> str:

@@ -25,7 +25,7 @@ SHORTFALL_S = 1.0  # a video without an index is truncated if it ends earlier th
 HOLE_FRAMES = 1.5  # a gap that exceeds the usual one by more than this many frames is a hole
 JITTER_FRAMES = 0.25  # a gap that differs from the usual one by more than this many frames is odd
 ODD_SHARE, HOLE_SHARE = 0.05, 1 / 3  # of all gaps; if more are odd, or holes, the frame rate is not constant
-STEADY_SHARE = 0.5  # of the holes; if more follow one of the same length, they are a second frame rate
+STEADY_SHARE = 0.5  # of the holes; if more, and more than are odd, follow one as long, they are a second frame rate
 # In these formats the duration is the end time of the last frame, whatever the start time. mkvmerge writes the length
 # instead: there, a missing end no longer than the start time goes unnoticed.
 END_TIME_FORMATS = ("matroska", "flv", "asf", "nut")
@@ -40,8 +40,8 @@ class VideoSource(FrameSource):
     """A video file. Undecodable packets are counted and skipped; rotations and reflections in metadata are applied.
 
     `time_s` is the presentation time since the start of the stream; a frame without one, or whose time does not
-    increase, is placed 1 / fps after its predecessor (1 / 30 s if the rate is not known). The first frame is decoded on
-    opening, so there is at least one.
+    increase, is placed 1 / fps after its predecessor; if the rate is not known, 1 / 30 s after it, or at the same time.
+    The first frame is decoded on opening, so there is at least one.
 
     Raises:
         InputError: the file is not a video, or no frame of it can be decoded.
@@ -58,8 +58,9 @@ class VideoSource(FrameSource):
             self._num_packets = 0
             self._time_s = -math.inf  # of the latest frame
             self._end_s = 0.0  # when the latest frame ends
-            self._gap_ms: int | None = None  # from the end of the previous frame to the start of the latest
-            self._gaps_ms: Counter[tuple[int | None, int]] = Counter()  # pairs of one gap and the next
+            self._gaps_ms: Counter[int] = Counter()  # from the end of a frame to the start of the next one
+            self._steady_ms: Counter[int] = Counter()  # those of them that are as long as the one before
+            self._gap_ms = 0  # the latest
             self._num_holes = 0
             self._orientation = Orientation()  # of the latest frame
             self._decoded = self._decode()
@@ -145,11 +146,12 @@ class VideoSource(FrameSource):
     def _advance(self, frame: av.VideoFrame) -> None:
         """Advance the clock to a frame's time."""
         stamp = frame.dts if self._is_avi else frame.pts  # AVI has no presentation times, but regular decoding times
-        frame_s = 1 / (self.fps or DEFAULT_FPS)
+        stamped_s = None if stamp is None or frame.time_base is None else float(stamp * frame.time_base)
+        # With times but without a rate, a frame that seems not to come later must not move the clock ahead of the next.
+        frame_s = 1 / self.fps if self.fps else 1 / DEFAULT_FPS if stamped_s is None else 0.0
         is_first = math.isinf(self._time_s)
         time_s = 0.0 if is_first else self._time_s + frame_s
-        if stamp is not None and frame.time_base is not None:
-            stamped_s = float(stamp * frame.time_base)
+        if stamped_s is not None:
             if self._start_s is None:
                 self._start_s = stamped_s
             if self._time_s < stamped_s - self._start_s < MAX_TIME_S:
@@ -163,10 +165,12 @@ class VideoSource(FrameSource):
     def _note_gap(self, gap_s: float) -> None:
         """Record a gap and update the number of holes, which drops to 0 if the rate turns out not to be constant."""
         assert self.fps
-        gap_ms = round(gap_s * 1000)
-        self._gaps_ms[self._gap_ms, gap_ms] += 1
+        gap_ms, frame_ms = round(gap_s * 1000), 1000 / self.fps
+        if self._gaps_ms and abs(gap_ms - self._gap_ms) <= JITTER_FRAMES * frame_ms:
+            self._steady_ms[gap_ms] += 1
+        self._gaps_ms[gap_ms] += 1
         self._gap_ms = gap_ms
-        num_holes = _num_holes(self._gaps_ms, 1000 / self.fps)
+        num_holes = _num_holes(self._gaps_ms, self._steady_ms, frame_ms)
         self._count(packet_errors=num_holes - self._num_holes)
         self._num_holes = num_holes
 
@@ -206,27 +210,22 @@ def _num_avi_packets(stream: Any) -> int:
     return len(entries) if is_whole else max(len(entries), int(stream.frames))
 
 
-def _num_holes(pairs_ms: Mapping[tuple[int | None, int], int], frame_ms: float) -> int:
+def _num_holes(gaps_ms: Mapping[int, int], steady_ms: Mapping[int, int], frame_ms: float) -> int:
     """Number of unusually long gaps; 0 if the frame rate varies, where a long gap is no sign of damage.
 
     Args:
-        pairs_ms: histogram of the gaps in ms from the end of a frame to the start of the next one, each with the gap
-            before it; None before the first.
+        gaps_ms: histogram of the gaps in ms from the end of a frame to the start of the next one.
+        steady_ms: the same of those that are as long as the gap before.
         frame_ms: duration of a frame.
     """
-    gaps_ms: Counter[int] = Counter()
-    for (_, gap), count in pairs_ms.items():
-        gaps_ms[gap] += count
     usual = max(gaps_ms, key=lambda gap: gaps_ms[gap])
     num_gaps = sum(gaps_ms.values())
     num_odd = sum(count for gap, count in gaps_ms.items() if abs(gap - usual) > JITTER_FRAMES * frame_ms)
-    holes = {pair: count for pair, count in pairs_ms.items() if pair[1] - usual > HOLE_FRAMES * frame_ms}
-    num_holes = sum(holes.values())
-    num_steady = sum(count for (before, gap), count in holes.items()
-                     if before is not None and abs(gap - before) <= JITTER_FRAMES * frame_ms)
-    is_constant = (num_odd - num_holes <= ODD_SHARE * num_gaps and num_holes <= HOLE_SHARE * num_gaps
-                   and num_steady <= STEADY_SHARE * num_holes)
-    return num_holes if is_constant else 0
+    num_holes, num_steady = (sum(count for gap, count in histogram.items() if gap - usual > HOLE_FRAMES * frame_ms)
+                             for histogram in (gaps_ms, steady_ms))
+    has_second_rate = num_steady > max(STEADY_SHARE * num_holes, ODD_SHARE * num_gaps)
+    is_constant = num_odd - num_holes <= ODD_SHARE * num_gaps and num_holes <= HOLE_SHARE * num_gaps
+    return num_holes if is_constant and not has_second_rate else 0
 
 
 def _duration_s(container: Any, stream: Any, start_s: float) -> float | None:

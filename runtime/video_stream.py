@@ -10,7 +10,7 @@ from stmask_deploy.errors import InputError
 MAX_PIXELS = 8192 * 8192  # larger frames are refused before decoding: a broken header can claim any size
 MAX_FPS = 1000
 DEFAULT_FPS = 30.0  # of videos that announce none
-PICTURE_BRANDS = ("heic", "heix", "mif1", "avif")  # pictures in a video's container
+PICTURE_BRANDS = {"mif1", "mif2", "msf1", "miaf", "heic", "avif"}  # pictures in a video's container
 
 
 def find_video_stream(container: Any, name: str) -> Any:
@@ -25,13 +25,12 @@ def find_video_stream(container: Any, name: str) -> Any:
     """
     kinds = av.stream.Disposition
     streams = [stream for stream in container.streams.video if not stream.disposition & kinds.attached_pic]
-    is_picture = container.metadata.get("major_brand") in PICTURE_BRANDS
-    if is_picture and any(stream.disposition & kinds.dependent for stream in streams):
+    # What depends on another stream is a tile, or an enhancement of a video, which stands for itself.
+    whole = [stream for stream in streams if not stream.disposition & kinds.dependent]
+    if len(whole) < len(streams) and (not whole or _brands(container) & PICTURE_BRANDS):
         raise InputError(f"{name} is a picture made of tiles, which are not put together here; "
                          "convert it, for instance to JPEG")
-    # Enhancement layers depend on another stream.
-    streams = [stream for stream in streams if not stream.disposition & kinds.dependent] or streams
-    streams.sort(key=lambda stream: not stream.disposition & kinds.default)
+    streams = sorted(whole, key=lambda stream: not stream.disposition & kinds.default)
     if not streams:
         raise InputError(f"{name} has no video stream; give a file with pictures in it")
     stream = next((stream for stream in streams if stream.codec_context is not None), None)
@@ -42,6 +41,12 @@ def find_video_stream(container: Any, name: str) -> Any:
         raise InputError(f"{name} announces frames of {context.width}x{context.height}, more than "
                          f"{MAX_PIXELS} pixels; rescale the video first")
     return stream
+
+
+def _brands(container: Any) -> set[str]:
+    """The kinds of ISO media file that a container says it is, four letters each."""
+    text = container.metadata.get("major_brand", "").ljust(4) + container.metadata.get("compatible_brands", "")
+    return {text[start:start + 4] for start in range(0, len(text), 4)}
 
 
 def frame_rate(stream: Any) -> float | None:

@@ -58,6 +58,7 @@ def test_a_message_that_cannot_be_printed_changes_no_code(monkeypatch: pytest.Mo
         raise BrokenPipeError
 
     monkeypatch.setattr(click, "echo", gone)
+    monkeypatch.setattr("traceback.print_exc", gone)
     assert run(InputError("no such bundle"), *arguments).exit_code == 2
     assert run(KeyboardInterrupt(), *arguments).exit_code == 130
 

@@ -73,9 +73,10 @@ def _inputs(*paths: Path | None) -> list[Path]:
     from .run_file import RESULTS_NAME
 
     given = [path for path in paths if path is not None]
-    runs = [run for path in given for run in (path / RESULTS_NAME, path, *path.glob(f"*/{RESULTS_NAME}"))
-            if run.name == RESULTS_NAME]
-    return given + [file for run in runs for file in OutputFolder(run.parent).existing()]
+    folders = [folder for path in given for folder in (path, path.parent, *(run.parent for run in
+                                                                            path.glob(f"*/{RESULTS_NAME}")))]
+    return given + [file for folder in folders if (folder / RESULTS_NAME).exists()
+                    for file in OutputFolder(folder).existing()]
 
 
 def _agreement(reference: Path, results: Path) -> Agreement:

@@ -85,7 +85,12 @@ def _read_folder(path: Path, annotations: Annotations, videos: Sequence[Video]) 
                          f"{annotations.path}")
     names = {file: _video_name(file.parent.name, annotations) for file in files}
     _check_folder_names(list(names.values()), path, annotations)
-    by_id = {find_video(annotations, name).id: file for file, name in names.items()}
+    by_id: dict[int, Path] = {}
+    for file, name in names.items():
+        other = by_id.setdefault(find_video(annotations, name).id, file)
+        if other != file:
+            raise InputError(f"{path}: {other.parent.name} and {file.parent.name} are both of video {name}; "
+                             "take one of them away")
     entries = [entry for video in videos if video.id in by_id
                for entry in _entries(read_run_file(by_id[video.id]), video, annotations)]
     missing = tuple(video.name for video in videos if video.id not in by_id)
@@ -95,7 +100,7 @@ def _read_folder(path: Path, annotations: Annotations, videos: Sequence[Video]) 
 def _video_name(folder: str, annotations: Annotations) -> str:
     """The name of the video for which stmask-run would choose this folder; that of the folder if there is not one."""
     names = [video.name for video in annotations.videos if safe_name(video.name) == folder]
-    return names[0] if len(names) == 1 and not _named(annotations, folder) else folder
+    return names[0] if len(names) == 1 else folder
 
 
 def _check_folder_names(names: Sequence[str], path: Path, annotations: Annotations) -> None:

@@ -76,10 +76,11 @@ def test_a_folder_of_runs(tmp_path: Path, annotations: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["results.jsonl", "results.json", "video.mp4"])
-@pytest.mark.parametrize("given", ["runs", "runs/video4", "runs/video4/results.jsonl"])
+@pytest.mark.parametrize("given", ["runs", "runs/video4", "runs/video4/results.jsonl", "runs/video4/results.json"])
 def test_nothing_of_the_runs_is_replaced(tmp_path: Path, annotations: Path, given: str, name: str) -> None:
     folder = tmp_path / "runs" / "video4"
     write_lines(folder / "results.jsonl", records([[(5, 2, 0.5, B)], []], "video4"))
+    (folder / "results.json").write_text("[]")
     (folder / name).touch()
     before = (folder / name).read_bytes()
     result = run(tmp_path / given, annotations, "--json", folder / name, "--overwrite")

@@ -145,6 +145,10 @@ def test_folders_have_the_names_that_runs_give_them(tmp_path: Path) -> None:
     # A video of that very name comes first, and of two that fit neither is taken.
     assert read_result_list(tmp_path / "runs", renamed("my cat", "my-cat", "plain", ids=(5, 6, 7))).missing == (
         "my cat",)
+    write_run(tmp_path / "runs" / "my cat", "my cat")
+    refuse(tmp_path / "runs", "runs: my cat and my-cat are both of video my cat; take one of them away",
+           annotations=spaced)
+    (tmp_path / "runs" / "my cat" / "results.jsonl").unlink()
     refuse(tmp_path / "runs", "'plain' is the name of a video of tiny.json, 'my-cat' is not",
            annotations=renamed("my cat", ".my cat", "plain", ids=(5, 6, 7)))
 

@@ -23,15 +23,8 @@ def test_messages_are_passed_on() -> None:
 def test_the_first_failure_is_raised_in_the_end() -> None:
     tell = Teller()
     tell(fail, OSError(errno.ENOSPC, "disk full"))
-    tell(fail, BrokenPipeError())
+    tell(fail, BrokenPipeError(errno.EPIPE, "broken pipe"))
     with pytest.raises(OutputError, match=r"messages cannot be written \(disk full\); the files are complete"):
-        tell.check()
-
-
-def test_a_reader_that_has_gone_is_left_to_click() -> None:
-    tell = Teller()
-    tell(fail, BrokenPipeError())
-    with pytest.raises(BrokenPipeError):
         tell.check()
 
 

@@ -97,6 +97,10 @@ class TestWhole:
             return compile_(ov, core, model, **options)
 
         monkeypatch.setattr(openvino_backend, "_compile", note)
+        columns: list[int] = []
+        expand = openvino_backend.expand_convolutions
+        monkeypatch.setattr(openvino_backend, "expand_convolutions",
+                            lambda model, *args: (columns.append(args[1]), expand(model, *args)))
         try:
             graph = open_backend("openvino", graph_path("prototypes"), device="cpu", precision=precision)
         except DeviceError:
@@ -117,6 +121,7 @@ class TestWhole:
             assert part.shape[1] == whole.shape[1] - 8
             assert np.abs(part[:, :-8] - expected[:, :-16]).max() < error * span
         assert sizes == [False, True] and replaced == [True, True]  # on first use, once
+        assert columns == [tuned.columns] * 2
 
     @pytest.mark.parametrize("role", ["frame", "instances", "temporal"])
     def test_graphs_of_one_size_have_none(self, role: str) -> None:

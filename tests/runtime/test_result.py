@@ -84,9 +84,11 @@ def test_select_takes_rows_and_what_was_made_of_them() -> None:
     assert after.segmentations == [shown.segmentations[2], shown.segmentations[1]]
     np.testing.assert_array_equal(after.masks, shown.masks[[2, 1]])
     assert len(shown.select(np.zeros(3, np.bool_))) == 0
-    for row in (1, np.int64(1)):
+    assert len(shown.select([])) == 0  # type: ignore[arg-type]
+    assert shown.select([1, 1]).ids.tolist() == [shown.ids[1]] * 2  # type: ignore[arg-type]
+    for rows in (1, np.int64(1), np.array(1), np.True_, [[1]], [0.0], slice(1)):
         with pytest.raises(InputError, match="a list of indices or a mask"):
-            shown.select(row)  # type: ignore[arg-type]
+            shown.select(rows)  # type: ignore[arg-type]
 
 
 def test_it_is_shown_in_a_line() -> None:

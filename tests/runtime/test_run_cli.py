@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -199,3 +200,26 @@ def test_a_run_whose_messages_cannot_be_written(bundle: Path, clip: Path, tmp_pa
     if stream == "stdout":
         assert done.stderr.splitlines()[1:] == [
             "error: messages cannot be written (No space left on device); the files are complete"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only")
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_was_wrong_is_told_although_the_summary_cannot_be(bundle: Path, tmp_path: Path, count: int) -> None:
+    folder = save_pictures(tmp_path / "clip", [100, 110])
+    (folder / "1.png").write_bytes(b"not a picture")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", RUN_WITHOUT_TORCH, *[folder] * count, "-m", bundle, "-o",
+                               tmp_path / "out"], text=True, timeout=120, stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 3
+    assert done.stderr.count("the input is damaged: 1 frame read, 1 unreadable file") == count
+
+
+def test_a_reader_that_has_gone(bundle: Path, clip: Path, tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-c", RUN_WITHOUT_TORCH, clip, "-m", bundle, "-o", tmp_path], text=True,
+                          timeout=120, stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert done.returncode == 4
+    assert done.stderr.splitlines()[1:] == ["error: messages cannot be written (Broken pipe); the files are complete"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json", "results.jsonl", "video.mp4"]

@@ -99,7 +99,7 @@ def test_sources_are_run_although_nobody_reads_the_messages(bundle: Path, clip: 
     def gone(*_: object, **__: object) -> None:
         raise BrokenPipeError
 
-    for name in ("tell_setup", "tell_summary", "tell_failure"):
+    for name in ("tell_setup", "tell_summary", "tell_failure", "click.echo"):
         monkeypatch.setattr(f"stmask_deploy.runtime.cli.{name}", gone)
     result = call(tmp_path / "nothing.mp4", clip, clip, "-m", bundle, "-o", tmp_path / "out", "--no-video")
     assert result.exit_code == 2  # of the source that failed

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -107,13 +108,40 @@ def test_dropped_frames_of_avi_are_no_damage(tmp_path: Path, codec: str) -> None
     [40, 270, 40, 850, 40],
     [33, 33, 33, 200, 33, 50, 17, 33, 33, 33, 120, 33] * 6,
     [33] * 30 + [150] + [33, 66, 100] * 10,  # looks even at first
-    [40] * 60 + [120] * 20, ([40] * 12 + [120] * 4) * 5,
-], ids=["few frames", "a phone", "a screen", "a second rate", "from one rate to the other"])
+    [40] * 60 + [120] * 20, ([40] * 12 + [120] * 4) * 5, [40] * 100 + [120, 121, 119] * 3,
+], ids=["few frames", "a phone", "a screen", "a second rate", "from one rate to the other",
+        "a short second rate"])
 def test_a_changing_rate_is_no_hole(tmp_path: Path, steps_ms: list[int]) -> None:
     times = [sum(steps_ms[:index]) / 1000 for index in range(len(steps_ms) + 1)]
     shown, damage = read(write_video(tmp_path / "v.ts", pictures(len(times)), times=times))
     assert damage == Damage(frames=len(times))
     assert shown == list(range(len(times)))
+
+
+@pytest.mark.parametrize("lost", [[60, 61, 63, 64, 66, 67], [60, 61, 62, 64, 65, 66], [60, 61, 100, 101, 120, 121]])
+def test_a_few_losses_as_long_as_each_other_are_no_second_rate(tmp_path: Path, lost: list[int]) -> None:
+    times = [index / 25 for index in range(150) if index not in lost]
+    _, damage = read(write_video(tmp_path / "v.ts", pictures(len(times)), times=times, fps=25))
+    assert damage.packet_errors == sum(index + 1 not in lost for index in lost)
+
+
+def test_times_without_a_rate(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the file, as far as it has any; a frame that does not come later has the time of the one before."""
+    monkeypatch.setattr(video_source, "frame_rate", lambda _: None)
+    fast = write_coded(tmp_path / "fast.mkv", range(40), "mpeg4", 2000)  # Matroska rounds to milliseconds
+    with VideoSource(fast) as source:
+        times = [frame.time_s for frame in source]
+    assert times == pytest.approx([index / 2000 for index in range(40)], abs=0.0006)
+    assert times == sorted(times)
+
+    decode = video_source.VideoSource._advance
+
+    def without_stamp(self: VideoSource, frame: av.VideoFrame) -> None:
+        decode(self, SimpleNamespace(pts=None, dts=None, time_base=None, duration=0))
+
+    monkeypatch.setattr(video_source.VideoSource, "_advance", without_stamp)
+    with VideoSource(folder / "whole.mp4") as source:
+        assert [frame.time_s for frame in source] == pytest.approx([index / 30 for index in range(NUM_FRAMES)])
 
 
 @pytest.mark.parametrize(("num_frames", "every"), [(12, 6), (200, 50), (200, 12), (200, 8)])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -78,7 +79,7 @@ def test_the_default_stream_is_read(tmp_path: Path, dispositions: tuple[av.strea
 
 
 @pytest.mark.parametrize(("dispositions", "chosen"), [
-    ((DEPENDENT, NONE), 1), ((DEPENDENT | DEFAULT, NONE), 1), ((DEPENDENT, DEPENDENT | DEFAULT), 1),
+    ((DEPENDENT, NONE), 1), ((DEPENDENT | DEFAULT, NONE), 1), ((NONE, DEPENDENT | DEFAULT), 0),
     ((COVER, NONE), 1), ((COVER | DEFAULT, NONE), 1), ((COVER, NONE, DEFAULT), 2),
 ])
 def test_covers_and_layers_on_other_streams_are_not_read(dispositions: tuple[av.stream.Disposition, ...], chosen: int
@@ -95,5 +96,21 @@ def test_a_picture_in_tiles_is_refused(tmp_path: Path) -> None:
         assert (source.height, source.width) == whole.shape[:2]
         [frame] = source
         assert np.abs(frame.image.astype(int) - whole).mean() < 8
-    with pytest.raises(InputError, match="tiles.heic is a picture made of tiles.*convert it, for instance to JPEG"):
-        VideoSource(write_heic(tmp_path / "tiles.heic", whole, tiles=2))
+    path = write_heic(tmp_path / "tiles.heic", whole, tiles=2)
+    for brand in (b"heic", b"heix", b"hevc", b"avis", b"MiHE"):
+        path.write_bytes(path.read_bytes().replace(path.read_bytes()[8:12], brand, 1))
+        with pytest.raises(InputError, match="tiles.heic is a picture made of tiles.*convert it, for instance to JPEG"):
+            VideoSource(path)
+
+
+@pytest.mark.parametrize(("major", "compatible", "is_refused"), [
+    ("isom", "isomavc1", False), ("heic", "", True), ("xxxx", "heixmif1", True), ("xxxx", "isommsf1", True),
+    ("xxx", "avif", True), ("isom", "xmifxmif1x", False),
+])
+def test_a_tile_beside_a_small_picture_is_refused(major: str, compatible: str, is_refused: bool) -> None:
+    streams = [SimpleNamespace(disposition=disposition, codec_context=SimpleNamespace(width=1, height=1))
+               for disposition in (NONE, DEPENDENT)]
+    container = SimpleNamespace(streams=SimpleNamespace(video=streams),
+                                metadata={"major_brand": major, "compatible_brands": compatible})
+    with pytest.raises(InputError, match="tiles") if is_refused else nullcontext():
+        assert video_stream.find_video_stream(container, "v") is streams[0]
