@@ -125,6 +125,13 @@ def test_a_few_losses_as_long_as_each_other_are_no_second_rate(tmp_path: Path, l
     assert damage.packet_errors == sum(index + 1 not in lost for index in lost)
 
 
+def test_many_losses_of_which_some_follow_each_other_are_no_second_rate(tmp_path: Path) -> None:
+    steps = [3, 3, 1, 1, 1, 1, 3, 1, 1, 1] * 12  # of 25 per second; a third of the gaps follow one as long
+    times = [sum(steps[:index]) / 25 for index in range(len(steps) + 1)]
+    _, damage = read(write_video(tmp_path / "v.ts", pictures(len(times)), times=times, fps=25))
+    assert damage.packet_errors == 3 * 12
+
+
 def test_times_without_a_rate(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the file, as far as it has any; a frame that does not come later has the time of the one before."""
     monkeypatch.setattr(video_source, "frame_rate", lambda _: None)

@@ -107,9 +107,12 @@ def test_a_picture_in_tiles_is_refused(tmp_path: Path) -> None:
     ("isom", "isomavc1", False), ("heic", "", True), ("xxxx", "heixmif1", True), ("xxxx", "isommsf1", True),
     ("xxx", "avif", True), ("isom", "xmifxmif1x", False),
 ])
-def test_a_tile_beside_a_small_picture_is_refused(major: str, compatible: str, is_refused: bool) -> None:
+@pytest.mark.parametrize("first", [NONE, DEPENDENT])
+def test_what_depends_on_another_stream_is_a_tile_in_a_picture_or_alone(
+        major: str, compatible: str, is_refused: bool, first: av.stream.Disposition) -> None:
+    is_refused = is_refused or first == DEPENDENT
     streams = [SimpleNamespace(disposition=disposition, codec_context=SimpleNamespace(width=1, height=1))
-               for disposition in (NONE, DEPENDENT)]
+               for disposition in (first, DEPENDENT)]
     container = SimpleNamespace(streams=SimpleNamespace(video=streams),
                                 metadata={"major_brand": major, "compatible_brands": compatible})
     with pytest.raises(InputError, match="tiles") if is_refused else nullcontext():
