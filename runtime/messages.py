@@ -58,7 +58,8 @@ class Teller:
             OutputError: there was one.
         """
         if self._error is not None:
-            raise OutputError(f"messages cannot be written ({self._error.strerror}); the files are complete")
+            raise OutputError(f"messages cannot be written ({self._error.strerror or self._error}); "
+                              "the files are complete")
 
 
 def tell_setup(model: Model, is_live: bool) -> None:

@@ -28,6 +28,13 @@ def test_the_first_failure_is_raised_in_the_end() -> None:
         tell.check()
 
 
+def test_an_error_without_a_number() -> None:
+    tell = Teller()
+    tell(fail, OSError("no more"))
+    with pytest.raises(OutputError, match=r"messages cannot be written \(no more\)"):
+        tell.check()
+
+
 def test_other_errors_are_no_matter_of_messages() -> None:
     with pytest.raises(ZeroDivisionError):
         Teller()(lambda: 1 / 0)
