@@ -1,6 +1,7 @@
 """One interface to the libraries that execute the graphs."""
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from numbers import Integral
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -17,6 +18,9 @@ Value: TypeAlias = Any  # an array or, for outputs that `Backend.run` keeps on t
 CUDA_GRAPH = "cuda-graph"  # CUDA, with kernel launches captured once and replayed
 DEVICES = {"onnxruntime": ("auto", "cpu", "cuda", CUDA_GRAPH, "tensorrt"), "openvino": ("auto", "cpu", "gpu")}
 
+
+# Where ONNX Runtime raised an error (file, line and the function's signature), and what it appends to errors of CUDA.
+_CODE_PLACE = re.compile(r"\S*/onnxruntime/\S+:\d+ [^()]*\([^()]*\)(?: const)?(?: \[with .*?\])? | ?; GPU=-?\d.*$")
 
 MAX_THREADS = 1024  # more than any machine has cores; the libraries do not check and try to start as many as requested
 
@@ -116,8 +120,9 @@ def check_finite(graph: str, *columns: NDArray[Any]) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """The informative part of a library's error message, on one line of at most 200 characters."""
+    """The informative part of a library's error message, on one line of at most 200 characters: its beginning and end.
+    """
     lines = [line.strip() for line in str(error).splitlines()]
     told = [line for line in lines if line and not line.startswith("Exception from")]
-    text = " ".join(told) or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."
+    text = _CODE_PLACE.sub("", " ".join(told)) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:99]} ... {text[-96:]}"

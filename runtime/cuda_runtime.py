@@ -47,6 +47,13 @@ class CudaRuntime:
             text = self._library.cudaGetErrorString(code).decode(errors="replace")
             raise CudaError(f"{name}: CUDA failure {code}: {text}")
 
+    def check_device(self) -> None:
+        """Raise CudaError if there is no GPU, or no driver for this library."""
+        count = c_int()
+        self.call("cudaGetDeviceCount", byref(count))
+        if not count.value:
+            raise CudaError("there is no device")
+
     def host_memory(self, size: int) -> int | None:
         """The address of `size` new bytes of page-locked memory, which cannot be freed; None if there are none left."""
         address = c_void_p()

@@ -17,7 +17,7 @@ from .backends import CUDA_GRAPH, Value, check_inputs, chosen_outputs, one_line
 from .interrupt import raise_interrupt
 from .onnxruntime_providers import CPU, CUDA, WORDS, choose_provider
 from .onnxruntime_recording import RecordedSession
-from .onnxruntime_session import SessionMaker, describe, run_on_device, run_on_host, specs
+from .onnxruntime_session import SessionMaker, describe, run_on_device, run_on_host, specs, zeros
 from .row_padding import RowPadding, power_of_two
 
 
@@ -55,6 +55,8 @@ class OnnxRuntimeBackend:
             DeviceError: they cannot be used.
             InputError: the file cannot be used.
         """
+        if not maker.is_on_host:
+            maker.check_gpu()
         # For captured CUDA graphs, this session only serves to inspect the graph.
         session = (maker.on_host() if maker.is_recorded else maker).open(outputs)
         text = describe(session)
@@ -71,11 +73,16 @@ class OnnxRuntimeBackend:
         self._padding = RowPadding({name: self.inputs[name] for name in self._open_rows}, self.outputs, power_of_two)
         # Functions that run a session, by outputs and sizes.
         self._runners: dict[Any, Callable[..., dict[str, Value]]] = {}
-        if self._maker.is_recorded:  # so that a failed capture is reported now, not in the middle of a video
-            sizes = dict.fromkeys(self._open_rows.values(), 1)
-            self._runners[_key(self.outputs, sizes)] = RecordedSession(self._maker, tuple(self.outputs), sizes).run
-        elif not self._open_rows:
-            self._runners[_key(self.outputs, {})] = _runner(self._maker, session)
+        names, sizes = tuple(self.outputs), dict.fromkeys(self._open_rows.values(), 1)
+        # What a GPU cannot do is reported now, not in the middle of a video.
+        if self._maker.is_recorded:
+            run: Callable[..., dict[str, Value]] = RecordedSession(self._maker, names, sizes).run
+        else:
+            session = self._maker.open(names, sizes) if sizes else session
+            run = _runner(self._maker, session)
+            if not self.is_on_host:
+                _try(self._maker, session, run)
+        self._runners[_key(names, sizes)] = run
 
     def run(self, inputs: Mapping[str, Value], outputs: Sequence[str] | None = None,
             keep: Collection[str] = ()) -> dict[str, Value]:
@@ -125,6 +132,21 @@ def _runner(maker: SessionMaker, session: Any) -> Callable[..., dict[str, Value]
             name: maker.memory if name in keep else maker.empty_pinned(output_specs[name]) for name in names})
 
     return run
+
+
+def _try(maker: SessionMaker, session: Any, run: Callable[..., dict[str, Value]]) -> None:
+    """Run a new session once, unless its inputs can have any size: libraries such as cuDNN are loaded by a run only.
+
+    Raises:
+        DeviceError: that fails.
+    """
+    inputs, outputs = specs(session.get_inputs()), specs(session.get_outputs())
+    if any(None in spec.shape for spec in inputs.values()):
+        return
+    try:
+        run(zeros(inputs), tuple(outputs), ())
+    except Exception as error:  # ONNX Runtime's exception classes have no narrower common base
+        raise maker.refusal(error) from error
 
 
 def _choices(maker: SessionMaker) -> list[SessionMaker]:

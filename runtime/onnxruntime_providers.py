@@ -38,6 +38,8 @@ def choose_provider(ort: Any, device: str) -> tuple[str, str]:
             raise DeviceError(f"device {device} is not available in this ONNX Runtime {ort.__version__}; available: "
                               f"{', '.join(available)}; {_CURES[provider]}")
     if provider != CPU:
+        # What fails is raised as well; this is the log of the whole process, not of a session.
+        ort.set_default_logger_severity(4)
         load_cuda(ort)
     return provider, note
 

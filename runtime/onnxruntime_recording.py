@@ -12,10 +12,14 @@ from stmask_deploy.errors import DeviceError, StmaskError
 
 from .backends import TensorSpec, Value, one_line
 from .cuda_runtime import CudaEvent, CudaGraph, CudaStream
-from .onnxruntime_session import SessionMaker, spec_of, specs
+from .onnxruntime_session import SessionMaker, spec_of, specs, zeros
 from .pinned_memory import is_large, num_bytes
 
+# In earlier ones every replay of GatherND reads host memory that has been freed, without an error (onnxruntime's pull
+# request 32120).
+MIN_VERSION = (1, 31)
 WARMUP = 2  # runs before the capture: the first one selects kernels, after which others may need less memory
+_CAPTURING = Lock()  # one at a time: opening another session may wait for the device, which no capture survives
 
 
 class _Slot(NamedTuple):
@@ -38,24 +42,26 @@ class RecordedSession:
         sizes: sizes of all dynamic dimensions of the graph.
 
     Raises:
-        DeviceError: the graph cannot be captured.
+        DeviceError: the graph cannot be captured, or not by this ONNX Runtime.
         InputError: see `SessionMaker.open`.
     """
 
     def __init__(self, maker: SessionMaker, outputs: Collection[str], sizes: Mapping[str, int]) -> None:
+        _check_version(maker)
         runtime = maker.cuda_runtime()
         try:
-            self._runtime, self._stream = runtime, CudaStream(runtime)
-            self._session = maker.open(outputs, sizes, self._stream.address)
-            self._input_specs = specs(self._session.get_inputs())
-            self._output_specs = specs(self._session.get_outputs())
-            for name, spec in {**self._input_specs, **self._output_specs}.items():
-                if None in spec.shape:
-                    raise ValueError(f"the size of {name} is not fixed")
-            self._maker = maker
-            self._inputs = {name: self._allocated(spec) for name, spec in self._input_specs.items()}
-            self._outputs = {name: self._allocated(spec) for name, spec in self._output_specs.items()}
-            self._graph = self._captured()
+            with _CAPTURING:
+                self._runtime, self._stream = runtime, CudaStream(runtime)
+                self._session = maker.open(outputs, sizes, self._stream.address)
+                self._input_specs = specs(self._session.get_inputs())
+                self._output_specs = specs(self._session.get_outputs())
+                for name, spec in {**self._input_specs, **self._output_specs}.items():
+                    if None in spec.shape:
+                        raise ValueError(f"the size of {name} is not fixed")
+                self._maker = maker
+                self._inputs = {name: self._allocated(spec) for name, spec in self._input_specs.items()}
+                self._outputs = {name: self._allocated(spec) for name, spec in self._output_specs.items()}
+                self._graph = self._captured()
         except StmaskError:
             raise
         except Exception as error:  # ONNX Runtime's exception classes have no narrower common base
@@ -113,20 +119,28 @@ class RecordedSession:
     def _captured(self) -> CudaGraph:
         """The session's launches, with its inputs and outputs at their addresses."""
         binding = self._session.io_binding()
-        # Any other values could be indices out of range.
-        zeros = {name: np.zeros([size or 0 for size in spec.shape], spec.dtype)
-                 for name, spec in self._input_specs.items()}
+        values = zeros(self._input_specs)
         for name, value in self._inputs.items():
-            self._copy(value, zeros[name], self._input_specs[name])
+            self._copy(value, values[name], self._input_specs[name])
             binding.bind_ortvalue_input(name, value)
         self._stream.wait()
         for name, value in self._outputs.items():
             binding.bind_ortvalue_output(name, value)
-        return capture(self._maker.ort, self._session, binding, self._stream)
+        graph = capture(self._maker.ort, self._session, binding, self._stream)
+        self._stream.launch(graph)  # the first launch may need memory that there is not
+        self._stream.wait()
+        return graph
 
     def _allocated(self, spec: TensorSpec) -> Any:
         return self._maker.ort.OrtValue.ortvalue_from_shape_and_type(list(spec.shape), np.dtype(spec.dtype).type,
                                                                      self._maker.memory, 0)
+
+
+def _check_version(maker: SessionMaker) -> None:
+    version: str = maker.ort.__version__
+    if tuple(map(int, version.split(".")[:2])) < MIN_VERSION:
+        raise DeviceError(f"device {maker.device} needs ONNX Runtime {'.'.join(map(str, MIN_VERSION))} or newer, and "
+                          f"this is {version}; update onnxruntime-gpu, or use device cuda")
 
 
 def capture(ort: Any, session: Any, binding: Any, stream: CudaStream) -> CudaGraph:

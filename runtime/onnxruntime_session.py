@@ -13,9 +13,9 @@ from stmask_deploy.bundle import METADATA_KEY
 from stmask_deploy.errors import DeviceError, InputError
 
 from .backends import CUDA_GRAPH, TensorSpec, Value, one_line
-from .cuda_runtime import CudaRuntime, cuda_runtime
+from .cuda_runtime import CudaError, CudaRuntime, cuda_runtime
 from .onnx_subgraph import keep_outputs
-from .onnxruntime_providers import CPU, WORDS, load_cuda, provider_options
+from .onnxruntime_providers import CPU, TENSORRT, WORDS, load_cuda, provider_options
 from .pinned_memory import is_large, pinned_memory
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int64)": "int64"}
@@ -54,9 +54,7 @@ class SessionMaker:
         except Exception as error:  # ONNX Runtime's exception classes have no narrower common base
             if self.provider != CPU:
                 self.on_host().open(outputs, sizes)  # raises InputError if the file itself is at fault
-                raise DeviceError(f"{self.graph}: device {self.device} cannot run it "
-                                  f"({one_line(error)}{self._missing}); check the driver and that its memory is "
-                                  f"free, or use device {self._other_device}") from error
+                raise self.refusal(error) from error
             raise InputError(f"{self.graph}: ONNX Runtime {self.ort.__version__} cannot load it ({one_line(error)}); "
                              "export the checkpoint again or update onnxruntime") from error
         used = session.get_providers()
@@ -81,6 +79,24 @@ class SessionMaker:
         options.enable_mem_pattern = False
         return options
 
+    def check_gpu(self) -> None:
+        """Raise DeviceError if there is no GPU, which is told sooner than by opening a session."""
+        runtime = cuda_runtime(self._cuda_version)
+        if runtime is None:
+            return  # ONNX Runtime may still find the library
+        try:
+            runtime.check_device()
+        except CudaError as error:
+            raise DeviceError(f"device {self.device} finds no GPU ({one_line(error)}{self._missing}); check the NVIDIA "
+                              "driver, or use device cpu") from error
+
+    def refusal(self, error: Exception) -> DeviceError:
+        """What to raise where the provider fails with `error` before it has computed anything."""
+        advice = "check that TensorRT 10 is installed" if self.provider == TENSORRT else (
+            "check the driver, cuDNN, and that the GPU's memory is free")
+        return DeviceError(f"{self.graph}: device {self.device} cannot run it ({one_line(error)}{self._missing}); "
+                           f"{advice}, or use device {self._other_device}")
+
     def on_host(self) -> SessionMaker:
         """The same settings for sessions on the CPU."""
         return replace(self, provider=CPU, is_recorded=False)
@@ -99,7 +115,7 @@ class SessionMaker:
     @property
     def _other_device(self) -> str:
         """The device to suggest if this one fails."""
-        return "cuda" if self.is_recorded else "cpu"
+        return "cuda" if self.is_recorded or self.provider == TENSORRT else "cpu"
 
     @property
     def is_on_host(self) -> bool:
@@ -198,6 +214,11 @@ def specs(entries: Sequence[Any]) -> Mapping[str, TensorSpec]:
     return {entry.name: TensorSpec(_DTYPES.get(entry.type, entry.type),
                                    tuple(size if isinstance(size, int) else None for size in entry.shape))
             for entry in entries}
+
+
+def zeros(inputs: Mapping[str, TensorSpec]) -> dict[str, NDArray[Any]]:
+    """Values for a graph's inputs that are valid for every graph: others could be row indices out of range."""
+    return {name: np.zeros([size or 0 for size in spec.shape], spec.dtype) for name, spec in inputs.items()}
 
 
 def spec_of(value: Value) -> TensorSpec:

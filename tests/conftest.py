@@ -47,12 +47,19 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
     skips = {
         "reference": (reference_path().is_dir(), f"no recorded reference values at {reference_path()}"),
-        "gpu": (_has_cuda(), "onnxruntime has no CUDA provider here"),
+        "gpu": (_has_gpu(), "onnxruntime finds no NVIDIA GPU here"),
     }
     for item in items:
         for marker, (available, reason) in skips.items():
             if not available and item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """The same weights and inputs for a test each time, alone or after others."""
+    if torch := sys.modules.get("torch"):  # before the fixtures, which make models too
+        torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)
@@ -98,9 +105,17 @@ def reference_path() -> Path:
     return Path(os.environ.get("STMASK_REFERENCE", REPOSITORY.parent / "shared" / "reference"))
 
 
-def _has_cuda() -> bool:
+def _has_gpu() -> bool:
     try:
         import onnxruntime
     except ImportError:
         return False
-    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        return False
+    from stmask_deploy.runtime.cuda_runtime import CudaError, cuda_runtime
+    onnxruntime.preload_dlls()  # CUDA's libraries
+    try:
+        runtime = cuda_runtime(onnxruntime.cuda_version)
+        return runtime is not None and runtime.check_device() is None
+    except CudaError:
+        return False

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_networks import TINY, write_checkpoint
 
-from stmask_deploy.config import ModelConfig
+from stmask_deploy.config import Calibration, ModelConfig
 from stmask_deploy.export.exporter import ExportOptions, export_checkpoint
 from stmask_deploy.export.prototype_graph import PrototypeGraph
 from stmask_deploy.models.checkpoint import load_checkpoint
@@ -40,19 +40,28 @@ def test_inside_a_window_prototypes_are_those_of_the_whole_map(config: ModelConf
             assert not torch.allclose(part, expected, atol=1e-3)  # only inside: else this would show nothing
 
 
-@pytest.mark.parametrize("level", [0, 1])
-def test_a_run_is_the_same_without_it(level: int, tmp_path: Path) -> None:
-    """Also where the temporal network reads P3, which then leaves the frame graph under two names."""
+@pytest.fixture(scope="module")
+def p3_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its temporal network reads P3, which then leaves the frame graph under two names. It has no calibration, which
+    takes most of the time to export."""
     assert TINY.temporal is not None
-    config = replace(TINY, temporal=replace(TINY.temporal, level=level))
-    checkpoint = load_checkpoint(write_checkpoint(tmp_path / "tiny.pth", config))
-    export_checkpoint(checkpoint, tmp_path / "bundle", ExportOptions(openvino_weights="f32", max_candidates=60))
+    config = replace(TINY, temporal=replace(TINY.temporal, level=0), class_calibration=Calibration.NONE,
+                     mask_calibration=Calibration.NONE)
+    folder = tmp_path_factory.mktemp("p3")
+    export_checkpoint(load_checkpoint(write_checkpoint(folder / "tiny.pth", config)), folder / "bundle",
+                      ExportOptions(openvino_weights="f32", max_candidates=60))
+    return folder / "bundle"
+
+
+@pytest.mark.parametrize("name", ["native_bundle", "p3_bundle"])
+def test_a_run_is_the_same_without_it(name: str, request: pytest.FixtureRequest) -> None:
+    bundle: Path = request.getfixturevalue(name)
     for backend in ("onnxruntime", "openvino"):
-        windowed = load(tmp_path / "bundle", backend, device="cpu", detect_every=2)
-        opened = open_bundle(tmp_path / "bundle", backend, device="cpu")
+        windowed = load(bundle, backend, device="cpu", detect_every=2)
+        opened = open_bundle(bundle, backend, device="cpu")
         whole = Model(replace(opened, prototypes=None), RunOptions(detect_every=2))
         shown = 0
-        for image in render("val", 3, 5, config.input_size).pictures():
+        for image in render("val", 3, 5, opened.description.model.input_size).pictures():
             found, expected = windowed.step(image), whole.step(image)
             np.testing.assert_array_equal(found.ids, expected.ids)
             np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)

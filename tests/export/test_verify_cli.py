@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from tiny_networks import TINY, changed_copy
 from untrained import build_untrained
 
+from stmask_deploy.config import Calibration
 from stmask_deploy.export.cli import main as export_main
 from stmask_deploy.export.verify_cli import main
 from stmask_deploy.synthetic.clips import render
@@ -92,7 +93,8 @@ def test_a_missing_graph_is_not_passed_over(native_bundle: Path, tiny_checkpoint
 
 
 def test_kernels_whose_ratios_only_the_bundle_tells(tmp_path: Path) -> None:
-    config = replace(TINY, kernel_shapes=((3, 3),) * 2, anchor_shapes=((3, 3), (6, 1.5)))
+    config = replace(TINY, kernel_shapes=((3, 3),) * 2, anchor_shapes=((3, 3), (6, 1.5)), deformable_blocks=(),
+                     class_calibration=Calibration.NONE, mask_calibration=Calibration.NONE)
     frames = list(render("val", 1, 2, config.input_size).pictures())
     state = build_untrained(config, frames, candidate_share=0.1).state_dict()
     torch.save(state, tmp_path / "two.pth")

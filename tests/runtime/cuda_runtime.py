@@ -33,6 +33,7 @@ class FakeCudaRuntime:
         self.fails: dict[str, int] = {}
         self.node_kinds = [0, 1, 2]
         self.destroyed: list[str] = []
+        self.num_devices = 1
         self.num_streams = 0
         self.launched: list[int] = []
         self._num_blocks = num_blocks
@@ -71,6 +72,10 @@ class FakeCudaRuntime:
     def add(self, work: Callable[[], None]) -> None:
         """Put something into the stream that this thread captures."""
         self._captures[self._capturing[threading.get_ident()]].append(work)
+
+    def cudaGetDeviceCount(self, count: Any) -> int:
+        count._obj.value = self.num_devices
+        return 0
 
     def cudaHostAlloc(self, address: Any, size: ctypes.c_size_t, flags: ctypes.c_uint) -> int:
         self.num_calls += 1

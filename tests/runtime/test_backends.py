@@ -222,3 +222,21 @@ def test_one_line() -> None:
         "what happened and more")
     assert one_line(ValueError()) == "ValueError"
     assert len(one_line(ValueError("x" * 999))) == 200
+    text = one_line(ValueError("begins " + "x" * 999 + " ends"))
+    assert len(text) == 200 and text.startswith("begins ") and text.endswith(" ends") and "x ... x" in text
+
+
+@pytest.mark.parametrize(("text", "told"), [
+    ("/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:154 std::conditional_t<THRW, void, "
+     "onnxruntime::common::Status> onnxruntime::CudaCall(ERRTYPE, const char*, const char*, SUCCTYPE, const char*, "
+     "const char*, int) [with ERRTYPE = cudaError; bool THRW = true; SUCCTYPE = cudaError; std::conditional_t<THRW, "
+     "void, common::Status> = void] CUDA failure 100: no CUDA-capable device is detected ; GPU=-1 ; hostname=box ; "
+     "file=/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_execution_provider.cc ; line=315 ; "
+     "expr=cudaSetDevice(info_.device_id);", "CUDA failure 100: no CUDA-capable device is detected"),
+    ("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : /onnxruntime_src/onnxruntime/core/framework/bfc_arena.cc:376 void* "
+     "onnxruntime::BFCArena::AllocateRawInternal(size_t, bool, onnxruntime::Stream*) const Failed to allocate memory "
+     "for requested buffer of size 1073741824",
+     "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Failed to allocate memory for requested buffer of size 1073741824"),
+])
+def test_places_in_onnx_runtime_s_code_are_not_told(text: str, told: str) -> None:
+    assert one_line(RuntimeError(text)) == told

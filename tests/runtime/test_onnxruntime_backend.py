@@ -1,6 +1,8 @@
 """The choice among ways to run on a GPU, by an ONNX Runtime that computes on the CPU where CUDA is asked for."""
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from stmask_deploy.errors import DeviceError
 from stmask_deploy.pretrained import demo_bundle
 from stmask_deploy.runtime import onnxruntime_backend, onnxruntime_session
 from stmask_deploy.runtime.cuda_runtime import CudaRuntime
-from stmask_deploy.runtime.onnxruntime_providers import CPU, CUDA
+from stmask_deploy.runtime.onnxruntime_providers import CPU, CUDA, TENSORRT
 from stmask_deploy.runtime.onnxruntime_session import SessionMaker
 from stmask_deploy.runtime.opening import open_backend
 
@@ -47,7 +49,8 @@ def test_launches_are_recorded_where_that_is_asked_for(graphs: Path, monkeypatch
     frame = open_backend("onnxruntime", graphs / "frame.onnx", device="cuda-graph")
     assert np.allclose(frame.run(picture(51))["fpn"], 0.2)
     [options] = gpu.asked
-    assert options["user_compute_stream"] == "1" and library.num_streams == len(library.launched) == 1
+    assert options["user_compute_stream"] == "1" and library.num_streams == 1
+    assert len(library.launched) == 2  # once when it is opened
     assert "CUDA graphs" in frame.device
 
 
@@ -63,21 +66,71 @@ def test_auto_records(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = FakeCudaRuntime()
     gpu = FakeGpu(monkeypatch, library)
     frame = open_backend("onnxruntime", graphs / "frame.onnx", device="auto")
-    assert np.allclose(frame.run(picture(51))["fpn"], 0.2) and len(library.launched) == 1
+    assert np.allclose(frame.run(picture(51))["fpn"], 0.2) and len(library.launched) == 2
     assert frame.device.endswith("CUDA graphs (chosen by auto)") and len(gpu.asked) == 1
 
 
-def test_auto_does_without_recording_where_that_fails(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("failing", "reason"), [
+    ("nodes", "functions of the host"), ("launch", "cudaGraphLaunch: CUDA failure 2"),
+    ("version", "needs ONNX Runtime 1.31 or newer, and this is 1.30.1; update onnxruntime-gpu")])
+def test_auto_does_without_recording_where_that_fails(failing: str, reason: str, graphs: Path,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     library = FakeCudaRuntime()
-    library.node_kinds = [3]
+    if failing == "nodes":
+        library.node_kinds = [3]
+    elif failing == "launch":
+        library.fails["cudaGraphLaunch"] = 2
+    else:
+        monkeypatch.setattr(onnxruntime, "__version__", "1.30.1")
     FakeGpu(monkeypatch, library)
+    with pytest.raises(DeviceError, match=f"device cuda-graph .*{reason}.* use device cuda$"):
+        open_backend("onnxruntime", graphs / "frame.onnx", device="cuda-graph")
     frame, temporal = (open_backend("onnxruntime", graphs / f"{role}.onnx", device="auto")
                        for role in ("frame", "temporal"))
     maps = frame.run(picture(51), keep=("fpn", "temporal"))
     deltas = temporal.run({"prev_fpn": maps["fpn"], "fpn": maps["fpn"], "prev_temporal": maps["temporal"],
                            "temporal": maps["temporal"], "boxes": np.zeros((3, 4), np.float32)})
     assert deltas["box_deltas"].shape == (3, 4) and not library.launched and not frame.is_on_host
-    assert "CUDA (" in frame.device and "cannot record it" in frame.device
+    assert "CUDA (" in frame.device and reason in frame.device
+
+
+@pytest.mark.parametrize("version", ["1.31.0", "1.32.0.dev20261101", "2.0"])
+def test_versions_that_can_be_recorded(version: str, graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeGpu(monkeypatch, FakeCudaRuntime())
+    monkeypatch.setattr(onnxruntime, "__version__", version)
+    assert "CUDA graphs" in open_backend("onnxruntime", graphs / "frame.onnx", device="cuda-graph").device
+
+
+def test_a_gpu_that_fails_in_its_first_run_is_not_used(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime opens sessions without cuDNN."""
+    def fail(*args: Any) -> None:
+        raise RuntimeError("[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : cuDNN is unavailable")
+
+    gpu = FakeGpu(monkeypatch, FakeCudaRuntime())
+    monkeypatch.setattr(CapturableSession, "run_with_iobinding", fail)
+    for role in ("frame", "temporal"):
+        with pytest.raises(DeviceError, match="device cuda cannot run it .*cuDNN is unavailable.* or use device cpu$"):
+            open_backend("onnxruntime", graphs / f"{role}.onnx", device="cuda")
+    assert len(gpu.asked) == 3  # of the temporal graph one for any number of boxes, then one for one box
+    frame = open_backend("onnxruntime", graphs / "frame.onnx", device="auto")
+    assert frame.is_on_host and np.allclose(frame.run(picture(51))["fpn"], 0.2)
+    assert "CPU" in frame.device and "cuDNN is unavailable" in frame.device
+
+
+@pytest.mark.parametrize(("num_devices", "code"), [(0, 0), (0, 100), (1, 35)])
+def test_without_a_gpu_no_session_is_opened_for_one(num_devices: int, code: int, graphs: Path,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    library = FakeCudaRuntime()
+    library.num_devices = num_devices
+    if code:
+        library.fails["cudaGetDeviceCount"] = code
+    gpu = FakeGpu(monkeypatch, library)
+    reason = f"failure {code}: error {code}" if code else "there is no device"
+    for device in ("cuda", "cuda-graph"):
+        with pytest.raises(DeviceError, match=f"device {device} finds no GPU .*{reason}.*driver, or use device cpu$"):
+            open_backend("onnxruntime", graphs / "frame.onnx", device=device)
+    frame = open_backend("onnxruntime", graphs / "frame.onnx", device="auto")
+    assert frame.is_on_host and reason in frame.device and not gpu.asked
 
 
 @pytest.mark.parametrize("device", ["auto", "cuda-graph"])
@@ -94,10 +147,10 @@ def test_a_size_that_cannot_be_recorded_later(graphs: Path, device: str, monkeyp
             temporal.run({**MAP_VALUES, "boxes": boxes[3]})
         return
     found = temporal.run({**MAP_VALUES, "boxes": boxes[3]})
-    assert found["box_deltas"].shape == (3, 4) and len(library.launched) == 1
+    assert found["box_deltas"].shape == (3, 4) and len(library.launched) == 2
     library.fails = {}
     temporal.run({**MAP_VALUES, "boxes": boxes[3]})
-    assert len(library.launched) == 1  # not tried again in every frame
+    assert len(library.launched) == 2  # not tried again in every frame
 
     open_session = onnxruntime.InferenceSession
 
@@ -132,6 +185,8 @@ def test_a_refusal_names_the_device_and_the_next_best(graphs: Path, monkeypatch:
     with pytest.raises(DeviceError, match="device cuda-graph cannot run it .*cannot be opened.* or use device cuda$"):
         maker.open()
     assert maker.memory == "cuda"
+    refusal = replace(maker, provider=TENSORRT, is_recorded=False).refusal(RuntimeError("no library"))
+    assert re.search("tensorrt cannot run it .*no library.*TensorRT 10 .* or use device cuda$", str(refusal))
 
 
 def test_nothing_is_padded_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,11 +96,14 @@ class Package:
     """The package onnxruntime, as far as libraries are loaded by it."""
 
     def __init__(self, says: str) -> None:
-        self.says, self.asked = says, 0
+        self.says, self.asked, self.severity = says, 0, 2
 
     def preload_dlls(self) -> None:
         self.asked += 1
         print(self.says)
+
+    def set_default_logger_severity(self, severity: int) -> None:
+        self.severity = severity
 
 
 def test_libraries_of_cuda_are_loaded_once_and_what_is_missing_is_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,3 +122,4 @@ def test_only_a_gpu_needs_them(device: str, provider: str, loads: int, monkeypat
     package = Package("")
     monkeypatch.setattr(package, "get_available_providers", lambda: [CUDA, CPU], raising=False)
     assert choose_provider(package, device)[0] == provider and package.asked == loads
+    assert package.severity == (4 if loads else 2)  # nothing in colours on stderr before the one line
