@@ -17,7 +17,7 @@ from recorded_graphs import MAP_VALUES, CapturableSession, open_recorded, pictur
 import stmask_deploy
 from stmask_deploy.errors import DeviceError, InputError, StmaskError
 from stmask_deploy.pretrained import demo_bundle, demo_clip
-from stmask_deploy.runtime import onnxruntime_session, pinned_memory
+from stmask_deploy.runtime import onnxruntime_recording, onnxruntime_session, pinned_memory
 from stmask_deploy.runtime.cuda_runtime import CudaEvent, CudaRuntime
 from stmask_deploy.runtime.onnxruntime_providers import CPU
 from stmask_deploy.runtime.onnxruntime_recording import RecordedSession
@@ -71,6 +71,30 @@ def test_a_graph_is_captured_once_and_launched_by_every_run(recorded: FakeCudaRu
     assert sorted(counts.values()) == [1, 41, 41]  # once when it was captured
     for session in watched:  # all values have addresses of their own, given once
         assert len(set(session.bound)) == len(session.bound) == len([*session.get_inputs(), *session.get_outputs()])
+
+
+def test_nothing_is_opened_while_another_graph_is_captured(recorded: FakeCudaRuntime, graphs: Path,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    others = threading.Event()
+    open_session, capture = SessionMaker.open, onnxruntime_recording.capture
+
+    def opened(self: SessionMaker, outputs: Any = None, sizes: Any = None, stream: int | None = None) -> Any:
+        if stream is not None and self.graph.stem == "temporal":
+            others.set()
+        return open_session(self, outputs, sizes, stream)
+
+    def captured(ort: Any, session: Any, binding: Any, stream: Any) -> Any:
+        if not others.is_set():  # the first one, while the other thread has half a second to interfere
+            second.append(pool.submit(open_recorded, graphs / "temporal.onnx"))
+            assert not others.wait(0.5)
+        return capture(ort, session, binding, stream)
+
+    monkeypatch.setattr(SessionMaker, "open", opened)
+    monkeypatch.setattr(onnxruntime_recording, "capture", captured)
+    second: list[Any] = []
+    with ThreadPoolExecutor(1) as pool:
+        open_recorded(graphs / "frame.onnx")
+        assert second[0].result() and others.is_set()
 
 
 def test_threads_do_not_get_each_others_values(recorded: FakeCudaRuntime, memory: PinnedMemory, graphs: Path) -> None:
