@@ -48,20 +48,24 @@ class FrameResult:
         """A new result with the chosen rows (boolean mask or indices); masks already computed are reused.
 
         Raises:
-            InputError: `rows` is neither.
+            InputError: `rows` is neither, or made for another number of rows.
         """
         chosen_rows: NDArray[Any] = np.asarray(rows)
         if not chosen_rows.size:
             chosen_rows = chosen_rows.astype(np.int64)
         if chosen_rows.ndim != 1 or chosen_rows.dtype.kind not in "biu":
             raise InputError(f"rows are chosen by a list of indices or a mask with one item each, not by {rows!r}")
-        columns = {name: getattr(self, name)[chosen_rows] for name in
+        try:
+            indices = np.arange(len(self))[chosen_rows]
+        except IndexError as error:
+            raise InputError(f"the rows do not fit a result with {len(self)} rows ({error})") from error
+        columns = {name: getattr(self, name)[indices] for name in
                    ("ids", "class_ids", "scores", "boxes_px", "ages", "soft_masks")}
         chosen = dataclasses.replace(self, **columns)
         for name in ("patches", "segmentations"):
             if name in self.__dict__:
                 made = self.__dict__[name]
-                chosen.__dict__[name] = type(made)(made[row] for row in np.arange(len(self))[chosen_rows].tolist())
+                chosen.__dict__[name] = type(made)(made[row] for row in indices.tolist())
         return chosen
 
     def __repr__(self) -> str:

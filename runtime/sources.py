@@ -44,6 +44,8 @@ def open_source(source: str | int | Path, *, image_fps: float = 30.0,
     rate = to_float(image_fps)
     if not MIN_IMAGE_FPS <= rate <= MAX_IMAGE_FPS:
         raise InputError(f"image_fps must be a number from {MIN_IMAGE_FPS} to {MAX_IMAGE_FPS:.0f}, got {image_fps!r}")
+    if isinstance(source, np.ndarray):
+        raise InputError(f"an array is no source; {_GIVE}. Model.step takes single pictures")
     if source == "":  # as a path it would be the working directory
         raise InputError(f"the source has no name; {_GIVE}")
     if isinstance(source, (int, np.integer)):
@@ -59,7 +61,7 @@ def open_source(source: str | int | Path, *, image_fps: float = 30.0,
     if os.path.isdir(path):
         return ImageSource(list_images(path), "folder", name_of_folder(path) or str(path), rate)
     if not os.path.exists(path):
-        raise InputError(_missing(path))
+        raise InputError(_missing(path, may_be_live=isinstance(source, str)))
     if not os.path.isfile(path):
         raise InputError(f"{path} is neither a file nor a folder; {_GIVE}")
     if path.suffix.lower() in IMAGE_SUFFIXES:
@@ -118,7 +120,7 @@ def _open_camera(number: int) -> CameraSource:
     return CameraSource(number)
 
 
-def _missing(path: Path) -> str:
+def _missing(path: Path, may_be_live: bool) -> str:
     if any(sign in str(path) for sign in "*?["):
         return f"{path}: file patterns are not supported; give the folder that holds the images"
     try:
@@ -127,4 +129,4 @@ def _missing(path: Path) -> str:
         return f"{path} may not be read; check its permissions"
     except (OSError, ValueError):  # ValueError: a name with a null character
         pass
-    return f"{path} does not exist; check the name (a camera is given by its number)"
+    return f"{path} does not exist; check the name{' (a camera is given by its number)' if may_be_live else ''}"

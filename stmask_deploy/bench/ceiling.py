@@ -69,7 +69,8 @@ def open_ceiling(job: CeilingJob) -> Iterator[Ceiling]:
         chain = ConvolutionChain(DEPTH_ON_GPU if runner.is_on_gpu else DEPTH, job.precision)
         path = Path(folder) / "chain.onnx"
         path.write_bytes(chain.to_onnx())
-        yield Ceiling(chain, runner.load(path))
+        run = runner.load(path)
+    yield Ceiling(chain, run)
 
 
 class PlainRunner:

@@ -17,6 +17,7 @@ from stmask_deploy.runtime.backends import one_line
 
 _TURN, _STOP = "turn", "stop"
 _PATIENCE = 10.0  # seconds to wait for a process to end
+_PATIENCE_STOPPED = 3.0  # for one that was told to end in the middle of its work
 
 
 class Subject(Protocol):
@@ -95,7 +96,7 @@ class Worker:
             self._process.terminate()
         elif not self.reason:
             self._send(_STOP)
-        self._process.join(_PATIENCE)
+        self._process.join(_PATIENCE if kind is None else _PATIENCE_STOPPED)
         if self._process.is_alive():
             self._process.kill()
             self._process.join()

@@ -72,7 +72,9 @@ class SplitFolder:
         if os.path.exists(self.annotations) and not self._is_generated():
             raise OutputError(f"{self.annotations} was not written by stmask-synth; choose another output folder")
         if not overwrite:
-            raise OutputError(f"{self.path} exists already; use --overwrite (overwrite=True) or another output folder")
+            state = "exists already" if os.path.exists(self.annotations) else (
+                f"holds pictures or videos without {ANNOTATIONS}, as an unfinished run leaves them")
+            raise OutputError(f"{self.path} {state}; use --overwrite (overwrite=True) or another output folder")
 
     def clear(self, as_video: bool) -> None:
         """Create the folder and remove any clips of an earlier run.

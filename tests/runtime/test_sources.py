@@ -89,6 +89,18 @@ def test_what_cannot_be_a_path(source: Any) -> None:
         open_source(source)
 
 
+def test_a_picture_is_no_source() -> None:
+    with pytest.raises(InputError, match="an array is no source; give a video.* Model.step takes single pictures$"):
+        open_source(np.zeros((4, 4, 3), np.uint8))  # type: ignore[arg-type]
+
+
+def test_a_file_that_is_asked_for_is_no_camera() -> None:
+    with pytest.raises(InputError, match="^0 does not exist; check the name$"):
+        open_source(Path("0"))
+    with pytest.raises(InputError, match="name .a camera is given by its number.$"):
+        open_source("front")
+
+
 def test_a_name_with_a_null_character_does_not_exist() -> None:
     with pytest.raises(InputError, match="does not exist"):
         open_source("a\0b")

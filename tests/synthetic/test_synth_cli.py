@@ -188,7 +188,8 @@ def test_what_is_not_complete_does_not_look_complete(tmp_path: Path, monkeypatch
     assert result.exit_code == code
     left = files(tmp_path / "val")
     assert left and all(name.endswith(".jpg") for name in left)
-    assert run(tmp_path, "--split", "val", *SMALL).exit_code == 4
+    again = run(tmp_path, "--split", "val", *SMALL)
+    assert again.exit_code == 4 and "val holds pictures or videos without instances.json, as an unfi" in again.stderr
     assert run(tmp_path, "--split", "val", *SMALL, "--overwrite").exit_code == 0
     assert (tmp_path / "val" / "instances.json").exists()
 
