@@ -35,9 +35,9 @@ class InterruptFlag:
         return self
 
     def _note(self, _signal: int, _frame: FrameType | None) -> None:
-        self.is_set = True
         for number in [one for one in self._before if one != HANGUP]:
             signal.signal(number, self._before.pop(number))
+        self.is_set = True  # last: who sees it may send the second signal
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,13 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # The package imports openvino without it; tests import openvino themselves.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+with suppress(ImportError):  # the tests for a GPU do without
+    from hypothesis import settings
+
+    # The gate tries the same every time, and a machine that stalls is no failure.
+    settings.register_profile("gate", deadline=None, derandomize=True)
+    settings.load_profile("gate")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.append(str(REPOSITORY / "benchmarks"))  # scripts, which are not installed

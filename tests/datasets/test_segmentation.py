@@ -34,7 +34,7 @@ def slow_lengths(mask: NDArray[np.bool_]) -> list[int]:
     return lengths
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(masks())
 def test_all_forms_of_a_mask_are_one(mask: NDArray[np.bool_]) -> None:
     encoded, lengths = encode(mask), slow_lengths(mask)

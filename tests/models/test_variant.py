@@ -89,7 +89,7 @@ def configs(draw: st.DrawFn) -> ModelConfig:
 
 
 @given(configs())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_round_trip_of_any(config: ModelConfig) -> None:
     assert infer_config(shapes_of(config)) == config
 

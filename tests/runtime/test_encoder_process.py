@@ -263,10 +263,17 @@ def test_a_reader_that_dies_leaves_no_process_behind(tmp_path: Path) -> None:
                " p = Process().__enter__();"
                "p._is_ready.wait(60); print(p._process.pid, flush=True); os._exit(9)")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=WAIT_S, cwd=tmp_path)
-    pid, end = int(done.stdout), time.monotonic() + 10
-    while time.monotonic() < end and Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text():
+
+    def is_running(pid: int) -> bool:
+        try:
+            return "Z" not in Path(f"/proc/{pid}/stat").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+
+    end = time.monotonic() + 10
+    while is_running(int(done.stdout)):
+        assert time.monotonic() < end
         time.sleep(0.05)
-    assert not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text()
 
 
 def test_a_working_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,16 @@ def test_the_first_is_noted_the_second_interrupts() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_who_sees_the_first_may_press_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread, or another process that is told: until the handler is put back, a second one would be lost."""
+    was_set: list[bool] = []
+    set_handler = signal.signal
+    with InterruptFlag() as interrupt:
+        monkeypatch.setattr(signal, "signal", lambda *args: (was_set.append(interrupt.is_set), set_handler(*args))[1])
+        press()
+        assert interrupt.is_set and was_set and not any(was_set)
+
+
 def test_the_handler_is_put_back() -> None:
     before = signal.getsignal(signal.SIGINT)
     with InterruptFlag():

@@ -237,7 +237,7 @@ class Hanging(LiveSource):
 
 live_source.END_S = 0.05
 source = Hanging("hanging")
-live_source.threading.Condition.wait = lambda *_: 1 / 0  # as Ctrl-C
+source._changed.wait = lambda *_: 1 / 0  # as Ctrl-C
 source._start()
 """
 

@@ -88,7 +88,7 @@ def test_recorded_masks() -> None:
     np.testing.assert_array_equal(masks == 0, data["mask_soft"] == 0)  # the crop
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(*[st.floats(-1, 2, width=32)] * 4), max_size=4), st.integers(0, 99))
 def test_assembly_agrees_with_the_definition(quads: list[tuple[float, ...]], seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -59,7 +59,7 @@ def test_recorded(case: int, kind: str) -> None:
     np.testing.assert_allclose(kept.scores, data[f"nms{case}_{kind}_scores"], atol=1e-7)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(scenes(), st.integers(1, 9))
 def test_cross_class_agrees_with_the_definition(scene: Candidates, top_k: int) -> None:
     scores = scene.class_scores.max(axis=1, initial=0) * scene.centerness
@@ -71,7 +71,7 @@ def test_cross_class_agrees_with_the_definition(scene: Candidates, top_k: int) -
         assert class_id == 1 + scene.class_scores[row].tolist().index(scene.class_scores[row].max())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(scenes(), st.integers(1, 9), st.integers(0, 6))
 def test_per_class_agrees_with_the_definition(scene: Candidates, top_k: int, max_detections: int) -> None:
     found = []

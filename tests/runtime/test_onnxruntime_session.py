@@ -44,7 +44,7 @@ def plain() -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(GRAPH, providers=["CPUExecutionProvider"])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(boxes=st.integers(0, 11).flatmap(lambda rows: arrays(np.float32, (rows, 4),
                                                             elements=st.floats(-0.5, 1.5, width=32))))
 def test_padding_changes_no_other_row(plain: onnxruntime.InferenceSession, padded: Backend, boxes: np.ndarray) -> None:

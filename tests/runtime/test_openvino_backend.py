@@ -18,7 +18,7 @@ from tiny_bundles import describe
 from stmask_deploy.bundle import BundleDescription, read_description
 from stmask_deploy.errors import DeviceError, InputError, StmaskError
 from stmask_deploy.pretrained import demo_bundle
-from stmask_deploy.runtime import openvino_backend, winograd
+from stmask_deploy.runtime import openvino_backend, weight_files, winograd
 from stmask_deploy.runtime.opening import open_backend
 from stmask_deploy.runtime.openvino_tuning import Tuning, tuning
 from stmask_deploy.runtime.openvino_winograd import convolutions_to_expand
@@ -169,6 +169,7 @@ def test_weights_are_in_memory_only_while_they_are_read(role: str, tmp_path: Pat
     for path in graph_path(role).parent.glob(f"{role}.*"):
         shutil.copy(path, own)
     monkeypatch.setenv("TMPDIR", str(new))
+    monkeypatch.setattr(weight_files, "ROOM", 0)  # on a small disk too
     monkeypatch.setattr(openvino_backend, "tuning", lambda *_: TUNED)
     monkeypatch.setattr(winograd, "FEWEST_CHANNELS", {"f32": 16, "bf16": 16})
 

@@ -36,7 +36,7 @@ def test_what_is_retired_is_not_shown() -> None:
     assert tracker.tracks.ids.tolist() == [10, 11]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, 2**32), st.integers(0, 6), st.integers(0, 6), st.sampled_from([None, 2]))
 def test_masks_are_those_of_the_rows(seed: int, num_known: int, num_found: int, retire_after: int | None) -> None:
     """Every row shown has the mask of its detection, or of the object that was propagated."""

@@ -31,7 +31,7 @@ def whole(patch: MaskPatch, frame_hw: tuple[int, int]) -> NDArray[np.uint8]:
     return mask
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(patches())
 @example((MaskPatch(0, 0, np.ones((3, 4), np.bool_)), (3, 4)))  # full
 @example((MaskPatch(0, 0, np.zeros((3, 4), np.bool_)), (3, 4)))  # empty

@@ -48,16 +48,21 @@ def test_an_interrupt_while_the_stream_is_away(bundle: Path, tmp_path: Path, num
     with MjpegServer(paced(range(10000)), paced([])) as server:
         command = [sys.executable, "-c", RUN_WITHOUT_TORCH, with_password(server.address), "-m", bundle, "-o",
                    tmp_path / "out", "--mode", mode]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        with open(tmp_path / "stderr", "w") as messages:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=messages, text=True)
         deadline = time.monotonic() + 60
         while not (results.exists() and results.read_bytes().count(b"\n") > 3):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
+    while "is lost; " not in (tmp_path / "stderr").read_text():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
     size = -1
     while size != (size := results.stat().st_size):  # until no frame is left in the connection
         time.sleep(0.5)
     process.send_signal(number)
-    stdout, stderr = process.communicate(timeout=30)
+    stdout, _ = process.communicate(timeout=30)
+    stderr = (tmp_path / "stderr").read_text()
     assert process.returncode == 130, stderr
     assert "interrupted: " in stderr and "Traceback" not in stderr and "secret" not in stdout + stderr
     assert f"\nwarning: {server.address} is lost; connecting again\n" in stderr

@@ -3,6 +3,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from live_servers import MjpegServer, paced
@@ -122,7 +123,9 @@ def test_opening_can_be_interrupted() -> None:
                 raise KeyboardInterrupt
 
         with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr("stmask_deploy.runtime.live_source.threading.Condition", Waiting)
+            # Only for the source: starting a thread waits for a condition too.
+            patch.setattr("stmask_deploy.runtime.live_source.threading",
+                          SimpleNamespace(**{**vars(threading), "Condition": Waiting}))
             patch.setattr("stmask_deploy.runtime.live_source.CLOSE_S", 0.0)
             StreamSource(address)
 
