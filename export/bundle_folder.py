@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -114,7 +115,10 @@ def building(folder: Path, overwrite: bool) -> Iterator[Path]:
 
 
 def _cannot_write(folder: Path, error: OSError) -> OutputError:
-    return OutputError(f"bundle {folder} cannot be written ({error.strerror or error}); nothing was written")
+    reason = str(error.strerror or error)
+    if error.errno == errno.ENOSPC:
+        reason += f", there or for temporary files in {tempfile.gettempdir()}"
+    return OutputError(f"bundle {folder} cannot be written ({reason}); nothing was written")
 
 
 def _exchange(build: Path, folder: Path) -> None:

@@ -94,7 +94,8 @@ def tell_problems(summary: RunSummary, of: str = "") -> None:
     of = click.format_filename(of)
     if summary.lost_candidates:
         click.echo(f"warning: {of}{counted(summary.lost_candidates, 'candidate')} did not fit into the frame graph's "
-                   "rows and were lost; export with more --max-candidates, or raise --conf", err=True)
+                   "rows and were lost; export with more --max-candidates (with --nms per-class a higher --conf helps "
+                   "too)", err=True)
     if summary.damage.is_damaged:
         click.echo(f"warning: {of}the input is damaged: {summary.damage}; the results are complete for what was read",
                    err=True)

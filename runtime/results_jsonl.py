@@ -6,6 +6,7 @@ import io
 import json
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -68,6 +69,8 @@ class ResultsWriter:
             self._append(_line({"type": "header", "schema": SCHEMA, **dataclasses.asdict(header)}))
         except BaseException:
             self._file.close()
+            with suppress(OSError):  # an empty file would be taken for results
+                path.unlink()
             raise
 
     def write(self, line: bytes) -> None:

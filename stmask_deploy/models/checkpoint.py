@@ -114,6 +114,8 @@ def digest_of(path: Path) -> str:
     """
     if os.path.isdir(path):
         raise InputError(f"{path} is a folder; give the checkpoint file (.pth or .safetensors)")
+    if os.path.exists(path) and not os.path.isfile(path):  # from a pipe one would wait for ever
+        raise InputError(f"{path} is not a file; give the checkpoint file (.pth or .safetensors)")
     try:
         with open(path, "rb") as file:
             digest = hashlib.sha256()

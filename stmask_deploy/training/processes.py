@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ..errors import DeviceError, InputError
+from ..errors import DeviceError, InputError, StmaskError
 
 PATIENCE = timedelta(hours=2)  # timeout of the other processes, which wait while the first one validates
 
@@ -52,6 +53,7 @@ def join_processes(device: str = "auto") -> Iterator[Process]:
     Raises:
         InputError: the environment is not as torchrun sets it.
         DeviceError: cuda is requested but PyTorch finds none, or there are more processes than GPUs.
+        StmaskError: the body lost the connection to another process.
     """
     try:
         rank, count, local = (int(os.environ.get(name, default)) for name, default in
@@ -78,5 +80,9 @@ def join_processes(device: str = "auto") -> Iterator[Process]:
     try:
         # A CPU group, because a collective call on GPU tensors would have to wait for the GPUs to finish their work.
         yield Process(rank, count, name, dist.new_group(backend="gloo", timeout=PATIENCE) if use_cuda else None)
+    except RuntimeError as error:
+        if re.search("onnection (closed|reset) by peer", str(error)):
+            raise StmaskError("another training process has ended, and its own message says why") from error
+        raise
     finally:
         dist.destroy_process_group()

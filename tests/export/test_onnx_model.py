@@ -45,6 +45,15 @@ def test_no_source_lines_of_the_exporting_machine_are_kept() -> None:
     assert b".py" not in export(simplify=False).SerializeToString()
 
 
+def test_infinite_values_are_left_to_the_comparison_with_pytorch(recwarn: pytest.WarningsRecorder) -> None:
+    class Huge(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([x * 3e38 * 3e38, -x * 3e38])
+
+    export_module(Huge().eval(), [torch.rand(3) + 1], ["x"], ["y"])
+    assert not [one for one in recwarn if issubclass(one.category, RuntimeWarning)]
+
+
 def test_a_simplifier_that_changes_the_result_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(model: onnx.ModelProto, *_args: object, **_options: object) -> tuple[onnx.ModelProto, bool]:
         changed = onnx.ModelProto()

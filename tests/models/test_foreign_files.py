@@ -124,6 +124,32 @@ def test_flipped_bytes_are_refused_or_harmless(save: Callable[..., Path]) -> Non
             continue
 
 
+def test_another_weight_by_damage_is_noticed(save: Callable[..., Path]) -> None:
+    path = save(STATE)
+    with zipfile.ZipFile(path) as archive:
+        largest = max(archive.infolist(), key=lambda entry: entry.file_size)
+    content = bytearray(path.read_bytes())
+    content[largest.header_offset + 200 + largest.file_size // 2] ^= 1
+    path.write_bytes(content)
+    assert "is damaged or is not a checkpoint; download it again" in refuse(path)
+
+
+def test_files_without_checksums_are_read(save: Callable[..., Path]) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        path = save(STATE)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip()
+    assert load_checkpoint(path).state
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.pth")
+    assert "is not a file; give the checkpoint file" in refuse(tmp_path / "model.pth")
+
+
 class Evil:
     """Runs a command when it is unpickled."""
 

@@ -56,13 +56,14 @@ def test_the_lines_are_those_of_the_format(tmp_path: Path) -> None:
     assert end == {"type": "end", "frames": 2, "interrupted": False, "damage": Damage(2).to_dict()}
 
 
-def test_a_header_that_cannot_be_written_leaves_no_file_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_header_that_cannot_be_written_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Any] = []
     plain = open
     monkeypatch.setattr("builtins.open", lambda *args, **options: opened.append(plain(*args, **options)) or opened[-1])
     with pytest.raises(ValueError, match="JSON"):
         ResultsWriter(tmp_path / "r.jsonl", ResultsHeader("clip", 64, 48, float("nan")))
     assert [file.closed for file in opened] == [True]
+    assert not (tmp_path / "r.jsonl").exists()  # the next run would be refused, as if there were results
 
 
 def test_a_path_may_be_a_string(tmp_path: Path) -> None:

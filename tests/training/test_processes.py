@@ -12,7 +12,8 @@ import pytest
 import torch
 from tiny_training import CLIPS, CONFIG, OPTIONS, Thing, write_clips, write_recipe
 
-from stmask_deploy.errors import DeviceError, InputError
+from stmask_deploy.errors import DeviceError, InputError, StmaskError
+from stmask_deploy.training import processes
 from stmask_deploy.training.processes import Process, join_processes
 from stmask_deploy.training.weights import from_scratch
 
@@ -37,6 +38,18 @@ def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch, device: str) 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(DeviceError, match="process 1 .* PyTorch finds 1"), join_processes(device):
         pass
+
+
+@pytest.mark.parametrize("text", ["pair.cc:553] Connection closed by peer [127.0.0.1]:1", "Connection reset by peer"])
+def test_a_lost_connection_is_told_as_such(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    for function in ("init_process_group", "destroy_process_group"):
+        monkeypatch.setattr(processes.dist, function, lambda *_args, **_options: None)
+    with pytest.raises(StmaskError, match="^another training process has ended"), join_processes("cpu"):
+        raise RuntimeError(text)
+    with pytest.raises(RuntimeError, match="^other$"), join_processes("cpu"):
+        raise RuntimeError("other")
 
 
 def start_two(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
