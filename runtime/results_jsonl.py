@@ -69,8 +69,9 @@ class ResultsWriter:
             self._append(_line({"type": "header", "schema": SCHEMA, **dataclasses.asdict(header)}))
         except BaseException:
             self._file.close()
-            with suppress(OSError):  # an empty file would be taken for results
-                path.unlink()
+            with suppress(OSError):
+                if path.is_file():  # not a device; an empty file would be taken for results
+                    path.unlink()
             raise
 
     def write(self, line: bytes) -> None:
