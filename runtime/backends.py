@@ -20,7 +20,7 @@ DEVICES = {"onnxruntime": ("auto", "cpu", "cuda", CUDA_GRAPH, "tensorrt"), "open
 
 
 # Where ONNX Runtime raised an error (file, line and the function's signature), and what it appends to errors of CUDA.
-_CODE_PLACE = re.compile(r"\S*/onnxruntime/\S+:\d+ [^()]*\([^()]*\)(?: const)?(?: \[with .*?\])? | ?; GPU=-?\d.*$")
+_CODE_PLACE = re.compile(r"\S*/onnxruntime/core/\S+:\d+ [^()]*\([^()]*\)(?: const)?(?: \[with .*?\])? | ?; GPU=-?\d.*$")
 
 MAX_THREADS = 1024  # more than any machine has cores; the libraries do not check and try to start as many as requested
 
@@ -124,5 +124,5 @@ def one_line(error: BaseException) -> str:
     """
     lines = [line.strip() for line in str(error).splitlines()]
     told = [line for line in lines if line and not line.startswith("Exception from")]
-    text = _CODE_PLACE.sub("", " ".join(told)) or type(error).__name__
+    text = _CODE_PLACE.sub("", " ".join(told)[:4000]) or type(error).__name__
     return text if len(text) <= 200 else f"{text[:99]} ... {text[-96:]}"

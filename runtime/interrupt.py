@@ -36,7 +36,8 @@ class InterruptFlag:
 
     def _note(self, _signal: int, _frame: FrameType | None) -> None:
         for number in [one for one in self._before if one != HANGUP]:
-            signal.signal(number, self._before.pop(number))
+            if number in self._before:  # otherwise put back for another signal that came meanwhile
+                signal.signal(number, self._before.pop(number))
         self.is_set = True  # last: who sees it may send the second signal
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,

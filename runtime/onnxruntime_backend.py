@@ -15,9 +15,9 @@ from stmask_deploy.errors import DeviceError, InputError, StmaskError
 
 from .backends import CUDA_GRAPH, Value, check_inputs, chosen_outputs, one_line
 from .interrupt import raise_interrupt
-from .onnxruntime_providers import CPU, CUDA, WORDS, choose_provider
+from .onnxruntime_providers import CPU, CUDA, TENSORRT, WORDS, choose_provider
 from .onnxruntime_recording import RecordedSession
-from .onnxruntime_session import SessionMaker, describe, run_on_device, run_on_host, specs, zeros
+from .onnxruntime_session import OPENING, SessionMaker, describe, run_on_device, run_on_host, specs, zeros
 from .row_padding import RowPadding, power_of_two
 
 
@@ -78,9 +78,11 @@ class OnnxRuntimeBackend:
         if self._maker.is_recorded:
             run: Callable[..., dict[str, Value]] = RecordedSession(self._maker, names, sizes).run
         else:
+            if self._maker.provider == TENSORRT and sizes:
+                return  # every size takes minutes, and this one may never occur
             session = self._maker.open(names, sizes) if sizes else session
             run = _runner(self._maker, session)
-            if not self.is_on_host:
+            if self._maker.provider == CUDA:
                 _try(self._maker, session, run)
         self._runners[_key(names, sizes)] = run
 
@@ -135,16 +137,14 @@ def _runner(maker: SessionMaker, session: Any) -> Callable[..., dict[str, Value]
 
 
 def _try(maker: SessionMaker, session: Any, run: Callable[..., dict[str, Value]]) -> None:
-    """Run a new session once, unless its inputs can have any size: libraries such as cuDNN are loaded by a run only.
+    """Run a new session once: libraries such as cuDNN are loaded by a run only.
 
     Raises:
         DeviceError: that fails.
     """
-    inputs, outputs = specs(session.get_inputs()), specs(session.get_outputs())
-    if any(None in spec.shape for spec in inputs.values()):
-        return
     try:
-        run(zeros(inputs), tuple(outputs), ())
+        with OPENING:
+            run(zeros(specs(session.get_inputs())), tuple(specs(session.get_outputs())), ())
     except Exception as error:  # ONNX Runtime's exception classes have no narrower common base
         raise maker.refusal(error) from error
 

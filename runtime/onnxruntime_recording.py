@@ -12,14 +12,13 @@ from stmask_deploy.errors import DeviceError, StmaskError
 
 from .backends import TensorSpec, Value, one_line
 from .cuda_runtime import CudaEvent, CudaGraph, CudaStream
-from .onnxruntime_session import SessionMaker, spec_of, specs, zeros
+from .onnxruntime_session import OPENING, SessionMaker, spec_of, specs, zeros
 from .pinned_memory import is_large, num_bytes
 
 # In earlier ones every replay of GatherND reads host memory that has been freed, without an error (onnxruntime's pull
 # request 32120).
 MIN_VERSION = (1, 31)
 WARMUP = 2  # runs before the capture: the first one selects kernels, after which others may need less memory
-_CAPTURING = Lock()  # one at a time: opening another session may wait for the device, which no capture survives
 
 
 class _Slot(NamedTuple):
@@ -50,7 +49,7 @@ class RecordedSession:
         _check_version(maker)
         runtime = maker.cuda_runtime()
         try:
-            with _CAPTURING:
+            with OPENING:
                 self._runtime, self._stream = runtime, CudaStream(runtime)
                 self._session = maker.open(outputs, sizes, self._stream.address)
                 self._input_specs = specs(self._session.get_inputs())
@@ -65,8 +64,8 @@ class RecordedSession:
         except StmaskError:
             raise
         except Exception as error:  # ONNX Runtime's exception classes have no narrower common base
-            raise DeviceError(f"{maker.graph}: device {maker.device} cannot record it ({one_line(error)}); use "
-                              "device cuda") from error
+            raise DeviceError(f"{maker.graph}: device {maker.device} cannot record it "
+                              f"({one_line(error)}{maker._missing}); use device cuda") from error
         self._slots: list[_Slot] = []  # not in use
         self._lock = Lock()  # of the stream
 

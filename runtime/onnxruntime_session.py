@@ -1,9 +1,12 @@
 """One ONNX Runtime session: opened for a provider, and run with data on the host or the device."""
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,9 @@ from .onnx_subgraph import keep_outputs
 from .onnxruntime_providers import CPU, TENSORRT, WORDS, load_cuda, provider_options
 from .pinned_memory import is_large, pinned_memory
 
+# Held while a session is opened on a GPU, first run, or captured: the first two may wait for the whole device, which no
+# capture survives.
+OPENING = RLock()
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int64)": "int64"}
 
 
@@ -50,7 +56,8 @@ class SessionMaker:
         providers = provider_options(self.provider, self.precision, self.cache, stream)
         try:
             model = str(self.graph) if outputs is None else keep_outputs(self.graph.read_bytes(), outputs)
-            session = self.ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
+            with nullcontext() if self.provider == CPU else OPENING:
+                session = self.ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
         except Exception as error:  # ONNX Runtime's exception classes have no narrower common base
             if self.provider != CPU:
                 self.on_host().open(outputs, sizes)  # raises InputError if the file itself is at fault
@@ -81,9 +88,10 @@ class SessionMaker:
 
     def check_gpu(self) -> None:
         """Raise DeviceError if there is no GPU, which is told sooner than by opening a session."""
-        runtime = cuda_runtime(self._cuda_version)
+        # On Windows a library that is not found before ONNX Runtime has loaded it would be taken for missing later too.
+        runtime = cuda_runtime(self._cuda_version) if sys.platform == "linux" else None
         if runtime is None:
-            return  # ONNX Runtime may still find the library
+            return
         try:
             runtime.check_device()
         except CudaError as error:
@@ -217,8 +225,12 @@ def specs(entries: Sequence[Any]) -> Mapping[str, TensorSpec]:
 
 
 def zeros(inputs: Mapping[str, TensorSpec]) -> dict[str, NDArray[Any]]:
-    """Values for a graph's inputs that are valid for every graph: others could be row indices out of range."""
-    return {name: np.zeros([size or 0 for size in spec.shape], spec.dtype) for name, spec in inputs.items()}
+    """Values for a graph's inputs that are valid for every graph: others could be row indices out of range.
+
+    Dynamic dimensions have size 4.
+    """
+    return {name: np.zeros([4 if size is None else size for size in spec.shape], spec.dtype)
+            for name, spec in inputs.items()}
 
 
 def spec_of(value: Value) -> TensorSpec:

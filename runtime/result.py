@@ -51,14 +51,16 @@ class FrameResult:
             InputError: `rows` is neither, or made for another number of rows.
         """
         chosen_rows: NDArray[Any] = np.asarray(rows)
-        if not chosen_rows.size:
+        if not chosen_rows.size and chosen_rows.dtype != np.bool_:
             chosen_rows = chosen_rows.astype(np.int64)
         if chosen_rows.ndim != 1 or chosen_rows.dtype.kind not in "biu":
             raise InputError(f"rows are chosen by a list of indices or a mask with one item each, not by {rows!r}")
+        if chosen_rows.dtype == np.bool_ and len(chosen_rows) != len(self):
+            raise InputError(f"a mask of {len(chosen_rows)} rows does not fit a result with {len(self)}")
         try:
             indices = np.arange(len(self))[chosen_rows]
         except IndexError as error:
-            raise InputError(f"the rows do not fit a result with {len(self)} rows ({error})") from error
+            raise InputError(f"the result has {len(self)} rows: {error}") from error
         columns = {name: getattr(self, name)[indices] for name in
                    ("ids", "class_ids", "scores", "boxes_px", "ages", "soft_masks")}
         chosen = dataclasses.replace(self, **columns)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from stmask_deploy.bench import worker
 from stmask_deploy.bench.worker import Worker, peak_memory
 from stmask_deploy.errors import InputError
 
@@ -35,6 +37,8 @@ class Counting:
 def open_counting(job: str) -> Iterator[Counting]:
     if job == "refused":
         raise InputError("no such bundle; give another one")
+    if job == "is deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     yield Counting(job)
 
 
@@ -115,6 +119,16 @@ def test_a_process_whose_parent_is_killed_ends_without_a_word(tmp_path: Path) ->
     script.write_text(ORPHAN, encoding="utf-8")
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)  # until both ended
     assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
+
+
+def test_a_turn_that_does_not_end_when_told_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_PATIENCE_STOPPED", 0.2)
+    start_s = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), Worker(open_counting, "is deaf") as deaf:
+        deaf._send("turn")
+        start_s = time.monotonic()
+        raise KeyboardInterrupt
+    assert multiprocessing.active_children() == [] and time.monotonic() - start_s < 9
 
 
 def test_no_process_outlives_an_exception() -> None:

@@ -151,7 +151,7 @@ def test_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert max(report["rows"][0]["fps"]) < 200
         stages = report["rows"][0]["stages_ms"], report["rows"][len(ROWS)]["stages_ms"]
         assert stages[0]["frame_graph"] >= 4.8 and stages[1]["instance_graph"] >= 0.4
-        assert stages[1]["frame_graph"] < stages[0]["frame_graph"]
+        assert stages[1]["frame_graph"] < 0.6 * stages[0]["frame_graph"]
 
 
 @pytest.mark.parametrize(("arguments", "told"), [

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from media import pictures, write_video
@@ -45,6 +46,21 @@ def test_who_sees_the_first_may_press_again_at_once(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(signal, "signal", lambda *args: (was_set.append(interrupt.is_set), set_handler(*args))[1])
         press()
         assert interrupt.is_set and was_set and not any(was_set)
+
+
+def test_another_signal_while_handlers_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_handler, others = signal.signal, [signal.SIGTERM]
+
+    def interrupted(*args: Any) -> Any:
+        before = set_handler(*args)
+        if others:
+            interrupt._note(others.pop(), None)
+        return before
+
+    with InterruptFlag() as interrupt:
+        monkeypatch.setattr(signal, "signal", interrupted)
+        press()
+        assert interrupt.is_set and not others
 
 
 def test_the_handler_is_put_back() -> None:

@@ -15,30 +15,32 @@ from recorded_graphs import MAP_VALUES, CapturableSession, picture
 from stmask_deploy.errors import DeviceError
 from stmask_deploy.pretrained import demo_bundle
 from stmask_deploy.runtime import onnxruntime_backend, onnxruntime_session
-from stmask_deploy.runtime.cuda_runtime import CudaRuntime
+from stmask_deploy.runtime.cuda_runtime import CudaRuntime, CudaStream
+from stmask_deploy.runtime.loading import open_bundle
 from stmask_deploy.runtime.onnxruntime_providers import CPU, CUDA, TENSORRT
 from stmask_deploy.runtime.onnxruntime_session import SessionMaker
 from stmask_deploy.runtime.opening import open_backend
 
 
 class FakeGpu:
-    """ONNX Runtime with a CUDA provider that computes on the CPU."""
+    """ONNX Runtime with providers of a GPU that compute on the CPU."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, library: FakeCudaRuntime) -> None:
-        self.asked: list[dict[str, str]] = []  # options of CUDA, by session
+        self.asked: list[dict[str, str]] = []  # options of the provider, by session
         session_class = onnxruntime.InferenceSession
 
         def open_session(model: Any, options: Any, providers: list[Any], **others: Any) -> Any:
             session = session_class(model, options, providers=[CPU], **others)
-            if providers[0][0] != CUDA:
+            provider = providers[0][0]
+            if provider == CPU:
                 return session
             self.asked.append(providers[0][1])
-            monkeypatch.setattr(session, "get_providers", lambda: [CUDA, CPU], raising=False)
+            monkeypatch.setattr(session, "get_providers", lambda: [provider, CPU], raising=False)
             return CapturableSession(session, library)
 
         runtime = CudaRuntime(library)
         monkeypatch.setattr(onnxruntime_session, "cuda_runtime", lambda version: runtime)
-        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, CUDA, CPU])
         monkeypatch.setattr(onnxruntime, "InferenceSession", open_session)
         monkeypatch.setattr(SessionMaker, "memory", "cpu")
 
@@ -62,6 +64,16 @@ def test_they_are_not_otherwise(graphs: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "CUDA" in frame.device and "graphs" not in frame.device
 
 
+def test_tensorrt_builds_engines_only_for_sizes_that_occur(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = FakeGpu(monkeypatch, FakeCudaRuntime())
+    temporal = open_backend("onnxruntime", graphs / "temporal.onnx", device="tensorrt")
+    assert len(gpu.asked) == 1  # for no size
+    for count in (3, 4):
+        found = temporal.run({**MAP_VALUES, "boxes": np.zeros((count, 4), np.float32)})
+        assert found["box_deltas"].shape == (count, 4)
+    assert len(gpu.asked) == 2 and "TensorRT" in temporal.device
+
+
 def test_auto_records(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = FakeCudaRuntime()
     gpu = FakeGpu(monkeypatch, library)
@@ -72,6 +84,7 @@ def test_auto_records(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("failing", "reason"), [
     ("nodes", "functions of the host"), ("launch", "cudaGraphLaunch: CUDA failure 2"),
+    ("wait", "cudaStreamSynchronize: CUDA failure 700"),
     ("version", "needs ONNX Runtime 1.31 or newer, and this is 1.30.1; update onnxruntime-gpu")])
 def test_auto_does_without_recording_where_that_fails(failing: str, reason: str, graphs: Path,
                                                       monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,6 +93,14 @@ def test_auto_does_without_recording_where_that_fails(failing: str, reason: str,
         library.node_kinds = [3]
     elif failing == "launch":
         library.fails["cudaGraphLaunch"] = 2
+    elif failing == "wait":  # for what was launched
+        launch = CudaStream.launch
+
+        def launch_and_fail(self: CudaStream, graph: Any) -> None:
+            launch(self, graph)
+            library.fails["cudaStreamSynchronize"] = 700
+
+        monkeypatch.setattr(CudaStream, "launch", launch_and_fail)
     else:
         monkeypatch.setattr(onnxruntime, "__version__", "1.30.1")
     FakeGpu(monkeypatch, library)
@@ -87,10 +108,11 @@ def test_auto_does_without_recording_where_that_fails(failing: str, reason: str,
         open_backend("onnxruntime", graphs / "frame.onnx", device="cuda-graph")
     frame, temporal = (open_backend("onnxruntime", graphs / f"{role}.onnx", device="auto")
                        for role in ("frame", "temporal"))
+    tried = len(library.launched)
     maps = frame.run(picture(51), keep=("fpn", "temporal"))
     deltas = temporal.run({"prev_fpn": maps["fpn"], "fpn": maps["fpn"], "prev_temporal": maps["temporal"],
                            "temporal": maps["temporal"], "boxes": np.zeros((3, 4), np.float32)})
-    assert deltas["box_deltas"].shape == (3, 4) and not library.launched and not frame.is_on_host
+    assert deltas["box_deltas"].shape == (3, 4) and len(library.launched) == tried and not frame.is_on_host
     assert "CUDA (" in frame.device and reason in frame.device
 
 
@@ -115,6 +137,30 @@ def test_a_gpu_that_fails_in_its_first_run_is_not_used(graphs: Path, monkeypatch
     frame = open_backend("onnxruntime", graphs / "frame.onnx", device="auto")
     assert frame.is_on_host and np.allclose(frame.run(picture(51))["fpn"], 0.2)
     assert "CPU" in frame.device and "cuDNN is unavailable" in frame.device
+
+
+def test_without_cudnn_a_bundle_is_opened_as_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With prototypes inside boxes alone, too, for which a GPU has no use."""
+    def fail(*args: Any) -> None:
+        raise RuntimeError("cuDNN is unavailable")
+
+    FakeGpu(monkeypatch, FakeCudaRuntime())
+    monkeypatch.setattr(CapturableSession, "run_with_iobinding", fail)
+    roles = [open_bundle(demo_bundle(), device=device).roles for device in ("auto", "cpu")]
+    assert roles[0] == roles[1] and "prototypes" in roles[0]
+
+
+def test_a_first_run_has_valid_values(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anything but 0 could be a row index out of range."""
+    given: list[Any] = []
+    run = onnxruntime_backend.run_on_device
+    monkeypatch.setattr(onnxruntime_backend, "run_on_device",
+                        lambda session, inputs, places: given.append(inputs) or run(session, inputs, places))
+    FakeGpu(monkeypatch, FakeCudaRuntime())
+    temporal = open_backend("onnxruntime", graphs / "temporal.onnx", device="cuda")
+    [inputs] = given
+    assert set(inputs) == set(temporal.inputs) and not any(value.any() for value in inputs.values())
+    assert inputs["boxes"].shape == (1, 4)
 
 
 @pytest.mark.parametrize(("num_devices", "code"), [(0, 0), (0, 100), (1, 35)])

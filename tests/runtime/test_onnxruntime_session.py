@@ -69,7 +69,7 @@ def test_only_sizes_that_occurred_have_a_session(as_on_device: None, monkeypatch
               for name in ("prev_fpn", "fpn", "prev_temporal", "temporal")}
     for rows in (3, 4, 3, 5, 0, 1):
         assert graph.run({**values, "boxes": np.zeros((rows, 4), np.float32)})["box_deltas"].shape == (rows, 4)
-    assert [sizes for _, sizes in opened] == [{"n": 4}, {"n": 8}]  # one row was tried when it was opened
+    assert [sizes for _, sizes in opened] == [{"n": 4}, {"n": 8}]  # that of one row was opened first
 
 
 def test_kept_outputs_are_no_arrays_and_feed_the_next_graph(as_on_device: None,

@@ -89,9 +89,12 @@ def test_select_takes_rows_and_what_was_made_of_them() -> None:
     for rows in (1, np.int64(1), np.array(1), np.True_, [[1]], [0.0], slice(1)):
         with pytest.raises(InputError, match="a list of indices or a mask"):
             shown.select(rows)  # type: ignore[arg-type]
-    for rows in ([3], [0, -4], [True], np.ones(4, np.bool_)):  # a mask of another frame, for instance
-        with pytest.raises(InputError, match="do not fit a result with 3 rows .*out of bounds|.*with 3 rows .*boolean"):
+    for rows in ([3], [0, -4]):
+        with pytest.raises(InputError, match="the result has 3 rows: index (3|-4) is out of bounds"):
             shown.select(rows)  # type: ignore[arg-type]
+    for length in (0, 1, 4):  # a mask of another frame, for instance
+        with pytest.raises(InputError, match=f"a mask of {length} rows does not fit a result with 3$"):
+            shown.select(np.ones(length, np.bool_))
 
 
 def test_it_is_shown_in_a_line() -> None:
