@@ -120,8 +120,7 @@ def check_finite(graph: str, *columns: NDArray[Any]) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """The informative part of a library's error message, on one line of at most 200 characters: its beginning and end.
-    """
+    """The informative part of a library's error message, on one line of at most 200 characters, from both its ends."""
     lines = [line.strip() for line in str(error).splitlines()]
     told = [line for line in lines if line and not line.startswith("Exception from")]
     text = _CODE_PLACE.sub("", " ".join(told)[:4000]) or type(error).__name__

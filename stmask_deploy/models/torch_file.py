@@ -31,23 +31,21 @@ def load_tensors(path: Path) -> Any:
         is_zip = file.read(4) == ZIP_START  # torch uses the same criterion
     if is_zip:
         with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        if size > MAX_BYTES:
-            raise InputError(f"{path} unpacks to more than {MAX_BYTES >> 30} GiB, which no STMask checkpoint does")
-        _check_sums(path)
+            if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
+                raise InputError(f"{path} unpacks to more than {MAX_BYTES >> 30} GiB, which no STMask checkpoint does")
+            _check_sums(archive)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # for torch's own internals and old pickle protocols
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _check_sums(path: Path) -> None:
+def _check_sums(archive: zipfile.ZipFile) -> None:
     """Raise BadZipFile if an entry does not have its checksum: torch does not look, and would load other weights."""
-    with zipfile.ZipFile(path) as archive:
-        for entry in archive.infolist():
-            if entry.CRC:  # torch writes 0 where it is told to compute none
-                with archive.open(entry) as file:
-                    while file.read(1 << 20):
-                        pass
+    for entry in archive.infolist():
+        if entry.CRC:  # torch writes 0 where it is told to compute none
+            with archive.open(entry) as file:
+                while file.read(1 << 20):
+                    pass
 
 
 def save_tensors(values: Any, file: BinaryIO) -> None:
