@@ -25,7 +25,7 @@ from stmask_deploy.errors import DeviceError
 from stmask_deploy.runtime.cuda_runtime import CudaRuntime, CudaStream, cuda_runtime
 from stmask_deploy.runtime.loading import run_outputs
 from stmask_deploy.runtime.onnx_subgraph import keep_outputs
-from stmask_deploy.runtime.onnxruntime_providers import CUDA, choose_provider, provider_options
+from stmask_deploy.runtime.onnxruntime_providers import CUDA, choose_provider, provider_options, skipped_optimizers
 from stmask_deploy.runtime.onnxruntime_recording import capture
 from stmask_deploy.runtime.onnxruntime_session import specs
 
@@ -43,6 +43,7 @@ class Row:
     precision: str = "f16"
     is_recorded: bool = True
     changed: Mapping[str, str] = field(default_factory=dict)
+    keeps_slices: bool = True  # instead of letting ONNX Runtime make unequal Splits of them
     rows: int = 16  # objects, for graphs with a dynamic number of them
 
 
@@ -57,6 +58,7 @@ ROWS = (
         changed={"fuse_conv_bias": "0", "cudnn_conv_algo_search": "EXHAUSTIVE"}),
     Row("frame f16, bias apart", changed={"fuse_conv_bias": "0"}),
     Row("frame f16, kernels tried", changed={"cudnn_conv_algo_search": "EXHAUSTIVE"}),
+    Row("frame f16, slices made Splits", keeps_slices=False),
     Row("frame f16, as it runs"),
     Row("frame f16, as it runs, not recorded", is_recorded=False),
     *(Row(f"{role} {precision}, as it runs", role, precision) for role in ("instances", "temporal")
@@ -98,7 +100,9 @@ def measure(row: Row, bundle: Path, runs: int) -> dict[str, Any]:
         stream = CudaStream(_cuda_runtime(onnxruntime)) if row.is_recorded else None
         (provider, options), rest = provider_options(CUDA, row.precision, None, stream and stream.address)
         providers = [(provider, {**options, **row.changed}), rest]
-        session = onnxruntime.InferenceSession(model, settings, providers=providers, enable_fallback=0)
+        skipped = skipped_optimizers(CUDA) if row.keeps_slices else []
+        session = onnxruntime.InferenceSession(model, settings, providers=providers, enable_fallback=0,
+                                               disabled_optimizers=skipped)
         binding, _values = _bind(onnxruntime, session)
         start = time.perf_counter()
         session.run_with_iobinding(binding)

@@ -35,7 +35,7 @@ from .frame_graph import FrameGraph
 from .half import to_half
 from .instance_graph import InstanceGraph, instance_inputs
 from .int8 import PRECISION, Int8Options, add_int8, check_int8
-from .joined_conv import join_boxes
+from .joined_head import join_boxes
 from .lowering import Dcn
 from .onnx_model import OPSETS, export_module, require_onnxruntime
 from .openvino_ir import require_openvino, save_ir, to_openvino

@@ -81,6 +81,13 @@ def provider_options(provider: str, precision: str, cache: Path | None,
     return [*chosen, (CPU, {})]
 
 
+def skipped_optimizers(provider: str) -> list[str]:
+    """Names of ONNX Runtime's optimisations that do harm with `provider`, for `InferenceSession`."""
+    # This one makes a Split of slices. For a Split into unequal parts CUDA copies four small tables from the host in
+    # every run; slices need none.
+    return [] if provider == CPU else ["GatherSliceToSplitFusion"]
+
+
 def _cuda_options(precision: str) -> dict[str, str]:
     options = {
         # TF32 would round the convolutions' inputs to 10 mantissa bits, but f32 was requested.

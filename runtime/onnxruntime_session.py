@@ -18,7 +18,7 @@ from stmask_deploy.errors import DeviceError, InputError
 from .backends import CUDA_GRAPH, TensorSpec, Value, one_line
 from .cuda_runtime import CudaError, CudaRuntime, cuda_runtime
 from .onnx_subgraph import keep_outputs
-from .onnxruntime_providers import CPU, TENSORRT, WORDS, load_cuda, provider_options
+from .onnxruntime_providers import CPU, TENSORRT, WORDS, load_cuda, provider_options, skipped_optimizers
 from .pinned_memory import is_large, pinned_memory
 
 # Held while a session is opened on a GPU, first run, or captured: the first two may wait for the whole device, which no
@@ -57,7 +57,8 @@ class SessionMaker:
         try:
             model = str(self.graph) if outputs is None else keep_outputs(self.graph.read_bytes(), outputs)
             with nullcontext() if self.provider == CPU else OPENING:
-                session = self.ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
+                session = self.ort.InferenceSession(model, options, providers=providers, enable_fallback=0,
+                                                    disabled_optimizers=skipped_optimizers(self.provider))
         except Exception as error:  # ONNX Runtime's exception classes have no narrower common base
             if self.provider != CPU:
                 self.on_host().open(outputs, sizes)  # raises InputError if the file itself is at fault

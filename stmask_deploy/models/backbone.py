@@ -29,8 +29,9 @@ class ModulatedDeformConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, O, H / stride, W / stride)."""
-        offset, mask = self.conv_offset_mask(x).split([2 * self.TAPS, self.TAPS], dim=1)
-        out: Tensor = deform_conv2d(x, self.weight, offset, mask.sigmoid(), self.bias, [self.stride] * 2, [1, 1])
+        found = self.conv_offset_mask(x)
+        offset, mask = found[:, :2 * self.TAPS], found[:, 2 * self.TAPS:].sigmoid()
+        out: Tensor = deform_conv2d(x, self.weight, offset, mask, self.bias, [self.stride] * 2, [1, 1])
         return out
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import torch
 import torch.nn.functional as F
@@ -34,12 +35,12 @@ def tower(channels: int, depth: int) -> nn.Sequential:
 def by_anchor(maps: Sequence[Tensor], size: int) -> Tensor:
     """One (B, S * size, H, W) map per kernel -> (B, H * W * kernels * S, size)."""
     batch, channels, height, width = maps[0].shape
-    stacked = torch.stack([values.permute(0, 2, 3, 1) for values in maps], dim=3)  # (B, H, W, kernels, S * size)
-    return stacked.reshape(batch, height * width * len(maps) * (channels // size), size)
+    joined = torch.cat([values.permute(0, 2, 3, 1) for values in maps], dim=3)  # (B, H, W, kernels * S * size)
+    return joined.reshape(batch, height * width * len(maps) * (channels // size), size)
 
 
 class PredictionHead(nn.Module):
-    """Boxes, centerness, classes, mask coefficients and embeddings of every anchor of a level.
+    """Boxes, centerness, classes, mask coefficients and embeddings of every anchor.
 
     Args:
         in_channels: channels of the pyramid.
@@ -60,6 +61,7 @@ class PredictionHead(nn.Module):
                  centerness_order: CenternessOrder) -> None:
         super().__init__()
         self.num_classes, self.num_prototypes, self.embedding_dim = num_classes, num_prototypes, embedding_dim
+        self.num_scales, self.num_anchors = num_scales, num_scales * len(kernels)  # of a cell
         self.centerness_order = centerness_order
 
         def layers(size: int, kind: Calibration) -> nn.ModuleList:
@@ -78,28 +80,47 @@ class PredictionHead(nn.Module):
         self.bbox_extra = tower(width, tower_depth)
         self.mask_extra = tower(width, tower_depth)
 
-    def forward(self, features: Tensor) -> tuple[AnchorPredictions, Tensor]:
-        """(B, F, H, W) pyramid map -> predictions of its anchors, and the shared map (B, width, H, W)."""
-        shared = self.upfeature(features)
-        boxes, classes = self.bbox_extra(shared), self.conf_extra(shared)
-        masks, tracks = self.mask_extra(shared), self.track_extra(shared)
-        deltas = [layer(boxes) for layer in self.bbox_layer]
-        probs = [layer(classes, delta) for layer, delta in zip(self.conf_layer, deltas, strict=True)]
-        coeffs = [layer(masks, delta) for layer, delta in zip(self.mask_layer, deltas, strict=True)]
-        embeddings = [layer(tracks, delta) for layer, delta in zip(self.track_layer, deltas, strict=True)]
-        centerness = [layer(boxes) for layer in self.centerness_layer]
+    def forward(self, levels: Sequence[Tensor]) -> tuple[AnchorPredictions, tuple[Tensor, ...]]:
+        """(B, F, H, W) map of every pyramid level -> predictions of their anchors, and each level's shared map
+        (B, width, H, W)."""
+        shared = tuple(self.upfeature(level) for level in levels)
+        # What is done to single rows is done to those of all levels at once, which takes fewer steps.
+        boxes, probs, coeffs, embeddings = (torch.cat(rows, dim=1)
+                                            for rows in zip(*map(self._rows, shared), strict=True))
+        num_deltas = 4 * self.num_scales
         predictions = AnchorPredictions(
-            box_deltas=by_anchor(deltas, 4),
-            class_probs=by_anchor(probs, self.num_classes).softmax(dim=-1),
-            centerness=self._flatten_centerness(centerness).tanh(),
-            mask_coeffs=by_anchor(coeffs, self.num_prototypes),
-            embeddings=F.normalize(by_anchor(embeddings, self.embedding_dim), dim=-1),
+            box_deltas=boxes[..., :num_deltas].reshape(len(boxes), -1, 4),
+            class_probs=probs.softmax(dim=-1),
+            centerness=self._paired(boxes[..., num_deltas:].flatten(1), levels).tanh(),
+            mask_coeffs=coeffs,
+            embeddings=F.normalize(embeddings, dim=-1),
         )
         return predictions, shared
 
-    def _flatten_centerness(self, maps: Sequence[Tensor]) -> Tensor:
-        """One (B, S, H, W) map per kernel -> (B, H * W * kernels * S)."""
+    def _rows(self, shared: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The values of a level: boxes with centerness, one row for all scales of a kernel; classes, mask coefficients
+        and embeddings, one row per anchor."""
+        classes, masks, tracks = self.conf_extra(shared), self.mask_extra(shared), self.track_extra(shared)
+        boxes = self.box_maps(self.bbox_extra(shared))
+        deltas = [one[:, :4 * self.num_scales] for one in boxes]
+        probs = [layer(classes, delta) for layer, delta in zip(self.conf_layer, deltas, strict=True)]
+        coeffs = [layer(masks, delta) for layer, delta in zip(self.mask_layer, deltas, strict=True)]
+        embeddings = [layer(tracks, delta) for layer, delta in zip(self.track_layer, deltas, strict=True)]
+        return (by_anchor(boxes, 5 * self.num_scales), by_anchor(probs, self.num_classes),
+                by_anchor(coeffs, self.num_prototypes), by_anchor(embeddings, self.embedding_dim))
+
+    def box_maps(self, boxes: Tensor) -> list[Tensor]:
+        """(B, width, H, W) map of the box branch -> one (B, 5 * S, H, W) map per kernel: box deltas of all S scales,
+        then their centerness."""
+        return [torch.cat([deltas(boxes), centerness(boxes)], dim=1)
+                for deltas, centerness in zip(self.bbox_layer, self.centerness_layer, strict=True)]
+
+    def _paired(self, centerness: Tensor, levels: Sequence[Tensor]) -> Tensor:
+        """(B, N) centerness in the order of the anchors -> in the order in which it is paired with them."""
         if self.centerness_order is CenternessOrder.ANCHOR:
-            return by_anchor(maps, 1).squeeze(-1)
-        # The released code flattens kernel by kernel, then treats the result as if it were in anchor order.
-        return torch.cat([one.flatten(1) for one in maps], dim=1)
+            return centerness
+        # The released code flattens a level's maps kernel by kernel, then treats them as if they were in anchor order.
+        starts = [0, *accumulate(self.num_anchors * level.shape[2:].numel() for level in levels)]
+        places = [torch.arange(first, end, device=centerness.device).view(-1, self.num_anchors).t().flatten()
+                  for first, end in pairwise(starts)]
+        return centerness.index_select(1, torch.cat(places))

@@ -1,10 +1,8 @@
 """The complete network, with the released parameter names."""
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from ..config import ModelConfig
@@ -50,15 +48,9 @@ class STMask(nn.Module):
     def forward(self, frames: Tensor) -> FramePrediction:
         """(B, 3, H, W) normalised RGB, sides multiples of 32."""
         levels = self.fpn(self.backbone(frames)[-3:])
-        predictions, shared = zip(*[self.prediction_layers[0](level) for level in levels], strict=True)
-        return FramePrediction(concat_levels(predictions), self.proto_net(levels[0]), levels[0],
-                               levels[self.temporal_level], shared[self.temporal_level], shared)
-
-
-def concat_levels(levels: Sequence[AnchorPredictions]) -> AnchorPredictions:
-    """Concatenate the anchors of all levels."""
-    return AnchorPredictions(**{field.name: torch.cat([getattr(level, field.name) for level in levels], dim=1)
-                                for field in fields(AnchorPredictions)})
+        anchors, shared = self.prediction_layers[0](levels)
+        return FramePrediction(anchors, self.proto_net(levels[0]), levels[0], levels[self.temporal_level],
+                               shared[self.temporal_level], shared)
 
 
 def build_stmask(config: ModelConfig) -> STMask:

@@ -1,4 +1,4 @@
-"""Which operators ONNX Runtime has CUDA kernels for, as far as this project's graphs need them.
+"""Which operators ONNX Runtime has CUDA kernels for, as far as this project's graphs need them, and which copy tables.
 
 From the CUDA section of docs/OperatorKernels.md of microsoft/onnxruntime at 001d12d2623fd411ce0f83d05abb5e82304a3389.
 That file is older than DeformConv (opset 19 on, in f32 and f16: pull request 27393, released with 1.25) and RoiAlign
@@ -42,3 +42,20 @@ def without_kernel(model: onnx.ModelProto) -> Iterator[str]:
         operand = node.input[1] if node.op_type == "Where" else node.input[0]
         if node.domain or types[operand] not in CUDA_KERNELS.get(node.op_type, ()):
             yield f"{node.domain}{node.op_type} of {TensorProto.DataType.Name(types[operand])} ({node.name})"
+
+
+def with_tables(model: onnx.ModelProto) -> Iterator[str]:
+    """Nodes of `model`, with inferred shapes, for which CUDA copies tables from the host in every run: name and sizes.
+
+    These are Splits into unequal parts, and Concats of more than 32 unequal parts (kernels of ONNX Runtime 1.31 that
+    take pointers to tables, not tables).
+    """
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    shapes = {info.name: [size.dim_value for size in info.type.tensor_type.shape.dim]
+              for info in (*inferred.input, *inferred.value_info, *inferred.output)}
+    shapes |= {one.name: list(one.dims) for one in inferred.initializer}
+    for node in inferred.node:
+        parts = {"Split": node.output, "Concat": node.input if len(node.input) > 32 else ()}.get(node.op_type, ())
+        sizes = [shapes[name] for name in parts]
+        if any(one != sizes[0] for one in sizes):
+            yield f"{node.name} {sizes}"

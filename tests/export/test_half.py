@@ -5,15 +5,17 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from cuda_kernels import F16, F32, without_kernel
+from cuda_kernels import F16, F32, with_tables, without_kernel
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx_run import run
+from onnxruntime import GraphOptimizationLevel
 
 from stmask_deploy.bundle import REPORT_FILE, read_description
 from stmask_deploy.errors import InputError
@@ -22,6 +24,7 @@ from stmask_deploy.export.verify import verify_bundle
 from stmask_deploy.models.checkpoint import Checkpoint
 from stmask_deploy.pretrained import demo_bundle
 from stmask_deploy.runtime.loading import open_bundle
+from stmask_deploy.runtime.onnxruntime_providers import CPU, CUDA, skipped_optimizers
 
 ROLES = read_description(demo_bundle()).roles
 ROWS = 4
@@ -43,14 +46,16 @@ def feeds_of(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     return feeds
 
 
-def fixed_and_folded(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+def fixed_and_folded(model: onnx.ModelProto, path: Path, level: Any = GraphOptimizationLevel.ORT_ENABLE_BASIC,
+                     provider: str = CUDA) -> onnx.ModelProto:
     """`model` for `ROWS` objects after ONNX Runtime's folding of constants, which every provider starts from."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.optimized_model_filepath = str(path)
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.graph_optimization_level = level
     options.add_free_dimension_override_by_name("N", ROWS)
-    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=[CPU],
+                                 disabled_optimizers=skipped_optimizers(provider))
     return onnx.load(path)
 
 
@@ -274,6 +279,17 @@ def test_cuda_has_a_kernel_for_every_node_without_deformable_convolution_too(gri
         model = onnx.load(description.graph_path(gridsample_bundle, role, "onnxruntime", precision))
         folded = fixed_and_folded(model, tmp_path / "folded.onnx")
         assert not list(without_kernel(folded)) and "DeformConv" not in {node.op_type for node in folded.graph.node}
+
+
+@pytest.mark.parametrize("precision", ["f32", "f16"])
+@pytest.mark.parametrize("role", ROLES)
+def test_cuda_copies_no_tables_from_the_host(role: str, precision: str, tmp_path: Path) -> None:
+    model = demo_graph(role) if precision == "f32" else to_half(demo_graph(role))[0]
+    found = {provider: list(with_tables(fixed_and_folded(model, tmp_path / "folded.onnx",
+                                                         GraphOptimizationLevel.ORT_ENABLE_EXTENDED, provider)))
+             for provider in (CPU, CUDA)}
+    assert not found[CUDA]
+    assert bool(found[CPU]) is (role == "frame")  # the slices of offsets, boxes and so on would become Splits
 
 
 def test_a_bundle_with_graphs_of_f16(gridsample_bundle: Path, native_bundle: Path) -> None:

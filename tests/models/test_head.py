@@ -51,7 +51,7 @@ def test_by_anchor_spelled_out() -> None:
 def test_shapes_and_ranges(kind: Calibration, scales: int) -> None:
     head = make_head(num_scales=scales, class_calibration=kind, mask_calibration=kind, track_calibration=kind)
     with torch.no_grad():
-        found, shared = head(features())
+        found, [shared] = head([features()])
     count = 4 * 5 * 3 * scales
     assert found.box_deltas.shape == (2, count, 4) and found.mask_coeffs.shape == (2, count, 3)
     assert found.class_probs.shape == (2, count, 4) and found.embeddings.shape == (2, count, 8)
@@ -73,17 +73,17 @@ def constant_maps(layers: nn.ModuleList, start: float) -> None:
 def test_anchor_order_is_row_column_kernel() -> None:
     head = make_head()
     constant_maps(head.mask_layer, 10)
-    found, _ = head(features(1))
+    found, _ = head([features(1)])
     assert found.mask_coeffs[0, :, 0].tolist() == [10, 11, 12] * 20
 
 
 def test_released_centerness_is_kernel_by_kernel() -> None:
     head = make_head()
     constant_maps(head.centerness_layer, 0)
-    found, _ = head(features(1))
+    found, _ = head([features(1)])
     assert found.centerness[0].atanh().round().tolist() == [0] * 20 + [1] * 20 + [2] * 20
     head.centerness_order = CenternessOrder.ANCHOR
-    found, _ = head(features(1))
+    found, _ = head([features(1)])
     assert found.centerness[0].atanh().round().tolist() == [0, 1, 2] * 20
 
 
@@ -93,7 +93,7 @@ def test_released_centerness_by_position(scales: int) -> None:
     head = make_head(num_scales=scales)
     x = features(1, 3, 4)
     with torch.no_grad():
-        found, shared = head(x)
+        found, [shared] = head([x])
         maps = [layer(head.bbox_extra(shared)) for layer in head.centerness_layer]  # each (1, S, 3, 4)
     for position, value in enumerate(found.centerness[0].tolist()):
         kernel, rest = divmod(position, scales * 12)
@@ -105,7 +105,7 @@ def test_anchor_centerness_by_position() -> None:
     head = make_head(centerness_order=CenternessOrder.ANCHOR, num_scales=2)
     x = features(1, 3, 4)
     with torch.no_grad():
-        found, shared = head(x)
+        found, [shared] = head([x])
         maps = [layer(head.bbox_extra(shared)) for layer in head.centerness_layer]
     for position, value in enumerate(found.centerness[0].tolist()):
         cell, rest = divmod(position, 3 * 2)
@@ -120,10 +120,10 @@ def test_anchor_centerness_by_position() -> None:
 ])
 def test_towers(branch: str, changed: set[str]) -> None:
     head = make_head()
-    before, _ = head(features(1))
+    before, _ = head([features(1)])
     with torch.no_grad():
         getattr(head, branch)[0].weight.mul_(-1)
-    after, _ = head(features(1))
+    after, _ = head([features(1)])
     assert {name for name in vars(before) if not torch.equal(getattr(before, name), getattr(after, name))} == changed
 
 
@@ -131,10 +131,10 @@ def test_towers(branch: str, changed: set[str]) -> None:
 def test_calibrated_branches_read_their_own_kernels_boxes(branch: str, output: str) -> None:
     # Moving the boxes of one kernel moves what that kernel's anchors read in the calibrated branch, nothing else.
     head = make_head(**{f"{branch}_calibration": Calibration.ALIGNED})
-    before, _ = head(features(1))
+    before, _ = head([features(1)])
     with torch.no_grad():
         head.bbox_layer[1].bias[0] += 5
-    after, _ = head(features(1))
+    after, _ = head([features(1)])
     changed = {name for name in vars(before) if not torch.equal(getattr(before, name), getattr(after, name))}
     assert changed == {"box_deltas", output}
     rows = (getattr(before, output) != getattr(after, output)).any(dim=-1)[0].view(20, 3).any(dim=0)
@@ -150,4 +150,4 @@ def test_calibration_is_per_branch() -> None:
 @pytest.mark.parametrize("depth", [0, 1, 3])
 def test_tower_depth(depth: int) -> None:
     assert [type(layer) for layer in tower(4, depth)] == [nn.Conv2d, nn.ReLU] * depth
-    assert make_head(tower_depth=depth)(features(1))[0].box_deltas.shape == (1, 60, 4)
+    assert make_head(tower_depth=depth)([features(1)])[0].box_deltas.shape == (1, 60, 4)

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import torch
+from onnx import numpy_helper
+from tiny_networks import TINY
+from torch import nn
+
+from stmask_deploy.export.joined_head import join_boxes
+from stmask_deploy.models.checkpoint import Checkpoint
+from stmask_deploy.models.head import PredictionHead
+
+
+def heads(model: nn.Module) -> list[PredictionHead]:
+    return [head for head in model.modules() if isinstance(head, PredictionHead)]
+
+
+def test_a_joined_head_predicts_what_the_head_does(tiny: Checkpoint) -> None:
+    model = tiny.build()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    [old], [new] = heads(model), heads(join_boxes(model))
+    generator = torch.Generator().manual_seed(0)
+    levels = [torch.randn((2, old.upfeature[0].in_channels, *size), generator=generator) for size in ((5, 7), (3, 4))]
+    with torch.no_grad():
+        (first, shared), (second, joined_shared) = old(levels), new(levels)
+    for name, values in vars(first).items():
+        torch.testing.assert_close(getattr(second, name), values, rtol=1e-6, atol=1e-6)
+    assert all(map(torch.equal, shared, joined_shared))
+    assert model.state_dict().keys() == before.keys()  # it is a copy
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_the_frame_graph_is_joined(native_bundle: Path) -> None:
+    graph = onnx.load(native_bundle / "frame.onnx").graph
+    weights = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    read = [node.input[1] for node in graph.node if node.op_type == "Conv" and "centerness_layer" in node.input[1]]
+    assert len(read) == len(TINY.kernel_shapes) * len(TINY.level_sizes)
+    assert {len(weights[name]) for name in read} == {5 * len(TINY.anchor_scales)}
+    assert not any("bbox_layer" in name for node in graph.node for name in node.input)
