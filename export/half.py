@@ -12,7 +12,9 @@ import onnx.inliner
 from onnx import TensorProto, helper, numpy_helper
 
 HEAVY = ("Conv", "DeformConv", "Gemm")  # nearly all of the arithmetic
-# Operators that move or combine feature maps without changing their magnitude: f16 if one of their inputs is.
+# Operators that only move values, which loses nothing: f16 if all their inputs are.
+MOVING = ("Concat", "Gather", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
+# Operators that combine feature maps without changing their magnitude: f16 if one of their inputs is.
 FOLLOWING = ("Add", "Concat", "LeakyRelu", "MaxPool", "Relu", "Reshape", "Resize", "Slice", "Split", "Transpose")
 DELTA_READER = ".conv_offset.weight"  # of convolutions that compute offsets from boxes (FCB adaptive), not from a map
 MAP_RANK = 4  # rank of feature maps; other values are rows, boxes and coordinates
@@ -37,8 +39,8 @@ class HalfReport:
 def to_half(model: onnx.ModelProto) -> tuple[onnx.ModelProto, HalfReport]:
     """Convert a copy of `model`; inputs and outputs stay in f32.
 
-    Convolutions and fully connected layers become f16, with their weights, and so do the operators between them.
-    Everything else stays in f32: softmax, probabilities, ranking and top-k, box decoding, normalisation of embeddings,
+    Convolutions and fully connected layers become f16, with their weights, and so do the operators between them and
+    those that move their results. Everything else stays in f32: softmax, probabilities, ranking and top-k, box decoding, normalisation of embeddings,
     correlation (whose sums exceed the range of f16), sampling grids and RoIs. Convolutions that compute the offsets of
     deformable convolutions, or boxes that offsets depend on, also stay in f32, but are rewritten so that tensor cores
     compute them about as accurately, see `_Converter._in_parts`. The offsets are only rounded to f16 when they enter
@@ -161,6 +163,8 @@ class _Converter:
             return False
         if node.op_type in HEAVY:
             return True
+        if node.op_type in MOVING and self._halves.issuperset(set(node.input) & self._floats.keys()):
+            return node.output[0] in self._floats
         return (node.op_type in FOLLOWING and not self._halves.isdisjoint(node.input)
                 and self._floats.get(node.output[0]) == MAP_RANK)
 

@@ -292,6 +292,29 @@ def test_cuda_copies_no_tables_from_the_host(role: str, precision: str, tmp_path
     assert bool(found[CPU]) is (role == "frame")  # the slices of offsets, boxes and so on would become Splits
 
 
+def test_results_of_convolutions_are_moved_before_they_are_made_f32() -> None:
+    graph = to_half(demo_graph("frame"))[0].graph
+    readers = {name: {other.op_type for other in graph.node if name in other.input}
+               for node in graph.node if node.op_type == "Cast" and node.attribute[0].i == F32 for name in node.output}
+    assert len(readers) > 10 and not [name for name, found in readers.items()
+                                      if found and found <= {"Concat", "Gather", "Reshape", "Transpose"}]
+
+
+def test_a_value_of_f32_is_not_rounded_to_be_moved() -> None:
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y"]), helper.make_node("Reshape", ["y", "shape"], ["row"]),
+             helper.make_node("Concat", ["row", "exact"], ["both"], axis=0),
+             helper.make_node("Concat", ["row", "row"], ["twice"], axis=0)]
+    values = {"w": np.ones((1, 1, 1, 1), np.float32), "shape": np.array([4]), "exact": np.array([1 / 3], np.float32)}
+    infos = [helper.make_tensor_value_info(name, F32, shape)
+             for name, shape in (("x", [1, 1, 2, 2]), ("both", [5]), ("twice", [8]))]
+    graph = helper.make_graph(nodes, "g", infos[:1], infos[1:],
+                              [numpy_helper.from_array(value, name) for name, value in values.items()])
+    model, report = to_half(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10))
+    assert report.half == {"Conv": 1, "Reshape": 1, "Concat": 1} and report.others == {"Concat": 1}
+    outputs = run(model, {"x": np.full((1, 1, 2, 2), 0.5, np.float32)})
+    assert outputs["both"].tolist() == [0.5] * 4 + [values["exact"][0]] and outputs["twice"].tolist() == [0.5] * 8
+
+
 def test_a_bundle_with_graphs_of_f16(gridsample_bundle: Path, native_bundle: Path) -> None:
     description = read_description(gridsample_bundle)
     assert description.precisions == ("f16",) and 1e-5 < description.tolerances["onnxruntime f16"] < 5e-2
