@@ -40,12 +40,12 @@ def to_half(model: onnx.ModelProto) -> tuple[onnx.ModelProto, HalfReport]:
     """Convert a copy of `model`; inputs and outputs stay in f32.
 
     Convolutions and fully connected layers become f16, with their weights, and so do the operators between them and
-    those that move their results. Everything else stays in f32: softmax, probabilities, ranking and top-k, box decoding, normalisation of embeddings,
-    correlation (whose sums exceed the range of f16), sampling grids and RoIs. Convolutions that compute the offsets of
-    deformable convolutions, or boxes that offsets depend on, also stay in f32, but are rewritten so that tensor cores
-    compute them about as accurately, see `_Converter._in_parts`. The offsets are only rounded to f16 when they enter
-    the deformable convolution, all of whose inputs have one type: they are distances of a few pixels from each tap, and
-    the kernel adds them to its positions in f32.
+    those that move their results. Everything else stays in f32: softmax, probabilities, ranking and top-k, box
+    decoding, normalisation of embeddings, correlation (whose sums exceed the range of f16), sampling grids and RoIs.
+    Convolutions that compute the offsets of deformable convolutions, or boxes that offsets depend on, also stay in f32,
+    but are rewritten so that tensor cores compute them about as accurately, see `_Converter._in_parts`. The offsets are
+    only rounded to f16 when they enter the deformable convolution, all of whose inputs have one type: they are
+    distances of a few pixels from each tap, and the kernel adds them to its positions in f32.
     """
     inlined = onnx.shape_inference.infer_shapes(onnx.inliner.inline_local_functions(model), strict_mode=True)
     converter = _Converter(inlined)
