@@ -27,6 +27,7 @@ class FakeGpu:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, library: FakeCudaRuntime) -> None:
         self.asked: list[dict[str, str]] = []  # options of the provider, by session
+        self.skipped: list[list[str]] = []  # optimisations of ONNX Runtime, likewise
         session_class = onnxruntime.InferenceSession
 
         def open_session(model: Any, options: Any, providers: list[Any], **others: Any) -> Any:
@@ -35,6 +36,7 @@ class FakeGpu:
             if provider == CPU:
                 return session
             self.asked.append(providers[0][1])
+            self.skipped.append(others["disabled_optimizers"])
             monkeypatch.setattr(session, "get_providers", lambda: [provider, CPU], raising=False)
             return CapturableSession(session, library)
 
@@ -52,6 +54,7 @@ def test_launches_are_recorded_where_that_is_asked_for(graphs: Path, monkeypatch
     assert np.allclose(frame.run(picture(51))["fpn"], 0.2)
     [options] = gpu.asked
     assert options["user_compute_stream"] == "1" and library.num_streams == 1
+    assert gpu.skipped == [["GatherSliceToSplitFusion"]]
     assert len(library.launched) == 2  # once when it is opened
     assert "CUDA graphs" in frame.device
 
