@@ -60,8 +60,9 @@ class _Converter:
         graph = model.graph
         self._weights = {one.name: one for one in graph.initializer if one.data_type == TensorProto.FLOAT}
         infos = (*graph.input, *graph.value_info, *graph.output)
+        self._types = {info.name: info.type.tensor_type.elem_type for info in infos}
         self._floats = {info.name: len(info.type.tensor_type.shape.dim) for info in infos
-                        if info.type.tensor_type.elem_type == TensorProto.FLOAT}  # name -> rank
+                        if self._types[info.name] == TensorProto.FLOAT}  # name -> rank
         self._floats |= {name: len(one.dims) for name, one in self._weights.items()}
         self._halves: set[str] = set()  # names of values computed in f16
         self._casts: dict[tuple[str, int], str] = {}  # (value, type) -> name of the value in that type
@@ -90,8 +91,8 @@ class _Converter:
 
     def _converted(self, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
         """Yield the casts that the node needs, then the node in its new type."""
-        if node.op_type == "CastLike" and node.input[1] in self._floats:  # a Cast can be folded
-            node = helper.make_node("Cast", node.input[:1], node.output, node.name, to=TensorProto.FLOAT)
+        if node.op_type == "CastLike":  # ONNX Runtime can fold a Cast, and with it all that is computed from it
+            node = helper.make_node("Cast", node.input[:1], node.output, node.name, to=self._types[node.output[0]])
         is_half = self._becomes_half(node)
         wanted = TensorProto.FLOAT16 if is_half else TensorProto.FLOAT
         is_exact = node.input[0] in self._halves if node.input else True

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -279,6 +280,15 @@ def test_cuda_has_a_kernel_for_every_node_without_deformable_convolution_too(gri
         model = onnx.load(description.graph_path(gridsample_bundle, role, "onnxruntime", precision))
         folded = fixed_and_folded(model, tmp_path / "folded.onnx")
         assert not list(without_kernel(folded)) and "DeformConv" not in {node.op_type for node in folded.graph.node}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_what_can_be_computed_in_advance_is_so_in_f16_too(role: str, tmp_path: Path) -> None:
+    model = demo_graph(role)
+    before, after = (Counter(node.op_type for node in fixed_and_folded(one, tmp_path / "folded.onnx").graph.node)
+                     for one in (model, to_half(model)[0]))
+    parts = {"Split", "Add", "Sub", "Concat"} if role == "frame" else set()  # of sampling positions, see `_in_parts`
+    assert set(after - before) == {"Cast"} | parts and set(before - after) <= {"CastLike"}
 
 
 @pytest.mark.parametrize("precision", ["f32", "f16"])
