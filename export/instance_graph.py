@@ -1,7 +1,7 @@
 """The instance graph: mask coefficients and embeddings of a few selected anchors."""
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -26,9 +26,7 @@ class InstanceGraph(nn.Module):
         config: its configuration.
     """
 
-    starts: Tensor
-    heights: Tensor
-    widths: Tensor
+    cells: Tensor
 
     def __init__(self, model: STMask, config: ModelConfig) -> None:
         super().__init__()
@@ -37,12 +35,11 @@ class InstanceGraph(nn.Module):
         self.branches = nn.ModuleList([Branch(head.mask_extra, head.mask_layer, config.num_prototypes),
                                        Branch(head.track_extra, head.track_layer, config.embedding_dim)])
         self.anchors_per_cell = config.anchors_per_cell
-        self.reach = config.tower_depth + max(side // 2 for kernel in config.kernel_shapes for side in kernel)
-        sizes = config.level_sizes
-        cells = torch.tensor([0, *(height * width for height, width in sizes)])
-        self.register_buffer("starts", cells.cumsum(0)[:-1], persistent=False)  # (levels,) index of the first cell
-        self.register_buffer("heights", torch.tensor([height for height, _ in sizes]), persistent=False)
-        self.register_buffer("widths", torch.tensor([width for _, width in sizes]), persistent=False)
+        reach = config.tower_depth + max(side // 2 for kernel in config.kernel_shapes for side in kernel)
+        self.windows = Windows(config.level_sizes, reach)
+        # (anchors,) looked up, since an integer division takes a graph seven steps.
+        cells = torch.arange(config.num_anchors // self.anchors_per_cell).repeat_interleave(self.anchors_per_cell)
+        self.register_buffer("cells", cells, persistent=False)
 
     def forward(self, shared: Tensor, anchor_index: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the rows of the given anchors.
@@ -54,22 +51,50 @@ class InstanceGraph(nn.Module):
         Returns:
             (N, P) mask coefficients before tanh and (N, E) embeddings of unit length.
         """
-        windows, inside = self._windows(shared, anchor_index // self.anchors_per_cell)
+        windows, inside = self.windows(shared, self.cells.index_select(0, anchor_index))
         place = anchor_index % self.anchors_per_cell
         coeffs, embeddings = (branch(windows, inside, place) for branch in self.branches)
         return coeffs, F.normalize(embeddings, dim=-1)
 
-    def _windows(self, shared: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, T, side, side) windows around each cell, zero off the map, and (N, 1, side, side) masks, 1 on the map."""
-        level = (cell[:, None] >= self.starts[1:]).sum(dim=1)
-        start, height, width = self.starts[level], self.heights[level], self.widths[level]
+
+class Windows(nn.Module):
+    """Square windows around single cells of the maps of all levels.
+
+    Args:
+        level_sizes: (height, width) of each map.
+        reach: cells on each side of the middle one.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    widths: Tensor
+
+    def __init__(self, level_sizes: Sequence[tuple[int, int]], reach: int) -> None:
+        super().__init__()
+        self.reach = reach
+        places = torch.cat([torch.cartesian_prod(torch.arange(height), torch.arange(width))
+                            for height, width in level_sizes])  # (cells, 2) row and column
+        sizes = torch.cat([torch.tensor(size).expand(size[0] * size[1], 2) for size in level_sizes])
+        near = places[..., None] + torch.arange(-reach, reach + 1)
+        on_map = (near >= 0) & (near < sizes[..., None])  # (cells, 2, side) which rows and columns of a window exist
+        for name, table in (("rows", on_map[:, 0]), ("columns", on_map[:, 1]), ("widths", sizes[:, 1])):
+            self.register_buffer(name, table.contiguous(), persistent=False)
+
+    def forward(self, shared: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """Cut out windows.
+
+        Args:
+            shared: (cells, T) the maps, one row per cell.
+            cell: (N,) int64 the cells in the middle.
+
+        Returns:
+            (N, T, side, side) windows, zero off the map, and (N, 1, side, side) masks, 1 on the map.
+        """
         steps = torch.arange(-self.reach, self.reach + 1, device=cell.device)
-        within = cell - start
-        row, column = (within // width)[:, None] + steps, (within % width)[:, None] + steps  # (N, side)
-        on_rows = (row >= 0) & (row < height[:, None])
-        on_columns = (column >= 0) & (column < width[:, None])
-        inside = (on_rows[:, :, None] & on_columns[:, None, :]).to(shared.dtype)
-        index = (start[:, None, None] + row[:, :, None] * width[:, None, None] + column[:, None, :])
+        rows, columns, width = (table.index_select(0, cell) for table in (self.rows, self.columns, self.widths))
+        inside = (rows[:, :, None] & columns[:, None, :]).to(shared.dtype)
+        middles = cell[:, None] + width[:, None] * steps  # (N, side) the middle cell of each row
+        index = middles[:, :, None] + steps
         index = index.clamp(0, len(shared) - 1)  # cells off the map may be any, since they are zeroed below
         windows = shared.index_select(0, index.flatten()).unflatten(0, index.shape)  # (N, side, side, T)
         return (windows * inside[..., None]).permute(0, 3, 1, 2), inside[:, None]

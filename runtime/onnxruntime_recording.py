@@ -15,8 +15,8 @@ from .cuda_runtime import CudaEvent, CudaGraph, CudaStream
 from .onnxruntime_session import OPENING, SessionMaker, spec_of, specs, zeros
 from .pinned_memory import is_large, num_bytes
 
-# In earlier ones every replay of GatherND reads host memory that has been freed, without an error (onnxruntime's pull
-# request 32120).
+# In earlier ones every replay of GatherND, which instance graphs contained at first, reads host memory that has been
+# freed, without an error (onnxruntime's pull request 32120).
 MIN_VERSION = (1, 31)
 WARMUP = 2  # runs before the capture: the first one selects kernels, after which others may need less memory
 

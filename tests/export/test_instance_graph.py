@@ -1,6 +1,7 @@
 """The rows of a few anchors against the dense branches of the network."""
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tiny_networks import TINY, write_checkpoint
 from stmask_deploy.config import Calibration, ModelConfig
 from stmask_deploy.export.exporter import ExportOptions, export_checkpoint
 from stmask_deploy.export.frame_graph import shared_rows
-from stmask_deploy.export.instance_graph import InstanceGraph, instance_inputs
+from stmask_deploy.export.instance_graph import InstanceGraph, Windows, instance_inputs
 from stmask_deploy.models.checkpoint import load_checkpoint
 from stmask_deploy.models.frames import prepare_frames
 from stmask_deploy.models.stmask import build_stmask
@@ -47,6 +48,20 @@ def test_every_anchor_has_the_values_of_the_dense_branches(config: ModelConfig) 
         some = torch.tensor([5, 0, 5, len(anchors) - 1])  # any order, repeated
         few, _ = InstanceGraph(model, config)(shared_rows(prediction), some)
         torch.testing.assert_close(few, coeffs[some], atol=1e-6, rtol=1e-5)
+
+
+def test_windows_spelled_out() -> None:
+    sizes, reach = ((3, 4), (1, 2)), 2
+    maps = [torch.arange(1, 13).view(3, 4), torch.arange(13, 15).view(1, 2)]  # the value of a cell is its number
+    shared = torch.cat([one.flatten() for one in maps])[:, None].float()
+    found, inside = Windows(sizes, reach)(shared, torch.arange(14))
+    assert found.shape == inside.shape == (14, 1, 5, 5)
+    cells = [(values, row, column) for values in maps for row in range(len(values)) for column in range(len(values[0]))]
+    for number, (values, row, column) in enumerate(cells):
+        for y, x in itertools.product(range(5), repeat=2):
+            there = 0 <= row + y - 2 < len(values) and 0 <= column + x - 2 < len(values[0])
+            assert found[number, 0, y, x] == (values[row + y - 2, column + x - 2] if there else 0)
+            assert inside[number, 0, y, x] == there
 
 
 def test_no_rows() -> None:
