@@ -91,6 +91,8 @@ def _simplify(model: onnx.ModelProto, inputs: Sequence[Tensor], names: Sequence[
         raise
     except Exception as error:  # onnxsim's errors have no narrower common base
         raise StmaskError(f"onnxsim failed ({error}); export with --no-simplify and report it") from error
+    del simplified.graph.input[:]  # onnxsim may have given a dynamic dimension another name in some of them
+    simplified.graph.input.extend(model.graph.input)
     rng = np.random.default_rng(1)
     feeds = {name: _fresh_like(value, rng) for name, value in zip(names, inputs, strict=True)}
     before, after = run_onnx(model, feeds), run_onnx(simplified, feeds)
