@@ -15,7 +15,7 @@ HEAVY = ("Conv", "DeformConv", "Gemm")  # nearly all of the arithmetic
 # Operators that only move values, which loses nothing: f16 if all their inputs are.
 MOVING = ("Concat", "Gather", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
 # Operators that combine feature maps without changing their magnitude: f16 if one of their inputs is.
-FOLLOWING = ("Add", "Concat", "LeakyRelu", "MaxPool", "Relu", "Reshape", "Resize", "Slice", "Split", "Transpose")
+FOLLOWING = ("Add", "LeakyRelu", "MaxPool", "Relu", "Resize")
 DELTA_READER = ".conv_offset.weight"  # of convolutions that compute offsets from boxes (FCB adaptive), not from a map
 MAP_RANK = 4  # rank of feature maps; other values are rows, boxes and coordinates
 _LARGEST = float(np.finfo(np.float16).max)

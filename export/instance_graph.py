@@ -46,7 +46,7 @@ class InstanceGraph(nn.Module):
 
         Args:
             shared: (cells, T) the shared head map of all levels, one row per cell, in anchor order.
-            anchor_index: (N,) int64; N may be 0.
+            anchor_index: (N,) int64, from 0 to the number of anchors - 1; N may be 0.
 
         Returns:
             (N, P) mask coefficients before tanh and (N, E) embeddings of unit length.

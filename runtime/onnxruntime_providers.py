@@ -83,8 +83,8 @@ def provider_options(provider: str, precision: str, cache: Path | None,
 
 def skipped_optimizers(provider: str) -> list[str]:
     """Names of ONNX Runtime's optimisations that do harm with `provider`, for `InferenceSession`."""
-    # This one makes a Split of slices. For a Split into unequal parts CUDA copies four small tables from the host in
-    # every run; slices need none.
+    # This one makes a Split of slices. For a Split into unequal parts, as of ONNX Runtime 1.31, CUDA copies four small
+    # tables from the host in every run; slices need none.
     return [] if provider == CPU else ["GatherSliceToSplitFusion"]
 
 

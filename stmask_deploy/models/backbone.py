@@ -29,7 +29,7 @@ class ModulatedDeformConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, O, H / stride, W / stride)."""
-        found = self.conv_offset_mask(x)
+        found = self.conv_offset_mask(x)  # sliced, since a Split costs more on GPUs: runtime.onnxruntime_providers
         offset, mask = found[:, :2 * self.TAPS], found[:, 2 * self.TAPS:].sigmoid()
         out: Tensor = deform_conv2d(x, self.weight, offset, mask, self.bias, [self.stride] * 2, [1, 1])
         return out

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from tiny_networks import TINY, write_checkpoint
@@ -96,6 +97,12 @@ def test_a_run_is_the_same_without_it(bundle: Path, backend: str, nms: str) -> N
         assert found.segmentations == expected.segmentations
         shown += len(found)
     assert shown > 4
+
+
+def test_sizes_keep_their_names(bundle: Path) -> None:
+    graph = onnx.load(bundle / "instances.onnx").graph
+    names = {info.name: [size.dim_param for size in info.type.tensor_type.shape.dim] for info in graph.input}
+    assert names == {"shared": ["", ""], "anchor_index": ["N"]}
 
 
 def test_calibrated_branches_have_no_instance_graph(native_bundle: Path) -> None:

@@ -113,6 +113,20 @@ def test_anchor_centerness_by_position() -> None:
         assert value == pytest.approx(float(maps[kernel][0, scale, cell // 4, cell % 4].tanh()), abs=1e-6)
 
 
+@pytest.mark.parametrize("order", list(CenternessOrder))
+@pytest.mark.parametrize("scales", [1, 2])
+def test_levels_follow_each_other(scales: int, order: CenternessOrder) -> None:
+    head = make_head(num_scales=scales, centerness_order=order, mask_calibration=Calibration.ALIGNED)
+    levels = [features(2, 4, 5), features(2, 2, 3), features(2, 1, 1)]
+    with torch.no_grad():
+        found, shared = head(levels)
+        alone = [head([level]) for level in levels]
+    for name, values in vars(found).items():
+        expected = torch.cat([getattr(one, name) for one, _ in alone], dim=1)
+        torch.testing.assert_close(values, expected, rtol=1e-6, atol=1e-6)
+    assert all(torch.equal(ours, theirs) for ours, (_, [theirs]) in zip(shared, alone, strict=True))
+
+
 @pytest.mark.parametrize("branch, changed", [
     ("conf_extra", {"class_probs"}), ("mask_extra", {"mask_coeffs"}), ("track_extra", {"embeddings"}),
     ("bbox_extra", {"box_deltas", "centerness"}), ("upfeature", {"class_probs", "mask_coeffs", "embeddings",
