@@ -16,7 +16,7 @@ from recorded_graphs import CapturableSession
 from stmask_deploy.errors import DeviceError
 from stmask_deploy.pretrained import demo_bundle
 from stmask_deploy.runtime.cuda_runtime import CudaRuntime
-from stmask_deploy.runtime.onnxruntime_providers import CPU, CUDA, provider_options
+from stmask_deploy.runtime.onnxruntime_providers import CPU, CUDA, provider_options, skipped_optimizers
 
 
 @pytest.fixture
@@ -50,6 +50,20 @@ def test_a_graph_is_measured_under_the_options_of_a_run(role: str, on_cpu: list[
 def test_a_row_may_be_run_without_a_recording(on_cpu: list[Mapping[str, str]]) -> None:
     found = measure(Row("any", "temporal", "f32", is_recorded=False), demo_bundle(), runs=4)
     assert 0 < found["ms"]["p50"] and on_cpu == [provider_options(CUDA, "f32", None)[0][1]]
+
+
+def test_slices_are_kept_as_in_a_run_unless_a_row_is_about_that(on_cpu: list[Mapping[str, str]],
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    skipped: list[list[str]] = []
+    open_session = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *args, disabled_optimizers, **others: (
+        skipped.append(disabled_optimizers) or open_session(*args, **others)))
+    for keeps_slices in (True, False):
+        assert "ms" in measure(Row("any", "temporal", "f32", keeps_slices=keeps_slices), demo_bundle(), runs=4)
+    assert skipped == [skipped_optimizers(CUDA), []]
+    assert sum(not row.keeps_slices for row in ROWS) == 1
 
 
 def test_there_must_be_a_runtime(on_cpu: list[Mapping[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:

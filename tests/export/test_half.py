@@ -302,6 +302,13 @@ def test_cuda_copies_no_tables_from_the_host(role: str, precision: str, tmp_path
     assert bool(found[CPU]) is (role == "frame")  # the slices of offsets, boxes and so on would become Splits
 
 
+def test_no_tables_in_a_graph_that_is_exported_now(native_bundle: Path, tmp_path: Path) -> None:
+    model = onnx.load(native_bundle / "frame.onnx")
+    assert "DeformConv" in {node.op_type for node in model.graph.node}
+    assert not list(with_tables(fixed_and_folded(model, tmp_path / "folded.onnx",
+                                                 GraphOptimizationLevel.ORT_ENABLE_EXTENDED)))
+
+
 def test_results_of_convolutions_are_moved_before_they_are_made_f32() -> None:
     graph = to_half(demo_graph("frame"))[0].graph
     readers = {name: {other.op_type for other in graph.node if name in other.input}
