@@ -61,7 +61,7 @@ class PredictionHead(nn.Module):
                  centerness_order: CenternessOrder) -> None:
         super().__init__()
         self.num_classes, self.num_prototypes, self.embedding_dim = num_classes, num_prototypes, embedding_dim
-        self.num_scales, self.num_anchors = num_scales, num_scales * len(kernels)  # of a cell
+        self.num_scales, self.anchors_per_cell = num_scales, num_scales * len(kernels)
         self.centerness_order = centerness_order
 
         def layers(size: int, kind: Calibration) -> nn.ModuleList:
@@ -120,7 +120,7 @@ class PredictionHead(nn.Module):
         if self.centerness_order is CenternessOrder.ANCHOR:
             return centerness
         # The released code flattens a level's maps kernel by kernel, then treats them as if they were in anchor order.
-        starts = [0, *accumulate(self.num_anchors * level.shape[2:].numel() for level in levels)]
-        places = [torch.arange(first, end, device=centerness.device).view(-1, self.num_anchors).t().flatten()
+        starts = [0, *accumulate(self.anchors_per_cell * level.shape[2:].numel() for level in levels)]
+        places = [torch.arange(first, end, device=centerness.device).view(-1, self.anchors_per_cell).t().flatten()
                   for first, end in pairwise(starts)]
         return centerness.index_select(1, torch.cat(places))
