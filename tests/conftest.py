@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
-# Before NumPy is imported: on a loaded machine its BLAS threads have been seen waiting for each other for minutes.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Before NumPy and PyTorch are imported: several processes share the cores, and threads of BLAS and OpenMP that wait for
+# each other keep them busy, on a loaded machine for minutes.
+for threads in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(threads, "1")
 
 # The package imports openvino without it; tests import openvino themselves.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

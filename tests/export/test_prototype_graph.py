@@ -42,11 +42,12 @@ def test_inside_a_window_prototypes_are_those_of_the_whole_map(config: ModelConf
 
 @pytest.fixture(scope="module")
 def p3_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its temporal network reads P3, which then leaves the frame graph under two names. It has no calibration, which
-    takes most of the time to export."""
+    """Its temporal network reads P3, which then leaves the frame graph under two names. It has no deformable
+    convolutions, which take most of the time to export."""
     assert TINY.temporal is not None
     config = replace(TINY, temporal=replace(TINY.temporal, level=0), class_calibration=Calibration.NONE,
-                     mask_calibration=Calibration.NONE)
+                     mask_calibration=Calibration.NONE, deformable_blocks=(), kernel_shapes=((3, 3),),
+                     anchor_shapes=((3, 3),))
     folder = tmp_path_factory.mktemp("p3")
     export_checkpoint(load_checkpoint(write_checkpoint(folder / "tiny.pth", config)), folder / "bundle",
                       ExportOptions(openvino_weights="f32", max_candidates=60))
