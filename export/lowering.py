@@ -2,7 +2,7 @@
 # mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
@@ -116,10 +116,16 @@ def _static_shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
 
 
 def _integer_constants(model: onnx.ModelProto) -> dict[str, list[int]]:
-    found = {one.name: onnx.numpy_helper.to_array(one).tolist() for one in model.graph.initializer
-             if one.data_type == onnx.TensorProto.INT64}
+    """Of initializers and of nodes: releases of onnxscript differ in which they write."""
+    tensors = {one.name: one for one in model.graph.initializer}
+    found = {}
     for node in model.graph.node:
         if node.op_type == "Constant":
-            value = helper.get_node_attr_value(node, node.attribute[0].name)
-            found[node.output[0]] = list(value) if isinstance(value, Iterable) else value
+            value = helper.get_attribute_value(node.attribute[0])
+            if isinstance(value, onnx.TensorProto):
+                tensors[node.output[0]] = value
+            elif node.attribute[0].type == onnx.AttributeProto.INTS:
+                found[node.output[0]] = list(value)
+    found.update((name, onnx.numpy_helper.to_array(tensor).tolist()) for name, tensor in tensors.items()
+                 if tensor.data_type == onnx.TensorProto.INT64)
     return found

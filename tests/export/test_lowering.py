@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stmask_deploy.export.functions import DOMAIN
-from stmask_deploy.export.lowering import Dcn
+from stmask_deploy.export.lowering import Dcn, lower
 from stmask_deploy.export.onnx_model import export_module
 from stmask_deploy.export.openvino_ir import save_ir, to_openvino
 from stmask_deploy.ops import correlation, deform_conv2d, roi_align
@@ -122,6 +122,23 @@ def test_deform_conv(dcn: Dcn, tmp_path: Path) -> None:
         bodies = {function.name: function for function in model.functions}
         assert set(bodies) == {"DeformConv", "ModulatedDeformConv", "SampleTaps"}
         assert "GridSample" in {node.op_type for node in bodies["SampleTaps"].node}
+
+
+@pytest.mark.parametrize(("nodes", "initializers"), [
+    ("", "<int64[2] strides = {2, 1}, int64[2] begins = {1, 2}>"),
+    ("strides = Constant <value_ints = [2, 1]> ()  begins = Constant <value = int64[2] {1, 2}> ()", ""),
+], ids=["initializers", "nodes"])
+def test_strides_and_padding_as_either_kind_of_constant(nodes: str, initializers: str) -> None:
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 10, opset_import: ["" : 20, "{DOMAIN}" : 1]>
+        graph (float[1, 1, 5, 6] x, float[1, 1, 3, 5] weight, float[1, 30, 3, 6] offset) => (float[1, 1, 3, 6] y)
+        {initializers} {{ {nodes} size = Constant <value_float = 2.0> ()
+                          y = {DOMAIN}.DeformConv (x, weight, offset, strides, begins) }}""")
+    lower(model, Dcn.NATIVE)
+    node = model.graph.node[-1]
+    assert (node.op_type, node.domain) == ("DeformConv", "")
+    given = {attribute.name: list(attribute.ints) for attribute in node.attribute}
+    assert given == {"kernel_shape": [3, 5], "strides": [2, 1], "pads": [1, 2, 1, 2]}
 
 
 @pytest.mark.parametrize(("patch_size", "size"), [(1, (3, 4)), (3, (4, 5)), (5, (2, 3))])  # last: wider than the map

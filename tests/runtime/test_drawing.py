@@ -49,6 +49,19 @@ def test_the_same_id_has_the_same_colour_among_others() -> None:
     assert not np.array_equal(alone[180, 480], among[180, 128])
 
 
+@pytest.mark.parametrize("size", [(120, 200), (400, 640), (1000, 400), (800, 1280), (2000, 3200)])
+def test_outlines_are_as_wide_as_the_frame_is_large(size: tuple[int, int]) -> None:
+    result = frame_result([(0.5, 0.5, 0.3)], size, ids=[0])
+    middle = draw_result(np.full((*size, 3), 90, np.uint8), result)[size[0] // 2].astype(int)
+    left = int(np.nonzero(result.masks[0][size[0] // 2])[0][0])
+    has_color = np.abs(middle - identity_color(0)).max(axis=1) < 50
+    line = np.nonzero(has_color[:size[1] // 2])[0]
+    expected = max(1, min(size) / 400)
+    assert expected <= len(line) == line[-1] - line[0] + 1 <= expected + 2
+    assert abs((line[0] + line[-1]) / 2 - left) <= 1
+    assert middle[line[0] - 1].max() < 80 and middle[line[-1] + 1].max() < 80  # dark on both sides
+
+
 def test_propagated_instances_look_different() -> None:
     image = np.full((360, 640, 3), 90, np.uint8)
     result = frame_result([(0.5, 0.5, 0.3)], ids=[0])
