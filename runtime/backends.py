@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from importlib.util import find_spec
 from numbers import Integral
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stmask_deploy.bundle import OWN_GRAPHS, BundleDescription
-from stmask_deploy.errors import InputError, StmaskError
+from stmask_deploy.errors import DeviceError, InputError, StmaskError
 
 BACKENDS = ("onnxruntime", "openvino")
 PRECISIONS = ("f32", "bf16", "f16", "int8")
@@ -107,6 +108,12 @@ def check_request(name: str, device: str, precision: str, threads: int | None) -
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, Integral)
                                 or not 1 <= threads <= MAX_THREADS):
         raise InputError(f"threads must be a whole number from 1 to {MAX_THREADS}, got {threads!r}")
+
+
+def not_installed(name: str, error: ImportError, extras: str) -> DeviceError:
+    """The error where the library of backend `name` cannot be imported; it names the other one if that is there."""
+    other = "".join(f", or use backend {other}" for other in BACKENDS if other != name and find_spec(other))
+    return DeviceError(f"backend {name} is not installed ({one_line(error)}); install {extras}{other}")
 
 
 def check_finite(graph: str, *columns: NDArray[Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from stmask_deploy.bundle import BundleDescription
 from stmask_deploy.errors import DeviceError, InputError, StmaskError
 
-from .backends import CUDA_GRAPH, Value, check_inputs, chosen_outputs, one_line
+from .backends import CUDA_GRAPH, Value, check_inputs, chosen_outputs, not_installed, one_line
 from .interrupt import raise_interrupt
 from .onnxruntime_providers import CPU, CUDA, TENSORRT, WORDS, choose_provider
 from .onnxruntime_recording import RecordedSession
@@ -161,8 +161,8 @@ def _import_library() -> Any:
         import onnxruntime
     except ImportError as error:
         raise_interrupt(error, handled)
-        raise DeviceError(f"backend onnxruntime is not installed ({one_line(error)}); "
-                          "install stmask-deploy[cpu], or stmask-deploy[cuda] for NVIDIA GPUs") from error
+        extras = "stmask-deploy[cpu], or stmask-deploy[cuda] for NVIDIA GPUs"
+        raise not_installed("onnxruntime", error, extras) from error
     return onnxruntime
 
 

@@ -25,7 +25,7 @@ from stmask_deploy.bundle import (
 from stmask_deploy.errors import DeviceError, InputError, StmaskError
 from stmask_deploy.openvino_library import import_openvino
 
-from .backends import TensorSpec, Value, check_inputs, chosen_outputs, one_line
+from .backends import TensorSpec, Value, check_inputs, chosen_outputs, not_installed, one_line
 from .interrupt import raise_interrupt
 from .model_cache import make_cache
 from .openvino_pooling import expand_roi_align
@@ -174,8 +174,7 @@ def _import_library() -> Any:
         return import_openvino()
     except ImportError as error:
         raise_interrupt(error, handled)
-        raise DeviceError(f"backend openvino is not installed ({one_line(error)}); "
-                          "install stmask-deploy[openvino]") from error
+        raise not_installed("openvino", error, "stmask-deploy[openvino]") from error
 
 
 @cache
