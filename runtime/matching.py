@@ -20,15 +20,28 @@ NEW_OBJECT = -1  # in an assignment: the detection belongs to no known object
 # Pair score above which a detection matches a known object: under the weights above, a mapped cosine of 0.5, mask IoU
 # 0.3 and box IoU 0.3.
 NEW_OBJECT_SCORE = TRACKERS["released"]["new_object_score"]
+# Length of vectors in whole numbers: no sum of the products of two of them reaches 2 ** 53, up to which f64 is exact.
+UNIT = 2.0 ** 26
 PAIRS_AT_ONCE = 512  # mask pairs whose overlap is counted at once: 1 MB for masks of a common size, to fit the cache
 
 
 def cosine(a: Array, b: Array) -> Array:
-    """(n, E) and (m, E) -> (n, m) cosine in [-1, 1]; 0 for zero vectors."""
-    lengths = np.linalg.norm(a, axis=1)[:, None] * np.linalg.norm(b, axis=1)[None, :]
-    products = a @ b.T
-    cosines: Array = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
+    """(n, E) and (m, E) -> (n, m) cosine in [-1, 1]; 0 for zero vectors.
+
+    Equal rows have equal cosines, to the bit and on every machine. A matrix product adds in an order of its own, which
+    rounds equal rows differently; but here all its sums are whole numbers that f64 holds exactly.
+    """
+    cosines: Array = ((whole_units(a) @ whole_units(b).T) / UNIT ** 2).astype(np.float32)
     return cosines
+
+
+def whole_units(vectors: Array) -> NDArray[np.float64]:
+    """(n, E) vectors of length `UNIT` in whole numbers; zero vectors stay zero."""
+    values = vectors.astype(np.float64)
+    lengths = np.linalg.norm(values, axis=1, keepdims=True)
+    units: NDArray[np.float64] = np.rint(np.divide(UNIT * values, lengths, out=np.zeros_like(values),
+                                                   where=lengths > 0))
+    return units
 
 
 def mask_iou(a: Array, b: Array) -> Array:
