@@ -67,10 +67,7 @@ def measure(jobs: Sequence[Job], rounds: int, say: Say) -> tuple[list[RowSamples
         for job in jobs:
             say(f"opening {job.row}")
             rows.append(_Place(stack.enter_context(Worker(open_run, job))))
-        available = [job for job, place in zip(jobs, rows, strict=True) if not place.worker.reason]
-        if not available:
-            raise StmaskError("no row can be measured: " + "; ".join(
-                f"{job.row}: {place.worker.reason}" for job, place in zip(jobs, rows, strict=True)))
+        available = _available(jobs, rows)
         ceiling_jobs = list(dict.fromkeys(CeilingJob(job.row.backend, job.row.precision, job.row.device, job.threads)
                                           for job in available))
         ceilings = [_Place(stack.enter_context(Worker(open_ceiling, job))) for job in ceiling_jobs]
@@ -79,10 +76,20 @@ def measure(jobs: Sequence[Job], rounds: int, say: Say) -> tuple[list[RowSamples
             say(f"round {number + 1} of {rounds}")
             for place in circle if number % 2 == 0 else reversed(circle):
                 place.take_turn()
+            _available(jobs, rows)
         return ([_row_samples(job, place) for job, place in zip(jobs, rows, strict=True)],
                 [CeilingSamples(job, place.worker.reason, place.worker.facts.get("flops", 0),
                                 tuple(tuple(turn) for turn in place.turns))
                  for job, place in zip(ceiling_jobs, ceilings, strict=True)])
+
+
+def _available(jobs: Sequence[Job], rows: Sequence[_Place]) -> list[Job]:
+    """The rows that nothing has kept from being measured so far, at least one."""
+    available = [job for job, place in zip(jobs, rows, strict=True) if not place.worker.reason]
+    if not available:
+        raise StmaskError("no row can be measured: " + "; ".join(
+            f"{job.row}: {place.worker.reason}" for job, place in zip(jobs, rows, strict=True)))
+    return available
 
 
 def _row_samples(job: Job, place: _Place) -> RowSamples:
