@@ -1,6 +1,7 @@
 """Running a pipeline over a source, in one of two modes: frame by frame, or with several frames in flight."""
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -67,10 +68,15 @@ def is_overlapped(mode: str, source: FrameSource) -> bool:
     return mode == "throughput" or (mode == "auto" and source.kind in ("video", "folder"))
 
 
+def _first(source: FrameSource, max_frames: int | None) -> Iterator[Frame]:
+    """Its first frames, or all; `islice` counts no further than `sys.maxsize`."""
+    return islice(source, None if max_frames is None else min(max_frames, sys.maxsize))
+
+
 def track_in_turn(pipeline: Pipeline, source: FrameSource, max_frames: int | None,
                   timer: StageTimer | None) -> Generator[TrackedFrame, None, None]:
     """Mode latency: read each frame when it is requested, and finish it before the next one is read."""
-    frames = islice(source, max_frames)
+    frames = _first(source, max_frames)
     while True:
         times = FrameTimes()
         with times.stage("decode"):
@@ -104,7 +110,7 @@ def track_overlapped(pipeline: Pipeline, source: FrameSource, max_frames: int | 
 def _overlapped(chain: Chain, pipeline: Pipeline, source: FrameSource, max_frames: int | None,
                 timer: StageTimer | None, detect_workers: int) -> Generator[TrackedFrame, None, None]:
     def read() -> Generator[_Read, None, None]:
-        frames = islice(source, max_frames)
+        frames = _first(source, max_frames)
         position = 0
         while True:
             times = FrameTimes()

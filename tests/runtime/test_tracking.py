@@ -329,6 +329,12 @@ def test_which_sources_are_overlapped(mode: str, overlapped: list[str]) -> None:
         assert is_overlapped(mode, source) is (kind in overlapped)
 
 
+@pytest.mark.parametrize("mode", ["latency", "throughput"])
+@pytest.mark.parametrize("max_frames", [12, sys.maxsize, sys.maxsize + 1, 10**30, np.uint64(2**64 - 1)])
+def test_more_frames_than_there_are_may_be_asked_for(bundle: Path, max_frames: int, mode: str) -> None:
+    assert len(list(load(bundle).track_frames(Pictures(), max_frames=max_frames, mode=mode))) == 12
+
+
 @pytest.mark.parametrize(("given", "told"), [
     ({"mode": "fast"}, "known: auto, latency, throughput"),
     ({"max_frames": 0}, "max_frames must be a positive whole number, got 0"),
