@@ -17,6 +17,7 @@ from .errors import EXIT_INTERRUPTED, OutputError, StmaskError
 from .workers import are_workers_busy
 
 _VERBOSE = "stmask_deploy.verbose"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Command(click.Command):
@@ -36,7 +37,14 @@ class Command(click.Command):
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # a name the terminal cannot encode must not end the command
                 stream.reconfigure(errors="backslashreplace")
-        return super().main(*args, **kwargs)
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:  # of --help or --version, which click prints before it invokes the command
+            if error.errno not in _FULL:
+                raise
+            with suppress(OSError):
+                click.echo(_no_room(error), err=True)
+            sys.exit(OutputError.exit_code)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -52,9 +60,9 @@ class Command(click.Command):
             _say(ctx, f"error: {error.line}")
             ctx.exit(error.exit_code)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in _FULL:
                 self._give_up(ctx, error)
-            _say(ctx, f"error: output cannot be written: {error.strerror}; free some space")
+            _say(ctx, _no_room(error))
             ctx.exit(OutputError.exit_code)
         except Exception as error:  # last resort: the user still gets one line and an exit code
             self._give_up(ctx, error)
@@ -65,6 +73,10 @@ class Command(click.Command):
         hint = "" if is_verbose(ctx) else " (-v prints the traceback)"
         _say(ctx, f"error: {type(error).__name__}: {lines[0]}{hint}")
         ctx.exit(1)
+
+
+def _no_room(error: OSError) -> str:
+    return f"error: output cannot be written: {error.strerror}; free some space"
 
 
 def ignore_interrupts() -> None:

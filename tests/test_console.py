@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -124,6 +125,32 @@ def test_a_full_disk_behind_standard_output_is_code_4(number: int, told: str) ->
     result = run(OSError(number, told))
     assert result.exit_code == 4
     assert result.output == f"error: output cannot be written: {told}; free some space\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_a_full_disk_behind_what_is_printed_before_a_command_runs(option: str) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "stmask_deploy.training", option], stdout=full,
+                              stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 4
+    assert done.stderr == "error: output cannot be written: No space left on device; free some space\n"
+
+
+def test_other_errors_before_a_command_runs_are_not_hidden() -> None:
+    class Broken(click.ParamType):
+        name = "broken"
+
+        def convert(self, *_: Any) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+    @click.command(cls=Command)
+    @click.argument("value", type=Broken())
+    def command(value: None) -> None:
+        pass
+
+    with pytest.raises(OSError, match="Input/output error"):
+        command(["x"])
 
 
 def test_what_was_printed_is_not_lost_where_threads_are_left() -> None:
