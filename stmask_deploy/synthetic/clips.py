@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stmask_deploy.errors import InputError
+from stmask_deploy.wording import counted
 
 from .arrays import Image
 from .scene import Scene, make_scene
@@ -17,6 +18,7 @@ from .splits import SPLITS, Split
 SIZE = (360, 640)
 MIN_SIZE, MAX_SIZE = 32, 4096  # pixels per side
 MAX_ASPECT = 16  # ratio of the longer to the shorter side
+MAX_CLIPS = MAX_FRAMES = 100_000  # of a split and of a clip: all are prepared before the first is written
 MIN_VISIBLE_PIXELS = 16  # an object with fewer visible pixels in a frame counts as not visible
 
 
@@ -97,8 +99,9 @@ def render(split: str | Split, index: int, num_frames: int | None = None, size: 
         raise InputError(f"a size of {height}x{width} is not possible; sides are {MIN_SIZE} to {MAX_SIZE} pixels")
     if max(size) > MAX_ASPECT * min(size):  # hardly anything would be seen of an object
         raise InputError(f"a size of {height}x{width} is not possible; a side is at most {MAX_ASPECT} times the other")
-    if index < 0 or num_frames < 1:
-        raise InputError(f"clip {index} of {num_frames} frames is not possible; clips count from 0, frames from 1")
+    if not (0 <= index < MAX_CLIPS and 1 <= num_frames <= MAX_FRAMES):
+        raise InputError(f"clip {index} of {counted(num_frames, 'frame')} is not possible; clips count from 0 to "
+                         f"{MAX_CLIPS - 1} and have 1 to {MAX_FRAMES} frames")
     return Clip(clip_name(split.name, index), num_frames, make_scene(split, index, num_frames, height, width))
 
 

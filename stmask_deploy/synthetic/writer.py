@@ -110,7 +110,7 @@ def write_split(split: Split, folder: Path, *, num_clips: int | None = None, num
     Args:
         split: which one; it supplies the defaults for the numbers of clips and frames.
         folder: receives `JPEGImages` or `videos`, and `instances.json`.
-        num_clips, num_frames: at least 1.
+        num_clips, num_frames: from 1 to `MAX_CLIPS` and `MAX_FRAMES` of `clips`.
         size: (height, width) in pixels; even for videos.
         as_video: write one video per clip instead of pictures. The annotations still name single frames.
         workers: number of processes; the result is the same for any number.
@@ -122,16 +122,15 @@ def write_split(split: Split, folder: Path, *, num_clips: int | None = None, num
 
     Raises:
         OutputError: the split exists already, or it cannot be written.
-        InputError: the size is not allowed.
+        InputError: the size or a number is not possible.
     """
     if as_video and (size[0] % 2 or size[1] % 2):
         raise InputError(f"videos need even sides, got {size[0]}x{size[1]}")
     target = SplitFolder(folder, split)
     target.check(overwrite)
-    num_frames = num_frames or split.num_frames
-    tasks = [ClipTask(split, index, num_frames, size, folder, as_video)
-             for index in range(num_clips or split.num_clips)]
-    render(split, 0, num_frames, size)  # rejects an invalid size before any file is touched
+    num_clips, num_frames = num_clips or split.num_clips, num_frames or split.num_frames
+    render(split, num_clips - 1, num_frames, size)  # rejects what is not possible before any file is touched
+    tasks = [ClipTask(split, index, num_frames, size, folder, as_video) for index in range(num_clips)]
     target.clear(as_video)
     videos = []
     for video in _run(tasks, workers):

@@ -9,7 +9,7 @@ import pytest
 from plain_scenes import HEIGHT, WIDTH, clip, still, thing, without
 
 from stmask_deploy.errors import InputError
-from stmask_deploy.synthetic.clips import MIN_VISIBLE_PIXELS, Clip, render
+from stmask_deploy.synthetic.clips import MAX_CLIPS, MAX_FRAMES, MIN_VISIBLE_PIXELS, Clip, render
 from stmask_deploy.synthetic.motion import Camera, Jolt, Trajectory
 
 SMALL = (90, 160)
@@ -183,8 +183,10 @@ def test_any_size(size: tuple[int, int]) -> None:
     (("test", 0), "no split 'test'; there are train, val, hard"),
     (("val", 0, 3, (31, 64)), "sides are 32 to 4096 pixels"),
     (("val", 0, 3, (64, 4097)), "sides are 32 to 4096 pixels"),
-    (("val", -1), "clips count from 0"),
-    (("val", 0, 0), "frames from 1"),
+    (("val", -1), "clips count from 0 to 99999"),
+    (("val", MAX_CLIPS), "clip 100000 of 30 frames is not possible; clips count from 0 to 99999"),
+    (("val", 0, 0), "and have 1 to 100000 frames"),
+    (("val", 0, MAX_FRAMES + 1), "and have 1 to 100000 frames"),
 ])
 def test_what_cannot_be(arguments: tuple, message: str) -> None:
     with pytest.raises(InputError, match=message):
