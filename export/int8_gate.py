@@ -14,6 +14,7 @@ from stmask_deploy.evaluation.agreement import Agreement
 from stmask_deploy.evaluation.compare_runs import compare_runs
 from stmask_deploy.evaluation.evaluate import SHOWN_SCORE, evaluate
 from stmask_deploy.evaluation.run_file import RunFile
+from stmask_deploy.wording import counted
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def clip_video(annotations: Annotations, clip: Path, size: tuple[int, int], num_
                          f"{clip.stem!r}; give annotations of the calibration clip")
     if (found.height, found.width) != size or found.length != (num_frames or found.length):
         count = "frames" if num_frames is None else f"{num_frames}"
-        raise InputError(f"video {found.name} of {annotations.path} has {found.length} frames of "
+        raise InputError(f"video {found.name} of {annotations.path} has {counted(found.length, 'frame')} of "
                          f"{found.width}x{found.height} pixels, {clip} has {count} of "
                          f"{size[1]}x{size[0]}; give annotations of the calibration clip")
     return found

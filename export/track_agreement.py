@@ -17,6 +17,7 @@ from stmask_deploy.runtime.model import Model
 from stmask_deploy.runtime.options import RunOptions
 from stmask_deploy.runtime.result import FrameResult
 from stmask_deploy.runtime.sources import open_source
+from stmask_deploy.wording import counted
 
 from .torch_backend import torch_bundle
 from .verify import TOLERANCES, exported_graphs
@@ -42,7 +43,8 @@ class TrackAgreement:
         return self.matched / self.found_rows if self.found_rows else 1.0
 
     def line(self) -> str:
-        return (f"{self.frames} frames, {self.reference_rows} rows in PyTorch, {self.found_rows} here, "
+        rows = counted(self.reference_rows, "row")
+        return (f"{counted(self.frames, 'frame')}, {rows} in PyTorch, {self.found_rows} here, "
                 f"{self.matched} the same (recall {self.recall:.4f}, precision {self.precision:.4f})")
 
 

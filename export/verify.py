@@ -198,13 +198,13 @@ def _choice_check(reference: Arrays, found: Arrays, description: BundleDescripti
     if not surely.sum() <= count <= maybe.sum():
         problem = f"{count} candidates, PyTorch has {int(surely.sum())} to {int(maybe.sum())}"
     elif (chosen & ~maybe).any():
-        problem = f"{int((chosen & ~maybe).sum())} rows are no candidates"
+        problem = f"rows that are no candidates: {int((chosen & ~maybe).sum())}"
     else:
         left = surely & ~chosen
         lowest = rank[chosen].min() if chosen.any() else np.inf
         slack = 2 * tolerance * float(np.ptp(rank))
         if left.any() and (count <= rows or rank[left].max() > lowest + slack):
-            problem = f"{int(left.sum())} better candidates were left out"
+            problem = f"better candidates left out: {int(left.sum())}"
     return Deviation("frame/anchor_index", found["anchor_index"].shape, 0.0, problem)
 
 

@@ -13,6 +13,7 @@ from stmask_deploy.datasets.segmentation import Segmentation
 from stmask_deploy.errors import InputError
 from stmask_deploy.geometry import FrameGeometry
 from stmask_deploy.types import Array, IntArray, TrackedInstances
+from stmask_deploy.wording import counted
 
 from .masks import MaskPatch, bilinear_axes, upsample_mask
 from .rle import encode_patch
@@ -50,17 +51,21 @@ class FrameResult:
         Raises:
             InputError: `rows` is neither, or made for another number of rows.
         """
-        chosen_rows: NDArray[Any] = np.asarray(rows)
+        refusal = InputError(f"rows are chosen by a list of indices or a mask with one item each, not by {rows!r}")
+        try:
+            chosen_rows: NDArray[Any] = np.asarray(rows)
+        except ValueError as error:  # lists of unequal length
+            raise refusal from error
         if not chosen_rows.size and chosen_rows.dtype != np.bool_:
             chosen_rows = chosen_rows.astype(np.int64)
         if chosen_rows.ndim != 1 or chosen_rows.dtype.kind not in "biu":
-            raise InputError(f"rows are chosen by a list of indices or a mask with one item each, not by {rows!r}")
+            raise refusal
         if chosen_rows.dtype == np.bool_ and len(chosen_rows) != len(self):
-            raise InputError(f"a mask of {len(chosen_rows)} rows does not fit a result with {len(self)}")
+            raise InputError(f"a mask of {counted(len(chosen_rows), 'row')} does not fit a result with {len(self)}")
         try:
             indices = np.arange(len(self))[chosen_rows]
         except IndexError as error:
-            raise InputError(f"the result has {len(self)} rows: {error}") from error
+            raise InputError(f"the result has {counted(len(self), 'row')}: {error}") from error
         columns = {name: getattr(self, name)[indices] for name in
                    ("ids", "class_ids", "scores", "boxes_px", "ages", "soft_masks")}
         chosen = dataclasses.replace(self, **columns)

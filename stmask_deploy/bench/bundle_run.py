@@ -20,6 +20,7 @@ from stmask_deploy.runtime.run import run_video
 from stmask_deploy.runtime.sources import open_source
 from stmask_deploy.runtime.timing import FrameTimes, StageTimer
 from stmask_deploy.runtime.tracking import is_overlapped
+from stmask_deploy.wording import counted
 
 from .row import Job
 from .watched_graph import Call, watch
@@ -128,8 +129,8 @@ def describe_video(job: Job) -> dict[str, Any]:
     path, needed = job.video, max(job.frames, job.warmup)
     with open_source(path) as source:
         if source.num_frames is not None and source.num_frames < needed:
-            raise InputError(f"{path} has {source.num_frames} frames and {needed} are needed; give a longer video, "
-                             "or smaller --frames or --warmup")
+            raise InputError(f"{path} has {counted(source.num_frames, 'frame')} and {needed} are needed; give "
+                             "a longer video, or smaller --frames or --warmup")
         return {"name": source.name, "width": source.width, "height": source.height,
                 "sha256": _digest(source.files[:job.frames])}
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from stmask_deploy.wording import counted
+
 from .evaluation import percent
 
 
@@ -55,8 +57,9 @@ class Agreement:
 
     def lines(self) -> list[str]:
         """Readable text, line by line."""
-        return [f"{self.frames} frames; {self.reference_rows} rows of {self.reference_tracks} identities in the "
-                f"reference, {self.rows} of {self.tracks} here",
+        rows, identities = counted(self.reference_rows, "row"), counted(self.reference_tracks, "identity", "identities")
+        return [f"{counted(self.frames, 'frame')}; {rows} of {identities} in the reference, "
+                f"{self.rows} of {self.tracks} here",
                 f"rows: {self.matched} matched, recall {percent(self.recall)}, precision {percent(self.precision)}",
                 f"masks: mean IoU {percent(self.mean_iou)}, lowest {percent(self.lowest_iou)}",
                 f"classes: the same in {percent(self.same_class)} % of the matched",

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from stmask_deploy.wording import counted
+
 from .average_precision import PrecisionRecall
 from .identities import IdentityScores
 from .matching import IOU_THRESHOLDS
@@ -86,7 +88,8 @@ class Evaluation(PrecisionScores):
                  _row("all classes", self.identities.tracks, map(percent, self.precision_dict().values()), width)]
         table += [_row(one.name, one.tracks, map(percent, one.precision_dict().values()), width) for one in rows]
         kept = self.identities
-        return [f"{self.videos} videos, {kept.tracks} tracks, {self.results} results", *table,
+        counts = counted(self.videos, "video"), counted(kept.tracks, "track"), counted(self.results, "result")
+        return [", ".join(counts), *table,
                 f"identities: {kept.switches} switches, {percent(kept.switches_per_ten_tracks)} per ten tracks "
                 f"(results of score {self.shown_score:g} and more)",
                 f"masks: J {percent(kept.j)} over {kept.object_frames} object frames; "

@@ -12,6 +12,7 @@ from stmask_deploy.runtime.output_folder import safe_name
 from ..datasets.annotations import Annotations, Video
 from ..datasets.record import Record, read_json
 from ..errors import InputError
+from ..wording import counted
 from .run_file import RESULTS_NAME, RunFile, read_run_file
 
 
@@ -117,8 +118,8 @@ def _entries(run: RunFile, video: Video, annotations: Annotations) -> list[dict[
         raise InputError(f"{run.path} is of frames of {run.width}x{run.height} pixels, video {video.name} has "
                          f"{video.width}x{video.height}")
     if len(run.frames) != video.length:
-        raise InputError(f"{run.path} has {len(run.frames)} frames, video {video.name} has {video.length}; run "
-                         "stmask-run over all pictures of the video")
+        raise InputError(f"{run.path} has {counted(len(run.frames), 'frame')}, video {video.name} has {video.length}; "
+                         "run stmask-run over all pictures of the video")
     run.check_labels([category.name for category in annotations.categories], annotations.path)
     return run.entries(video.id, [category.id for category in annotations.categories])
 

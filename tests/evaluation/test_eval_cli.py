@@ -57,14 +57,14 @@ def test_the_score_from_which_results_are_shown(tmp_path: Path, annotations: Pat
 def test_one_video_of_a_list(tmp_path: Path, annotations: Path) -> None:
     results = write(tmp_path / "results.json", PERFECT[:1])
     assert "all classes       2    50.0" in run(results, annotations).stdout
-    assert "1 videos, 1 tracks, 1 results" in run(results, annotations, "--video", "video1").stdout
+    assert "1 video, 1 track, 1 result" in run(results, annotations, "--video", "video1").stdout
 
 
 def test_results_of_one_video(tmp_path: Path, annotations: Path) -> None:
     results = write_lines(tmp_path / "results.jsonl", records([[(5, 2, 0.5, B)], []], "video4.mp4"))
     result = run(results, annotations)
     assert result.exit_code == 0, result.output
-    assert "1 videos, 1 tracks, 1 results" in result.stdout and "dog               1   100.0" in result.stdout
+    assert "1 video, 1 track, 1 result" in result.stdout and "dog               1   100.0" in result.stdout
 
 
 def test_a_folder_of_runs(tmp_path: Path, annotations: Path) -> None:

@@ -91,7 +91,7 @@ def refuse(path: Path, message: str, *chosen: str, annotations: Annotations = DA
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     refuse(write_run(tmp_path / "name", "other"), "source 'other' is the name of none of the 2 videos.*--video")
-    refuse(write_run(tmp_path / "length", frames=FRAMES[:1]), "has 1 frames, video video4 has 2")
+    refuse(write_run(tmp_path / "length", frames=FRAMES[:1]), "has 1 frame, video video4 has 2")
     refuse(write_run(tmp_path / "size", size=(40, 20)), "is of frames of 20x40 pixels, video video4 has 40x20")
     refuse(write_run(tmp_path / "class", frames=[[(5, 3, 0.5, A)], []]), "class_id 3, but the dataset has 2 categories")
     refuse(write_run(tmp_path / "twice"), "give --video once", "1", "4")

@@ -99,7 +99,7 @@ def test_a_frame_that_fails_is_not_hidden_by_another(errors: tuple[float, float]
 
 
 @pytest.mark.parametrize(("chosen", "problem"), [
-    ([0, 2], ""), ([0, 1], "1 better candidates were left out"), ([0, 3], "1 rows are no candidates")])
+    ([0, 2], ""), ([0, 1], "better candidates left out: 1"), ([0, 3], "rows that are no candidates: 1")])
 def test_where_there_is_a_row_for_every_candidate_none_may_be_left_out(chosen: list[int], problem: str) -> None:
     # Anchor 1 is within the tolerance of the threshold, and scores more than anchor 2.
     reference = {"class_scores": np.array([[0.9], [0.05005], [0.3], [0.01]], np.float32),

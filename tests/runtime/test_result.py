@@ -12,6 +12,7 @@ from stmask_deploy.errors import InputError
 from stmask_deploy.geometry import FrameGeometry
 from stmask_deploy.runtime.result import FrameResult
 from stmask_deploy.types import TrackedInstances
+from stmask_deploy.wording import counted
 
 GEOMETRY = FrameGeometry((40, 64), (28, 32), (32, 32))  # 7 of 8 mask rows show the picture
 NAMES = ("cat", "dog")
@@ -86,14 +87,14 @@ def test_select_takes_rows_and_what_was_made_of_them() -> None:
     assert len(shown.select(np.zeros(3, np.bool_))) == 0
     assert len(shown.select([])) == 0  # type: ignore[arg-type]
     assert shown.select([1, 1]).ids.tolist() == [shown.ids[1]] * 2  # type: ignore[arg-type]
-    for rows in (1, np.int64(1), np.array(1), np.True_, [[1]], [0.0], slice(1)):
+    for rows in (1, np.int64(1), np.array(1), np.True_, [[1]], [[1], [2, 3]], [0.0], slice(1)):
         with pytest.raises(InputError, match="a list of indices or a mask"):
             shown.select(rows)  # type: ignore[arg-type]
     for rows in ([3], [0, -4]):
         with pytest.raises(InputError, match="the result has 3 rows: index (3|-4) is out of bounds"):
             shown.select(rows)  # type: ignore[arg-type]
     for length in (0, 1, 4):  # a mask of another frame, for instance
-        with pytest.raises(InputError, match=f"a mask of {length} rows does not fit a result with 3$"):
+        with pytest.raises(InputError, match=f"a mask of {counted(length, 'row')} does not fit a result with 3$"):
             shown.select(np.ones(length, np.bool_))
 
 
