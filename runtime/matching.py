@@ -32,7 +32,7 @@ def cosine(a: Array, b: Array) -> Array:
     rounds equal rows differently; but here all its sums are whole numbers that f64 holds exactly.
     """
     cosines: Array = ((whole_units(a) @ whole_units(b).T) / UNIT ** 2).astype(np.float32)
-    return cosines
+    return cosines.clip(-1, 1)  # rounded parts may make a vector longer
 
 
 def whole_units(vectors: Array) -> NDArray[np.float64]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..classes import guess_class_names
 from ..config import ModelConfig
 from ..errors import InputError
+from ..wording import counted
 from .stmask import STMask, build_stmask
 from .torch_file import MAX_BYTES, PICKLE_START, ZIP_START, load_tensors
 from .variant import infer_config
@@ -216,7 +217,7 @@ def _fit(state: Mapping[str, Tensor], config: ModelConfig, path: Path) -> tuple[
     harmless = [name for name in extra if name.startswith(TRAINING_ONLY)]
     if harmless:
         prefixes = sorted({name.split(".")[0] for name in harmless})
-        notes.append(f"left out {len(harmless)} parameters used in training only ({', '.join(prefixes)})")
+        notes.append(f"left out {counted(len(harmless), 'parameter')} used in training only ({', '.join(prefixes)})")
     problems += [(name, "unexpected", f"shape {list(state[name].shape)}") for name in extra if name not in harmless]
     for name, want in expected.items():
         if name not in state and name.endswith("num_batches_tracked"):  # absent from older files, unused in inference
@@ -226,7 +227,8 @@ def _fit(state: Mapping[str, Tensor], config: ModelConfig, path: Path) -> tuple[
         else:
             fitted[name] = state[name].contiguous()
     if problems:
-        raise InputError(f"{path} does not fit {config.variant} ({len(problems)} parameters):\n" + _table(problems))
+        count = counted(len(problems), "parameter")
+        raise InputError(f"{path} does not fit {config.variant} ({count}):\n" + _table(problems))
     return fitted, notes
 
 

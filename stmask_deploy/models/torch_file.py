@@ -1,6 +1,7 @@
 """Loads files written by torch without ever executing code from them (docs/decisions/0006)."""
 from __future__ import annotations
 
+import sys
 import warnings
 import zipfile
 from pathlib import Path
@@ -49,14 +50,16 @@ def _check_sums(archive: zipfile.ZipFile) -> None:
 
 
 def save_tensors(values: Any, file: BinaryIO) -> None:
-    """`torch.save`, whose own error on a full disk hides the system's.
+    """`torch.save`, whose own error hides what ended a write: a full disk, or Ctrl-C.
 
     Raises:
         OSError: the file cannot be written.
     """
+    handled = sys.exc_info()[1]  # the context of every error raised from here on
     try:
         torch.save(values, file)
     except RuntimeError as error:
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
+        cause = error.__context__
+        if isinstance(cause, (OSError, KeyboardInterrupt)) and cause is not handled:
+            raise cause from None
         raise

@@ -26,8 +26,11 @@ class LossWeights:
     centerness: float = 1.0
     masks: float = 6.125
     embeddings: float = 1.0
-    box_shift: float = 1.5  # TemporalNet: boxes in the second frame, smooth L1 and overlap together
-    mask_shift: float = 6.125  # TemporalNet: masks in the second frame
+    box_shift: float = 1.5  # boxes in the second frame, smooth L1 and overlap together
+    mask_shift: float = 6.125  # masks in the second frame
+
+
+TEMPORAL_LOSSES = ("box_shift", "mask_shift")  # only of networks with TemporalNet
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from ..datasets.frames import FRAMES_FOLDER, check_frames, read_frame
 from ..errors import InputError, OutputError
 from ..models.stmask import STMask
 from .log import LOG_FILE, TrainingLog
-from .options import TrainingOptions
+from .options import TEMPORAL_LOSSES, TrainingOptions
 from .pairs import PairDataset
 from .processes import Process
 from .recipe import Recipe
@@ -26,6 +26,8 @@ from .snapshot import MODEL_FILE, STATE_FILE, Snapshot
 from .trainer import Trainer, Validate
 from .validation import evaluate_model
 from .weights import from_checkpoint, from_scratch
+
+FEWEST_CHANNELS = 4  # of the backbone's first stage
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,11 @@ class Data:
 
 @dataclass(frozen=True)
 class Start:
-    """What a run starts from."""
+    """What a run starts from.
+
+    Raises:
+        InputError: such a network cannot be trained, or would learn nothing.
+    """
 
     model: STMask
     config: ModelConfig
@@ -93,6 +99,15 @@ class Start:
     is_trained: bool
     notes: tuple[str, ...]
     snapshot: Snapshot | None = None
+
+    def __post_init__(self) -> None:
+        weights = asdict(self.options.weights)
+        if not any(weight for name, weight in weights.items() if self.config.temporal or name not in TEMPORAL_LOSSES):
+            raise InputError("every loss of this network has weight 0, so it would learn nothing; raise one of weights")
+        # With fewer, oneDNN's kernels for channels-last maps overwrite memory that is not theirs (PyTorch 2.13).
+        if self.config.widths[0] < FEWEST_CHANNELS:
+            raise InputError(f"widths starts with {self.config.widths[0]}; a network that is trained needs at least "
+                             f"{FEWEST_CHANNELS} channels there")
 
 
 def start_run(recipe: Recipe, class_names: tuple[str, ...], checkpoint: Path | None = None,
@@ -167,6 +182,9 @@ def prepare_folder(folder: Path, *, overwrite: bool, resume: bool) -> None:
         if not resume and any(file.exists() for file in files) and not overwrite:
             raise OutputError(f"{folder} holds a training run already; use --resume to go on with it, --overwrite to "
                               "lose it, or another folder")
+        for file in files:  # before the first is removed
+            if file.is_dir():
+                raise OutputError(f"{file} is a folder; choose another one for the run")
         for file in files:
             remove_leftovers(file)
             if not resume:

@@ -29,6 +29,7 @@ from .snapshot import Snapshot, damaged, write_model
 from .targets import PairBatch
 
 LOG_EVERY = 20  # iterations
+SETTINGS = ("betas", "eps", "momentum", "weight_decay")  # of optimizers, those that a run never changes
 ADAM_BETAS = (0.9, 0.99)  # the second is lower than usual, because gradients shrink fast in the short runs it is for
 Validate = Callable[[STMask, ModelConfig], tuple[dict[str, Any], str]]  # -> scores, one line
 
@@ -128,7 +129,7 @@ class Trainer:
             self._model.load_state_dict(dict(snapshot.weights))
             self._average.model.load_state_dict(dict(snapshot.average))
             self._average.num_updates = snapshot.num_updates
-            self._optimizer.load_state_dict(dict(snapshot.optimizer))
+            load_optimizer(self._optimizer, snapshot.optimizer)
             self._losses.resume(snapshot.losses)
         except Exception as error:  # PyTorch raises various exceptions for mismatched states
             raise damaged(self._folder, error) from error
@@ -191,8 +192,6 @@ class Trainer:
             losses: dict[str, Tensor] = self._learner(batch.to(self._process.device))
         # A loss of weight 0 is left out, so that it cannot spoil the sum if it is not finite.
         weighted = [weight * value for name, value in losses.items() if (weight := getattr(options.weights, name))]
-        if not weighted:
-            raise InputError("every loss of this network has weight 0, so it would learn nothing; raise one of weights")
         total = torch.stack(weighted).sum()
         if not bool(torch.isfinite(total)):
             raise self._not_finite(losses)
@@ -263,6 +262,21 @@ def make_optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Op
     if options.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=options.learning_rate, betas=ADAM_BETAS)
     return torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """`optimizer.load_state_dict` for a state of the same options; PyTorch's takes settings and shapes on trust.
+
+    Raises:
+        Exception: it is of something else. PyTorch raises various exceptions too.
+    """
+    for own, saved in zip(optimizer.param_groups, state["param_groups"], strict=True):
+        if any(saved[name] != own[name] for name in SETTINGS if name in own):
+            raise ValueError("other settings")
+    optimizer.load_state_dict(dict(state))
+    for parameter, values in optimizer.state.items():
+        if any(isinstance(one, Tensor) and one.ndim and one.shape != parameter.shape for one in values.values()):
+            raise ValueError("other shapes")
 
 
 def _start_reading(loader: DataLoader[PairBatch | InputError]) -> Iterator[PairBatch | InputError]:

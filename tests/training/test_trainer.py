@@ -12,7 +12,7 @@ from tiny_training import ALONE, CALIBRATED, CONFIG, OPTIONS, read_clips, write_
 from torch import nn
 
 from stmask_deploy.config import ModelConfig
-from stmask_deploy.errors import InputError, StmaskError
+from stmask_deploy.errors import InputError, OutputError, StmaskError
 from stmask_deploy.export.exporter import ExportOptions, export_checkpoint
 from stmask_deploy.models.checkpoint import load_checkpoint
 from stmask_deploy.models.stmask import STMask
@@ -21,7 +21,7 @@ from stmask_deploy.training.log import TrainingLog
 from stmask_deploy.training.options import LossWeights
 from stmask_deploy.training.pairs import PairDataset
 from stmask_deploy.training.processes import Process
-from stmask_deploy.training.run import Data, train
+from stmask_deploy.training.run import Data, prepare_folder, train
 from stmask_deploy.training.snapshot import Snapshot
 from stmask_deploy.training.trainer import Batches, Trainer, make_optimizer
 from stmask_deploy.training.validation import evaluate_model
@@ -219,7 +219,25 @@ def test_a_loss_of_weight_zero_cannot_spoil_the_others(data: Data, tmp_path: Pat
         run_in(tmp_path / "spoilt", data, new_run(replace(OPTIONS, iterations=2)))
 
 
-def test_a_run_that_would_learn_nothing(data: Data, tmp_path: Path) -> None:
+def test_a_run_that_would_learn_nothing() -> None:
     nothing = LossWeights(**dict.fromkeys((field.name for field in fields(LossWeights)), 0.0))
-    with pytest.raises(InputError, match="every loss of this network has weight 0"):
-        run_in(tmp_path, data, new_run(replace(OPTIONS, iterations=2, weights=nothing)))
+    for weights, config in ((nothing, CONFIG), (replace(nothing, box_shift=1.0), replace(CONFIG, temporal=None))):
+        with pytest.raises(InputError, match="every loss of this network has weight 0"):
+            new_run(replace(OPTIONS, weights=weights), config)
+    new_run(replace(OPTIONS, weights=replace(nothing, box_shift=1.0)))
+
+
+def test_a_network_that_pytorch_cannot_train() -> None:
+    """With fewer channels the process would die."""
+    narrow = replace(CONFIG, widths=(3, *CONFIG.widths[1:]))
+    with pytest.raises(InputError, match="widths starts with 3; .* at least 4 channels"):
+        new_run(config=narrow)
+    new_run(config=replace(CONFIG, widths=(4, *CONFIG.widths[1:])))
+
+
+def test_a_folder_in_the_place_of_a_file_costs_no_earlier_run(tmp_path: Path) -> None:
+    (tmp_path / "state.pth").write_bytes(b"an earlier run")
+    (tmp_path / "log.jsonl").mkdir()
+    with pytest.raises(OutputError, match=r"log\.jsonl is a folder; choose another one for the run"):
+        prepare_folder(tmp_path, overwrite=True, resume=False)
+    assert (tmp_path / "state.pth").read_bytes() == b"an earlier run"

@@ -232,6 +232,29 @@ def test_a_run_goes_on_with_its_own_data(data: Data, tmp_path: Path) -> None:
     run_in(tmp_path, other, resume_run(tmp_path, data.class_names))
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_an_optimizer_state_that_does_not_fit(data: Data, tmp_path: Path, optimizer: str) -> None:
+    """PyTorch would take it, and fail in the first step or go on with other settings."""
+    run_in(tmp_path, data, new_run(replace(OPTIONS, iterations=2, optimizer=optimizer)))
+    state = torch.load(tmp_path / "state.pth", weights_only=True)
+    first, *others = state["optimizer"]["param_groups"]
+    number, values = next(iter(state["optimizer"]["state"].items()))
+    name = next(name for name, value in values.items() if isinstance(value, torch.Tensor) and value.ndim)
+    for changed in (
+        {"param_groups": [{**first, "weight_decay": 0.3}, *others]},
+        {"param_groups": [{**first, "momentum": None, "betas": None}, *others]},
+        {"param_groups": [{key: first[key] for key in ("params", "lr", "weight_decay")}, *others]},
+        {"param_groups": [first]},
+        {"state": {**state["optimizer"]["state"], number: {**values, name: torch.zeros(0)}}},
+    ):
+        torch.save({**state, "optimizer": {**state["optimizer"], **changed}}, tmp_path / "state.pth")
+        with pytest.raises(InputError, match="state.pth is damaged or not a training state"):
+            run_in(tmp_path, data, resume_run(tmp_path, data.class_names))
+    groups = [{**group, "of_a_later_pytorch": True} for group in (first, *others)]
+    torch.save({**state, "optimizer": {**state["optimizer"], "param_groups": groups}}, tmp_path / "state.pth")
+    run_in(tmp_path, data, resume_run(tmp_path, data.class_names))
+
+
 @pytest.mark.parametrize("change", [{"weights": {}}, {"average": {"x": torch.zeros(1)}}, {"optimizer": {}},
                                     {"losses": {"sums": {"total": 3}}}], ids=lambda change: next(iter(change)))
 def test_a_state_that_does_not_fit(data: Data, tmp_path: Path, change: dict[str, Any]) -> None:
