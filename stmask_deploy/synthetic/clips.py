@@ -18,7 +18,8 @@ from .splits import SPLITS, Split
 SIZE = (360, 640)
 MIN_SIZE, MAX_SIZE = 32, 4096  # pixels per side
 MAX_ASPECT = 16  # ratio of the longer to the shorter side
-MAX_CLIPS = MAX_FRAMES = 100_000  # of a split and of a clip: all are prepared before the first is written
+MAX_CLIPS = 100_000  # of a split; all are listed before the first is written
+MAX_FRAMES = 10_000  # of a clip; the camera travels, so memory grows with their square: up to 5 GB at 360x640
 MIN_VISIBLE_PIXELS = 16  # an object with fewer visible pixels in a frame counts as not visible
 
 

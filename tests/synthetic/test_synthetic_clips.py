@@ -185,8 +185,8 @@ def test_any_size(size: tuple[int, int]) -> None:
     (("val", 0, 3, (64, 4097)), "sides are 32 to 4096 pixels"),
     (("val", -1), "clips count from 0 to 99999"),
     (("val", MAX_CLIPS), "clip 100000 of 30 frames is not possible; clips count from 0 to 99999"),
-    (("val", 0, 0), "and have 1 to 100000 frames"),
-    (("val", 0, MAX_FRAMES + 1), "and have 1 to 100000 frames"),
+    (("val", 0, 0), "and have 1 to 10000 frames"),
+    (("val", 0, MAX_FRAMES + 1), "and have 1 to 10000 frames"),
 ])
 def test_what_cannot_be(arguments: tuple, message: str) -> None:
     with pytest.raises(InputError, match=message):
