@@ -86,7 +86,8 @@ class StreamConnection:
             return
         # FFmpeg takes the first piece of a live MP4 for all of it. A playlist has a size of its own.
         has_end = bool(self._container.duration) and "mp4" not in kind
-        if has_end or (self._container.size > 0 and kind != "hls"):
+        size = self._container.size or 0  # not known: None from PyAV 19 on, earlier below 0
+        if has_end or (size > 0 and kind != "hls"):
             raise InputError(f"{name} is a recording, not a live stream; download it and give the file")
 
     def pictures(self) -> Iterator[Image]:

@@ -267,6 +267,29 @@ def test_what_has_no_end_is_no_recording(kind: str, options: dict[str, str]) -> 
     assert shown == list(range(shown[0], shown[0] + 10))
 
 
+class Sizeless:
+    """A container as PyAV 19 shows one whose size is not known."""
+
+    size = None
+
+    def __init__(self, container: Any) -> None:
+        self._container = container
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._container, name)
+
+
+def test_a_size_that_is_not_known_is_none_with_some_releases(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = av.open
+    with EncodingServer("mpegts", {}) as server:
+        monkeypatch.setattr(av, "open", lambda file, *args, **options: (
+            Sizeless(opened(file, *args, **options)) if file == f"{server.address}/live"  # the server opens one too
+            else opened(file, *args, **options)))
+        connection = StreamConnection(f"{server.address}/live", f"{server.address}/live", ignore)
+        assert isinstance(shown_index(next(connection.pictures())), int)
+        connection.close()
+
+
 def test_a_size_that_a_camera_announces_of_its_pictures_means_nothing() -> None:
     with MjpegServer(paced(range(5)), headers={"Content-Length": "9999999"}) as server:
         connection = StreamConnection(server.address, server.address, ignore)
