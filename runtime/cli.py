@@ -14,6 +14,7 @@ from stmask_deploy.console import Command, ignore_interrupts, leave_workers
 from stmask_deploy.errors import EXIT_DAMAGED_INPUT, EXIT_INTERRUPTED, InputError, StmaskError
 from stmask_deploy.option_types import FloatRange, NamedPath
 from stmask_deploy.tracking_config import TRACKERS
+from stmask_deploy.wording import on_one_line
 
 from .messages import Teller, tell_failure, tell_limits, tell_problems, tell_setup, tell_summary, told_warnings
 
@@ -212,7 +213,7 @@ def _run_several(ctx: click.Context, sources: Sequence[str], parallel: int, mode
                 tell(tell_problems, result, f"{shown_name(outcome.source)}: ")
     if failures:
         names = ", ".join(dict.fromkeys(shown_name(sources[position]) for position in sorted(failures)))
-        tell(click.echo, f"{len(failures)} of {len(sources)} sources failed: {names}", err=True)
+        tell(click.echo, on_one_line(f"{len(failures)} of {len(sources)} sources failed: {names}"), err=True)
     if EXIT_INTERRUPTED in codes or num_ended < len(sources):
         return EXIT_INTERRUPTED
     return failures[min(failures)] if failures else max(codes)

@@ -12,7 +12,7 @@ import click
 
 from stmask_deploy.console import is_verbose
 from stmask_deploy.errors import OutputError, StmaskError
-from stmask_deploy.wording import counted
+from stmask_deploy.wording import counted, on_one_line
 
 if TYPE_CHECKING:
     from .model import Model
@@ -35,7 +35,7 @@ class _Echo(logging.Handler):
         # On a terminal the progress line ends where the cursor is.
         start = "\n" if sys.stderr is not None and sys.stderr.isatty() else ""
         with suppress(OSError):  # nobody reads the messages any more
-            click.echo(f"{start}warning: {record.getMessage()}", err=True)
+            click.echo(f"{start}warning: {on_one_line(record.getMessage())}", err=True)
 
 
 class Teller:
@@ -81,7 +81,7 @@ def tell_limits(model: Model, is_live: bool, of: str = "") -> None:
 
 def tell_summary(summary: RunSummary, of: str = "") -> None:
     """Print the summary and the files to standard output; `of` prefixes the summary."""
-    of = click.format_filename(of)
+    of = on_one_line(click.format_filename(of))
     skipped = f", {summary.damage.skipped_frames} skipped" if summary.damage.skipped_frames else ""
     click.echo(f"{of}{counted(summary.frames, 'frame')}{skipped} in {summary.seconds:.1f} s "
                f"({summary.fps:.2f} frames/s), {counted(summary.identities, 'identity', 'identities')}")
@@ -91,7 +91,7 @@ def tell_summary(summary: RunSummary, of: str = "") -> None:
 
 def tell_problems(summary: RunSummary, of: str = "") -> None:
     """Print to standard error what was wrong with a run; `of` prefixes the messages."""
-    of = click.format_filename(of)
+    of = on_one_line(click.format_filename(of))
     if summary.lost_candidates:
         click.echo(f"warning: {of}{counted(summary.lost_candidates, 'candidate')} did not fit into the frame graph's "
                    "rows and were lost; export with more --max-candidates (with --nms per-class a higher --conf helps "
@@ -108,4 +108,4 @@ def tell_failure(ctx: click.Context, source: str, error: BaseException) -> None:
     if is_verbose(ctx):
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
     text = error.line if isinstance(error, StmaskError) else f"{type(error).__name__}: {' '.join(str(error).split())}"
-    click.echo(f"error: {text}" if text.startswith(source) else f"error: {source}: {text}", err=True)
+    click.echo(on_one_line(f"error: {text}" if text.startswith(source) else f"error: {source}: {text}"), err=True)

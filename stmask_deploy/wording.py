@@ -1,7 +1,17 @@
 """Words of messages."""
 from __future__ import annotations
 
+import unicodedata
+
+_BREAKING = ("Cc", "Zl", "Zp")  # controls, line and paragraph separators
+
 
 def counted(number: int, one: str, many: str = "") -> str:
     """"1 frame", "2 frames"; `many` is for irregular plurals."""
     return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def on_one_line(text: str) -> str:
+    """`text` with line breaks and other control characters, which file names may contain, as escapes such as "\\n"."""
+    return "".join(char.encode("unicode_escape").decode() if unicodedata.category(char) in _BREAKING else char
+                   for char in text)

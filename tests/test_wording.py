@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from stmask_deploy.wording import counted
+from stmask_deploy.wording import counted, on_one_line
 
 
 @pytest.mark.parametrize(("number", "words", "expected"), [
@@ -11,3 +11,12 @@ from stmask_deploy.wording import counted
 ])
 def test_counted(number: int, words: tuple[str, ...], expected: str) -> None:
     assert counted(number, *words) == expected
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("", ""), ("clip 1.mp4", "clip 1.mp4"), ("a\nb\r\tc", r"a\nb\r\tc"), ("\x1b[2J\x7f\x85", r"\x1b[2J\x7f\x85"),
+    ("a\u2028b\u2029", r"a\u2028b\u2029"), ("Jäger 視頻 👩\u200d🚀 \udcff", "Jäger 視頻 👩\u200d🚀 \udcff"),
+    (r"C:\new", r"C:\new"),
+])
+def test_on_one_line(text: str, expected: str) -> None:
+    assert on_one_line(text) == expected

@@ -9,6 +9,7 @@ import click
 from .. import __version__
 from ..console import Command
 from ..option_types import FloatRange, NamedPath
+from ..wording import on_one_line
 
 if TYPE_CHECKING:
     from .agreement import Agreement
@@ -96,7 +97,7 @@ def _evaluation(results: Path, annotations_path: Path, videos: tuple[str, ...], 
     given = read_result_list(results, annotations, videos)
     if given.missing:
         names = ", ".join(given.missing[:5]) + (", ..." if len(given.missing) > 5 else "")
-        click.echo(f"warning: {len(given.missing)} of {len(given.video_ids)} videos have no results and are scored "
-                   f"as empty: {names}", err=True)
+        click.echo(on_one_line(f"warning: {len(given.missing)} of {len(given.video_ids)} videos have no results and "
+                               f"are scored as empty: {names}"), err=True)
     return evaluate(annotations, given.entries, video_ids=given.video_ids, where=str(results),
                     shown_score=SHOWN_SCORE if shown_score is None else shown_score)

@@ -1,6 +1,7 @@
 """`stmask-run` with several sources: each has the results of a run of its own."""
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -92,6 +93,20 @@ def test_a_source_that_fails_leaves_the_others_their_results(bundle: Path, clip:
     for name, frames in (("street", 8), ("last", 3)):
         results = read_results(tmp_path / "out" / name / "results.jsonl")
         assert len(results.frames) == frames and results.end is not None
+
+
+def test_each_message_is_one_line_whatever_the_names(bundle: Path, tmp_path: Path) -> None:
+    good = write_clip(tmp_path / "a\nb.mp4", 3)
+    cut = write_clip(tmp_path / "c\nd.mkv", 60)
+    os.truncate(cut, cut.stat().st_size // 2)
+    result = call(good, cut, tmp_path / "e\nf.mp4", "-m", bundle, "-o", tmp_path / "out", "--no-video")
+    assert result.exit_code == 2
+    told = result.stderr.splitlines()
+    starts = (rf"error: {tmp_path}/e\nf.mp4 does not exist", rf"warning: {cut.parent}/c\nd.mkv: the input is damaged",
+              rf"1 of 3 sources failed: {tmp_path}/e\nf.mp4")
+    assert len(told) == 1 + len(starts)  # after the network's
+    assert all(any(line.startswith(start) for line in told) for start in starts)
+    assert rf"{tmp_path}/a\nb.mp4: 3 frames in" in result.stdout
 
 
 def test_sources_are_run_although_nobody_reads_the_messages(bundle: Path, clip: Path, tmp_path: Path,
