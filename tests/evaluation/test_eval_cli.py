@@ -97,6 +97,8 @@ def test_the_first_missing_runs_are_named(tmp_path: Path) -> None:
     told = run(tmp_path / "runs", annotations).stderr
     assert told == ("warning: 7 of 8 videos have no results and are scored as empty: video2, video3, video4, video5, "
                     "video6, ...\n")
+    annotations.write_text(annotations.read_text().replace("video2/", r"video\n2/"))
+    assert "as empty: video\\n2, video3" in run(tmp_path / "runs", annotations).stderr
 
 
 def test_agreement(tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import errno
+import logging
 
 import pytest
 
 from stmask_deploy.errors import OutputError
-from stmask_deploy.runtime.messages import Teller
+from stmask_deploy.runtime.messages import Teller, told_warnings
 
 
 def fail(error: OSError) -> None:
@@ -38,3 +39,9 @@ def test_an_error_without_a_number() -> None:
 def test_other_errors_are_no_matter_of_messages() -> None:
     with pytest.raises(ZeroDivisionError):
         Teller()(lambda: 1 / 0)
+
+
+def test_a_warning_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with told_warnings():
+        logging.getLogger("stmask_deploy.runtime").warning("%s is odd", "a\nb.mp4")
+    assert capsys.readouterr().err == "warning: a\\nb.mp4 is odd\n"
