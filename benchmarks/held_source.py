@@ -30,7 +30,7 @@ class HeldSource(FrameSource):
     def _frames(self) -> Iterator[Frame]:
         return iter(self._held)
 
-    def close(self) -> None:
+    def _release(self) -> None:
         """Does nothing: no file is open."""
 
 

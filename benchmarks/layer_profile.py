@@ -23,6 +23,7 @@ from stmask_deploy.bench.ceiling import CeilingJob, open_ceiling
 from stmask_deploy.bench.tables import format_table
 from stmask_deploy.bundle import read_description
 from stmask_deploy.console import Command
+from stmask_deploy.errors import InputError, StmaskError
 from stmask_deploy.runtime.loading import check_file, run_outputs
 from stmask_deploy.runtime.onnx_subgraph import keep_outputs
 from stmask_deploy.runtime.opening import open_backend
@@ -150,9 +151,13 @@ def main(bundle: Path, rows: str, threads: int, num_runs: int, report_file: Repo
     for row in rows.split(","):
         backend, _, precision = row.partition(":")
         path = description.graph_path(bundle, "frame", backend, precision)
-        check_file(path, backend, precision)
-        profile: Any = (OpenVinoProfile(path, precision, threads, outputs) if backend == "openvino"
-                        else OnnxRuntimeProfile(path, threads, outputs))
+        try:
+            check_file(path, backend, precision)
+            profile: Any = (OpenVinoProfile(path, precision, threads, outputs) if backend == "openvino"
+                            else OnnxRuntimeProfile(path, threads, outputs))
+        except StmaskError as error:  # the machine or the bundle lacks something
+            click.echo(f"{row} is left out: {error}", err=True)
+            continue
         runs, rates = [], []
         with open_ceiling(CeilingJob(backend, precision, "cpu", threads)) as ceiling:
             profile.run(feeds)
@@ -165,6 +170,8 @@ def main(bundle: Path, rows: str, threads: int, num_runs: int, report_file: Repo
         report["rows"][row] = {"ms": ms, "gflops": gflop / ms * 1e3, "gflops_of_ceiling": float(np.median(rates)),
                                "shares": shares(runs)}
         report_file.write(report)
+    if not report["rows"]:
+        raise InputError("no row could be measured; the reasons are above")
     click.echo(table(report["rows"]))
 
 

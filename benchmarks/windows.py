@@ -19,6 +19,7 @@ from turns import turns
 
 from stmask_deploy.bundle import read_description
 from stmask_deploy.console import Command
+from stmask_deploy.errors import InputError, StmaskError
 from stmask_deploy.runtime.loading import check_file, run_outputs
 from stmask_deploy.runtime.opening import open_backend
 from stmask_deploy.runtime.prototypes import prototypes_within
@@ -69,7 +70,11 @@ def main(bundle: Path, rows: str, threads: int, rounds: int, report_file: Report
                               "variant": read_description(bundle).model.variant, "rows": {}}
     for row in rows.split(","):
         backend, _, precision = row.partition(":")
-        samples = turns(dict(runs_of(bundle, backend, precision, threads)), rounds)
+        try:
+            samples = turns(dict(runs_of(bundle, backend, precision, threads)), rounds)
+        except StmaskError as error:  # the machine or the bundle lacks something
+            click.echo(f"{row} is left out: {error}", err=True)
+            continue
         medians = {name: round(float(np.median(values)), 2) for name, values in samples.items()}
         report["rows"][row] = {"milliseconds": medians, "samples": {name: [round(one, 2) for one in values]
                                                                     for name, values in samples.items()}}
@@ -77,6 +82,8 @@ def main(bundle: Path, rows: str, threads: int, rounds: int, report_file: Report
         click.echo(f"{row}, {threads} threads; by the share of the frame that is around objects:")
         for name, value in medians.items():
             click.echo(f"  {name:12s} {value:8.1f} ms  {value / medians[BASE]:5.2f}x")
+    if not report["rows"]:
+        raise InputError("no row could be measured; the reasons are above")
 
 
 if __name__ == "__main__":

@@ -48,5 +48,5 @@ class CameraSource(LiveSource):
             return None
         return np.asarray(image, np.uint8) if good and image is not None else None
 
-    def _release(self) -> None:
+    def _disconnect(self) -> None:
         self._capture.release()

@@ -97,7 +97,7 @@ class FrameSource(ABC):
     def __init__(self) -> None:
         self.damage = Damage()
         self._started = False
-        self._is_left = False
+        self._is_closed = False
         self._reading = threading.Lock()  # held while a frame is read
 
     @property
@@ -112,15 +112,17 @@ class FrameSource(ABC):
         """
 
     def check_unread(self) -> None:
-        """Raise InputError if the source has been iterated before."""
+        """Raise InputError if the source has been iterated before, or is closed."""
         if self._started:
             raise InputError(f"{self.name} has been read already; open it again to read it again")
+        if self._is_closed:
+            raise InputError(f"{self.name} is closed; open it again, and read it before it is closed")
 
     def __iter__(self) -> Iterator[Frame]:
         """Frames in order.
 
         Raises:
-            InputError: a frame differs in size from the first one, or the source has been iterated before.
+            InputError: a frame differs in size from the first one, or the source has been iterated before or is closed.
         """
         self.check_unread()
         self._started = True
@@ -128,22 +130,31 @@ class FrameSource(ABC):
         try:
             while True:
                 with self._reading:
-                    frame = None if self._is_left else next(frames, None)
+                    frame = None if self._is_closed else next(frames, None)
                 if frame is None:
                     return
                 self._count(frames=1)
                 yield frame
         finally:
-            if self._is_left:  # `__exit__` could not close it while a frame was being read
-                self._close_unless_read()
+            if self._is_closed:  # `close` could not release it while a frame was being read
+                self._release_unless_read()
 
     @abstractmethod
     def _frames(self) -> Iterator[Frame]:
         """Yield the frames; called once."""
 
     @abstractmethod
-    def close(self) -> None:
+    def _release(self) -> None:
         """Release the file or device; idempotent."""
+
+    def close(self) -> None:
+        """End the iteration and release the file or device; idempotent.
+
+        While a thread is reading a frame, it is that thread that releases them: libraries whose memory is freed while
+        they work end the process.
+        """
+        self._is_closed = True
+        self._release_unless_read()
 
     def _count(self, **counts: int) -> None:
         """Add to the damage counts."""
@@ -167,13 +178,11 @@ class FrameSource(ABC):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        """Close the source, unless an abandoned thread is still reading a frame: that thread then closes it."""
-        self._is_left = True
-        self._close_unless_read()
+        self.close()
 
-    def _close_unless_read(self) -> None:
+    def _release_unless_read(self) -> None:
         if self._reading.acquire(blocking=False):
             try:
-                self.close()
+                self._release()
             finally:
                 self._reading.release()

@@ -65,7 +65,7 @@ class ImageSource(FrameSource):
             self._check_size(frame.image, path.name)
             yield frame
 
-    def close(self) -> None:
+    def _release(self) -> None:
         self._decoded.close()  # type: ignore[attr-defined]
 
 

@@ -38,8 +38,8 @@ class LiveSource(FrameSource):
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name, self.fps, self.num_frames = name, None, None
-        self._is_closed = threading.Event()
-        self._stops: list[Callable[[], bool]] = [self._is_closed.is_set, lambda: self._is_left]
+        self._is_ending = threading.Event()
+        self._stops: list[Callable[[], bool]] = [self._is_ending.is_set, lambda: self._is_closed]
         self._thread: threading.Thread | None = None
         self._changed = threading.Condition()  # guards the rest
         self._newest: _Picture | None = None
@@ -49,10 +49,10 @@ class LiveSource(FrameSource):
 
     @abstractmethod
     def _pictures(self) -> Iterator[Image]:
-        """Yield pictures as they come, all of one size, until the source ends or `_is_closed`; called in the thread."""
+        """Yield pictures as they come, all of one size, until the source ends or `_is_ending`; called in the thread."""
 
     @abstractmethod
-    def _release(self) -> None:
+    def _disconnect(self) -> None:
         """Release the device or connection; called in the thread, after the last picture."""
 
     def _start(self) -> None:
@@ -82,12 +82,12 @@ class LiveSource(FrameSource):
                     self._counts["skipped_frames"] += self._newest is not None and self._started
                     self._newest = _Picture(image, time.monotonic())
                     self._changed.notify()
-                if self._is_closed.is_set():
+                if self._is_ending.is_set():
                     break
         except BaseException as error:  # it is raised where frames are asked for
             failure = error
         try:
-            self._release()
+            self._disconnect()
         except Exception as error:
             failure = failure or error
         with self._changed:
@@ -128,11 +128,11 @@ class LiveSource(FrameSource):
                 raise self._failure
         return picture
 
-    def close(self) -> None:
+    def _release(self) -> None:
         self._end(CLOSE_S)
 
     def _end(self, timeout_s: float) -> None:
-        self._is_closed.set()
+        self._is_ending.set()
         if self._thread is not None:
             self._thread.join(timeout_s)
 

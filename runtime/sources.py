@@ -13,7 +13,7 @@ from stmask_deploy.errors import InputError
 from .camera_source import CameraSource
 from .frame_source import FrameSource
 from .image_source import IMAGE_SUFFIXES, ImageSource, list_images
-from .stream_address import is_address, public_address
+from .stream_address import holds_address, is_address, public_address
 from .stream_source import StreamSource
 from .video_source import VideoSource
 
@@ -61,6 +61,9 @@ def open_source(source: str | int | Path, *, image_fps: float = 30.0,
     if os.path.isdir(path):
         return ImageSource(list_images(path), "folder", name_of_folder(path) or str(path), rate)
     if not os.path.exists(path):
+        if isinstance(source, str) and holds_address(source):
+            raise InputError(f"{public_address(source)} is neither a file nor an address; remove what stands before "
+                             "the address")
         raise InputError(_missing(path, may_be_live=isinstance(source, str)))
     if not os.path.isfile(path):
         raise InputError(f"{path} is neither a file nor a folder; {_GIVE}")
@@ -105,7 +108,7 @@ def is_live(source: str) -> bool:
 
 def shown_name(source: str) -> str:
     """`source` for messages: an address without its password."""
-    return public_address(source) if is_address(source) else source
+    return public_address(source) if holds_address(source) else source
 
 
 def is_camera(source: str | Path) -> bool:

@@ -12,6 +12,11 @@ def is_address(source: object) -> bool:
     return isinstance(source, str) and re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", source) is not None
 
 
+def holds_address(source: str) -> bool:
+    """Whether `source` is an address, perhaps with a blank or quote before it."""
+    return "://" in source
+
+
 def public_address(address: str) -> str:
     """An address for messages and results: without user, password and anything else that may hold a secret.
 

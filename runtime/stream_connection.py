@@ -10,8 +10,10 @@ from typing import Any
 import av
 
 from stmask_deploy.errors import InputError
+from stmask_deploy.picture_file import is_cut_off
 
 from .frame_source import Image
+from .stream_pace import Pace
 from .upright import orientation_of, pixel_aspect, upright
 from .video_stream import find_video_stream, frame_rate, reason
 
@@ -40,7 +42,8 @@ class StreamConnection:
         InputError: the address cannot be reached, or no picture comes from it.
     """
 
-    def __init__(self, address: str, name: str, note: Callable[..., None]) -> None:
+    def __init__(self, address: str, name: str, note: Callable[..., None],
+                 wait: Callable[[float], object] = time.sleep) -> None:
         """Connect.
 
         Args:
@@ -48,8 +51,9 @@ class StreamConnection:
             name: the same for messages.
             note: called with counts of damage after the first picture; before it a stream that is joined midway always
                 has some.
+            wait: waits for so many seconds, or less if the connection is about to be closed.
         """
-        self._note = note
+        self._note, self._wait = note, wait
         start_s = time.monotonic()
         try:
             self._container = av.open(address, options=OPTIONS, timeout=(OPEN_S, SILENT_S))
@@ -64,8 +68,10 @@ class StreamConnection:
             # Threads for whole frames would hold back as many frames as there are threads.
             self._stream.thread_type = "SLICE"
             self._check_endless(name)
-            # MJPEG announces no rate; FFmpeg then says 25.
-            self.fps = None if self._container.format.name in ("mjpeg", "mpjpeg") else frame_rate(self._stream)
+            kind = self._container.format.name
+            self._pace = Pace() if kind == "hls" else None  # pieces arrive as fast as the line allows
+            self._is_mjpeg = kind in ("mjpeg", "mpjpeg")
+            self.fps = None if self._is_mjpeg else frame_rate(self._stream)  # it announces none; FFmpeg then says 25
             self._has_picture = False
             self._picture_s = time.monotonic()  # when the latest one came
             self._patience_s = FIRST_S  # how long to wait for the next one
@@ -99,18 +105,26 @@ class StreamConnection:
 
     def _decode(self) -> Iterator[Image]:
         for packet in self._packets():
-            images: list[Image] = []
+            # Decoders fill what is missing of a picture.
+            broken = packet.is_corrupt or (self._is_mjpeg and is_cut_off(bytes(packet)))
+            pictures: list[tuple[Image, float | None]] = []
             try:
                 for frame in packet.decode():
                     self._count(corrupt_frames=int(frame.is_corrupt))
                     orientation = orientation_of(frame)
                     self.pixel_aspect: Fraction = pixel_aspect(self._stream, orientation)
-                    images.append(upright(frame, orientation))
+                    pictures.append((upright(frame, orientation), frame.time))
             except av.FFmpegError:
-                self._count(packet_errors=1)
-            for image in images:
+                broken = True
+            self._count(packet_errors=int(broken))
+            for image, time_s in pictures:
+                self._keep_pace(time_s)
                 self._picture_s, self._patience_s = time.monotonic(), SILENT_S
                 yield image
+
+    def _keep_pace(self, time_s: float | None) -> None:
+        if self._pace is not None and time_s is not None:
+            self._wait(self._pace.wait_s(time_s, time.monotonic()))
 
     def _packets(self) -> Iterator[Any]:
         packets = self._container.demux()  # of all streams: where sound goes on, no read takes long

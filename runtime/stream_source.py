@@ -56,19 +56,19 @@ class StreamSource(LiveSource):
             for image in connection.pictures():
                 size = size or image.shape[1::-1]
                 yield image if image.shape[1::-1] == size else _resized(image, size)
-            self._release()
+            self._disconnect()
             self._note(lost_connections=1)
 
     def _connect(self) -> StreamConnection:
-        self._connection = StreamConnection(self._address, self.name, self._note)
+        self._connection = StreamConnection(self._address, self.name, self._note, self._is_ending.wait)
         return self._connection
 
     def _connect_again(self) -> StreamConnection | None:
         """None if that is not possible within `GIVE_UP_S`, or the source is closed."""
-        if not self._is_closed.is_set():
+        if not self._is_ending.is_set():
             _LOG.warning("%s is lost; connecting again", self.name)
         lost_s, wait_s = time.monotonic(), FIRST_RETRY_S
-        while not self._is_closed.wait(wait_s):
+        while not self._is_ending.wait(wait_s):
             with suppress(InputError, av.FFmpegError):
                 connection = self._connect()
                 _LOG.warning("%s is back after %.0f s", self.name, time.monotonic() - lost_s)
@@ -79,7 +79,7 @@ class StreamSource(LiveSource):
             wait_s = min(2 * wait_s, MAX_RETRY_S)
         return None
 
-    def _release(self) -> None:
+    def _disconnect(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None

@@ -188,7 +188,7 @@ class VideoSource(FrameSource):
             missing = round(shortfall * (self.fps or 1.0))
         return missing
 
-    def close(self) -> None:
+    def _release(self) -> None:
         self._container.close()
 
 

@@ -55,7 +55,7 @@ def read_class_names(path: Path, count: int) -> tuple[str, ...]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         names = json.loads(text) if text.lstrip().startswith("[") else text.splitlines()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"classes file {path} cannot be read ({error}); "
                          "give one name a line or a JSON list") from error
     if not all(isinstance(name, str) for name in names):

@@ -131,6 +131,23 @@ def jpeg(image: np.ndarray) -> bytes:
 
 
 @contextmanager
+def tcp_server(data: bytes) -> Iterator[str]:
+    """The address of a server that sends `data` to the first who connects, and ends."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with suppress(OSError):
+                connection, _ = server.accept()
+                with connection:
+                    connection.sendall(data)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        thread.join(10)
+
+
+@contextmanager
 def udp_sender() -> Iterator[str]:
     """The address that a transport stream of pictures of `media` is sent to."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:

@@ -63,7 +63,7 @@ def test_other_alphabets(tmp_path: Path) -> None:
     (b"background\ncat\ndog\n", r"names 3 classes, the checkpoint has 2 \(the background is not named\)"),
     (b"cat\ncat\n", "names a class twice: cat"), (b'["cat", 7]', "every entry must be a name"),
     (b'["cat", "dog"', "cannot be read"), (b"\xff\xfec\x00a\x00", "cannot be read"),
-    (b'["cat", ["dog"]]', "every entry"),
+    (b'["cat", ["dog"]]', "every entry"), (b"[" * 200_000, "cannot be read"),
 ])
 def test_bad_files(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "classes.txt").write_bytes(content)

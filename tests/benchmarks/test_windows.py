@@ -46,3 +46,12 @@ def test_a_bundle_without_ir(tmp_path: Path) -> None:
     shutil.copytree(demo_bundle(), bundle, ignore=shutil.ignore_patterns("openvino"))
     done = CliRunner().invoke(main, [str(bundle), "--rows", "openvino:f32"])
     assert done.exit_code == 2 and "stmask-export CHECKPOINT --openvino makes it" in done.output
+    assert done.output.endswith("error: no row could be measured; the reasons are above\n")
+
+
+def test_a_row_that_cannot_be_measured_is_left_out(tmp_path: Path) -> None:
+    out = tmp_path / "windows.json"
+    done = CliRunner().invoke(main, [str(demo_bundle()), "--rows", "onnxruntime:int8,onnxruntime:f32", "--rounds", "1",
+                                     "--json", str(out)])
+    assert done.exit_code == 0 and "onnxruntime:int8 is left out: " in done.stderr
+    assert list(json.loads(out.read_text())["rows"]) == ["onnxruntime:f32"]

@@ -23,7 +23,7 @@ class ThreePictures(FrameSource):
         for index in range(3):
             yield Frame(index, 0.0, picture(index))
 
-    def close(self) -> None:
+    def _release(self) -> None:
         self.is_closed = True
 
 
@@ -75,6 +75,27 @@ def test_is_not_closed_while_a_thread_reads_it() -> None:
     reader.join(10)
     assert read == [0, 1]  # what was in hand, and nothing more
     assert source.is_closed  # by the thread
+
+
+def test_closing_leaves_what_a_thread_reads_to_it() -> None:
+    source, read = HeldPictures(), list[int]()
+    reader = threading.Thread(target=lambda: read.extend(frame.index for frame in source))
+    reader.start()
+    assert source.is_reading.wait(10)
+    source.close()
+    assert not source.is_closed
+    source.end.set()
+    reader.join(10)
+    assert read == [0, 1] and source.is_closed
+
+
+def test_a_closed_source_is_not_read() -> None:
+    with ThreePictures() as source:
+        pass
+    assert source.is_closed
+    for read in (source.check_unread, lambda: next(iter(source))):
+        with pytest.raises(InputError, match="three is closed; open it again, and read it before it is closed"):
+            read()
 
 
 def test_is_closed_between_two_frames() -> None:

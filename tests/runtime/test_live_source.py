@@ -41,7 +41,7 @@ class Puppet(LiveSource):
             yield item
             self.seen.release()  # after it has become the newest
 
-    def _release(self) -> None:
+    def _disconnect(self) -> None:
         self.num_released += 1
 
     def give(self, item: np.ndarray | Exception | None) -> None:
@@ -191,7 +191,7 @@ def test_a_device_that_cannot_be_released(monkeypatch: pytest.MonkeyPatch) -> No
     def fail(_: Puppet) -> None:
         raise OSError("stuck")
 
-    monkeypatch.setattr(Puppet, "_release", fail)
+    monkeypatch.setattr(Puppet, "_disconnect", fail)
     source = Puppet(picture(0), None)
     with pytest.raises(OSError, match="stuck"):
         list(source)
@@ -232,7 +232,7 @@ class Hanging(LiveSource):
     def _pictures(self):
         time.sleep(600)
         yield
-    def _release(self):
+    def _disconnect(self):
         pass
 
 live_source.END_S = 0.05
@@ -258,7 +258,7 @@ class Busy(LiveSource):
         while True:
             yield np.zeros((4, 4, 3), np.uint8)
             time.sleep(0.3)
-    def _release(self):
+    def _disconnect(self):
         print("released")
 
 source = Busy("busy")

@@ -260,7 +260,7 @@ class Pictures(FrameSource):
                 self._event()
             yield Frame(index, index / 30, picture(100))
 
-    def close(self) -> None:
+    def _release(self) -> None:
         pass
 
 

@@ -131,6 +131,8 @@ def test_a_path_of_digits_comes_before_a_camera(tmp_path: Path, monkeypatch: pyt
     ("100", "are 0 to 99, got 100; there is no file"),
     ("99999999999", "are 0 to 99"),
     ("rtsp://me:pass@127.0.0.1:1/live", "^rtsp://127.0.0.1:1/live cannot be opened"),
+    (" rtsp://me:pass@127.0.0.1:1/live", "^ rtsp://127.0.0.1:1/live is neither a file nor an address; remove what"),
+    ("'rtsp://me:pass@127.0.0.1:1/live'", "^'rtsp://127.0.0.1:1/live' is neither"),
     ("ftp://host/video.mp4", "of a kind that cannot be read"),
     ("frames/*.png", "give the folder that holds the images"),
     ("frame%03d?.png", "patterns are not supported"),
@@ -140,14 +142,40 @@ def test_what_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=message) as caught:
         open_source(source)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and "pass" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("source", "live", "name"), [
-    ("96", True, "96"), ("rtsp://me:pass@host/live?key=1", True, "rtsp://host/live"), ("clip.mp4", False, "clip.mp4")])
+    ("96", True, "96"), ("rtsp://me:pass@host/live?key=1", True, "rtsp://host/live"), ("clip.mp4", False, "clip.mp4"),
+    (" rtsp://me:pass@host/live", False, " rtsp://host/live")])
 def test_sources_that_never_end(source: str, live: bool, name: str) -> None:
     assert (is_live(source), shown_name(source)) == (live, name)
     assert files_of(source) == (() if live else (Path(source),))
+
+
+@pytest.mark.parametrize("kind", ["video", "folder", "image"])
+def test_a_closed_file_is_not_read(tmp_path: Path, kind: str) -> None:
+    path = {"video": tmp_path / "clip.mp4", "folder": tmp_path, "image": tmp_path / "1.png"}[kind]
+    write_video(path, pictures(3)) if kind == "video" else write_image(tmp_path / "1.png", pictures(1)[0])
+    source = open_source(path)
+    assert source.kind == kind
+    source.close()
+    with pytest.raises(InputError, match=f"{source.name} is closed; open it again"):
+        list(source)
+    source = open_source(path)
+    frames = iter(source)
+    assert next(frames).index == 0
+    source.close()
+    source.close()
+    assert list(frames) == []
+
+
+def test_a_closed_stream_is_not_read() -> None:
+    with MjpegServer(paced(range(99))) as server:
+        source = open_source(server.address)
+        source.close()
+        with pytest.raises(InputError, match="is closed; open it again"):
+            next(iter(source))
 
 
 def test_an_address_is_a_stream() -> None:

@@ -12,13 +12,14 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from live_servers import EncodingServer, FileServer, MjpegServer, jpeg, paced, rtsp_server, udp_sender
+from live_servers import EncodingServer, FileServer, MjpegServer, jpeg, paced, rtsp_server, tcp_server, udp_sender
 from media import picture, pictures, shown_index, write_video
 
 from stmask_deploy.errors import InputError
 from stmask_deploy.runtime import stream_connection
 from stmask_deploy.runtime.stream_connection import StreamConnection
 from stmask_deploy.runtime.upright import Orientation, upright
+from stmask_deploy.runtime.video_source import VideoSource
 
 PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-MEDIA-SEQUENCE:0\n#EXTINF:1,\n"
 
@@ -112,6 +113,29 @@ def test_a_picture_that_cannot_be_converted_is_counted(monkeypatch: pytest.Monke
     monkeypatch.setattr(stream_connection, "upright", convert)
     with MjpegServer(paced(range(6))) as server:
         assert read(server.address) == ([0, 1, 3, 4, 5], Counter(packet_errors=1))
+
+
+def test_a_picture_that_is_cut_off_is_counted() -> None:
+    """Decoders fill what is missing."""
+    script = [item for index in range(6)
+              for item in (jpeg(picture(index))[:-200] if index in (2, 3) else picture(index), 0.04)]
+    with MjpegServer(script) as server:
+        assert read(server.address)[1] == Counter(packet_errors=2)
+
+
+def test_what_is_lost_on_the_way_is_counted_as_in_a_file(tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "whole.ts", pictures(90)).read_bytes()
+    pieces = [whole[start:start + 188] for start in range(0, len(whole), 188)]
+    file = tmp_path / "lossy.ts"
+    file.write_bytes(b"".join(piece for index, piece in enumerate(pieces) if index < 80 or index % 29))
+    with VideoSource(file) as source:
+        list(source)
+    with av.open(str(file)) as container:
+        num_corrupt = sum(packet.is_corrupt for packet in container.demux(video=0))
+    with tcp_server(file.read_bytes()) as address:
+        _, counts = read(address)
+    assert counts["packet_errors"] == num_corrupt > 2  # in a file a hole between time stamps is one more
+    assert counts["corrupt_frames"] == source.damage.corrupt_frames > 0
 
 
 def test_decoding_holds_no_picture_back() -> None:
@@ -230,6 +254,27 @@ def test_a_live_playlist(tmp_path: Path) -> None:
         shown = [shown_index(image) for image in itertools.islice(connection.pictures(), 20)]
         connection.close()
     assert shown == list(range(20))
+
+
+def test_pictures_of_a_playlist_are_as_far_apart_as_they_were_taken(tmp_path: Path) -> None:
+    """They arrive as fast as the line allows; of all but the newest nothing would be seen."""
+    clip = write_video(tmp_path / "part.ts", pictures(30))
+    waits: list[float] = []
+    with FileServer({"live.m3u8": PLAYLIST + b"part.ts\n", "part.ts": clip.read_bytes()}) as server:
+        address = f"{server.address}/live.m3u8"
+        connection = StreamConnection(address, address, ignore, waits.append)
+        start_s = time.monotonic()
+        assert len(list(itertools.islice(connection.pictures(), 20))) == 20
+        took_s = time.monotonic() - start_s
+        connection.close()
+    assert waits == pytest.approx([index / 30 for index in range(20)], abs=took_s + 0.05)  # nobody has waited
+
+
+def test_other_streams_come_at_their_own_pace() -> None:
+    with EncodingServer("mpegts", {}) as server:
+        connection = StreamConnection(f"{server.address}/live", f"{server.address}/live", ignore, pytest.fail)
+        assert len(list(itertools.islice(connection.pictures(), 5))) == 5
+        connection.close()
 
 
 def test_a_playlist_with_an_end_is_a_recording(tmp_path: Path) -> None:

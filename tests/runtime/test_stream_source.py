@@ -95,7 +95,7 @@ def test_waiting_for_the_next_try_doubles(monkeypatch: pytest.MonkeyPatch) -> No
     with MjpegServer(paced(range(3))) as server:
         source = StreamSource(server.address)
         # Takes effect before the connection is lost, which takes as long as three pictures.
-        monkeypatch.setattr(source._is_closed, "wait", lambda seconds: waits.append(seconds) or len(waits) == 5)
+        monkeypatch.setattr(source._is_ending, "wait", lambda seconds: waits.append(seconds) or len(waits) == 5)
         list(source)
     assert waits == [0.05, 0.1, 0.2, 0.4, 0.4]
 

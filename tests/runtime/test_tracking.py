@@ -70,7 +70,7 @@ class Pictures(FrameSource):
                 self._event()
             yield Frame(index, index / 30, picture(BRIGHTNESSES[index % len(BRIGHTNESSES)]))
 
-    def close(self) -> None:
+    def _release(self) -> None:
         pass
 
 
