@@ -62,7 +62,8 @@ class StreamConnection:
             why = reason(error)
             if time.monotonic() - start_s >= OPEN_S:  # which each protocol reports as another error
                 why = f"no answer within {OPEN_S:g} s"
-            raise InputError(f"{name} cannot be opened ({why}); check the address, and that the stream is on") from None
+            raise InputError(f"{name} cannot be opened ({why}); check that the address is a video "
+                             "stream's, and that the stream is on") from None
         try:
             self._stream = find_video_stream(self._container, name)
             # Threads for whole frames would hold back as many frames as there are threads.

@@ -205,7 +205,7 @@ def test_sound_without_pictures_ends_it() -> None:
 
 
 @pytest.mark.parametrize(("address", "message"), [
-    ("rtsp://127.0.0.1:1/live", r"stream cannot be opened \(Connection refused\); check the address"),
+    ("rtsp://127.0.0.1:1/live", r"stream cannot be opened \(Connection refused\); check that the address"),
     ("http://name.invalid/live", r"stream cannot be opened \("),
     ("rtsp://[::1/live", r"stream cannot be opened \("),
     ("http://127.0.0.1:port/live", r"stream cannot be opened \("),
