@@ -3,11 +3,12 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from live_servers import MjpegServer, paced
-from media import shown_index
+from live_servers import FileServer, MjpegServer, paced
+from media import pictures, shown_index, write_video
 
 from stmask_deploy.errors import InputError
 from stmask_deploy.runtime import stream_connection, stream_source
@@ -66,6 +67,18 @@ def test_every_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
                 if source.damage.lost_connections == 2 and frame.index > 3:
                     break
     assert opened == closed and len(opened) == 3
+
+
+def test_a_playlist_s_picture_that_is_not_due_delays_no_end(tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "part.ts", pictures(60), times=[index / 30 + (4 if index >= 45 else 0) for index in range(60)])
+    playlist = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-MEDIA-SEQUENCE:0\n#EXTINF:1,\npart.ts\n"
+    with FileServer({"live.m3u8": playlist, "part.ts": clip.read_bytes()}) as server:
+        with StreamSource(f"{server.address}/live.m3u8") as source:
+            time.sleep(2.5)  # the thread waits for the picture of the sixth second
+            assert shown_index(next(iter(source)).image) == 44
+            start_s = time.monotonic()
+        assert time.monotonic() - start_s < 0.9  # less than leaving the thread to itself takes
+        assert source._thread is not None and not source._thread.is_alive()
 
 
 def test_silence_is_a_lost_connection(monkeypatch: pytest.MonkeyPatch) -> None:
