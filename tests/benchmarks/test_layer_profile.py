@@ -54,8 +54,8 @@ def test_every_run_has_its_layers() -> None:
 @pytest.mark.parametrize("row", ["onnxruntime:f32", "openvino:f32"])
 def test_the_demo_model(tmp_path: Path, row: str) -> None:
     out = tmp_path / "out.json"
-    done = CliRunner().invoke(main, [str(demo_bundle()), "--rows", f"onnxruntime:int8,{row}", "--runs", "2", "--threads", "1",
-                                     "--json", str(out)])
+    done = CliRunner().invoke(main, [str(demo_bundle()), "--rows", f"onnxruntime:int8,{row}", "--runs", "2",
+                                     "--threads", "1", "--json", str(out)])
     assert done.exit_code == 0, done.output
     assert "onnxruntime:int8 is left out: " in done.stderr  # the bundle has no graphs of int8
     report = json.loads(out.read_text())

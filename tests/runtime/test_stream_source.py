@@ -70,7 +70,8 @@ def test_every_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_playlist_s_picture_that_is_not_due_delays_no_end(tmp_path: Path) -> None:
-    clip = write_video(tmp_path / "part.ts", pictures(60), times=[index / 30 + (4 if index >= 45 else 0) for index in range(60)])
+    times = [index / 30 + (4 if index >= 45 else 0) for index in range(60)]
+    clip = write_video(tmp_path / "part.ts", pictures(60), times=times)
     playlist = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-MEDIA-SEQUENCE:0\n#EXTINF:1,\npart.ts\n"
     with FileServer({"live.m3u8": playlist, "part.ts": clip.read_bytes()}) as server:
         with StreamSource(f"{server.address}/live.m3u8") as source:
