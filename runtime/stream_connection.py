@@ -107,7 +107,9 @@ class StreamConnection:
     def _decode(self) -> Iterator[Image]:
         for packet in self._packets():
             # Decoders fill what is missing of a picture.
-            broken = packet.is_corrupt or (self._is_mjpeg and is_cut_off(bytes(packet)))
+            # Pieces of HLS arrive whole, but where each was written on its own, a piece seems to have lost something.
+            has_lost = packet.is_corrupt and self._pace is None
+            broken = has_lost or (self._is_mjpeg and is_cut_off(bytes(packet)))
             pictures: list[tuple[Image, float | None]] = []
             try:
                 for frame in packet.decode():

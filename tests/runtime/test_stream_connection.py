@@ -268,6 +268,14 @@ def test_pictures_of_a_playlist_are_as_far_apart_as_they_were_taken(tmp_path: Pa
     assert waits == pytest.approx([index / 30 for index in range(20)], abs=took_s + 0.05)  # nobody has waited
 
 
+def test_pieces_that_were_written_one_by_one_are_not_damaged(tmp_path: Path) -> None:
+    files = {f"{number}.ts": write_video(tmp_path / f"{number}.ts", pictures(30)).read_bytes() for number in range(3)}
+    files["live.m3u8"] = PLAYLIST + b"0.ts\n" + b"".join(b"#EXTINF:1,\n%d.ts\n" % number for number in (1, 2))
+    with FileServer(files) as server:
+        shown, counts = read(f"{server.address}/live.m3u8", 70)
+    assert len(shown) == 70 and counts == Counter()
+
+
 def test_other_streams_come_at_their_own_pace() -> None:
     with EncodingServer("mpegts", {}) as server:
         connection = StreamConnection(f"{server.address}/live", f"{server.address}/live", ignore, pytest.fail)

@@ -1,6 +1,8 @@
 """Clocks of a stream in pieces: what arrives at once is due one by one."""
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from stmask_deploy.runtime.stream_pace import MAX_STEP_S, Pace
@@ -35,6 +37,19 @@ def test_a_piece_that_is_too_late_starts_anew() -> None:
 @pytest.mark.parametrize("jump", [100.0, -100.0, MAX_STEP_S + 1.5])
 def test_time_stamps_that_jump_start_anew(jump: float) -> None:
     assert due([(0, 0), (1, 0), (1 + jump, 0), (2 + jump, 0)]) == pytest.approx([0, 1, 1, 2])
+
+
+def test_pieces_that_stay_late_start_anew() -> None:
+    """As after a pause of the camera: they would come all at once for ever."""
+    pictures = [(0.5 * index, 2 * (index // 4) + (4 if index >= 8 else 0)) for index in range(80)]  # pieces of 2 s
+    given = due(pictures)
+    assert given[:8] == pytest.approx([0.5 * index for index in range(8)])
+    assert [later - earlier for earlier, later in itertools.pairwise(given[24:])] == pytest.approx([0.5] * 55)
+
+
+def test_pieces_whose_time_stamps_start_anew() -> None:
+    pictures = [(0.5 * (index % 4), 0.0) for index in range(12)]  # three pieces from 0 to 1.5 s
+    assert due(pictures) == pytest.approx([0, 0.5, 1, 1.5, 1.5, 2, 2.5, 3, 3, 3.5, 4, 4.5])
 
 
 def test_a_gap_of_a_lost_piece_is_waited_for() -> None:
