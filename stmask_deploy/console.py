@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 import click
 
 from .errors import EXIT_INTERRUPTED, OutputError, StmaskError
-from .wording import on_one_line
 from .workers import are_workers_busy
 
 _VERBOSE = "stmask_deploy.verbose"
@@ -121,4 +120,4 @@ def _say(ctx: click.Context, message: str) -> None:
     with suppress(OSError):  # nobody reads it; the exit code still tells
         if is_verbose(ctx):
             traceback.print_exc(file=sys.stderr)
-        click.echo(on_one_line(message), err=True)
+        click.echo(message, err=True)

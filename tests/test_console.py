@@ -40,7 +40,7 @@ def test_what_was_added_to_an_error_is_in_its_line() -> None:
 @pytest.mark.parametrize(("error", "code", "line"), [
     (StmaskError("gate not met"), 1, "error: gate not met"),
     (InputError("no such bundle"), 2, "error: no such bundle"),
-    (InputError("a\nb.mp4 does not exist"), 2, r"error: a\nb.mp4 does not exist"),
+    (InputError("a.pth does not fit R50:\n  lacks b"), 2, "error: a.pth does not fit R50:\n  lacks b"),  # a table below
     (OutputError("disk full"), 4, "error: disk full"),
     (DeviceError("no GPU"), 5, "error: no GPU"),
     (KeyboardInterrupt(), 130, "interrupted"),
