@@ -83,6 +83,7 @@ class FrameSource(ABC):
         num_frames: expected number of frames, None if unknown; an estimate, not a guarantee.
         files: the files read, in frame order; empty for live sources.
         damage: counts so far; final once iteration has ended.
+        is_closed: no frame will be read any more.
     """
 
     files: tuple[Path, ...] = ()
@@ -97,7 +98,7 @@ class FrameSource(ABC):
     def __init__(self) -> None:
         self.damage = Damage()
         self._started = False
-        self._is_closed = False
+        self.is_closed = False
         self._reading = threading.Lock()  # held while a frame is read
 
     @property
@@ -115,7 +116,7 @@ class FrameSource(ABC):
         """Raise InputError if the source has been iterated before, or is closed."""
         if self._started:
             raise InputError(f"{self.name} has been read already; open it again to read it again")
-        if self._is_closed:
+        if self.is_closed:
             raise InputError(f"{self.name} is closed; open it again, and read it before it is closed")
 
     def __iter__(self) -> Iterator[Frame]:
@@ -130,13 +131,13 @@ class FrameSource(ABC):
         try:
             while True:
                 with self._reading:
-                    frame = None if self._is_closed else next(frames, None)
+                    frame = None if self.is_closed else next(frames, None)
                 if frame is None:
                     return
                 self._count(frames=1)
                 yield frame
         finally:
-            if self._is_closed:  # `close` could not release it while a frame was being read
+            if self.is_closed:  # `close` could not release it while a frame was being read
                 self._release_unless_read()
 
     @abstractmethod
@@ -153,7 +154,7 @@ class FrameSource(ABC):
         While a thread is reading a frame, it is that thread that releases them: libraries whose memory is freed while
         they work end the process.
         """
-        self._is_closed = True
+        self.is_closed = True
         self._release_unless_read()
 
     def _count(self, **counts: int) -> None:

@@ -39,7 +39,7 @@ class LiveSource(FrameSource):
         super().__init__()
         self.name, self.fps, self.num_frames = name, None, None
         self._is_ending = threading.Event()
-        self._stops: list[Callable[[], bool]] = [self._is_ending.is_set, lambda: self._is_closed]
+        self._stops: list[Callable[[], bool]] = [self._is_ending.is_set, lambda: self.is_closed]
         self._thread: threading.Thread | None = None
         self._changed = threading.Condition()  # guards the rest
         self._newest: _Picture | None = None

@@ -31,7 +31,7 @@ class RunSummary:
     files: tuple[Path, ...]
     damage: Damage  # of the source
     lost_candidates: int  # see `Model.lost_candidates`
-    is_interrupted: bool  # stopped by Ctrl-C or a signal; the files contain everything up to that point
+    is_interrupted: bool  # by Ctrl-C, a signal or closing the source; the files contain everything up to that point
 
     @property
     def fps(self) -> float:
@@ -97,7 +97,7 @@ def run_video(model: Model, source: FrameSource, folder: str | Path, *, draw: bo
                     damage, lost_candidates = tracked.damage, tracked.lost_candidates
                     break
             else:  # Ctrl-C no longer matters: all frames are done, unless it ended a wait for the next one
-                is_interrupted = interrupt.is_set and source.is_live
+                is_interrupted = source.is_closed or (interrupt.is_set and source.is_live)
                 damage, lost_candidates = source.damage, model.lost_candidates
         files = writer.finish(damage, is_interrupted)
         seconds = time.perf_counter() - start  # excludes waiting for the encoder process to exit

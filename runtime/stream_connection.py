@@ -31,6 +31,10 @@ OPTIONS = {
 }
 
 
+class PlaylistEndError(InputError):
+    """A playlist says that nothing will follow."""
+
+
 class StreamConnection:
     """A connection that has delivered its first picture. All methods must be called from one thread.
 
@@ -39,7 +43,7 @@ class StreamConnection:
         pixel_aspect: width / height of a pixel as displayed.
 
     Raises:
-        InputError: the address cannot be reached, or no picture comes from it.
+        InputError: the address cannot be reached, no picture comes from it, or it has an end.
     """
 
     def __init__(self, address: str, name: str, note: Callable[..., None],
@@ -95,7 +99,8 @@ class StreamConnection:
         has_end = bool(self._container.duration) and "mp4" not in kind
         size = self._container.size or 0  # not known: None from PyAV 19 on, earlier below 0
         if has_end or (size > 0 and kind != "hls"):
-            raise InputError(f"{name} is a recording, not a live stream; download it and give the file")
+            error = PlaylistEndError if kind == "hls" else InputError
+            raise error(f"{name} is a recording, not a live stream; download it and give the file")
 
     def pictures(self) -> Iterator[Image]:
         """Upright pictures, until the stream ends or is silent for `SILENT_S`."""

@@ -1,11 +1,9 @@
 """Frames of a network stream, such as an IP camera's."""
 from __future__ import annotations
 
-import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 
 import av
 import cv2
@@ -16,7 +14,7 @@ from stmask_deploy.errors import InputError
 from .frame_source import Image
 from .live_source import LiveSource
 from .stream_address import public_address
-from .stream_connection import StreamConnection
+from .stream_connection import PlaylistEndError, StreamConnection
 
 _LOG = logging.getLogger(__name__)
 
@@ -30,7 +28,8 @@ class StreamSource(LiveSource):
 
     When the connection is lost, or gives no picture for ten seconds, this is counted, and the source connects again,
     for up to ten minutes; both are logged as warnings. Meanwhile frames wait. If pictures have another size afterwards,
-    they are resized to the first.
+    they are resized to the first. Where a playlist then says that nothing will follow, the stream was not lost but has
+    ended.
 
     Raises:
         InputError: the address cannot be reached, holds no video, or is a recording.
@@ -51,26 +50,42 @@ class StreamSource(LiveSource):
     def _pictures(self) -> Iterator[Image]:
         first = self._connect()
         self.fps, self.pixel_aspect = first.fps, first.pixel_aspect
+        connection: StreamConnection | None = first
         size = None
-        for connection in itertools.chain([first], iter(self._connect_again, None)):
+        while connection is not None:
             for image in connection.pictures():
                 size = size or image.shape[1::-1]
                 yield image if image.shape[1::-1] == size else _resized(image, size)
             self._disconnect()
-            self._note(lost_connections=1)
+            self._note(lost_connections=1)  # before the search, which may be the last that happens
+            try:
+                connection = self._connect_again()
+            except PlaylistEndError:
+                self._note(lost_connections=-1)
+                _LOG.warning("%s has ended", self.name)
+                return
 
     def _connect(self) -> StreamConnection:
         self._connection = StreamConnection(self._address, self.name, self._note, self._is_ending.wait)
         return self._connection
 
     def _connect_again(self) -> StreamConnection | None:
-        """None if that is not possible within `GIVE_UP_S`, or the source is closed."""
+        """None if that is not possible within `GIVE_UP_S`, or the source is closed.
+
+        Raises:
+            PlaylistEndError: the stream has ended.
+        """
         if not self._is_ending.is_set():
             _LOG.warning("%s is lost; connecting again", self.name)
         lost_s, wait_s = time.monotonic(), FIRST_RETRY_S
         while not self._is_ending.wait(wait_s):
-            with suppress(InputError, av.FFmpegError):
+            try:
                 connection = self._connect()
+            except PlaylistEndError:
+                raise
+            except (InputError, av.FFmpegError):
+                pass
+            else:
                 _LOG.warning("%s is back after %.0f s", self.name, time.monotonic() - lost_s)
                 return connection
             if time.monotonic() - lost_s >= GIVE_UP_S:

@@ -17,21 +17,21 @@ class ThreePictures(FrameSource):
         super().__init__()
         self.name, self.fps, self.num_frames = "three", None, None
         self.height, self.width = 48, 64
-        self.is_closed = False
+        self.is_released = False
 
     def _frames(self) -> Iterator[Frame]:
         for index in range(3):
             yield Frame(index, 0.0, picture(index))
 
     def _release(self) -> None:
-        self.is_closed = True
+        self.is_released = True
 
 
 def test_counts_what_it_delivers_and_closes() -> None:
     with ThreePictures() as source:
         assert [frame.index for frame in source] == [0, 1, 2]
     assert source.damage == Damage(frames=3)
-    assert source.is_closed
+    assert source.is_released
     assert not source.is_live
 
 
@@ -70,11 +70,11 @@ def test_is_not_closed_while_a_thread_reads_it() -> None:
     with source:
         reader.start()
         assert source.is_reading.wait(10)
-    assert not source.is_closed
+    assert not source.is_released
     source.end.set()
     reader.join(10)
     assert read == [0, 1]  # what was in hand, and nothing more
-    assert source.is_closed  # by the thread
+    assert source.is_released  # by the thread
 
 
 def test_closing_leaves_what_a_thread_reads_to_it() -> None:
@@ -83,16 +83,16 @@ def test_closing_leaves_what_a_thread_reads_to_it() -> None:
     reader.start()
     assert source.is_reading.wait(10)
     source.close()
-    assert not source.is_closed
+    assert not source.is_released
     source.end.set()
     reader.join(10)
-    assert read == [0, 1] and source.is_closed
+    assert read == [0, 1] and source.is_released
 
 
 def test_a_closed_source_is_not_read() -> None:
     with ThreePictures() as source:
         pass
-    assert source.is_closed
+    assert source.is_released
     for read in (source.check_unread, lambda: next(iter(source))):
         with pytest.raises(InputError, match="three is closed; open it again, and read it before it is closed"):
             read()
@@ -102,7 +102,7 @@ def test_is_closed_between_two_frames() -> None:
     with ThreePictures() as source:
         frames = iter(source)
         assert next(frames).index == 0
-    assert source.is_closed
+    assert source.is_released
     assert list(frames) == []
 
 

@@ -278,6 +278,15 @@ def test_ctrl_c_completes_the_files(bundle: Path, tmp_path: Path) -> None:
         assert len(list(video.decode(video=0))) == 4
 
 
+@pytest.mark.parametrize("mode", ["latency", "throughput"])
+def test_closing_the_source_interrupts(bundle: Path, tmp_path: Path, mode: str) -> None:
+    source = Pictures("video", lambda: source.close())
+    summary = run_video(load(bundle), source, tmp_path, mode=mode)
+    assert summary.is_interrupted and summary.frames == summary.damage.frames == 4
+    results = read_results(tmp_path / "results.jsonl")
+    assert len(results.frames) == 4 and results.end is not None and results.end["interrupted"]
+
+
 def test_an_error_in_the_middle_leaves_only_readable_results(bundle: Path, tmp_path: Path) -> None:
     def fail() -> None:
         raise InputError("frame 3 is gone")

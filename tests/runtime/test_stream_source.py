@@ -82,6 +82,18 @@ def test_a_playlist_s_picture_that_is_not_due_delays_no_end(tmp_path: Path) -> N
         assert source._thread is not None and not source._thread.is_alive()
 
 
+def test_a_playlist_that_ends_is_not_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clip = write_video(tmp_path / "part.ts", pictures(30))
+    playlist = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-MEDIA-SEQUENCE:0\n#EXTINF:1,\npart.ts\n"
+    files = {"live.m3u8": playlist, "part.ts": clip.read_bytes()}
+    with FileServer(files) as server, StreamSource(f"{server.address}/live.m3u8") as source:
+        files["live.m3u8"] += b"#EXT-X-ENDLIST\n"
+        frames = list(source)
+    assert shown_index(frames[-1].image) == 29
+    assert not source.damage.is_damaged
+    assert caplog.messages[-1] == f"{source.name} has ended"
+
+
 def test_silence_is_a_lost_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_connection, "SILENT_S", 0.4)
     with MjpegServer([*paced(range(8)), 60.0], paced(range(50, 90))) as server:
