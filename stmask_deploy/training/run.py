@@ -45,8 +45,10 @@ class Data:
             InputError: the file is not an annotation file with annotated objects, or frames are missing.
         """
         read = read_annotations(annotations)
-        if not any(mask is not None for track in read.tracks for mask in track.segmentations):
-            raise InputError(f"{annotations} lists videos but no annotated objects; training and validation need them")
+        objects = [track for track in read.tracks if not track.is_crowd]
+        if not any(mask is not None for track in objects for mask in track.segmentations):
+            raise InputError(f"{annotations} lists videos but no annotated objects, or crowds (iscrowd) alone; "
+                             "training and validation need objects")
         folder = annotations.parent / FRAMES_FOLDER if frames is None else frames
         check_frames(read, folder)
         return cls(read, folder)

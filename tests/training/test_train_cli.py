@@ -186,6 +186,7 @@ def test_a_broken_frame_of_the_validation_is_told_before_training(clips: Path, r
     (["{clips}", "--frames", "{folder}"], 2, "8 of the 8 frames that"),
     (["{empty}"], 2, "lists videos but no annotated objects"),
     (["{unseen}"], 2, "lists videos but no annotated objects"),
+    (["{crowds}"], 2, "lists videos but no annotated objects, or crowds (iscrowd) alone"),
     (["{clips}", "--val", "{renamed}"], 2, "(box, ball) are not those of"),
     (["{clips}", "--val", "{empty}"], 2, "lists videos but no annotated objects"),
     (["{clips}", "--recipe", "dmeo"], 2, "recipe dmeo is neither shipped"),
@@ -208,6 +209,7 @@ def test_mistakes_end_with_one_line_and_leave_an_earlier_run(
     for name, change in {
         "empty": lambda values: values.update(annotations=[]),
         "unseen": lambda values: [one.update(segmentations=[None] * 4) for one in values["annotations"]],
+        "crowds": lambda values: [one.update(iscrowd=1) for one in values["annotations"]],
         "renamed": lambda values: values["categories"][1].update(name="ball"),
     }.items():
         places[name] = changed_json(clips, tmp_path / f"{name}.json", change)
