@@ -131,20 +131,20 @@ def main(checkpoint: Path, folders: tuple[Path, ...], kind: str, only: tuple[str
 def measure(row: Row, checkpoint: Checkpoint, datasets: Mapping[str, tuple[Annotations, Path]], scratch: Path,
             threads: int | None = None, calibration: Path | None = None) -> dict[str, Any]:
     """Scores of one row on every dataset, or the reason why it is not available."""
-    try:
-        with winograd_everywhere() if row.winograd else nullcontext():
+    with (winograd_everywhere() if row.winograd else nullcontext(),
+          tanh_passes(1 if row.plain_masks else FrameTracker.tanh_passes)):
+        try:
             model = open_model(row, checkpoint, scratch, threads, calibration)
-    except (DeviceError, InputError) as error:
-        return {"row": row.name, "not_available": str(error)}
-    result: dict[str, Any] = {"row": row.name, "device": model.device, "tracking": str(model.options.tracking),
-                              "scores": {}}
-    for name, (truth, frames) in datasets.items():
-        start = time.perf_counter()
-        with tanh_passes(1 if row.plain_masks else FrameTracker.tanh_passes):
+        except (DeviceError, InputError) as error:
+            return {"row": row.name, "not_available": str(error)}
+        result: dict[str, Any] = {"row": row.name, "device": model.device, "tracking": str(model.options.tracking),
+                                  "scores": {}}
+        for name, (truth, frames) in datasets.items():
+            start = time.perf_counter()
             entries = track_dataset(model, truth, frames)
-        seconds = time.perf_counter() - start
-        result["scores"][name] = {**evaluate(truth, entries).to_dict(), "seconds": round(seconds, 1)}
-    return result
+            seconds = time.perf_counter() - start
+            result["scores"][name] = {**evaluate(truth, entries).to_dict(), "seconds": round(seconds, 1)}
+        return result
 
 
 def open_model(row: Row, checkpoint: Checkpoint, scratch: Path, threads: int | None, calibration: Path | None) -> Model:
@@ -205,8 +205,9 @@ def tanh_passes(count: int) -> Iterator[None]:
 
 @contextmanager
 def winograd_everywhere() -> Iterator[None]:
-    """Temporarily open models with Winograd convolutions, however few channels and tiles their layers have.
+    """Temporarily give models Winograd convolutions, however few channels and tiles their layers have.
 
+    It has to last as long as a model runs, because OpenVINO's graph of the whole map is opened when it is first needed.
     In bf16 smaller windows of the prototype graph have none even so, since their size is not fixed.
     """
     before = winograd.FEWEST_CHANNELS, winograd.FEWEST_TILES

@@ -1,7 +1,6 @@
 """Judging whether int8 is close enough to f32 on the calibration clip, by agreement and, with annotations, by AP."""
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from stmask_deploy.evaluation.agreement import Agreement
 from stmask_deploy.evaluation.compare_runs import compare_runs
 from stmask_deploy.evaluation.evaluate import SHOWN_SCORE, evaluate
 from stmask_deploy.evaluation.run_file import RunFile
+from stmask_deploy.evaluation.sources import videos_of
 from stmask_deploy.wording import counted
 
 
@@ -117,7 +117,7 @@ def _video_of(run: RunFile, annotations: Annotations) -> Video:
 
 
 def clip_video(annotations: Annotations, clip: Path, size: tuple[int, int], num_frames: int | None) -> Video:
-    """The video of `annotations` for `clip`: the only one, or the one named like the file.
+    """The video of `annotations` for `clip`: the only one, or the one named like the file or folder.
 
     Args:
         annotations: annotations in YouTube-VIS format.
@@ -126,13 +126,13 @@ def clip_video(annotations: Annotations, clip: Path, size: tuple[int, int], num_
         num_frames: number of frames of the clip, None if unknown.
 
     Raises:
-        InputError: there is none, or its frame size or number differs.
+        InputError: there is none or more than one, or its frame size or number differs.
     """
-    videos: Mapping[str, Video] = {video.name: video for video in annotations.videos}
-    found = annotations.videos[0] if len(annotations.videos) == 1 else videos.get(clip.stem)
-    if found is None:
-        raise InputError(f"none of the {len(annotations.videos)} videos of {annotations.path} is named "
-                         f"{clip.stem!r}; give annotations of the calibration clip")
+    videos = videos_of(clip.name, annotations)
+    if len(videos) != 1:
+        raise InputError(f"{clip.name!r} is the name of {len(videos) or 'none'} of the {len(annotations.videos)} "
+                         f"videos of {annotations.path}; give annotations of the calibration clip")
+    found = videos[0]
     if (found.height, found.width) != size or found.length != (num_frames or found.length):
         count = "frames" if num_frames is None else f"{num_frames}"
         raise InputError(f"video {found.name} of {annotations.path} has {counted(found.length, 'frame')} of "

@@ -30,7 +30,6 @@ class FrameTracker(TrackStore):
             more than that many frames. Ids are never reused.
     """
 
-    uses_propagation = False
     tanh_passes = 2
 
     def __init__(self, score_threshold: float = SCORE_THRESHOLD, new_object_score: float = NEW_OBJECT_SCORE,

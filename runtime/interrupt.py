@@ -2,20 +2,18 @@
 from __future__ import annotations
 
 import signal
-import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-from stmask_deploy.ending_signals import ENDING_SIGNALS, HANGUP
+from stmask_deploy.ending_signals import HANGUP, free_signals
 
 
 class InterruptFlag:
     """Context manager that turns the first Ctrl-C into a request to stop; a second one interrupts at once, as usual.
 
-    SIGTERM is treated alike unless it has another handler already: a second one ends the process. So is SIGHUP (the
-    terminal was closed), which has another one under nohup, and whose second changes nothing. Does nothing outside the
-    main thread, the only one that receives signals. Where Ctrl-C is ignored, as in background jobs of a script, it
-    stays ignored; SIGTERM stops those.
+    SIGTERM is treated alike: a second one ends the process. So is SIGHUP (the terminal was closed), whose second
+    changes nothing. Only free signals are handled, see `free_signals`: where Ctrl-C is ignored it stays ignored, and
+    SIGTERM stops the process.
 
     Attributes:
         is_set: Ctrl-C was pressed, or one of the other signals was received.
@@ -26,12 +24,8 @@ class InterruptFlag:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> InterruptFlag:
-        if threading.current_thread() is threading.main_thread():
-            if signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None):
-                self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._note)
-            for number in ENDING_SIGNALS:
-                if signal.getsignal(number) == signal.SIG_DFL:
-                    self._before[number] = signal.signal(number, self._note)
+        for number in free_signals():
+            self._before[number] = signal.signal(number, self._note)
         return self
 
     def _note(self, _signal: int, _frame: FrameType | None) -> None:

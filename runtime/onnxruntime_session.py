@@ -55,7 +55,8 @@ class SessionMaker:
             options.add_free_dimension_override_by_name(name, size)
         providers = provider_options(self.provider, self.precision, self.cache, stream)
         try:
-            model = str(self.graph) if outputs is None else keep_outputs(self.graph.read_bytes(), outputs)
+            data = self.graph.read_bytes()  # ONNX Runtime opens no file whose name is not text
+            model = data if outputs is None else keep_outputs(data, outputs)
             with nullcontext() if self.provider == CPU else OPENING:
                 session = self.ort.InferenceSession(model, options, providers=providers, enable_fallback=0,
                                                     disabled_optimizers=skipped_optimizers(self.provider))

@@ -39,7 +39,8 @@ class Pipeline:
 
     def __init__(self, bundle: Bundle, options: ResolvedOptions) -> None:
         self._detector = Detector(bundle, options)
-        self._windows, self._temporal = bundle.prototypes, bundle.temporal
+        self._windows = bundle.prototypes
+        self._temporal = bundle.temporal if options.propagates else None
         self._class_names = bundle.description.model.class_names
         self._score_decay = 1.0 if options.score_decay is None else options.score_decay  # None: nothing is propagated
         self._tracker = make_tracker(options)
@@ -101,7 +102,7 @@ class Pipeline:
         """Move all known objects to this frame, whether or not it is a key frame; None if nothing is propagated."""
         tracks = self._tracker.tracks
         features, previous = detected.features, self._previous
-        if self._temporal is None or previous is None or not self._tracker.uses_propagation or not len(tracks):
+        if self._temporal is None or previous is None or not len(tracks):
             return None
         with detected.times.stage("temporal_graph"):
             deltas = self._temporal.run({"prev_fpn": previous.fpn, "fpn": features.fpn,

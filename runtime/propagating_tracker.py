@@ -21,7 +21,6 @@ class PropagatingTracker(TrackStore):
         retire_after: see `TrackStore`.
     """
 
-    uses_propagation = True
     tanh_passes = 1
 
     def __init__(self, max_age_shown: int, score_threshold: float, retire_after: int | None) -> None:

@@ -19,10 +19,6 @@ class Tracker(Protocol):
     """Assigns persistent identities to detections. Ids count up from 0, per tracker; each video has its own tracker."""
 
     @property
-    def uses_propagation(self) -> bool:
-        """Whether `update` reads its second argument; False for the frame tracker."""
-
-    @property
     def tanh_passes(self) -> int:
         """How often tanh is applied to the mask coefficients of detections, see `assemble_masks`."""
 

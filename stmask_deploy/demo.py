@@ -12,9 +12,9 @@ import click
 import cv2
 import numpy as np
 
-from .atomic import cannot_write
+from .atomic import atomic_file, cannot_write
 from .console import Command
-from .errors import InputError, OutputError, StmaskError
+from .errors import InputError, StmaskError
 from .option_types import NamedPath
 from .pretrained import demo_annotations, demo_checkpoint, demo_clip
 
@@ -61,8 +61,9 @@ def write_contact_sheet(path: Path, video: Path) -> None:
         frames = [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
     picks = [frames[i] for i in np.linspace(0, len(frames) - 1, rows * columns).round().astype(int)]
     lines = [np.hstack(picks[row * columns:(row + 1) * columns]) for row in range(rows)]
-    if not cv2.imwrite(str(path), np.vstack(lines)):
-        raise OutputError(f"{path} cannot be written; free some space or choose another folder")
+    _, data = cv2.imencode(".png", np.vstack(lines))  # imwrite crashes on names that are not text
+    with atomic_file(path, overwrite=True) as file:
+        file.write(data.tobytes())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP, by which a system or a terminal ends a process."""
+"""Ctrl-C, SIGTERM and SIGHUP, by which a user, a system or a terminal ends a process."""
 from __future__ import annotations
 
 import contextlib
@@ -13,14 +13,26 @@ HANGUP: int | None = getattr(signal, "SIGHUP", None)
 ENDING_SIGNALS: tuple[int, ...] = (signal.SIGTERM,) if HANGUP is None else (signal.SIGTERM, HANGUP)
 
 
+def free_signals() -> list[int]:
+    """Ctrl-C's SIGINT and `ENDING_SIGNALS`, as far as a handler may be set for them.
+
+    None outside the main thread, the only one that receives signals; SIGINT unless it is ignored, as in background jobs
+    of a script, or handled by a program in C that runs Python; the others unless they have another handler, as SIGHUP
+    has under nohup.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return []
+    interrupt = [signal.SIGINT] if signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None) else []
+    return [*interrupt, *(number for number in ENDING_SIGNALS if signal.getsignal(number) is signal.SIG_DFL)]
+
+
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
     """`ENDING_SIGNALS` raise SystemExit in the block, with code 128 + number, so that temporary files are removed.
 
-    Not those that have another handler, as SIGHUP has under nohup, nor outside the main thread.
+    Only the free ones, see `free_signals`.
     """
-    is_main = threading.current_thread() is threading.main_thread()
-    handled = [number for number in ENDING_SIGNALS if is_main and signal.getsignal(number) is signal.SIG_DFL]
+    handled = [number for number in free_signals() if number != signal.SIGINT]
 
     def end(number: int, _frame: FrameType | None) -> None:
         for one in handled:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 
 from stmask_deploy import demo
 from stmask_deploy.errors import InputError, StmaskError
+from stmask_deploy.picture_file import read_picture
 from stmask_deploy.synthetic.video import write_video
 
 
@@ -33,11 +35,13 @@ def test_the_whole_path_where_it_ran_before(tmp_path: Path, capfd: pytest.Captur
     assert "all classes" in capfd.readouterr().out, "the scores are shown"
 
 
-def test_contact_sheet_takes_evenly_spaced_frames(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["sheet", os.fsdecode(b"not\xfftext")])
+def test_contact_sheet_takes_evenly_spaced_frames(tmp_path: Path, name: str) -> None:
     greys = np.linspace(20, 220, 11).astype(np.uint8)
     write_video(tmp_path / "clip.mp4", [np.full((64, 96, 3), grey, np.uint8) for grey in greys])
-    demo.write_contact_sheet(tmp_path / "sheet.png", tmp_path / "clip.mp4")
-    sheet = cv2.imread(str(tmp_path / "sheet.png"))
+    demo.write_contact_sheet(tmp_path / f"{name}.png", tmp_path / "clip.mp4")
+    sheet = read_picture(tmp_path / f"{name}.png")
+    assert sheet is not None
     shown = [int(sheet[32 + 64 * row, 48 + 96 * column].mean()) for row in range(2) for column in range(3)]
     assert np.abs(np.array(shown) - greys[::2]).max() <= 4
 

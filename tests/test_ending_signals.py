@@ -34,3 +34,17 @@ def test_another_thread_never_receives_them() -> None:
     thread.start()
     thread.join()
     assert found == before
+
+
+@pytest.mark.parametrize(("taken", "free"), [
+    ({}, [signal.SIGINT, *ending_signals.ENDING_SIGNALS]),
+    ({signal.SIGINT: signal.SIG_IGN}, list(ending_signals.ENDING_SIGNALS)),
+    ({signal.SIGINT: None}, list(ending_signals.ENDING_SIGNALS)),  # a handler that is not Python's
+    ({signal.SIGINT: print}, [signal.SIGINT, *ending_signals.ENDING_SIGNALS]),
+    ({signal.SIGTERM: print, ending_signals.HANGUP: signal.SIG_IGN}, [signal.SIGINT]),
+    ({signal.SIGTERM: None, ending_signals.HANGUP: None}, [signal.SIGINT])])
+def test_signals_that_are_handled_otherwise_are_not_free(monkeypatch: pytest.MonkeyPatch, taken: dict[int, object],
+                                                         free: list[int]) -> None:
+    others = {signal.SIGINT: signal.default_int_handler}
+    monkeypatch.setattr(signal, "getsignal", lambda number: {**others, **taken}.get(number, signal.SIG_DFL))
+    assert ending_signals.free_signals() == free

@@ -130,13 +130,18 @@ def _select(annotations: Annotations, chosen: Sequence[str]) -> tuple[Video, ...
 
 
 def _video_of(run: RunFile, annotations: Annotations) -> Video:
-    same = _named(annotations, run.source) or _named(annotations, Path(run.source).stem)
-    if len(same) == 1:
-        return same[0]
+    found = videos_of(run.source, annotations)
+    if len(found) != 1:
+        raise InputError(f"{run.path}: its source {run.source!r} is the name of {len(found) or 'none'} of the "
+                         f"{len(annotations.videos)} videos of {annotations.path}; say which with --video ID_OR_NAME")
+    return found[0]
+
+
+def videos_of(source: str, annotations: Annotations) -> list[Video]:
+    """The videos named like a video file or folder `source`; the only video, whatever its name."""
     if len(annotations.videos) == 1:
-        return annotations.videos[0]
-    raise InputError(f"{run.path}: its source {run.source!r} is the name of {len(same) or 'none'} of the "
-                     f"{len(annotations.videos)} videos of {annotations.path}; say which with --video ID_OR_NAME")
+        return list(annotations.videos)
+    return _named(annotations, source) or _named(annotations, Path(source).stem)
 
 
 def find_video(annotations: Annotations, name: str) -> Video:

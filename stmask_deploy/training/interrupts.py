@@ -2,13 +2,12 @@
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
-from stmask_deploy.ending_signals import ENDING_SIGNALS, HANGUP
+from stmask_deploy.ending_signals import HANGUP, free_signals
 
 
 class Interrupts:
@@ -18,8 +17,7 @@ class Interrupts:
     records the request, because all must stop after the same step, except within `alone` blocks. SIGHUP after another
     signal changes nothing.
 
-    Only the main thread of a program receives signals: in any other this does nothing. Ctrl-C stays ignored where it
-    is, and the other signals keep another handler that they have, as SIGHUP does under nohup.
+    Only free signals are handled, see `free_signals`.
 
     Args:
         is_only: there are no other processes.
@@ -34,12 +32,8 @@ class Interrupts:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
-        if threading.current_thread() is threading.main_thread():
-            if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-                self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._note)
-            for number in ENDING_SIGNALS:
-                if signal.getsignal(number) == signal.SIG_DFL:
-                    self._before[number] = signal.signal(number, self._note)
+        for number in free_signals():
+            self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,

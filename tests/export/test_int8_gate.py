@@ -14,7 +14,7 @@ from stmask_deploy.datasets.annotations import Annotations, read_annotations
 from stmask_deploy.datasets.segmentation import encode
 from stmask_deploy.errors import InputError
 from stmask_deploy.evaluation.run_file import Row, RunFile
-from stmask_deploy.export.int8_gate import Limits, judge, read_clip_annotations
+from stmask_deploy.export.int8_gate import Limits, clip_video, judge, read_clip_annotations
 
 HEIGHT, WIDTH, FRAMES = 40, 60, 10
 
@@ -108,8 +108,12 @@ def test_annotations_of_many_videos_are_told_by_the_name_of_the_clip(tmp_path: P
     other = replace(one.videos[0], id=8, file_names=tuple(f"other/{i}.jpg" for i in range(FRAMES)))
     both = replace(one, videos=(other, *one.videos))
     assert judge(run, run, both).f32_ap == pytest.approx(100)
-    with pytest.raises(InputError, match="none of the 2 videos of .* is named 'walk'"):
-        judge(replace(run, path=Path("walk.mp4")), run, both)
+    dotted = replace(both, videos=(replace(other, file_names=("clip.2/0.jpg", *other.file_names[1:])), *one.videos))
+    assert clip_video(dotted, Path("clip.2"), (40, 60), FRAMES).id == 8  # a folder's name has no suffix
+    twice = replace(both, videos=(*one.videos, replace(one.videos[0], id=8)))
+    for videos, path, count in ((both, "walk.mp4", "none"), (twice, "clip.mp4", "2")):
+        with pytest.raises(InputError, match=f"'{path}' is the name of {count} of the 2 videos of"):
+            judge(replace(run, path=Path(path)), run, videos)
 
 
 def test_annotations_on_which_f32_finds_nothing_measure_no_loss(tmp_path: Path) -> None:

@@ -86,4 +86,3 @@ def test_retired_ids_are_not_used_again() -> None:
 
 def test_tells_how_masks_are_made() -> None:
     assert FrameTracker.tanh_passes == 2
-    assert not FrameTracker.uses_propagation

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -239,3 +240,9 @@ def test_letters_in_a_graph_that_are_none(make_bundle: MakeBundle, backend: str)
     path.write_bytes(path.read_bytes().replace(name, b"\xff" + name[1:]))
     with pytest.raises(InputError, match="frame.* (is damaged|cannot read|cannot be read|cannot load)"):
         open_bundle(folder, backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_folder_whose_name_is_not_text(make_bundle: MakeBundle, tmp_path: Path, backend: str) -> None:
+    folder = make_bundle(openvino=True).rename(tmp_path / os.fsdecode(b"not\xfftext"))
+    assert set(open_bundle(folder, backend).roles) == set(ROLES)

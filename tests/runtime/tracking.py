@@ -9,6 +9,7 @@ import numpy as np
 
 from stmask_deploy.runtime.masks import assemble_masks
 from stmask_deploy.runtime.propagate import move, propagate
+from stmask_deploy.runtime.propagating_tracker import PropagatingTracker
 from stmask_deploy.runtime.tracker import Tracker
 from stmask_deploy.types import Array, Instances, TrackedInstances
 
@@ -78,7 +79,7 @@ def replay(tracker: Tracker, name: str, mode: str) -> Iterator[tuple[TrackedInst
                                data["track"][now],
                                assemble_masks(prototypes, coeffs, boxes, tanh_passes=tracker.tanh_passes))
         tracks = tracker.tracks
-        if tracker.uses_propagation and len(tracks):
+        if isinstance(tracker, PropagatingTracker) and len(tracks):
             rows = tracks.ids  # recorded by row of the state, where nothing is ever deleted
             moved = move(tracks, data["box_deltas"][t, rows], data["coeff_deltas"][t, rows])
             tracks = propagate(tracks, moved, prototypes)
