@@ -12,7 +12,9 @@ from stmask_deploy.bundle import CANDIDATE_THRESHOLD, MAX_CANDIDATES
 from stmask_deploy.console import Command
 from stmask_deploy.errors import InputError
 from stmask_deploy.option_types import FloatRange, FrameSize, NamedPath
+from stmask_deploy.tracking_config import TrackingConfig
 
+from .overrides import Overrides, parse_level, parse_numbers
 from .requirements import require_export_packages
 
 if TYPE_CHECKING:
@@ -26,14 +28,12 @@ _VARIANT = ("sha256", "classes", "input_size", "anchor_ratios", "anchor_scales",
 _INT8 = ("with_int8", "calibration", "calibration_annotations", "calibration_frames", "int8_agreement", "int8_ap_loss")
 
 
-def parsed(parse: str) -> Callable[[click.Context, click.Parameter, str | None], Any]:
-    """A click callback that parses a value with the function `parse` of `overrides`, imported lazily."""
+def parsed(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+    """A click callback that parses a value with `parse`."""
 
     def callback(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> Any:
-        from . import overrides
-
         try:
-            return None if value is None else getattr(overrides, parse)(value)
+            return None if value is None else parse(value)
         except InputError as error:
             raise click.BadParameter(str(error)) from error
 
@@ -48,17 +48,17 @@ def variant_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="Class names, one per line or as a JSON list. [default: from the checkpoint or its dataset]"),
         click.option("--input-size", type=FrameSize(),
                      help="Size frames are resized to. [default: 360x640, or the checkpoint's own]"),
-        click.option("--anchor-ratios", callback=parsed("parse_numbers"), metavar="R,R,R",
+        click.option("--anchor-ratios", callback=parsed(parse_numbers), metavar="R,R,R",
                      help="Height / width of the anchors, one per kernel, where all kernels have one shape. "
                           "[default: 1,0.5,2]"),
-        click.option("--anchor-scales", callback=parsed("parse_numbers"), metavar="S,...",
+        click.option("--anchor-scales", callback=parsed(parse_numbers), metavar="S,...",
                      help="Scales of the anchors of one kernel. [default: 2^(i/n)]"),
-        click.option("--temporal-level", callback=parsed("parse_level"), metavar="PN",
+        click.option("--temporal-level", callback=parsed(parse_level), metavar="PN",
                      help="Pyramid level the temporal network reads. [default: P4]"),
         click.option("--roi-size", type=int, help="Its RoI size, in bins per side. [default: 7]"),
         click.option("--centerness-order", type=click.Choice(["released", "anchor"]),
                      help="Order of the centerness map. [default: released, or the checkpoint's own]"),
-        click.option("--tracking", callback=parsed("parse_tracking"), metavar="TRACKER,SETTING=N,...",
+        click.option("--tracking", callback=parsed(TrackingConfig.parse), metavar="TRACKER,SETTING=N,...",
                      help="How stmask-run tracks with this bundle unless told otherwise, for instance "
                           "paper,alpha=4,epsilon=1.6; settings as in stmask-run --help. [default: "
                           "released, or the checkpoint's own]"),
@@ -68,23 +68,20 @@ def variant_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def load_with_overrides(path: Path, *, sha256: str | None, centerness_order: str | None, **chosen: Any) -> Checkpoint:
+def load_with_overrides(path: Path, *, sha256: str | None, classes: Path | None, centerness_order: str | None,
+                        **chosen: Any) -> Checkpoint:
     """Load the checkpoint at `path` with the values of `variant_options`."""
     from dataclasses import replace
 
     from stmask_deploy.config import CenternessOrder
     from stmask_deploy.models.checkpoint import load_checkpoint
 
-    from .overrides import Overrides
-
     overrides = Overrides(centerness_order=None if centerness_order is None else CenternessOrder(centerness_order),
                           **chosen)
     checkpoint = load_checkpoint(path, sha256, overrides.anchor_ratios)
-    notes = checkpoint.notes
-    if overrides.classes is not None:
-        notes = (*(note for note in notes if not note.startswith("class names:")),
-                 f"class names: {overrides.classes.name}")
-    return replace(checkpoint, config=overrides.apply(checkpoint.config), notes=notes)
+    if classes is not None:
+        checkpoint = checkpoint.named(classes)
+    return replace(checkpoint, config=overrides.apply(checkpoint.config))
 
 
 def int8_options(*, with_int8: bool, calibration: Path | None, calibration_annotations: Path | None,

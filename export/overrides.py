@@ -3,9 +3,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from stmask_deploy.classes import read_class_names
 from stmask_deploy.config import CenternessOrder, ModelConfig
 from stmask_deploy.errors import InputError
 from stmask_deploy.models.variant import anchor_shapes
@@ -16,7 +14,6 @@ from stmask_deploy.tracking_config import TrackingConfig
 class Overrides:
     """Settings to override; None keeps the checkpoint's own or the released value."""
 
-    classes: Path | None = None
     input_size: tuple[int, int] | None = None  # (height, width)
     anchor_ratios: tuple[float, ...] | None = None  # height / width, one per kernel
     anchor_scales: tuple[float, ...] | None = None
@@ -31,8 +28,6 @@ class Overrides:
         Raises:
             InputError: a setting does not fit the network.
         """
-        if self.classes is not None:
-            config = replace(config, class_names=read_class_names(self.classes, config.num_classes - 1))
         if self.input_size is not None:
             config = replace(config, input_size=self.input_size)
         if self.anchor_ratios is not None:
@@ -83,6 +78,3 @@ def parse_level(text: str) -> int:
     if not match or int(match[1]) < 3:
         raise InputError(f"pyramid level {text!r} is not P3, P4, ...")
     return int(match[1]) - 3
-
-
-parse_tracking = TrackingConfig.parse

@@ -12,6 +12,7 @@ from typing import Any
 
 from stmask_deploy.bundle import BundleDescription
 from stmask_deploy.errors import DeviceError, InputError, StmaskError
+from stmask_deploy.wording import counted
 
 from .backends import CUDA_GRAPH, Value, check_inputs, chosen_outputs, not_installed, one_line
 from .interrupt import raise_interrupt
@@ -167,6 +168,4 @@ def _import_library() -> Any:
 
 
 def _threads_in_words(threads: int | None) -> str:
-    if threads is None:
-        return "one thread per core"
-    return f"{threads} thread{'s' if threads > 1 else ''}"
+    return "one thread per core" if threads is None else counted(threads, "thread")

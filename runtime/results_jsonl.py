@@ -83,14 +83,14 @@ class ResultsWriter:
         self._append(line)
         self._num_frames += 1
 
-    def finish(self, damage: Damage | None = None, *, interrupted: bool = False) -> None:
+    def finish(self, damage: Damage, *, interrupted: bool) -> None:
         """Write the end line: number of frames, damage of the input, whether the user interrupted the run.
 
         Raises:
             OutputError: it cannot be written.
         """
         self._append(_line({"type": "end", "frames": self._num_frames, "interrupted": interrupted,
-                           "damage": (damage or Damage(self._num_frames)).to_dict()}))
+                           "damage": damage.to_dict()}))
 
     def frames(self) -> Iterator[dict[str, Any]]:
         """The records of all frames, read back once everything is written; the file may have been renamed meanwhile.

@@ -43,10 +43,10 @@ class YtvisCollector:
         self.add_rows(result.index, zip(result.ids.tolist(), result.class_ids.tolist(), result.scores.tolist(),
                                         result.segmentations, strict=True))
 
-    def add_record(self, frame: Mapping[str, Any], identities: Container[int] | None = None) -> None:
-        """Add one frame as `results.jsonl` has it, or what it has of these identities."""
+    def add_record(self, frame: Mapping[str, Any], identities: Container[int]) -> None:
+        """Add what one frame has of these identities, as `results.jsonl` has it."""
         self.add_rows(frame["index"], ((row["id"], row["class_id"], row["score"], row["segmentation"])
-                                       for row in frame["instances"] if identities is None or row["id"] in identities))
+                                       for row in frame["instances"] if row["id"] in identities))
 
     def add_rows(self, index: int, rows: Iterable[tuple[int, int, float, Segmentation]]) -> None:
         """Add frame `index` as rows of (identity, class id, score, mask)."""
@@ -62,10 +62,6 @@ class YtvisCollector:
     def span(self, num_frames: int) -> None:
         """Extend the video to at least `num_frames` frames; nothing is shown in those after the last one added."""
         self._num_frames = max(self._num_frames, num_frames)
-
-    def __len__(self) -> int:
-        """Number of identities so far."""
-        return len(self._sequences)
 
     def entries(self) -> list[dict[str, Any]]:
         """The result list, with identities in the order of their first appearance."""

@@ -124,6 +124,3 @@ class TrackedInstances(Rows):
 
     def __post_init__(self) -> None:
         self._check({})
-
-    def __len__(self) -> int:
-        return len(self.ids)

@@ -87,7 +87,7 @@ def test_wrong_shapes(column: str, value: Any, message: str) -> None:
 
 
 def test_ids_and_instances_must_be_as_many() -> None:
-    with pytest.raises(ValueError, match="TrackedInstances.instances"):
+    with pytest.raises(ValueError, match=r"TrackedInstances.ids: expected shape \(2\), got \(3,\)"):
         TrackedInstances(instances(2), np.arange(3), np.zeros(3, np.int64))
     with pytest.raises(ValueError, match="TrackedInstances.ages"):
         TrackedInstances(instances(2), np.arange(2), np.zeros(3, np.int64))

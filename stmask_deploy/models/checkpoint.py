@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..classes import guess_class_names
+from ..classes import guess_class_names, read_class_names
 from ..config import ModelConfig
 from ..errors import InputError
 from ..wording import counted
@@ -27,6 +27,7 @@ STATE_KEYS = ("state_dict", "model")
 RESNETS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # layers -> blocks of each stage
 RESNET_WIDTHS = (64, 128, 256, 512)
 MOST_PROBLEMS = 20  # parameters that an error message lists
+NAMES_NOTE = "class names:"  # how the note on where they are from begins
 TRAINING_ONLY = ("semantic_seg_conv.", "maskiou_net.", "class_existence_fc.")  # heads used only by training losses
 
 
@@ -45,6 +46,17 @@ class Checkpoint:
         model = build_stmask(self.config)
         model.load_state_dict(dict(self.state), strict=True)
         return model
+
+    def named(self, names_file: Path) -> Checkpoint:
+        """The same with the class names of a file, see `read_class_names`.
+
+        Raises:
+            InputError: they cannot be read, or are not as many.
+        """
+        names = read_class_names(names_file, self.config.num_classes - 1)
+        others = (note for note in self.notes if not note.startswith(NAMES_NOTE))
+        return replace(self, config=replace(self.config, class_names=names),
+                       notes=(*others, f"{NAMES_NOTE} {names_file.name}"))
 
 
 def load_checkpoint(path: Path, sha256: str | None = None, anchor_ratios: tuple[float, ...] | None = None,
@@ -84,7 +96,7 @@ def load_checkpoint(path: Path, sha256: str | None = None, anchor_ratios: tuple[
             notes += _depth_notes(config)
             names, reason = guess_class_names(path.name, config.num_classes - 1)
             config = replace(config, class_names=names)
-            notes.append(f"class names: {reason}")
+            notes.append(f"{NAMES_NOTE} {reason}")
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     state, dropped = _fit(state, config, path)

@@ -76,8 +76,9 @@ def main(annotations: Path, folder: Path, frames: Path | None, val_annotations: 
     import torch
 
     from ..config import CenternessOrder
+    from .data import Data
     from .processes import join_processes
-    from .run import Data, open_validation, prepare_folder, resume_run, start_run, train
+    from .run import open_validation, prepare_folder, resume_run, start_run, train
 
     overrides = {name: value for name, value in overrides.items() if value is not None}
     given = _given({"recipe": recipe, "overwrite": overwrite or None, "from": checkpoint, "classes": names_file,

@@ -50,10 +50,10 @@ class LossMeans:
         return {"sums": dict(self._sums), "count": self.count, "seconds": self._seconds}
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state`; an empty one, as in snapshots of earlier versions, means starting from zero."""
-        self._sums = {name: value.to(self._device) for name, value in state.get("sums", {}).items()}
-        self.count = state.get("count", 0)
-        self._start = time.monotonic() - state.get("seconds", 0.0)
+        """Continue from `state`."""
+        self._sums = {name: value.to(self._device) for name, value in state["sums"].items()}
+        self.count = state["count"]
+        self._start = time.monotonic() - state["seconds"]
 
     @property
     def _seconds(self) -> float:

@@ -1,8 +1,6 @@
 """A complete training run: combines data, network, schedule and evaluation."""
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,12 +9,10 @@ from typing import Any
 import torch
 
 from ..atomic import remove_leftovers
-from ..classes import plain_name
 from ..config import CenternessOrder, ModelConfig
-from ..datasets.annotations import Annotations, read_annotations
-from ..datasets.frames import FRAMES_FOLDER, check_frames, read_frame
 from ..errors import InputError, OutputError
 from ..models.stmask import STMask
+from .data import Data
 from .log import LOG_FILE, TrainingLog
 from .options import TEMPORAL_LOSSES, TrainingOptions
 from .pairs import PairDataset
@@ -28,63 +24,6 @@ from .validation import evaluate_model
 from .weights import from_checkpoint, from_scratch
 
 FEWEST_CHANNELS = 4  # of the backbone's first stage
-
-
-@dataclass(frozen=True)
-class Data:
-    """An annotation file and its frames."""
-
-    annotations: Annotations
-    frames: Path
-
-    @classmethod
-    def open(cls, annotations: Path, frames: Path | None) -> Data:
-        """Read and check a dataset; `frames` None means the folder JPEGImages next to the file.
-
-        Raises:
-            InputError: the file is not an annotation file with annotated objects, or frames are missing.
-        """
-        read = read_annotations(annotations)
-        objects = [track for track in read.tracks if not track.is_crowd]
-        if not any(mask is not None for track in objects for mask in track.segmentations):
-            raise InputError(f"{annotations} lists videos but no annotated objects, or crowds (iscrowd) alone; "
-                             "training and validation need objects")
-        folder = annotations.parent / FRAMES_FOLDER if frames is None else frames
-        check_frames(read, folder)
-        return cls(read, folder)
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Class names in the order of the category ids, which is the order of the network's classes."""
-        return tuple(category.name for category in self.annotations.categories)
-
-    @property
-    def fingerprint(self) -> str:
-        """Identifies a dataset: SHA-256 of ids, names and sizes of frames, masks and crowd flags."""
-        videos = [(video.id, video.height, video.width, video.file_names) for video in self.annotations.videos]
-        tracks = [(track.id, track.video_id, track.category_id, track.is_crowd, track.segmentations)
-                  for track in self.annotations.tracks]
-        return hashlib.sha256(json.dumps([videos, tracks]).encode()).hexdigest()
-
-    def check_classes(self, other: Data) -> None:
-        """Check that a network with the classes of `other` can be evaluated on this dataset.
-
-        Raises:
-            InputError: the classes are not the same.
-        """
-        if list(map(plain_name, self.class_names)) != list(map(plain_name, other.class_names)):
-            raise InputError(f"the classes of {self.annotations.path} ({', '.join(self.class_names[:5])}) are not "
-                             f"those of {other.annotations.path} ({', '.join(other.class_names[:5])})")
-
-    def read_all(self) -> None:
-        """Read every frame once, so that an unreadable one is reported now and not after hours of training.
-
-        Raises:
-            InputError: a frame cannot be read.
-        """
-        for video in self.annotations.videos:
-            for index in range(video.length):
-                read_frame(self.frames, video, index)
 
 
 @dataclass(frozen=True)
@@ -220,7 +159,7 @@ def train(start: Start, data: Data, validation: Data | None, folder: Path, proce
     """
     if validation is not None:
         validation.check_classes(data)
-    if start.snapshot is not None and start.snapshot.data not in ("", data.fingerprint):
+    if start.snapshot is not None and start.snapshot.data != data.fingerprint:
         raise InputError(f"the run in {folder} learns from another dataset than {data.annotations.path}, or it was "
                          "changed since; resume with the one it was started with")
     options, config = start.options, start.config

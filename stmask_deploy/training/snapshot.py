@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from .options import TrainingOptions
 
 MODEL_FILE = "model.pth"  # averaged weights, for stmask-export
 STATE_FILE = "state.pth"  # for --resume
-_LATER = ("validation", "seconds", "losses", "data")  # fields missing from snapshots of earlier versions
 
 
 @dataclass(frozen=True)
@@ -33,10 +32,10 @@ class Snapshot:
     optimizer: Mapping[str, Any]
     is_trained: bool  # the run started from a checkpoint
     num_processes: int  # sharing the batches
-    validation: tuple[str, str] | None = None  # annotation file and frame folder used for evaluation
-    seconds: float = 0.0  # duration of the run so far
-    losses: Mapping[str, Any] = field(default_factory=dict)  # state of `LossMeans`
-    data: str = ""  # fingerprint of the training data; empty if unknown
+    validation: tuple[str, str] | None  # annotation file and frame folder used for evaluation
+    seconds: float  # duration of the run so far
+    losses: Mapping[str, Any]  # state of `LossMeans`
+    data: str  # fingerprint of the training data
 
     def __post_init__(self) -> None:
         for name in ("weights", "average", "optimizer", "losses"):
@@ -81,11 +80,8 @@ class Snapshot:
             raise InputError(f"{path} does not exist: there is no training to resume in {folder}")
         try:
             values = load_tensors(path)
-            return cls(values["iteration"], ModelConfig.from_dict(values["config"]),
-                       TrainingOptions.from_dict(values["options"]), values["weights"], values["average"],
-                       values["num_updates"], values["optimizer"], values["is_trained"],
-                       values["num_processes"],
-                       **{name: values[name] for name in _LATER if name in values})
+            return cls(**{**values, "config": ModelConfig.from_dict(values["config"]),
+                          "options": TrainingOptions.from_dict(values["options"])})
         except InputError:
             raise
         except OSError as error:

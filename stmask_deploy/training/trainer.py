@@ -1,74 +1,32 @@
 """The training loop."""
 from __future__ import annotations
 
-import os
-import signal
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..config import ModelConfig
 from ..errors import InputError, StmaskError
 from ..models.stmask import STMask
 from .average import WeightAverage
+from .batches import Loader, batch_loader, start_reading
 from .interrupts import Interrupts
 from .learner import PairLearner
 from .log import TrainingLog
 from .loss_means import LossMeans
+from .optimizer import load_optimizer, make_optimizer
 from .options import TrainingOptions
-from .pairs import PairDataset, collate
+from .pairs import PairDataset
 from .processes import Process
 from .snapshot import Snapshot, damaged, write_model
 from .targets import PairBatch
 
 LOG_EVERY = 20  # iterations
-SETTINGS = ("betas", "eps", "momentum", "weight_decay")  # of optimizers, those that a run never changes
-ADAM_BETAS = (0.9, 0.99)  # the second is lower than usual, because gradients shrink fast in the short runs it is for
 Validate = Callable[[STMask, ModelConfig], tuple[dict[str, Any], str]]  # -> scores, one line
-
-
-class Batches(Sampler[list[int]]):
-    """Sample indices of one process by iteration, determined by the iteration alone so that training can be resumed."""
-
-    def __init__(self, start: int, stop: int, size: int, process: Process) -> None:
-        self._start, self._stop, self._size, self._process = start, stop, size, process
-
-    def __len__(self) -> int:
-        return self._stop - self._start
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for iteration in range(self._start, self._stop):
-            first = (iteration * self._process.count + self._process.rank) * self._size
-            yield list(range(first, first + self._size))
-
-
-class Samples(Dataset["PairBatch | InputError"]):
-    """Wraps a dataset to return its errors: raised in a worker process, they would arrive as a traceback."""
-
-    def __init__(self, dataset: PairDataset) -> None:
-        self._dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def __getitem__(self, index: int) -> PairBatch | InputError:
-        try:
-            return self._dataset[index]
-        except InputError as error:
-            return error
-
-    @staticmethod
-    def collate(samples: Sequence[PairBatch | InputError]) -> PairBatch | InputError:
-        """The batch, or the first error."""
-        errors = [one for one in samples if isinstance(one, InputError)]
-        return errors[0] if errors else collate([one for one in samples if isinstance(one, PairBatch)])
 
 
 class Trainer:
@@ -144,11 +102,8 @@ class Trainer:
             StmaskError: a loss or gradient is not finite.
             OutputError: the folder cannot be written.
         """
-        batches = Batches(self.iteration, self._options.iterations, self._options.pairs_per_batch, self._process)
-        loader: DataLoader[PairBatch | InputError] = DataLoader(
-            Samples(dataset), batch_sampler=batches, collate_fn=Samples.collate, num_workers=self._num_workers,
-            worker_init_fn=_start_worker, persistent_workers=False,
-            prefetch_factor=4 if self._num_workers else None)
+        loader = batch_loader(dataset, self.iteration, self._options.iterations, self._options.pairs_per_batch,
+                              self._process, self._num_workers)
         with self._interrupts:
             try:
                 self._train(loader)
@@ -157,10 +112,10 @@ class Trainer:
                     self._save()
                 raise
 
-    def _train(self, loader: DataLoader[PairBatch | InputError]) -> None:
+    def _train(self, loader: Loader) -> None:
         if self.iteration > 0:  # an interruption may have prevented what was due after this iteration
             self._after_step()
-        for batch in _start_reading(loader):
+        for batch in start_reading(loader):
             if isinstance(batch, InputError):
                 self._leave_if_asked(batch)
             else:
@@ -252,47 +207,3 @@ class Trainer:
                      self._optimizer.state_dict(), self._is_trained, self._process.count,
                      self._validation, self._log.seconds, self._losses.state(), self._data).write(self._folder)
             self._saved = self.iteration
-
-
-def make_optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
-    """AdamW or SGD over all trainable parameters; no weight decay for biases and norms."""
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [{"params": [one for one in learning if one.ndim > 1], "weight_decay": options.weight_decay},
-              {"params": [one for one in learning if one.ndim <= 1], "weight_decay": 0.0}]
-    if options.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=options.learning_rate, betas=ADAM_BETAS)
-    return torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum)
-
-
-def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """`optimizer.load_state_dict` for a state of the same options; PyTorch's takes settings and shapes on trust.
-
-    Raises:
-        Exception: it is of something else. PyTorch raises various exceptions too.
-    """
-    for own, saved in zip(optimizer.param_groups, state["param_groups"], strict=True):
-        if any(saved[name] != own[name] for name in SETTINGS if name in own):
-            raise ValueError("other settings")
-    optimizer.load_state_dict(dict(state))
-    for parameter, values in optimizer.state.items():
-        if any(isinstance(one, Tensor) and one.ndim and one.shape != parameter.shape for one in values.values()):
-            raise ValueError("other shapes")
-
-
-def _start_reading(loader: DataLoader[PairBatch | InputError]) -> Iterator[PairBatch | InputError]:
-    """Iterate over `loader`, whose workers start while OpenCV has no threads: they would wait for these forever."""
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    batches: Iterator[PairBatch | InputError] = iter(loader)
-    cv2.setNumThreads(threads)
-    return batches
-
-
-def _start_worker(_worker: int) -> None:
-    cv2.setNumThreads(1)  # the workers provide the parallelism
-    # Ctrl-C and other signals to the process group are left to the trainer, which may need a batch for its step.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(os, "setsid"):
-        os.setsid()
-    # A thread that delivers a batch meets a closed socket once the trainer has stopped; its traceback is not useful.
-    sys.excepthook = lambda *_: None

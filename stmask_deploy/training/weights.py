@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..classes import plain_name, read_class_names
+from ..classes import plain_name
 from ..config import ModelConfig
 from ..models.backbone import ModulatedDeformConv
 from ..models.calibration import CalibratedPrediction
@@ -60,11 +60,10 @@ def from_checkpoint(path: Path, class_names: tuple[str, ...], seed: int = 0, nam
         InputError: see `load_checkpoint` and `read_class_names`.
     """
     checkpoint = load_checkpoint(path)
+    if names_file is not None:
+        checkpoint = checkpoint.named(names_file)
     config, before = replace(checkpoint.config, class_names=class_names), checkpoint.config.class_names
     notes, state = list(checkpoint.notes), dict(checkpoint.state)
-    if names_file is not None:
-        before = read_class_names(names_file, len(before))
-        notes = [note for note in notes if not note.startswith("class names:")] + [f"class names: {names_file.name}"]
     model = from_scratch(config, seed)
     fresh = model.state_dict()
     class_layers = [name for name in fresh if CLASS_LAYER.fullmatch(name)]

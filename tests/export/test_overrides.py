@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from tiny_networks import TINY
 
 from stmask_deploy.config import CenternessOrder
 from stmask_deploy.errors import InputError
-from stmask_deploy.export.overrides import Overrides, parse_level, parse_numbers, parse_tracking
+from stmask_deploy.export.overrides import Overrides, parse_level, parse_numbers
 from stmask_deploy.tracking_config import TrackingConfig
 
 PLAIN = replace(TINY, kernel_shapes=((3, 3),) * 3, anchor_scales=(1.0, 2.0))
@@ -18,13 +17,11 @@ def test_nothing_given_changes_nothing() -> None:
     assert Overrides().apply(TINY) == TINY
 
 
-def test_values_replace_what_tensors_cannot_show(tmp_path: Path) -> None:
-    names = tmp_path / "names.txt"
-    names.write_text("x\ny\nz\n")
-    config = Overrides(classes=names, input_size=(100, 200), anchor_ratios=(1, 4, 0.25), anchor_scales=(1, 3),
+def test_values_replace_what_tensors_cannot_show() -> None:
+    config = Overrides(input_size=(100, 200), anchor_ratios=(1, 4, 0.25), anchor_scales=(1, 3),
                        temporal_level=0, roi_size=3, centerness_order=CenternessOrder.ANCHOR,
                        tracking=TrackingConfig("paper")).apply(PLAIN)
-    assert config.class_names == ("x", "y", "z") and config.input_size == (100, 200)
+    assert config.input_size == (100, 200)
     assert config.anchor_shapes == ((3, 3), (6, 1.5), (1.5, 6)) and config.anchor_scales == (1, 3)
     assert config.temporal is not None and (config.temporal.level, config.temporal.roi_size) == (0, 3)
     assert config.centerness_order is CenternessOrder.ANCHOR and config.tracking == TrackingConfig("paper")
@@ -36,7 +33,6 @@ def test_values_replace_what_tensors_cannot_show(tmp_path: Path) -> None:
     (Overrides(temporal_level=5), "temporal.level"),
     (Overrides(roi_size=0), "at least 1"),
     (Overrides(input_size=(16, 640)), "at least 32"),
-    (Overrides(classes=Path("nowhere.txt")), "cannot be read"),
 ])
 def test_values_that_do_not_fit(overrides: Overrides, message: str) -> None:
     with pytest.raises(InputError, match=message):
@@ -67,13 +63,11 @@ def test_a_tracker_that_propagates_needs_a_temporal_network() -> None:
 
 def test_parsing() -> None:
     assert parse_numbers("1,0.5, 2") == (1, 0.5, 2) and parse_level("P4") == 1
-    assert parse_tracking("paper,alpha=4") == TrackingConfig("paper", alpha=4.0)
 
 
 @pytest.mark.parametrize(("parse", "text"), [
     (parse_numbers, "1,,2"), (parse_numbers, "0,1"),
-    (parse_numbers, "nan"), (parse_level, "4"), (parse_level, "P2"), (parse_level, "P44"),
-    (parse_tracking, "sort")])
+    (parse_numbers, "nan"), (parse_level, "4"), (parse_level, "P2"), (parse_level, "P44")])
 def test_text_that_cannot_be_read(parse: object, text: str) -> None:
     with pytest.raises(InputError):
         parse(text)  # type: ignore[operator]

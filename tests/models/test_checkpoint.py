@@ -145,6 +145,19 @@ def test_class_names(save: Callable[..., Path], name: str, classes: tuple[str, .
     assert any(note.startswith("class names: ") for note in loaded.notes)
 
 
+def test_class_names_of_a_file(save: Callable[..., Path], tmp_path: Path) -> None:
+    loaded = load_checkpoint(save(state_of(replace(CONFIG, class_names=YTVIS_2019)), "STMask_plus_base.pth"))
+    names = [f"name {number}" for number in range(len(YTVIS_2019))]
+    (tmp_path / "names.txt").write_text("\n".join(names))
+    named = loaded.named(tmp_path / "names.txt")
+    assert named.config == replace(loaded.config, class_names=tuple(names))
+    others = [note for note in loaded.notes if not note.startswith("class names: ")]
+    assert list(named.notes) == [*others, "class names: names.txt"] and len(others) == len(loaded.notes) - 1
+    (tmp_path / "names.txt").write_text("one\n")
+    with pytest.raises(InputError, match="names 1 classes"):
+        loaded.named(tmp_path / "names.txt")
+
+
 def test_digest(save: Callable[..., Path]) -> None:
     path = save(STATE)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -38,7 +38,7 @@ def test_the_lines_are_those_of_the_format(tmp_path: Path) -> None:
     with ResultsWriter(tmp_path / "r.jsonl", HEADER) as writer:
         writer.write(frame_line(result))
         writer.write(frame_line(frame_result([], index=5)))
-        writer.finish()
+        writer.finish(Damage(2), interrupted=False)
     header, frame, empty, end = map(json.loads, (tmp_path / "r.jsonl").read_text(encoding="utf-8").splitlines())
     assert header == {"type": "header", "schema": "stmask-results/1", "source": "clip é.mp4", "width": 640,
                       "height": 360, "fps": 29.97, "bundle": {"export_id": "abc"}, "options": {"nms": "cross-class"}}
@@ -184,7 +184,7 @@ def test_frames_are_read_back(tmp_path: Path, count: int) -> None:
             writer.write(frame_line(frame_result(index=index)))
         path.rename(tmp_path / "moved.jsonl")
         assert list(writer.frames()) == [frame_record(frame_result(index=index)) for index in range(count)]
-        writer.finish()
+        writer.finish(Damage(count), interrupted=False)
         assert list(writer.frames()) == [frame_record(frame_result(index=index)) for index in range(count)]
     assert len(read_results(tmp_path / "moved.jsonl").frames) == count
 

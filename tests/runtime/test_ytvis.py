@@ -33,7 +33,7 @@ def assert_same_list(recorded: dict[str, Any]) -> None:
     for index, rows in enumerate(recorded["tracks"]):
         collector.add(recorded_frame(index, rows))
     entries, expected = collector.entries(), recorded["ytvis"]
-    assert len(entries) == len(collector) == len(expected) > 0
+    assert len(entries) == len(expected) > 0
     for entry, wanted in zip(entries, expected, strict=True):
         assert {**entry, "score": None} == {**wanted, "score": None}
         assert entry["score"] == pytest.approx(wanted["score"], abs=1e-7)
@@ -77,7 +77,7 @@ def test_frames_of_a_results_file() -> None:
     frames = [disc(0, [5, 2], [2, 1], [0.25, 0.75]), disc(1, [], [], []), disc(3, [2], [1], [0.5])]
     collector = YtvisCollector()
     for frame in frames:
-        collector.add_record(json.loads(json.dumps(frame_record(frame))))
+        collector.add_record(json.loads(json.dumps(frame_record(frame))), {2, 5})
     assert collector.entries() == collect(frames).entries()
 
 

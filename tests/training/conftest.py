@@ -11,7 +11,7 @@ from tiny_training import write_clips
 
 from stmask_deploy.training import trainer as trainer_module
 from stmask_deploy.training.augmentation import PairAugmentation, View
-from stmask_deploy.training.run import Data
+from stmask_deploy.training.data import Data
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,9 @@ from tiny_training import ALONE, CONFIG, OPTIONS
 from torch import Tensor
 
 from stmask_deploy.config import ModelConfig
+from stmask_deploy.training.data import Data
 from stmask_deploy.training.options import TrainingOptions
-from stmask_deploy.training.run import Data, Start, train
+from stmask_deploy.training.run import Start, train
 from stmask_deploy.training.weights import from_scratch
 
 

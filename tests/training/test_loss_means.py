@@ -55,11 +55,3 @@ def test_resumed_they_go_on(clock: Clock) -> None:
     after.resume(state)
     add(after, clock, 2.0, 3)
     assert after.count == 2 and after.take() == ({"total": 1.5, "masks": 0.75}, 5)
-
-
-def test_an_empty_state_is_the_start(clock: Clock) -> None:
-    means = LossMeans("cpu")
-    clock.now += 1000
-    means.resume({})
-    add(means, clock, 2.0, 3)
-    assert means.take() == ({"total": 2.0, "masks": 1.0}, 3)

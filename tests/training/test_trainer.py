@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from runs import assert_same_tensors, losses, new_run, records, run_in
-from tiny_training import ALONE, CALIBRATED, CONFIG, OPTIONS, read_clips, write_clips
+from tiny_training import ALONE, CONFIG, OPTIONS, read_clips, write_clips
 from torch import nn
 
 from stmask_deploy.config import ModelConfig
@@ -16,14 +16,15 @@ from stmask_deploy.errors import InputError, OutputError, StmaskError
 from stmask_deploy.export.exporter import ExportOptions, export_checkpoint
 from stmask_deploy.models.checkpoint import load_checkpoint
 from stmask_deploy.models.stmask import STMask
+from stmask_deploy.training.data import Data
 from stmask_deploy.training.learner import PairLearner
 from stmask_deploy.training.log import TrainingLog
 from stmask_deploy.training.options import LossWeights
 from stmask_deploy.training.pairs import PairDataset
 from stmask_deploy.training.processes import Process
-from stmask_deploy.training.run import Data, prepare_folder, train
+from stmask_deploy.training.run import prepare_folder, train
 from stmask_deploy.training.snapshot import Snapshot
-from stmask_deploy.training.trainer import Batches, Trainer, make_optimizer
+from stmask_deploy.training.trainer import Trainer
 from stmask_deploy.training.validation import evaluate_model
 from stmask_deploy.training.weights import from_scratch
 
@@ -162,34 +163,6 @@ def test_classes_of_the_validation(data: Data, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"the classes of .* \(box, ball\) are not those of .* \(box, disc\)"):
         run_in(tmp_path / "run", data, new_run(), validation=other)
     Data.open(write_clips(tmp_path / "same", names=("Box", "DISC")), None).check_classes(data)
-
-
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_biases_and_norms_do_not_decay(optimizer: str) -> None:
-    model = from_scratch(CALIBRATED)
-    model.backbone.bn1.requires_grad_(False)
-    decays = {id(value): group["weight_decay"]
-              for group in make_optimizer(model, replace(OPTIONS, optimizer=optimizer)).param_groups
-              for value in group["params"]}
-    norms = {name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
-    for name, value in model.named_parameters():
-        owner, kind = name.rsplit(".", 1)
-        if owner == "backbone.bn1":
-            assert id(value) not in decays
-        else:
-            assert decays[id(value)] == (0 if kind == "bias" or owner in norms else OPTIONS.weight_decay), name
-
-
-@pytest.mark.parametrize("start", [0, 3])
-def test_batches_share_the_samples_out(start: int) -> None:
-    processes = [list(Batches(start, 5, 2, Process(rank, 3, "cpu"))) for rank in range(3)]
-    assert all(len(batches) == 5 - start == len(Batches(start, 5, 2, ALONE)) for batches in processes)
-    in_order = [index for iteration in zip(*processes, strict=True) for batch in iteration for index in batch]
-    assert in_order == list(range(start * 6, 30))
-
-
-def test_nothing_is_left_of_a_finished_schedule() -> None:
-    assert list(Batches(5, 5, 2, ALONE)) == [] and len(Batches(5, 5, 2, ALONE)) == 0
 
 
 @pytest.mark.parametrize("precision, device, capability, is_told", [

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import torch
 
+from stmask_deploy.training.data import Data
 from stmask_deploy.training.processes import join_processes
 from stmask_deploy.training.recipe import read_recipe
-from stmask_deploy.training.run import Data, prepare_folder, start_run, train
+from stmask_deploy.training.run import prepare_folder, start_run, train
 
 
 def main(annotations: Path, recipe: Path, folder: Path, parameters: Path) -> None:
