@@ -126,8 +126,8 @@ def main(ctx: click.Context, /, sources: Sequence[str], bundle: Path | None, out
     live sources) and an annotated video.mp4 (frame.png for a single image). Several sources share one model and run one
     after another, or --parallel at a time; a source that fails does not stop the others.
     """
+    from .folder_names import folder_name
     from .model import load
-    from .output_folder import folder_name
     from .run import run_video
     from .sources import files_of
 
@@ -174,7 +174,7 @@ def _run_several(ctx: click.Context, sources: Sequence[str], parallel: int, mode
     Returns:
         The exit code: that of an interrupt if there was one, else of the first source that failed, else the highest.
     """
-    from .output_folder import folder_names
+    from .folder_names import folder_names
     from .several import Job, run_several
     from .sources import shown_name
 

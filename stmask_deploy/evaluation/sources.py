@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stmask_deploy.runtime.output_folder import safe_name
+from stmask_deploy.runtime.folder_names import safe_name
 
 from ..datasets.annotations import Annotations, Video
 from ..datasets.record import Record, read_json
