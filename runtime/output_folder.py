@@ -3,16 +3,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from stmask_deploy.atomic import cannot_write, check_folder, remove_leftovers
 from stmask_deploy.errors import InputError, OutputError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from stmask_deploy.folder_lock import locked_folder
 
 
 class OutputFolder:
@@ -51,7 +47,7 @@ class OutputFolder:
             OutputError: the folder already holds results and `overwrite` is False, another run is writing to it, or it
                 is not writable.
         """
-        with self._lock():
+        with locked_folder(self.path):
             self._check_files(overwrite, inputs)
         check_folder(self.path)
 
@@ -66,7 +62,7 @@ class OutputFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cannot_write(self.path, error) from error
-        with self._lock():
+        with locked_folder(self.path):
             self._check_files(overwrite, inputs)  # again: another run may have ended meanwhile
             try:
                 remove_leftovers(self.sequences)
@@ -75,25 +71,6 @@ class OutputFolder:
             except OSError as error:
                 raise cannot_write(self.path, error) from error
             yield
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        """Hold the folder's lock, which no process leaves behind; there is none where the system has no locks."""
-        try:
-            folder = os.open(self.path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))  # a pipe would wait for a writer
-        except OSError:  # there is no such folder, or it cannot be opened, as on Windows
-            yield
-            return
-        try:
-            if not _locked(folder):
-                raise OutputError(f"another run is writing to {self.path}; wait until it ends, or use another folder "
-                                  "with -o")
-            try:
-                yield
-            finally:
-                _unlock(folder)
-        finally:
-            os.close(folder)
 
     def _check_files(self, overwrite: bool, inputs: Sequence[Path]) -> None:
         there = self.existing()
@@ -105,25 +82,6 @@ class OutputFolder:
         if there and not overwrite:
             raise OutputError(f"{self.path} holds results already ({', '.join(path.name for path in there)}); "
                               "use --overwrite or another folder with -o")
-
-
-def _locked(folder: int) -> bool:
-    """Lock an opened folder, unless the system has no locks; False if another run holds the lock."""
-    if fcntl is not None:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:  # some network file systems have no locks
-            pass
-    return True
-
-
-def _unlock(folder: int) -> None:
-    """Release the lock, which a forked process shares: closing the folder alone would leave it to that process."""
-    if fcntl is not None:
-        with suppress(OSError):
-            fcntl.flock(folder, fcntl.LOCK_UN)
 
 
 def _place(path: Path) -> tuple[int, int] | None:

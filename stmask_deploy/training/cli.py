@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +80,8 @@ def main(annotations: Path, folder: Path, frames: Path | None, val_annotations: 
     from ..config import CenternessOrder
     from .data import Data
     from .processes import join_processes
-    from .run import open_validation, prepare_folder, resume_run, start_run, train
+    from .run import open_validation, resume_run, start_run, train
+    from .run_folder import claimed_folder
 
     overrides = {name: value for name, value in overrides.items() if value is not None}
     given = _given({"recipe": recipe, "overwrite": overwrite or None, "from": checkpoint, "classes": names_file,
@@ -100,17 +103,21 @@ def main(annotations: Path, folder: Path, frames: Path | None, val_annotations: 
         start = resumed
     else:
         order = None if centerness_order is None else CenternessOrder(centerness_order)
-        recipe = recipe or ("demo" if checkpoint is None else "fine-tune")
+        if recipe is None:
+            recipe = "demo" if checkpoint is None else "fine-tune"
         start = start_run(_recipe(recipe, overrides), data.class_names, checkpoint, order, input_size,
                           names_file)
-    with join_processes(device) as process:
-        if process.is_first and validation is not None:
-            validation.read_all()
-        if process.is_first:  # last, so that a mistake in the other options never destroys an earlier run
-            prepare_folder(folder, overwrite=overwrite, resume=resume)
+    inputs = [path for path in (checkpoint, names_file, annotations, val_annotations) if path is not None]
+    inputs += [Path(recipe)] if recipe else []
+    with join_processes(device) as process, ExitStack() as stack:
+        if process.is_first:
+            if validation is not None:
+                validation.read_all()
+            stack.enter_context(claimed_folder(folder, overwrite=overwrite, resume=resume, inputs=inputs))
         path = train(start, data, validation, folder, process, num_workers=workers, say=click.echo)
         if process.is_first:
-            click.echo(f"wrote {path}; export it with: stmask-export {path}")
+            with suppress(OSError):  # a closed output changes nothing of what was done
+                click.echo(f"wrote {path}; export it with: {shlex.join(['stmask-export', str(path)])}")
 
 
 def _recipe(name: str, overrides: dict[str, Any]) -> Any:

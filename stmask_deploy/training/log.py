@@ -28,6 +28,20 @@ class TrainingLog:
         self._path = None if folder is None else folder / LOG_FILE
         self._say = say
         self._start = time.monotonic()
+        self._held: list[str] | None = None  # records to be written by `release`
+
+    def hold(self) -> None:
+        """Keep records out of the file until `release`; they are reported all the same."""
+        self._held = []
+
+    def release(self) -> None:
+        """Write the records held back.
+
+        Raises:
+            OutputError: they cannot be written.
+        """
+        lines, self._held = self._held or [], None
+        self._append("".join(lines))
 
     def note(self, text: str) -> None:
         """Record a remark."""
@@ -83,11 +97,18 @@ class TrainingLog:
                 self._say(line)
 
     def _write(self, record: Mapping[str, Any]) -> None:
+        line = json.dumps(record) + "\n"
+        if self._held is None:
+            self._append(line)
+        else:
+            self._held.append(line)
+
+    def _append(self, text: str) -> None:
         if self._path is None:
             return
         try:
             with open(self._path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+                file.write(text)
         except OSError as error:
             raise cannot_write(self._path, error) from error
 

@@ -3,22 +3,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..atomic import remove_leftovers
 from ..config import CenternessOrder, ModelConfig
-from ..errors import InputError, OutputError
+from ..errors import InputError
 from ..models.stmask import STMask
 from .data import Data
-from .log import LOG_FILE, TrainingLog
+from .log import TrainingLog
 from .options import TEMPORAL_LOSSES, TrainingOptions
 from .pairs import PairDataset
 from .processes import Process
 from .recipe import Recipe
-from .snapshot import MODEL_FILE, STATE_FILE, Snapshot
+from .run_folder import clear_folder
+from .snapshot import MODEL_FILE, Snapshot
 from .trainer import Trainer, Validate
 from .validation import evaluate_model
 from .weights import from_checkpoint, from_scratch
@@ -111,31 +112,6 @@ def open_validation(annotations: Path | None, frames: Path | None, resumed: Star
                          "with --no-val") from error
 
 
-def prepare_folder(folder: Path, *, overwrite: bool, resume: bool) -> None:
-    """Create the folder of a run; with `overwrite`, remove an earlier run's files from it.
-
-    Raises:
-        OutputError: it holds a run already, or cannot be written.
-    """
-    files = [folder / name for name in (STATE_FILE, MODEL_FILE, LOG_FILE)]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not resume and any(file.exists() for file in files) and not overwrite:
-            raise OutputError(f"{folder} holds a training run already; use --resume to go on with it, --overwrite to "
-                              "lose it, or another folder")
-        for file in files:  # before the first is removed
-            if file.is_dir():
-                raise OutputError(f"{file} is a folder; choose another one for the run")
-        for file in files:
-            remove_leftovers(file)
-            if not resume:
-                file.unlink(missing_ok=True)
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error.strerror or error}; choose another folder") from error
-
-
 def train(start: Start, data: Data, validation: Data | None, folder: Path, process: Process, *,
           num_workers: int = 0, say: Callable[[str], None] = lambda _line: None) -> Path:
     """Train to the end of the schedule.
@@ -144,7 +120,7 @@ def train(start: Start, data: Data, validation: Data | None, folder: Path, proce
         start: from `start_run` or `resume_run`.
         data: to train on.
         validation: to evaluate on; None disables evaluation.
-        folder: see `Trainer`; prepared by `prepare_folder`.
+        folder: see `Trainer`; of `claimed_folder`. A new run replaces an earlier one in it after its first step.
         process: this process within the group.
         num_workers: see `Trainer`.
         say: called with one line per event.
@@ -167,10 +143,14 @@ def train(start: Start, data: Data, validation: Data | None, folder: Path, proce
                           options.iterations * options.pairs_per_batch * process.count, options.max_gap, options.seed,
                           copy_paste=options.copy_paste)
     log = TrainingLog(folder if process.is_first else None, say)
+    is_new = start.snapshot is None
+    if is_new:
+        log.hold()
     freeze = start.is_trained if options.freeze_norms is None else options.freeze_norms
     trainer = Trainer(start.model, config, options, folder, process, log, freeze_norms=freeze,
                       is_trained=start.is_trained, validate=_validator(validation, process),
-                      validation=_noted(validation), data=data.fingerprint, num_workers=num_workers)
+                      validation=_noted(validation), data=data.fingerprint, num_workers=num_workers,
+                      begin=partial(_begin, log, folder if process.is_first else None) if is_new else None)
     if start.snapshot is not None:
         trainer.resume(start.snapshot)
         log.resume(start.snapshot.iteration, start.snapshot.seconds)
@@ -182,6 +162,13 @@ def train(start: Start, data: Data, validation: Data | None, folder: Path, proce
         log.note(note)
     trainer.run(dataset)
     return folder / MODEL_FILE
+
+
+def _begin(log: TrainingLog, folder: Path | None) -> None:
+    """Replace an earlier run: the first step has shown that this one works."""
+    if folder is not None:
+        clear_folder(folder)
+    log.release()
 
 
 def _noted(validation: Data | None) -> tuple[str, str] | None:

@@ -45,16 +45,17 @@ class Trainer:
         validation: annotation file and frames of `validate`; stored in snapshots.
         data: fingerprint of the training data; stored in snapshots.
         num_workers: processes that read frames; 0 reads them in this process.
+        begin: called once, when the first step is done or before anything is written; None for a run that is resumed.
     """
 
     def __init__(self, model: STMask, config: ModelConfig, options: TrainingOptions, folder: Path, process: Process,
                  log: TrainingLog, *, freeze_norms: bool, is_trained: bool = False,
                  validate: Validate | None = None, validation: tuple[str, str] | None = None, data: str = "",
-                 num_workers: int = 0) -> None:
+                 num_workers: int = 0, begin: Callable[[], None] | None = None) -> None:
         self._model = model.to(process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._config, self._options, self._folder = config, options, folder
         self._process, self._log, self._validate, self._num_workers = process, log, validate, num_workers
-        self._is_trained, self._validation, self._data = is_trained, validation, data
+        self._is_trained, self._validation, self._data, self._begin = is_trained, validation, data, begin
         self._average = WeightAverage(self._model, options.ema_decay)
         norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
         self._frozen = norms if freeze_norms else []
@@ -129,9 +130,15 @@ class Trainer:
             self._in_step = True
             self._losses.add(self._step(batch))
             self.iteration += 1
+            self._begin_once()
             if self.iteration % LOG_EVERY == 0 or self.iteration == self._options.iterations:
                 self._log_losses()
             self._in_step = False
+
+    def _begin_once(self) -> None:
+        if self._begin is not None:
+            begin, self._begin = self._begin, None
+            begin()
 
     def _step(self, batch: PairBatch) -> dict[str, Tensor]:
         options, device = self._options, torch.device(self._process.device)
@@ -195,12 +202,14 @@ class Trainer:
         No process stops before the first has saved, because the launcher ends all of them once one has exited.
         """
         if self._process.any(self._interrupts.is_set or error is not None):
-            self._save()
+            if error is None or self.iteration:  # without a step there is nothing to go on with
+                self._save()
             self._process.wait()
             raise error or KeyboardInterrupt
 
     def _save(self) -> None:
         if self._process.is_first and self._saved != self.iteration:
+            self._begin_once()
             write_model(self._folder, self._average.model, self._config)
             Snapshot(self.iteration, self._config, self._options, self._model.state_dict(),
                      self._average.model.state_dict(), self._average.num_updates,

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from stmask_deploy.ending_signals import ENDING_SIGNALS
 from stmask_deploy.models.checkpoint import load_checkpoint
 from stmask_deploy.training.cli import main
 from stmask_deploy.training.recipe import shipped_recipes
-from stmask_deploy.training.run import prepare_folder
+from stmask_deploy.training.run_folder import claimed_folder
 from stmask_deploy.training.snapshot import Snapshot
 from stmask_deploy.training.weights import from_scratch
 
@@ -226,6 +227,20 @@ def test_mistakes_end_with_one_line_and_leave_an_earlier_run(
     assert contents(tmp_path / "run") == earlier
 
 
+@pytest.mark.parametrize("option", ["--from", "--recipe"])
+def test_what_a_run_starts_from_is_not_lost(clips: Path, recipe: Path, tmp_path: Path, option: str) -> None:
+    code, output = command(clips, "-o", tmp_path / "run", "--recipe", recipe, "--iterations", 1)
+    assert code == 0, output
+    if option == "--recipe":
+        recipe = Path(shutil.copy(recipe, tmp_path / "run" / "log.jsonl"))
+    earlier = contents(tmp_path / "run")
+    source = tmp_path / "run" / "model.pth" if option == "--from" else recipe
+    code, output = command(clips, "-o", tmp_path / "run", option, source, "--overwrite")
+    assert (code, output) == (2, f"error: {source} is an input of this run and would be replaced; use another folder "
+                                 "with -o\n")
+    assert contents(tmp_path / "run") == earlier
+
+
 def test_a_folder_with_a_run(clips: Path, recipe: Path, tmp_path: Path) -> None:
     earlier = put_run(tmp_path / "run")
     code, output = command(clips, "-o", tmp_path / "run", "--recipe", recipe)
@@ -310,5 +325,6 @@ def test_help_names_the_recipes() -> None:
 def test_what_a_killed_run_left_is_removed(tmp_path: Path, resume: bool) -> None:
     for name in (".state.pth.123.tmp", ".model.pth.7.tmp", "own.tmp"):
         (tmp_path / name).write_bytes(b"half")
-    prepare_folder(tmp_path, overwrite=False, resume=resume)
+    with claimed_folder(tmp_path, overwrite=False, resume=resume):
+        pass
     assert list(contents(tmp_path)) == ["own.tmp"]

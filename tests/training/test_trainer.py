@@ -12,7 +12,7 @@ from tiny_training import ALONE, CONFIG, OPTIONS, read_clips, write_clips
 from torch import nn
 
 from stmask_deploy.config import ModelConfig
-from stmask_deploy.errors import InputError, OutputError, StmaskError
+from stmask_deploy.errors import InputError, StmaskError
 from stmask_deploy.export.exporter import ExportOptions, export_checkpoint
 from stmask_deploy.models.checkpoint import load_checkpoint
 from stmask_deploy.models.stmask import STMask
@@ -22,7 +22,8 @@ from stmask_deploy.training.log import TrainingLog
 from stmask_deploy.training.options import LossWeights
 from stmask_deploy.training.pairs import PairDataset
 from stmask_deploy.training.processes import Process
-from stmask_deploy.training.run import prepare_folder, train
+from stmask_deploy.training.run import train
+from stmask_deploy.training.run_folder import FILES
 from stmask_deploy.training.snapshot import Snapshot
 from stmask_deploy.training.trainer import Trainer
 from stmask_deploy.training.validation import evaluate_model
@@ -174,8 +175,36 @@ def test_slow_bf16_is_told(precision: str, device: str, capability: str, is_told
     monkeypatch.setattr(Trainer, "__init__", lambda *_args, **_kwargs: None)
     monkeypatch.setattr(Trainer, "run", lambda *_args: None)
     process = Process(0, 1, device)
-    train(new_run(replace(OPTIONS, precision=precision)), data, None, tmp_path, process)
-    assert any("--precision f32" in record["note"] for record in records(tmp_path, "note")) == is_told
+    said: list[str] = []
+    train(new_run(replace(OPTIONS, precision=precision)), data, None, tmp_path, process, say=said.append)
+    assert any("--precision f32" in line for line in said) == is_told
+
+
+@pytest.mark.parametrize("failure", ["frame", "loss"])
+def test_an_earlier_run_is_lost_once_a_step_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                    failure: str) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    earlier = {name: b"earlier" for name in FILES}
+    for name, content in earlier.items():
+        (run / name).write_bytes(content)
+    data = Data.open(write_clips(tmp_path / "clips"), None)
+    frames = list((tmp_path / "clips").rglob("*.png"))
+    before = [frame.read_bytes() for frame in frames]
+    with monkeypatch.context() as patch:
+        if failure == "frame":
+            for frame in frames:
+                frame.write_bytes(b"broken")
+        else:
+            patch.setattr(PairLearner, "forward", lambda *_: {"boxes": torch.tensor(float("nan"))})
+        with pytest.raises(StmaskError, match="cannot be read" if failure == "frame" else "a loss is not finite"):
+            run_in(run, data, new_run(replace(OPTIONS, iterations=2)))
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == earlier
+    for frame, content in zip(frames, before, strict=True):
+        frame.write_bytes(content)
+    run_in(run, data, new_run(replace(OPTIONS, iterations=2)))
+    assert Snapshot.read(run).iteration == 2 and b"earlier" not in (run / "log.jsonl").read_bytes()
+    assert "million parameters" in records(run, "note")[0]["note"]  # from before the first step
 
 
 def test_a_loss_of_weight_zero_cannot_spoil_the_others(data: Data, tmp_path: Path,
@@ -206,11 +235,3 @@ def test_a_network_that_pytorch_cannot_train() -> None:
     with pytest.raises(InputError, match="widths starts with 3; .* at least 4 channels"):
         new_run(config=narrow)
     new_run(config=replace(CONFIG, widths=(4, *CONFIG.widths[1:])))
-
-
-def test_a_folder_in_the_place_of_a_file_costs_no_earlier_run(tmp_path: Path) -> None:
-    (tmp_path / "state.pth").write_bytes(b"an earlier run")
-    (tmp_path / "log.jsonl").mkdir()
-    with pytest.raises(OutputError, match=r"log\.jsonl is a folder; choose another one for the run"):
-        prepare_folder(tmp_path, overwrite=True, resume=False)
-    assert (tmp_path / "state.pth").read_bytes() == b"an earlier run"
