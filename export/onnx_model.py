@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from stmask_deploy.errors import InputError, StmaskError
+from stmask_deploy.wrapped_interrupt import raise_interrupt
 
 from .lowering import Dcn, lower, translation_table
 
@@ -45,11 +47,16 @@ def export_module(
         InputError: onnxruntime, which the check needs, is not installed.
         StmaskError: the simplified graph has different outputs, or the checker rejects the graph.
     """
-    with _quiet():
-        program = torch.onnx.export(
-            module, tuple(inputs), dynamo=True, opset_version=opset, verbose=False, optimize=True,
-            custom_translation_table=translation_table(), input_names=list(input_names),
-            output_names=list(output_names), dynamic_shapes=_dynamic_shapes(input_names, dynamic or {}))
+    handled = sys.exc_info()[1]
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                module, tuple(inputs), dynamo=True, opset_version=opset, verbose=False, optimize=True,
+                custom_translation_table=translation_table(), input_names=list(input_names),
+                output_names=list(output_names), dynamic_shapes=_dynamic_shapes(input_names, dynamic or {}))
+    except Exception as error:
+        raise_interrupt(error, handled)
+        raise
     if program is None:
         raise StmaskError("torch.onnx.export returned no program")
     model: onnx.ModelProto = program.model_proto

@@ -15,8 +15,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from stmask_deploy.workers import WORKER_NAME
-
-from .interrupt import find_interrupt
+from stmask_deploy.wrapped_interrupt import find_interrupt
 
 T = TypeVar("T")
 U = TypeVar("U")

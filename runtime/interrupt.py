@@ -39,27 +39,3 @@ class InterruptFlag:
         while self._before:
             number, before = self._before.popitem()
             signal.signal(number, before)
-
-
-def find_interrupt(error: BaseException | None, handled: BaseException | None) -> KeyboardInterrupt | None:
-    """The KeyboardInterrupt that `error` is or was caused by, or None.
-
-    Args:
-        error: the exception raised.
-        handled: the exception that was already being handled (`sys.exc_info`), which Python sets as the context of
-            every later one; it does not count.
-    """
-    while error is not None and error is not handled and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error if isinstance(error, KeyboardInterrupt) and error is not handled else None
-
-
-def raise_interrupt(error: BaseException, handled: BaseException | None) -> None:
-    """Raise the KeyboardInterrupt that caused `error`, if any: compiled modules turn it into an ImportError.
-
-    Args:
-        error, handled: see `find_interrupt`.
-    """
-    interrupt = find_interrupt(error, handled)
-    if interrupt is not None:
-        raise interrupt

@@ -13,9 +13,9 @@ from typing import Any
 from stmask_deploy.bundle import BundleDescription
 from stmask_deploy.errors import DeviceError, InputError, StmaskError
 from stmask_deploy.wording import counted
+from stmask_deploy.wrapped_interrupt import raise_interrupt
 
 from .backends import CUDA_GRAPH, Value, check_inputs, chosen_outputs, not_installed, one_line
-from .interrupt import raise_interrupt
 from .onnxruntime_providers import CPU, CUDA, TENSORRT, WORDS, choose_provider
 from .onnxruntime_recording import RecordedSession
 from .onnxruntime_session import OPENING, SessionMaker, describe, run_on_device, run_on_host, specs, zeros

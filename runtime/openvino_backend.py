@@ -24,9 +24,9 @@ from stmask_deploy.bundle import (
 )
 from stmask_deploy.errors import DeviceError, InputError, StmaskError
 from stmask_deploy.openvino_library import import_openvino
+from stmask_deploy.wrapped_interrupt import raise_interrupt
 
 from .backends import TensorSpec, Value, check_inputs, chosen_outputs, not_installed, one_line
-from .interrupt import raise_interrupt
 from .model_cache import make_cache
 from .openvino_pooling import expand_roi_align
 from .openvino_precision import is_kept, kept_for

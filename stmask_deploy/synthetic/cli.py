@@ -70,7 +70,7 @@ class _Progress:
 
     def __init__(self, name: str, total: int) -> None:
         self._name, self._total, self._done = name, total, 0
-        self._is_shown = sys.stderr.isatty()
+        self._is_shown = sys.stderr is not None and sys.stderr.isatty()
 
     def advance(self) -> None:
         self._done += 1

@@ -3,10 +3,12 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
 import re
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
@@ -86,7 +88,7 @@ class SplitFolder:
             self.annotations.unlink(missing_ok=True)
             for clip in self._clips():
                 if re.fullmatch(rf"{re.escape(self.split.name)}_\d{{4,}}(\.mp4)?", clip.name):
-                    clip.unlink() if clip.is_file() else shutil.rmtree(clip)
+                    clip.unlink() if clip.is_file() or clip.is_symlink() else shutil.rmtree(clip)
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
@@ -191,4 +193,13 @@ def _run(tasks: list[ClipTask], workers: int) -> Iterator[VideoAnnotation]:
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the main one ends the others
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     cv2.setNumThreads(1)
+
+
+def _end_with_parent() -> None:
+    """A pool's worker waits for tasks at a pipe whose other end it holds too, so it never sees the parent's end."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)

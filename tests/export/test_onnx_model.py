@@ -41,6 +41,19 @@ def test_messages_are_logged_again_afterwards() -> None:
     assert logging.root.manager.disable == logging.NOTSET
 
 
+@pytest.mark.parametrize("asked", [KeyboardInterrupt(), SystemExit(143)], ids=repr)
+def test_an_interrupt_is_no_failed_export(monkeypatch: pytest.MonkeyPatch, asked: BaseException) -> None:
+    def fail(*_args: object, **_options: object) -> None:
+        try:
+            raise asked
+        except BaseException as error:
+            raise RuntimeError("Failed to export the model") from error
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    with pytest.raises(type(asked)):
+        export()
+
+
 def test_no_source_lines_of_the_exporting_machine_are_kept() -> None:
     assert b".py" not in export(simplify=False).SerializeToString()
 

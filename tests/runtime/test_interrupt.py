@@ -14,7 +14,7 @@ import pytest
 from media import pictures, write_video
 
 from stmask_deploy.ending_signals import ENDING_SIGNALS
-from stmask_deploy.runtime.interrupt import InterruptFlag, raise_interrupt
+from stmask_deploy.runtime.interrupt import InterruptFlag
 from stmask_deploy.runtime.results_jsonl import read_results
 
 
@@ -164,35 +164,6 @@ def test_where_ctrl_c_is_ignored_it_stays_so() -> None:
         press()
         assert not interrupt.is_set
     assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-
-
-@pytest.mark.parametrize("link", ["__cause__", "__context__"])
-def test_what_ctrl_c_was_turned_into_is_ctrl_c_again(link: str) -> None:
-    inner, outer, pressed = ImportError("initialization failed"), ImportError("no backend"), KeyboardInterrupt()
-    setattr(inner, link, pressed)
-    outer.__cause__ = inner
-    with pytest.raises(KeyboardInterrupt) as caught:
-        raise_interrupt(outer, None)
-    assert caught.value is pressed
-
-
-def test_other_failures_are_no_ctrl_c() -> None:
-    error = ImportError("no such module")
-    error.__context__ = KeyError("module")
-    raise_interrupt(error, None)
-
-
-def test_a_ctrl_c_that_was_being_handled_before_is_none() -> None:
-    """A program catches Ctrl-C and goes on, with something that fails."""
-    try:
-        raise KeyboardInterrupt
-    except KeyboardInterrupt as pressed:
-        try:
-            raise ImportError("no such module")
-        except ImportError as error:
-            raise_interrupt(error, pressed)
-            with pytest.raises(KeyboardInterrupt):
-                raise_interrupt(error, None)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

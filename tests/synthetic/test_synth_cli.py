@@ -4,6 +4,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import av
@@ -15,7 +18,7 @@ from click.testing import CliRunner, Result
 from stmask_deploy.datasets.annotations import read_annotations
 from stmask_deploy.datasets.segmentation import decode
 from stmask_deploy.errors import OutputError
-from stmask_deploy.synthetic import writer
+from stmask_deploy.synthetic import cli, writer
 from stmask_deploy.synthetic.cli import main
 from stmask_deploy.synthetic.clips import render
 from stmask_deploy.synthetic.outlines import CLASSES
@@ -73,11 +76,11 @@ def test_the_datasets_reader_reads_it(written: Path, split: str) -> None:
         clip = render(split, index, 3, SIZE)
         tracks = annotations.tracks_of(video.id)
         assert [track.category_id for track in tracks] == clip.class_ids.tolist()
-        for time, name in enumerate(video.file_names):
+        for index, name in enumerate(video.file_names):
             picture = cv2.imread(str(written / split / "JPEGImages" / name))
-            assert np.abs(picture.astype(int) - clip.frame(time).image).mean() < 6  # JPEG thins out colour
-            for track, mask in zip(tracks, clip.masks(time), strict=True):
-                segmentation = track.segmentations[time]
+            assert np.abs(picture.astype(int) - clip.frame(index).image).mean() < 6  # JPEG thins out colour
+            for track, mask in zip(tracks, clip.masks(index), strict=True):
+                segmentation = track.segmentations[index]
                 assert (segmentation is None) == (not mask.any())
                 assert segmentation is None or np.array_equal(decode(segmentation), mask)
 
@@ -249,3 +252,41 @@ def test_more_than_a_split_can_have(tmp_path: Path, option: str) -> None:
     done = CliRunner().invoke(main, [str(tmp_path), "--split", "val", option, "100001"])
     assert done.exit_code == 2 and "clips count from 0 to 99999 and have 1 to 10000 frames" in done.stderr
     assert not any(tmp_path.iterdir())
+
+
+def test_its_processes_end_with_it(tmp_path: Path) -> None:
+    """However it ends: they would wait for work for ever, and do what is left of it."""
+    program = """
+import os, signal, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from stmask_deploy.synthetic.writer import _start_worker
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(1, get_context("spawn"), _start_worker)
+    print(pool.submit(os.getpid).result(), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    script = tmp_path / "killed.py"
+    script.write_text(program)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=100)
+    worker, deadline = int(done.stdout), time.monotonic() + 60
+    while Path(f"/proc/{worker}").exists():
+        assert time.monotonic() < deadline, "the worker goes on"
+        time.sleep(0.05)
+
+
+def test_a_link_in_the_place_of_a_clip_is_replaced(tmp_path: Path) -> None:
+    assert run(tmp_path, "--split", "val", "--clips", 2, "--frames", 2, "--size", "64x96").exit_code == 0
+    clip, other = tmp_path / "val" / "JPEGImages" / "val_0000", tmp_path / "other"
+    clip.rename(other)
+    clip.symlink_to(other)
+    kept = files(other)
+    done = run(tmp_path, "--split", "val", "--clips", 2, "--frames", 2, "--size", "64x96", "--overwrite")
+    assert done.exit_code == 0, done.output
+    assert not clip.is_symlink() and files(clip) == kept == files(other)
+
+
+def test_without_standard_error_it_shows_no_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    with cli._Progress("val", 2) as progress:
+        progress.advance()
