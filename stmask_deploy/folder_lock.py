@@ -13,6 +13,17 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+_OPENED: set[int] = set()  # descriptors that hold locks, which a forked process would hold too, longer than this one
+
+
+def _close_all() -> None:
+    while _OPENED:
+        os.close(_OPENED.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_all)
+
 
 @contextmanager
 def locked_folder(path: Path) -> Iterator[None]:
@@ -26,15 +37,16 @@ def locked_folder(path: Path) -> Iterator[None]:
     except OSError:  # there is no such folder, or it cannot be opened, as on Windows
         yield
         return
+    _OPENED.add(folder)
     try:
         if not _locked(folder):
             raise OutputError(f"another run is writing to {path}; wait until it ends, or use another folder with -o")
-        try:
-            yield
-        finally:
-            _unlock(folder)
+        yield
     finally:
-        os.close(folder)
+        if folder in _OPENED:  # not in a forked process, which has closed it
+            _unlock(folder)  # a process that another thread forks right now may hold it too
+            _OPENED.remove(folder)
+            os.close(folder)
 
 
 def _locked(folder: int) -> bool:
@@ -50,7 +62,6 @@ def _locked(folder: int) -> bool:
 
 
 def _unlock(folder: int) -> None:
-    """Release the lock, which a forked process shares: closing the folder alone would leave it to that process."""
     if fcntl is not None:
         with suppress(OSError):
             fcntl.flock(folder, fcntl.LOCK_UN)

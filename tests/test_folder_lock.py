@@ -1,6 +1,10 @@
 """A folder's lock is one command's; its behaviour in runs is tested where these are."""
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,4 +24,47 @@ def test_what_is_no_folder_has_none(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     for path in (tmp_path / "missing", tmp_path / "file"):
         with locked_folder(path), locked_folder(path):
+            pass
+
+
+FORKS = """
+import os, signal, sys, time
+from pathlib import Path
+from stmask_deploy.folder_lock import locked_folder
+with locked_folder(Path(sys.argv[1])):
+    child = os.fork()
+    if not child:
+        time.sleep(100)
+        os._exit(0)
+    print(child, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_killed_command_leaves_none_to_its_workers(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", FORKS, tmp_path], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        process.wait(60)
+        try:
+            with locked_folder(tmp_path):
+                assert Path(f"/proc/{child}").exists()  # it lives, and holds nothing
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_that_leaves_the_block_takes_nothing(tmp_path: Path) -> None:
+    with locked_folder(tmp_path):
+        child = os.fork()
+        if not child:
+            try:
+                with locked_folder(tmp_path):
+                    os._exit(1)
+            except OutputError:
+                os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        with pytest.raises(OutputError), locked_folder(tmp_path):
             pass
