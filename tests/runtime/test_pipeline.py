@@ -133,6 +133,16 @@ def test_a_picture_that_is_none_does_not_count(bundle: Path) -> None:
     assert [result.origins[0] for result in steps(model, [100, 100])] == ["propagated", "detected"]
 
 
+def test_the_frame_tracker_moves_nothing(bundle: Path) -> None:
+    """Also where the graph for it was opened."""
+    opened = open_bundle(bundle)
+    assert opened.temporal is not None
+    for tracker, count in (("frame", 0), ("released", 2)):
+        graph = WatchedGraph(opened.temporal)
+        steps(Model(dataclasses.replace(opened, temporal=graph), RunOptions(tracker=tracker)), [100, 110, 120])
+        assert len(graph.asked) == count
+
+
 @pytest.mark.parametrize(("options", "has_temporal", "told"), [
     ({"tracker": "frame"}, True, "the frame tracker cannot do"), ({}, False, "no temporal graph, cannot do")])
 def test_key_frames_need_propagation(make_bundle: Any, options: dict[str, Any], has_temporal: bool, told: str) -> None:

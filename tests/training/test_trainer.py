@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,18 @@ def test_an_earlier_run_is_lost_once_a_step_is_done(tmp_path: Path, monkeypatch:
     run_in(run, data, new_run(replace(OPTIONS, iterations=2)))
     assert Snapshot.read(run).iteration == 2 and b"earlier" not in (run / "log.jsonl").read_bytes()
     assert "million parameters" in records(run, "note")[0]["note"]  # from before the first step
+
+
+def test_a_step_replaces_an_earlier_run_before_anything_is_saved(data: Data, tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in FILES:
+        (tmp_path / name).write_bytes(b"earlier")
+    forward, calls = PairLearner.forward, count()
+    monkeypatch.setattr(PairLearner, "forward", lambda self, batch: forward(self, batch) if next(calls) == 0 else {
+        "boxes": torch.tensor(float("nan"))})
+    with pytest.raises(StmaskError, match="iteration 1: a loss is not finite"):
+        run_in(tmp_path, data, new_run(replace(OPTIONS, iterations=3)))
+    assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"] and len(records(tmp_path, "note")) == 1
 
 
 def test_a_loss_of_weight_zero_cannot_spoil_the_others(data: Data, tmp_path: Path,
