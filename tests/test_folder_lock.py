@@ -57,14 +57,14 @@ def test_a_killed_command_leaves_none_to_its_workers(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_process_that_leaves_the_block_takes_nothing(tmp_path: Path) -> None:
-    with locked_folder(tmp_path):
-        child = os.fork()
+    child = -1
+    try:
+        with locked_folder(tmp_path):
+            child = os.fork()
+            if child:
+                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+                with pytest.raises(OutputError), locked_folder(tmp_path):
+                    pass
+    finally:
         if not child:
-            try:
-                with locked_folder(tmp_path):
-                    os._exit(1)
-            except OutputError:
-                os._exit(0)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        with pytest.raises(OutputError), locked_folder(tmp_path):
-            pass
+            os._exit(1 if sys.exc_info()[1] else 0)
