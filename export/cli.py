@@ -12,6 +12,7 @@ from stmask_deploy.bundle import CANDIDATE_THRESHOLD, MAX_CANDIDATES
 from stmask_deploy.console import Command
 from stmask_deploy.errors import InputError
 from stmask_deploy.option_types import FloatRange, FrameSize, NamedPath
+from stmask_deploy.teller import Teller
 from stmask_deploy.tracking_config import TrackingConfig
 
 from .overrides import Overrides, parse_level, parse_numbers
@@ -173,14 +174,17 @@ def main(checkpoint: Path, output: Path | None, dcn: str, openvino: bool, openvi
         int8=int8_options(**{name: values[name] for name in _INT8}),
         **{name: value for name, value in values.items() if name not in (*_VARIANT, *_INT8)})
     folder = output or checkpoint.with_name(f"{checkpoint.stem}_stmask")
-    click.echo(f"{loaded.config.variant}, {loaded.config.num_classes - 1} classes  (sha256 {loaded.sha256[:16]}...)")
+    tell = Teller()
+    tell(click.echo,
+         f"{loaded.config.variant}, {loaded.config.num_classes - 1} classes  (sha256 {loaded.sha256[:16]}...)")
     for line in (*loaded.notes, *assumptions(loaded.config)):
-        click.echo(f"  {line}")
+        tell(click.echo, f"  {line}")
     if dry_run:
         description = check_export(loaded, folder, options, overwrite=overwrite)
         click.echo("\n".join([*plan_lines(description, options), f"would write {folder}"]))
         return
     verification = export_checkpoint(loaded, folder, options, overwrite=overwrite,
-                                     say=lambda line: click.echo(f"  {line}"))
+                                     say=lambda line: tell(click.echo, f"  {line}"))
     reached = ", ".join(f"{name} {error:.1e}" for name, error in verification.reached().items())
-    click.echo(f"wrote {folder}  (verified against PyTorch; largest error as a share of range: {reached})")
+    tell(click.echo, f"wrote {folder}  (verified against PyTorch; largest error as a share of range: {reached})")
+    tell.check()

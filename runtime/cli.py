@@ -13,10 +13,11 @@ from stmask_deploy import __version__
 from stmask_deploy.console import Command, ignore_interrupts, leave_workers
 from stmask_deploy.errors import EXIT_DAMAGED_INPUT, EXIT_INTERRUPTED, InputError, StmaskError
 from stmask_deploy.option_types import FloatRange, NamedPath
+from stmask_deploy.teller import Teller
 from stmask_deploy.tracking_config import TRACKERS
 from stmask_deploy.wording import on_one_line
 
-from .messages import Teller, tell_failure, tell_limits, tell_problems, tell_setup, tell_summary, told_warnings
+from .messages import tell_failure, tell_limits, tell_problems, tell_setup, tell_summary, told_warnings
 
 if TYPE_CHECKING:
     from .frame_source import FrameSource

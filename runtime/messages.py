@@ -4,14 +4,14 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from stmask_deploy.console import is_verbose
-from stmask_deploy.errors import OutputError, StmaskError
+from stmask_deploy.errors import StmaskError
 from stmask_deploy.wording import counted, on_one_line
 
 if TYPE_CHECKING:
@@ -36,30 +36,6 @@ class _Echo(logging.Handler):
         start = "\n" if sys.stderr is not None and sys.stderr.isatty() else ""
         with suppress(OSError):  # nobody reads the messages any more
             click.echo(f"{start}warning: {on_one_line(record.getMessage())}", err=True)
-
-
-class Teller:
-    """Calls functions that print messages; once nobody reads them any more, the work goes on nevertheless."""
-
-    def __init__(self) -> None:
-        self._error: OSError | None = None
-
-    def __call__(self, message: Callable[..., None], *args: Any, **options: Any) -> None:
-        """Call `message`."""
-        try:
-            message(*args, **options)
-        except OSError as error:
-            self._error = self._error or error
-
-    def check(self) -> None:
-        """Raise what the first message ended with that could not be printed.
-
-        Raises:
-            OutputError: there was one.
-        """
-        if self._error is not None:
-            raise OutputError(f"messages cannot be written ({self._error.strerror or self._error}); "
-                              "the files are complete")
 
 
 def tell_setup(model: Model, is_live: bool) -> None:

@@ -40,7 +40,7 @@ def locked_folder(path: Path) -> Iterator[None]:
     _OPENED.add(folder)
     try:
         if not _locked(folder):
-            raise OutputError(f"another run is writing to {path}; wait until it ends, or use another folder with -o")
+            raise OutputError(f"another run is writing to {path}; wait until it ends, or use another folder")
         yield
     finally:
         if folder in _OPENED:  # not in a forked process, which has closed it

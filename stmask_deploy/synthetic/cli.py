@@ -11,6 +11,7 @@ from stmask_deploy import __version__
 from stmask_deploy.console import Command
 from stmask_deploy.environment import available_cpus
 from stmask_deploy.option_types import FrameSize, NamedPath
+from stmask_deploy.teller import Teller
 from stmask_deploy.wording import counted
 
 _SPLITS = ("train", "val", "hard")
@@ -47,12 +48,13 @@ def main(output: Path, names: tuple[str, ...], num_clips: int | None, num_frames
     Every split gets a folder in OUT_DIR with JPEGImages/<clip>/<frame>.jpg and instances.json. train is varied, val
     moderate; hard has occlusion, look-alikes, motion blur and poor light.
     """
+    from .split_folder import SplitFolder
     from .splits import SPLITS
-    from .writer import SplitFolder, write_split
+    from .writer import write_split
 
-    names = tuple(dict.fromkeys(names))
+    names, tell = tuple(dict.fromkeys(names)), Teller()
     for name in names:  # check all of them before writing the first
-        SplitFolder(output / name, SPLITS[name]).check(overwrite)
+        SplitFolder(output / name, SPLITS[name], as_video).check(overwrite)
     for name in names:
         split, start = SPLITS[name], time.perf_counter()
         total = num_clips or split.num_clips
@@ -61,8 +63,9 @@ def main(output: Path, names: tuple[str, ...], num_clips: int | None, num_frames
                                as_video=as_video, workers=workers or available_cpus(), overwrite=overwrite,
                                advance=progress.advance)
         frames, seconds = total * (num_frames or split.num_frames), time.perf_counter() - start
-        click.echo(f"{path}: {counted(total, 'clip')}, {counted(frames, 'frame')} in {seconds:.1f} s "
-                   f"({frames / seconds:.0f} frames/s)")
+        tell(click.echo, f"{path}: {counted(total, 'clip')}, {counted(frames, 'frame')} in {seconds:.1f} s "
+                         f"({frames / seconds:.0f} frames/s)")
+    tell.check()
 
 
 class _Progress:

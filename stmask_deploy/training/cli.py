@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import os
 import shlex
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from .. import __version__
 from ..console import Command
 from ..errors import InputError
 from ..option_types import FrameSize, NamedPath
+from ..teller import Teller
 
 _EPILOG = """\b
 Examples:
@@ -109,15 +111,16 @@ def main(annotations: Path, folder: Path, frames: Path | None, val_annotations: 
                           names_file)
     inputs = [path for path in (checkpoint, names_file, annotations, val_annotations) if path is not None]
     inputs += [Path(recipe)] if recipe else []
+    tell = Teller()
     with join_processes(device) as process, ExitStack() as stack:
         if process.is_first:
             if validation is not None:
                 validation.read_all()
             stack.enter_context(claimed_folder(folder, overwrite=overwrite, resume=resume, inputs=inputs))
-        path = train(start, data, validation, folder, process, num_workers=workers, say=click.echo)
+        path = train(start, data, validation, folder, process, num_workers=workers, say=partial(tell, click.echo))
         if process.is_first:
-            with suppress(OSError):  # a closed output changes nothing of what was done
-                click.echo(f"wrote {path}; export it with: {shlex.join(['stmask-export', str(path)])}")
+            tell(click.echo, f"wrote {path}; export it with: {shlex.join(['stmask-export', str(path)])}")
+    tell.check()
 
 
 def _recipe(name: str, overrides: dict[str, Any]) -> Any:

@@ -6,7 +6,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +92,7 @@ class TrainingLog:
 
     def _tell(self, line: str) -> None:
         if self._path is not None:
-            with suppress(OSError):  # a closed output must not end hours of training; the file has the line
-                self._say(line)
+            self._say(line)
 
     def _write(self, record: Mapping[str, Any]) -> None:
         line = json.dumps(record) + "\n"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from stmask_deploy.bundle import read_description
 from stmask_deploy.export.cli import main
 from stmask_deploy.export.exporter import ExportOptions
 from stmask_deploy.export.plan import assumptions, plan_lines
+from stmask_deploy.export.verification import Check, Verification
 from stmask_deploy.models.checkpoint import load_checkpoint
 from stmask_deploy.models.stmask import build_stmask
 from stmask_deploy.pretrained import demo_bundle, demo_checkpoint, demo_clip
@@ -21,6 +23,24 @@ from stmask_deploy.pretrained import demo_bundle, demo_checkpoint, demo_clip
 def export(*arguments: object) -> tuple[int, str]:
     result = CliRunner().invoke(main, [str(one) for one in arguments])
     return result.exit_code, result.output
+
+
+def test_a_reader_that_goes_away_costs_no_bundle(tiny_checkpoint: Path, tmp_path: Path,
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object, **__: object) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    def export_checkpoint(_loaded: object, folder: Path, *_: object, say: Callable[[str], None], **__: object
+                          ) -> Verification:
+        say("half of it")
+        folder.mkdir()
+        return Verification((Check("onnxruntime", "frame/boxes", (1, 4), 1e-6, 1e-4),))
+
+    monkeypatch.setattr("stmask_deploy.export.exporter.export_checkpoint", export_checkpoint)
+    assert export(tiny_checkpoint, "-o", tmp_path / "told")[0] == 0
+    monkeypatch.setattr("click.echo", gone)
+    assert export(tiny_checkpoint, "-o", tmp_path / "bundle")[0] == 4
+    assert (tmp_path / "bundle").is_dir()
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(tiny_checkpoint: Path) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -18,10 +21,12 @@ from click.testing import CliRunner, Result
 from stmask_deploy.datasets.annotations import read_annotations
 from stmask_deploy.datasets.segmentation import decode
 from stmask_deploy.errors import OutputError
+from stmask_deploy.folder_lock import locked_folder
 from stmask_deploy.synthetic import cli, writer
 from stmask_deploy.synthetic.cli import main
 from stmask_deploy.synthetic.clips import render
 from stmask_deploy.synthetic.outlines import CLASSES
+from stmask_deploy.synthetic.split_folder import SplitFolder
 from stmask_deploy.synthetic.splits import SPLITS
 
 SIZE = (54, 96)
@@ -173,10 +178,13 @@ def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
     assert "cannot be written" in result.stderr
 
 
+@pytest.mark.parametrize("overwrite", [True, False])
 @pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (OSError(errno.ENOSPC, os.strerror(28)), 4)])
-def test_what_is_not_complete_does_not_look_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                     error: BaseException, code: int) -> None:
-    assert run(tmp_path, "--split", "val", *SMALL).exit_code == 0
+def test_a_run_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException,
+                                          code: int, overwrite: bool) -> None:
+    if overwrite:
+        assert run(tmp_path, "--split", "val", *SMALL).exit_code == 0
+    before = files(tmp_path)
     imencode, calls = cv2.imencode, []
 
     def fail(*arguments: object) -> object:
@@ -187,14 +195,71 @@ def test_what_is_not_complete_does_not_look_complete(tmp_path: Path, monkeypatch
 
     with monkeypatch.context() as patch:
         patch.setattr(cv2, "imencode", fail)
-        result = run(tmp_path, "--split", "val", *SMALL, "--overwrite")
-    assert result.exit_code == code
+        result = run(tmp_path, "--split", "val", "--clips", 3, *SMALL[2:], *["--overwrite"] * overwrite)
+    assert result.exit_code == code and len(calls) == 5
+    assert files(tmp_path) == before
+    assert run(tmp_path, "--split", "val", *SMALL, *["--overwrite"] * overwrite).exit_code == 0
+    assert (tmp_path / "val" / "instances.json").exists()
+
+
+def test_clips_whose_annotations_cannot_be_written_do_not_look_complete(tmp_path: Path,
+                                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(tmp_path, "--split", "val", *SMALL).exit_code == 0
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(28))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refuse)
+        assert run(tmp_path, "--split", "val", *SMALL, "--overwrite").exit_code == 4
     left = files(tmp_path / "val")
     assert left and all(name.endswith(".jpg") for name in left)
     again = run(tmp_path, "--split", "val", *SMALL)
-    assert again.exit_code == 4 and "val holds pictures or videos without instances.json, as an unfi" in again.stderr
-    assert run(tmp_path, "--split", "val", *SMALL, "--overwrite").exit_code == 0
-    assert (tmp_path / "val" / "instances.json").exists()
+    assert again.exit_code == 4 and "val holds pictures or videos without instances.json; use" in again.stderr
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path: Path, written: Path) -> None:
+    left = tmp_path / "val" / ".unfinished" / "val_0007"
+    left.mkdir(parents=True)
+    (left / "00000.jpg").write_bytes(b"half")
+    assert run(tmp_path, "--split", "val", *SMALL).exit_code == 0
+    assert files(tmp_path / "val") == files(written / "val")
+
+
+def test_two_runs_do_not_write_to_one_split(tmp_path: Path) -> None:
+    (tmp_path / "val").mkdir()
+    with locked_folder(tmp_path / "val"):
+        result = run(tmp_path, "--split", "val", *SMALL, "--overwrite")
+    assert result.exit_code == 4 and "another run is writing to" in result.stderr
+    assert not files(tmp_path)
+
+
+def test_a_split_that_another_run_finished_meanwhile_is_kept(tmp_path: Path) -> None:
+    folder = SplitFolder(tmp_path / "val", SPLITS["val"], as_video=False)
+    folder.check(overwrite=False)
+    assert run(tmp_path, "--split", "val", *SMALL).exit_code == 0
+    before = files(tmp_path)
+    with pytest.raises(OutputError, match="val exists already"), folder.unfinished(overwrite=False):
+        pass
+    assert files(tmp_path) == before
+
+
+def test_clips_on_another_disk(tmp_path: Path, written: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as other:
+        (tmp_path / "val").mkdir()
+        (tmp_path / "val" / "JPEGImages").symlink_to(other)
+        assert run(tmp_path, "--split", "val", *SMALL).exit_code == 0
+        assert files(Path(other)) == files(written / "val" / "JPEGImages")
+        assert (tmp_path / "val" / "JPEGImages").is_symlink()
+
+
+def test_a_reader_that_goes_away_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object, **__: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    monkeypatch.setattr("click.echo", gone)
+    assert run(tmp_path, "--split", "val", "--split", "hard", *SMALL).exit_code == 4
+    assert all((tmp_path / name / "instances.json").exists() for name in ("val", "hard"))
 
 
 def test_an_object_that_is_never_seen_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,7 +292,7 @@ def test_videos_have_even_sides(tmp_path: Path) -> None:
 
 
 def test_a_folder_one_may_not_look_at_is_none_that_is_there(shut_folder: Path) -> None:
-    writer.SplitFolder(shut_folder / "val", SPLITS["val"]).check(overwrite=False)  # making it is what is refused then
+    SplitFolder(shut_folder / "val", SPLITS["val"], False).check(overwrite=False)  # making it is what is refused then
 
 
 @pytest.mark.parametrize("size", ["4096x32", "32x4096", "1056x64"])
@@ -244,7 +309,7 @@ def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "val" / "JPEGImages").mkdir(parents=True)
     monkeypatch.setattr(Path, "iterdir", refuse)
     with pytest.raises(OutputError, match="val cannot be written: Permission denied"):
-        writer.SplitFolder(tmp_path / "val", SPLITS["val"]).check(overwrite=False)
+        SplitFolder(tmp_path / "val", SPLITS["val"], False).check(overwrite=False)
 
 
 @pytest.mark.parametrize("option", ["--clips", "--frames"])
@@ -273,6 +338,29 @@ if __name__ == "__main__":
     while Path(f"/proc/{worker}").exists():
         assert time.monotonic() < deadline, "the worker goes on"
         time.sleep(0.05)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="the system has no signal masks")
+def test_ctrl_c_waits_while_its_processes_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They inherit that they are not interrupted; otherwise each would print a traceback until it can ignore it."""
+    blocked: list[bool] = []
+
+    class Pool:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def map(self, call: Callable[[object], object], tasks: list[object]) -> list[object]:
+            blocked.append(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+            os.kill(os.getpid(), signal.SIGINT)
+            return [call(task) for task in tasks]
+
+        def shutdown(self, **_: object) -> None:
+            blocked.append(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+    monkeypatch.setattr(writer, "ProcessPoolExecutor", Pool)
+    assert run(tmp_path, "--split", "val", *SMALL[:-1], 2).exit_code == 130
+    assert blocked == [True, False]
+    assert not files(tmp_path)
 
 
 def test_a_link_in_the_place_of_a_clip_is_replaced(tmp_path: Path) -> None:

@@ -315,6 +315,16 @@ def test_other_classes_start_anew(clips: Path, recipe: Path, tmp_path: Path) -> 
     assert load_checkpoint(tmp_path / "run" / "model.pth").config.class_names == ("box", "disc")
 
 
+def test_a_reader_that_goes_away_ends_nothing(clips: Path, recipe: Path, tmp_path: Path,
+                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object, **__: object) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("click.echo", gone)
+    assert command(clips, "-o", tmp_path / "run", "--recipe", recipe)[0] == 4
+    assert load_checkpoint(tmp_path / "run" / "model.pth").config.class_names == ("box", "disc")
+
+
 def test_help_names_the_recipes() -> None:
     done = CliRunner().invoke(main, ["--help"])
     assert done.exit_code == 0

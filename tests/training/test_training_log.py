@@ -86,14 +86,6 @@ def test_lines_that_a_crash_left_are_dropped(tmp_path: Path, left: bytes) -> Non
     assert path.read_bytes() == kept
 
 
-def test_a_reader_that_is_gone_ends_nothing(tmp_path: Path) -> None:
-    def refuse(_line: str) -> None:
-        raise BrokenPipeError
-
-    TrainingLog(tmp_path, refuse).note("hello")
-    assert "hello" in (tmp_path / "log.jsonl").read_text()
-
-
 def test_a_log_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
