@@ -13,8 +13,9 @@ import click
 from .. import __version__
 from ..console import Command
 from ..errors import InputError
-from ..option_types import FrameSize, NamedPath
+from ..option_types import FloatRange, FrameSize, NamedPath
 from ..teller import Teller
+from .options import RANGES, WHOLE
 
 _EPILOG = """\b
 Examples:
@@ -27,6 +28,12 @@ Examples:
 Exit codes: 0 done; 1 training failed; 2 bad input or usage; 4 output could not be written; 5 device; 130 interrupted,
 --resume goes on.
 """
+
+
+def _numbers(name: str) -> click.IntRange | FloatRange:
+    """The numbers that an option of training may be."""
+    low, high = RANGES[name]
+    return click.IntRange(int(low), int(high)) if name in WHOLE else FloatRange(low, high)
 
 
 @click.command(cls=Command, epilog=_EPILOG, context_settings={"max_content_width": 110, "show_default": True})
@@ -55,14 +62,15 @@ Exit codes: 0 done; 1 training failed; 2 bad input or usage; 4 output could not 
               help="What frames are resized to.  [default: the recipe's, or the checkpoint's]")
 @click.option("--resume", is_flag=True, help="Resume the run in DIR with its network and options.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in DIR.")
-@click.option("--iterations", type=int, help="Length of the schedule.  [default: the recipe's]")
-@click.option("--pairs", "pairs_per_batch", type=int,
+@click.option("--iterations", type=_numbers("iterations"), help="Length of the schedule.  [default: the recipe's]")
+@click.option("--pairs", "pairs_per_batch", type=_numbers("pairs_per_batch"),
               help="Frame pairs per step and process.  [default: the recipe's]")
-@click.option("--rate", "learning_rate", type=float, help="Learning rate.  [default: the recipe's]")
+@click.option("--rate", "learning_rate", type=_numbers("learning_rate"), help="Learning rate.  [default: the recipe's]")
 @click.option("--precision", type=click.Choice(["f32", "bf16"]), help="Arithmetic.  [default: the recipe's]")
-@click.option("--seed", type=int, help="Random seed of weights, samples and augmentation.  [default: the recipe's]")
-@click.option("--validate-every", type=int, metavar="ITERATIONS", help="[default: the recipe's]")
-@click.option("--save-every", type=int, metavar="ITERATIONS", help="[default: the recipe's]")
+@click.option("--seed", type=_numbers("seed"),
+              help="Random seed of weights, samples and augmentation.  [default: the recipe's]")
+@click.option("--validate-every", type=_numbers("validate_every"), metavar="ITERATIONS", help="[default: the recipe's]")
+@click.option("--save-every", type=_numbers("save_every"), metavar="ITERATIONS", help="[default: the recipe's]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where the network runs.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads.  [default: PyTorch's choice]")
 @click.option("--workers", type=click.IntRange(min=0), default=1, help="Processes that read frames.")

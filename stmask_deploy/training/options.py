@@ -15,6 +15,13 @@ DECAYS = ("cosine", "steps")
 PRECISIONS = ("f32", "bf16")
 WHOLE = ("iterations", "pairs_per_batch", "max_gap", "max_shift_gap", "validate_every", "save_every", "seed")  # ints
 
+RANGES = {  # both ends are allowed
+    "iterations": (1, 10**9), "pairs_per_batch": (1, 4096), "learning_rate": (1e-12, 100), "momentum": (0, 1),
+    "weight_decay": (0, 100), "warmup": (0, 1), "step_factor": (0, 1), "clip_norm": (1e-6, 1e6), "ema_decay": (0, 1),
+    "max_gap": (1, 10_000), "max_shift_gap": (1, 10_000), "copy_paste": (0, 1), "positive_iou": (0, 1),
+    "negative_iou": (0, 1), "box_jitter": (0, 1), "validate_every": (1, 10**9), "save_every": (1, 10**9),
+    "seed": (0, 2**31)}
+
 
 @dataclass(frozen=True)
 class LossWeights:
@@ -70,12 +77,7 @@ class TrainingOptions:
         for name, known in (("optimizer", OPTIMIZERS), ("decay", DECAYS), ("precision", PRECISIONS)):
             if getattr(self, name) not in known:
                 raise InputError(f"{name} {getattr(self, name)!r} is not known; known: {', '.join(known)}")
-        ranges = {"iterations": (1, 10**9), "pairs_per_batch": (1, 4096), "learning_rate": (1e-12, 100),
-                  "momentum": (0, 1), "weight_decay": (0, 100), "warmup": (0, 1), "step_factor": (0, 1),
-                  "clip_norm": (1e-6, 1e6), "ema_decay": (0, 1), "max_gap": (1, 10_000),
-                  "max_shift_gap": (1, 10_000), "copy_paste": (0, 1), "positive_iou": (0, 1), "negative_iou": (0, 1),
-                  "box_jitter": (0, 1), "validate_every": (1, 10**9), "save_every": (1, 10**9), "seed": (0, 2**31)}
-        for name, (low, high) in ranges.items():
+        for name, (low, high) in RANGES.items():
             value, is_whole = getattr(self, name), name in WHOLE
             if not (is_number(value, is_whole) and low <= value <= high):
                 raise InputError(f"{name} must be a {'whole ' if is_whole else ''}number in {low}..{high}, "
