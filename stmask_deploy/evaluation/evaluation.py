@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from stmask_deploy.wording import counted
+from stmask_deploy.wording import counted, on_one_line
 
 from .average_precision import PrecisionRecall
 from .identities import IdentityScores
@@ -82,11 +82,11 @@ class Evaluation(PrecisionScores):
 
     def lines(self) -> list[str]:
         """A table of the classes that have tracks, headed by all classes together, and the identity and mask scores."""
-        rows = [one for one in self.per_class if one.tracks]
-        width = max(len("all classes"), *(len(one.name) for one in rows), 0)
+        rows = [(on_one_line(one.name), one) for one in self.per_class if one.tracks]
+        width = max(len("all classes"), *(len(name) for name, _ in rows), 0)
         table = [_row("", "tracks", COLUMNS, width),
                  _row("all classes", self.identities.tracks, map(percent, self.precision_dict().values()), width)]
-        table += [_row(one.name, one.tracks, map(percent, one.precision_dict().values()), width) for one in rows]
+        table += [_row(name, one.tracks, map(percent, one.precision_dict().values()), width) for name, one in rows]
         kept = self.identities
         counts = counted(self.videos, "video"), counted(kept.tracks, "track"), counted(self.results, "result")
         return [", ".join(counts), *table,

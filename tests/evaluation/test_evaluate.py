@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -161,6 +162,12 @@ def test_as_json_and_as_text() -> None:
     table = "\n".join(result.lines())
     assert "all classes       2    50.5    50.5    50.5    50.5       -       -    50.0    50.0" in table
     assert "\ncat" in table and "\ndog" not in table  # there is no dog in the annotations
+
+
+def test_every_class_is_one_line_of_the_table() -> None:
+    result = evaluate(TWO_CATS, [])
+    named = replace(result, per_class=tuple(replace(one, name=f"{one.name}\nfish") for one in result.per_class))
+    assert [line[:10].rstrip() for line in named.lines()[2:5]] == ["all classe", "cat\\nfish", "identities"]
 
 
 @pytest.mark.parametrize("change, message", [
