@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import av
 import cv2
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 
 from .frame_source import Image
 
@@ -22,7 +23,9 @@ class Orientation(NamedTuple):
 
 def orientation_of(frame: av.VideoFrame) -> Orientation:
     """What the frame's display matrix requires, to the nearest quarter turn."""
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    # `frame.side_data` would keep its container, which refers to the frame: pictures would stay until Python looks for
+    # such circles, which are gigabytes of a video in 4K.
+    matrix: Any = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]  # which its stub lacks
     if matrix is None:
         return Orientation()
     # A pixel at column x and row y is displayed at column a * x + c * y and row b * x + d * y.

@@ -1,6 +1,7 @@
 """A whole run: the files it leaves, also when something goes wrong in the middle."""
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import pytest
 from tiny_bundles import SCORES, picture, save_pictures, write_bundle
 
 from stmask_deploy.errors import InputError, OutputError
+from stmask_deploy.pretrained import demo_clip
 from stmask_deploy.runtime import run_writer
 from stmask_deploy.runtime.frame_source import Frame, FrameSource
 from stmask_deploy.runtime.interrupt import InterruptFlag
@@ -179,6 +181,22 @@ def test_a_folder_belongs_to_one_run_at_a_time(bundle: Path, clip: Path, tmp_pat
     assert len(refused) == 1 and "another run is writing to" in refused[0]
     assert len(read_results(tmp_path / "out" / "results.jsonl").frames) == 10
     assert run(bundle, clip, tmp_path / "out", overwrite=True, max_frames=2).frames == 2
+
+
+@pytest.mark.parametrize("mode", ["latency", "throughput"])
+def test_no_frame_waits_for_pythons_search_for_circles(tmp_path: Path, mode: str) -> None:
+    """That comes too rarely for what frames take in memory."""
+    model, found = load(), []
+    for count in (4, 12):
+        gc.collect()
+        gc.disable()
+        try:
+            with open_source(demo_clip()) as source:
+                run_video(model, source, tmp_path / str(count), max_frames=count, mode=mode)
+            found.append(gc.collect())
+        finally:
+            gc.enable()
+    assert found[1] <= found[0]
 
 
 def test_every_stage_is_timed(bundle: Path, clip: Path, tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import gc
 import struct
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from media import pictures, write_coded, write_video
@@ -44,6 +46,20 @@ def test_display_matrices_are_applied(tmp_path: Path, matrix: tuple[float, ...],
     with VideoSource(path) as source:
         for frame, picture in zip(source, plain, strict=True):
             np.testing.assert_array_equal(frame.image, upright(picture))
+
+
+@pytest.mark.parametrize("rotation", [0, 90])
+def test_no_picture_stays_in_memory(tmp_path: Path, rotation: int) -> None:
+    """Not even until Python looks for circles of references, which it does too rarely for what pictures take."""
+    path = write_video(tmp_path / "v.mp4", pictures(20), rotation=rotation)
+    gc.disable()
+    try:
+        with VideoSource(path) as source:
+            assert len(list(source)) == 20
+        left = sum(isinstance(one, av.VideoFrame) for one in gc.get_objects())
+    finally:
+        gc.enable()
+    assert left <= 2  # an empty one belongs to the decoder
 
 
 @pytest.mark.parametrize(("aspect", "rotation", "expected"), [
