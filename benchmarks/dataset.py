@@ -15,5 +15,5 @@ def open_dataset(folder: Path, max_videos: int | None = None, skip: int = 0) -> 
         ids = {video.id for video in videos}
         annotations = Annotations(annotations.path, annotations.categories, videos,
                                   tuple(track for track in annotations.tracks if track.video_id in ids))
-    check_frames(annotations, folder / FRAMES_FOLDER)
+    check_frames(annotations, folder / FRAMES_FOLDER, "stmask-synth without --video writes pictures")
     return annotations, folder / FRAMES_FOLDER

@@ -54,18 +54,28 @@ def main(dataset: Path, bundle: Path | None, intervals: Sequence[int], backend: 
     click.echo(table(rows))
 
 
-def run_all(models: Mapping[int, Model], truth: Annotations, frames: Path, folder: Path) -> dict[int, list[float]]:
-    """Run every model on every video in turns, writing to `folder`/K/VIDEO; returns seconds by K and video."""
+def run_all(models: dict[int, Model], truth: Annotations, frames: Path, folder: Path) -> dict[int, list[float]]:
+    """Run every model on every video, writing to `folder`/K/VIDEO; returns seconds by K and video.
+
+    They take turns, in reverse order in every second video. All run once before, on the first one, which is not
+    counted.
+    """
     seconds: dict[int, list[float]] = {every: [] for every in models}
-    for video in truth.videos:
-        for every, model in models.items():
-            target = folder / str(every) / video_name(video)
-            target.parent.mkdir(exist_ok=True)
-            with open_source(frames / video_name(video)) as source:
-                if source.num_frames != video.length:
-                    raise InputError(f"{frames / video_name(video)} holds {source.num_frames} images, and the "
-                                     f"annotations have {video.length}: annotate every frame, or remove the others")
-                seconds[every].append(run_video(model, source, target, draw=False).seconds)
+
+    def run(every: int, video: Video) -> float:
+        target = folder / str(every) / video_name(video)
+        target.parent.mkdir(exist_ok=True)
+        with open_source(frames / video_name(video)) as source:
+            if source.num_frames != video.length:
+                raise InputError(f"{frames / video_name(video)} holds {source.num_frames} images, and the "
+                                 f"annotations have {video.length}: annotate every frame, or remove the others")
+            return run_video(models[every], source, target, draw=False, overwrite=True).seconds
+
+    for every in models:
+        run(every, truth.videos[0])
+    for number, video in enumerate(truth.videos):
+        for every in models if number % 2 == 0 else reversed(models):
+            seconds[every].append(run(every, video))
     return seconds
 
 

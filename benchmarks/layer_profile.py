@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import click
 import numpy as np
 from report_file import ReportFile, new_report, report_options
+from rows import parse_rows
 
 from stmask_deploy.bench.arithmetic import count_flops
 from stmask_deploy.bench.ceiling import CeilingJob, open_ceiling
@@ -148,8 +149,8 @@ def main(bundle: Path, rows: str, threads: int, num_runs: int, report_file: Repo
     gflop = count_flops(description.graph_path(bundle, "frame", "onnxruntime").read_bytes(), outputs) / 1e9
     report: dict[str, Any] = {**new_report(SCHEMA), "threads": threads, "variant": description.model.variant,
                               "gflop": gflop, "rows": {}}
-    for row in rows.split(","):
-        backend, _, precision = row.partition(":")
+    for row in parse_rows(rows):
+        backend, precision = row.backend, row.precision
         path = description.graph_path(bundle, "frame", backend, precision)
         try:
             check_file(path, backend, precision)
@@ -167,7 +168,7 @@ def main(bundle: Path, rows: str, threads: int, num_runs: int, report_file: Repo
         if backend == "onnxruntime":
             runs = list(profile.layers())[1:]
         ms = float(np.median([sum(layer.ms for layer in run) for run in runs]))
-        report["rows"][row] = {"ms": ms, "gflops": gflop / ms * 1e3, "gflops_of_ceiling": float(np.median(rates)),
+        report["rows"][str(row)] = {"ms": ms, "gflops": gflop / ms * 1e3, "gflops_of_ceiling": float(np.median(rates)),
                                "shares": shares(runs)}
         report_file.write(report)
     if not report["rows"]:

@@ -8,7 +8,7 @@ arithmetic.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,25 +130,27 @@ class Forms:
             "INFERENCE_PRECISION_HINT": getattr(self._openvino.Type, precision)})
         used = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         if used != precision:
-            raise DeviceError(f"this CPU computes in {used}, not in {precision}; leave {precision} out of --precisions")
+            raise DeviceError(f"this CPU computes in {used}, not in {precision}; leave --precision {precision} out")
         request = compiled.create_infer_request()
         return lambda: request.infer(feeds, share_inputs=True)
 
 
 @click.command(cls=Command)
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--precisions", help="Of OpenVINO, separated by commas.  [default: f32, and bf16 where the CPU has it]")
+@click.option("--precision", "precisions", type=click.Choice(["f32", "bf16", "f16"]), multiple=True,
+              help="Of OpenVINO; may be repeated.  [default: f32, and bf16 where the CPU has it]")
 @click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), default=15, show_default=True)
 @report_options
-def main(bundle: Path, precisions: str | None, threads: int, rounds: int, report_file: ReportFile) -> None:
+def main(bundle: Path, precisions: Sequence[str], threads: int, rounds: int, report_file: ReportFile) -> None:
     """Measure the forms of the graphs of BUNDLE (exported with --openvino)."""
     description = read_description(bundle)
     report: dict[str, Any] = {**new_report(SCHEMA), "threads": threads,
                               "variant": description.model.variant, "rows": {}}
-    if precisions is None:
-        precisions = "f32,bf16" if "BF16" in shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
-    for precision in precisions.split(","):
+    if not precisions:
+        has_bf16 = "BF16" in shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        precisions = ("f32", "bf16") if has_bf16 else ("f32",)
+    for precision in precisions:
         runs = dict(Forms(bundle, threads).runs(precision))
         with open_ceiling(CeilingJob("openvino", precision, "cpu", threads)) as ceiling:
             chain: list[float] = []

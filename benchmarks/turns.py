@@ -7,10 +7,15 @@ from typing import Any
 
 
 def turns(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of every run, taken in turns; each turn starts with one warm-up run that is not counted."""
+    """Milliseconds of every run, taken in turns, in reverse order in every second round.
+
+    All run once before the first round, and once before each turn: neither is counted.
+    """
     samples: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
+    for run in runs.values():
+        run()
+    for number in range(rounds):
+        for name, run in runs.items() if number % 2 == 0 else reversed(runs.items()):
             run()
             start = time.perf_counter()
             run()

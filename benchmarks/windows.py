@@ -15,6 +15,7 @@ from typing import Any
 import click
 import numpy as np
 from report_file import ReportFile, new_report, report_options
+from rows import parse_rows
 from turns import turns
 
 from stmask_deploy.bundle import read_description
@@ -68,16 +69,15 @@ def main(bundle: Path, rows: str, threads: int, rounds: int, report_file: Report
     """Measure the frame and prototype graphs of BUNDLE for windows of several sizes."""
     report: dict[str, Any] = {**new_report(SCHEMA), "threads": threads,
                               "variant": read_description(bundle).model.variant, "rows": {}}
-    for row in rows.split(","):
-        backend, _, precision = row.partition(":")
+    for row in parse_rows(rows):
         try:
-            samples = turns(dict(runs_of(bundle, backend, precision, threads)), rounds)
+            samples = turns(dict(runs_of(bundle, row.backend, row.precision, threads)), rounds)
         except StmaskError as error:  # the machine or the bundle lacks something
             click.echo(f"{row} is left out: {error}", err=True)
             continue
         medians = {name: round(float(np.median(values)), 2) for name, values in samples.items()}
-        report["rows"][row] = {"milliseconds": medians, "samples": {name: [round(one, 2) for one in values]
-                                                                    for name, values in samples.items()}}
+        report["rows"][str(row)] = {"milliseconds": medians, "samples": {name: [round(one, 2) for one in values]
+                                                                         for name, values in samples.items()}}
         report_file.write(report)
         click.echo(f"{row}, {threads} threads; by the share of the frame that is around objects:")
         for name, value in medians.items():

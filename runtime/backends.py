@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stmask_deploy.bundle import OWN_GRAPHS, BundleDescription
+from stmask_deploy.environment import available_cpus
 from stmask_deploy.errors import DeviceError, InputError, StmaskError
 
 BACKENDS = ("onnxruntime", "openvino")
@@ -23,7 +24,8 @@ DEVICES = {"onnxruntime": ("auto", "cpu", "cuda", CUDA_GRAPH, "tensorrt"), "open
 # Where ONNX Runtime raised an error (file, line and the function's signature), and what it appends to errors of CUDA.
 _CODE_PLACE = re.compile(r"\S*/onnxruntime/core/\S+:\d+ [^()]*\([^()]*\)(?: const)?(?: \[with .*?\])? | ?; GPU=-?\d.*$")
 
-MAX_THREADS = 1024  # more than any machine has cores; the libraries do not check and try to start as many as requested
+# More of them only wait for one another, whole minutes for a frame if there are hundreds; the libraries do not check.
+THREADS_PER_CPU = 4
 
 
 class TensorSpec(NamedTuple):
@@ -105,9 +107,11 @@ def check_request(name: str, device: str, precision: str, threads: int | None) -
                          f"{', '.join(('f32', *OWN_GRAPHS[name]))}; for {precision} use backend openvino")
     if name == "onnxruntime" and precision == "int8" and device not in ("auto", "cpu"):
         raise InputError(f"int8 graphs of onnxruntime are for the CPU; for device {device} use precision f16")
+    most = THREADS_PER_CPU * available_cpus()
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, Integral)
-                                or not 1 <= threads <= MAX_THREADS):
-        raise InputError(f"threads must be a whole number from 1 to {MAX_THREADS}, got {threads!r}")
+                                or not 1 <= threads <= most):
+        raise InputError(f"threads must be a whole number from 1 to {most} ({THREADS_PER_CPU} for each CPU that this "
+                         f"process may use), got {threads!r}")
 
 
 def not_installed(name: str, error: ImportError, extras: str) -> DeviceError:

@@ -27,6 +27,22 @@ def free_signals() -> list[int]:
 
 
 @contextlib.contextmanager
+def interrupts_put_off() -> Iterator[None]:
+    """Put Ctrl-C off to the end of the block, where the system can.
+
+    Processes that start in the block are never interrupted; until they can ignore Ctrl-C, they would print a traceback.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
     """`ENDING_SIGNALS` raise SystemExit in the block, with code 128 + number, so that temporary files are removed.
 

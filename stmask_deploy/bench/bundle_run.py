@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stmask_deploy.bundle import read_description
-from stmask_deploy.errors import InputError, StmaskError
+from stmask_deploy.errors import InputError, OutputError, StmaskError
 from stmask_deploy.runtime.encoder_process import EncoderProcess
 from stmask_deploy.runtime.loading import open_bundle
 from stmask_deploy.runtime.model import Model
@@ -60,7 +60,10 @@ class FrameClock(StageTimer):
 
 
 class BundleRun:
-    """A `Subject`: each turn runs the first frames of the video in mode latency and in the row's own mode."""
+    """A `Subject`: each turn runs the first frames of the video in mode latency and in the row's own mode.
+
+    They are run once before the first turn.
+    """
 
     def __init__(self, job: Job, encoder_process: EncoderProcess) -> None:
         start = time.perf_counter()
@@ -77,6 +80,8 @@ class BundleRun:
             with closing(self._model.track_frames(source, max_frames=1, mode="latency")) as frames:
                 next(frames)
         self.facts: Mapping[str, Any] = {"device": self._model.device, "startup_s": time.perf_counter() - start}
+        # What happens once, such as recording a GPU's work for another number of objects, belongs to no turn.
+        self._pass(job.row.mode)
 
     def turn(self) -> Turn:
         """See `Subject.turn`.
@@ -98,8 +103,13 @@ class BundleRun:
         job = self._job
         with open_source(job.video) as source:
             self._clock.restart()
-            summary = run_video(self._model, source, job.folder / RESULTS_FOLDER, draw=job.draw, max_frames=job.frames,
-                                overwrite=True, mode=mode, encoder_process=self._encoder_process)
+            try:
+                summary = run_video(self._model, source, job.folder / RESULTS_FOLDER, draw=job.draw,
+                                    max_frames=job.frames, overwrite=True, mode=mode,
+                                    encoder_process=self._encoder_process)
+            except OutputError as error:
+                raise OutputError(f"results cannot be written to a temporary folder ({error}); TMPDIR names another "
+                                  "place for these") from error
         if summary.frames < job.frames:
             raise StmaskError(f"the video ended after {summary.frames} of {job.frames} frames; give a longer one, or "
                               "smaller --frames")

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from stmask_deploy.ending_signals import ended_by_signals
 from stmask_deploy.errors import InputError
 from stmask_deploy.option_types import NamedPath
 from stmask_deploy.report_file import ReportFile
+from stmask_deploy.teller import Teller
 
 if TYPE_CHECKING:
     from .report import Report
@@ -71,7 +72,7 @@ def main(bundle: Path | None, video: Path | None, row_texts: Sequence[str], thre
     from .row import Job, Row
     from .tables import report_text
 
-    report_file = ReportFile(json_path, overwrite, _inputs(bundle, video, compare))
+    report_file, tell = ReportFile(json_path, overwrite, _inputs(bundle, video, compare)), Teller()
     rows = list({str(row): row for row in map(Row.parse, row_texts)}.values())
     with ended_by_signals(), tempfile.TemporaryDirectory() as scratch:
         # Absolute paths, because every row's process receives them.
@@ -82,13 +83,14 @@ def main(bundle: Path | None, video: Path | None, row_texts: Sequence[str], thre
             folders.append(compare.absolute())
         jobs = [Job(row, folder, (video or demo_clip()).absolute(), Path(scratch) / f"{i}-{j}", threads, warmup, frames,
                     draw) for i, row in enumerate(rows) for j, folder in enumerate(folders)]
-        report, compared = _measure(jobs, rounds, compare, markdown)
+        report, compared = _measure(jobs, rounds, compare, markdown, lambda line: tell(click.echo, line, err=True))
     try:
         report_file.write(report)
     finally:  # the figures are not lost if the disk is full
         click.echo(report_text(report, markdown=markdown))
         if compared:
             click.echo(f"\n{compared}")
+    tell.check()
 
 
 def _inputs(*paths: Path | None) -> list[Path]:
@@ -97,7 +99,8 @@ def _inputs(*paths: Path | None) -> list[Path]:
     return given + [file for path in given if os.path.isdir(path) for file in path.rglob("*")]
 
 
-def _measure(jobs: Sequence[Job], rounds: int, compare: Path | None, markdown: bool) -> tuple[Report, str]:
+def _measure(jobs: Sequence[Job], rounds: int, compare: Path | None, markdown: bool, say: Callable[[str], None]
+             ) -> tuple[Report, str]:
     """The report, and the text of the comparison (empty if there is none)."""
     from .bundle_run import describe_video
     from .comparison import check_comparable, compare_bundles, compare_reports
@@ -109,7 +112,7 @@ def _measure(jobs: Sequence[Job], rounds: int, compare: Path | None, markdown: b
     if old is not None:
         settings = {"threads": first.threads, "frames": first.frames, "draw": first.draw}
         check_comparable(old, settings, describe_video(first), str(compare))
-    report = make_report(jobs, rounds, lambda line: click.echo(line, err=True))
+    report = make_report(jobs, rounds, say)
     if compare is None:
         return report, ""
     comparison = compare_reports(report, old) if old is not None else compare_bundles(report)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from stmask_deploy.errors import InputError
+from stmask_deploy.wording import on_one_line
 
 from .report import Report
 from .statistics import MIN_ROUNDS, Interval, Rounds, in_units_of, speedup, verdict
@@ -50,9 +51,9 @@ Judge = Callable[[Rounds, Rounds], Speed]  # takes the seconds before and now
 def compare_bundles(report: Report) -> Comparison:
     """Compare the first bundle of a report with the second, which was measured in alternation with it."""
     old = {row["row"]: row for row in report["rows"] if row["bundle"] == 1}
-    changes = tuple(_change(row, old.get(row["row"]), _judge_in_turns)
-                    for row in report["rows"] if row["bundle"] == 0)
     names = [f"{bundle['name']} (export {bundle['export_id'][:8]})" for bundle in report["bundles"]]
+    changes = tuple(_change(row, old.get(row["row"]), f"not available in {names[1]}", _judge_in_turns)
+                    for row in report["rows"] if row["bundle"] == 0)
     return Comparison(f"{names[1]}, in the same run", changes, {}, (), ())
 
 
@@ -68,8 +69,8 @@ def compare_reports(new: Report, old: Report) -> Comparison:
     for row in (row for row in new["rows"] if row["bundle"] == 0):
         name = _ceiling_name(row["row"])
         judge = partial(_judge_apart, before.get(name, ()), now.get(name, ()))
-        changes.append(_change(row, old_rows.get(row["row"]), judge))
-    return Comparison(f"the run of {old.get('date', 'an unknown day')}", tuple(changes), machine,
+        changes.append(_change(row, old_rows.get(row["row"]), "not in the old run", judge))
+    return Comparison(f"the run of {on_one_line(str(old.get('date', 'an unknown day')))}", tuple(changes), machine,
                       tuple(_notes(new, old)), tuple(_unknown(changes, old)))
 
 
@@ -85,8 +86,10 @@ def check_comparable(old: Report, settings: Mapping[str, Any], video: Mapping[st
                          f"{video['name']} ({_size(video)}); measure on the same one")
     for name in _MUST_AGREE:
         if old["settings"].get(name) != settings[name]:
-            raise InputError(f"{where} was measured with {name} {old['settings'].get(name)}, not {settings[name]}; "
-                             f"give the same --{name}")
+            before_it = old["settings"].get(name)
+            cure = (f"leave --{name} out" if before_it in (None, False) else f"give --{name}" if before_it is True
+                    else f"give --{name} {before_it}")
+            raise InputError(f"{where} was measured with {name} {before_it}, not {settings[name]}; {cure}")
     if before.get("sha256", video["sha256"]) != video["sha256"]:
         raise InputError(f"{where} was measured on another video of the name {video['name']}; measure on the same one")
 
@@ -95,11 +98,11 @@ def _size(video: Mapping[str, Any]) -> str:
     return f"{video.get('width')}x{video.get('height')}"
 
 
-def _change(new: Mapping[str, Any], old: Mapping[str, Any] | None, judge: Judge) -> Change:
+def _change(new: Mapping[str, Any], old: Mapping[str, Any] | None, absent: str, judge: Judge) -> Change:
     if "not_available" in new:
         return _unjudged(new["row"], "not available")
     if old is None or "not_available" in old:
-        return _unjudged(new["row"], "not in the old run")
+        return _unjudged(new["row"], absent)
     run, graphs = (judge(old["turns"][what], new["turns"][what]) for what in ("run", "graphs"))
     return Change(new["row"], run, graphs)
 
@@ -141,7 +144,7 @@ def _ceiling_name(row: str) -> str:
 def _unknown(changes: Sequence[Change], old: Report) -> Iterator[str]:
     names = [_ceiling_name(change.row) for change in changes if change.run.change and not change.run.relative]
     for name in dict.fromkeys(names):
-        yield f"what the machine changed for {name}: plain convolutions were not measured in both runs"
+        yield f"what the machine changed for {name}: plain convolutions were not measured in every round of both runs"
     if "sha256" not in old["video"]:
         yield "whether it was the same video: the old run kept its name and size alone"
 
@@ -153,6 +156,9 @@ def _notes(new: Report, old: Report) -> Sequence[str]:
             before, now = old[part].get(name), new[part].get(name)
             if before != now and name != "load_before":
                 notes.append(f"{name} was {before}, is {now}")
+    before, now = (report["settings"].get("warmup") for report in (old, new))
+    if before != now:
+        notes.append(f"--warmup was {before}, is {now}")
     names = [report["bundles"][0].get("export_id") for report in (old, new)]
     if names[0] != names[1]:
         notes.append(f"the bundle was export {str(names[0])[:8]}, is {str(names[1])[:8]}")

@@ -97,19 +97,19 @@ def _is_whole_ceiling(entry: Any) -> bool:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
         return False
     gflop: Any = entry.get("gflop")
-    is_rate = _is_time(gflop) and gflop > 0
-    return "not_available" in entry or (is_rate and _are_seconds(entry.get("turns")))
+    return "not_available" in entry or (_is_measured(gflop) and gflop > 0 and _are_seconds(entry.get("turns")))
 
 
 def _are_seconds(rounds: Any) -> bool:
     """Whether there is at least one round and each took time."""
     return isinstance(rounds, list) and bool(rounds) and all(
-        isinstance(turn, list) and all(map(_is_time, turn)) and sum(turn) > 0
+        isinstance(turn, list) and all(map(_is_measured, turn)) and sum(turn) > 0
         for turn in rounds)
 
 
-def _is_time(value: Any) -> bool:
-    return is_number(value) and value >= 0
+def _is_measured(value: Any) -> bool:
+    """Whether it is a possible number of seconds or GFLOP; ratios of any are finite."""
+    return is_number(value) and (value == 0 or 1e-12 <= value <= 1e12)
 
 
 _ENTRIES: Mapping[str, Callable[[Any], bool]] = {

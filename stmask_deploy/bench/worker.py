@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from stmask_deploy.ending_signals import ended_by_signals
+from stmask_deploy.ending_signals import ended_by_signals, interrupts_put_off
 from stmask_deploy.errors import StmaskError
 from stmask_deploy.runtime.backends import one_line
 
@@ -53,7 +53,8 @@ class Worker:
         context = multiprocessing.get_context("spawn")  # no subject inherits another's libraries
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(open_subject, job, theirs), daemon=True)
-        self._process.start()
+        with interrupts_put_off():  # which the process inherits: Ctrl-C reaches both, and this one ends the other
+            self._process.start()
         theirs.close()
         self.reason = ""
         self.peak_bytes: int | None = None
@@ -104,8 +105,7 @@ class Worker:
 
 
 def _serve(open_subject: Opener, job: Any, connection: Connection) -> None:
-    # Ctrl-C reaches every process of the terminal; let the parent end this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be put off
     try:
         with ended_by_signals(), open_subject(job) as subject:  # also then the subject's files are closed
             connection.send((subject.facts, peak_memory()))

@@ -14,8 +14,8 @@ from .annotations import Annotations, Video
 FRAMES_FOLDER = "JPEGImages"  # next to the annotation file, as in YouTube-VIS
 
 
-def check_frames(annotations: Annotations, folder: Path) -> None:
-    """Check that every frame's file exists.
+def check_frames(annotations: Annotations, folder: Path, cure: str) -> None:
+    """Check that every frame's file exists; `cure` says what to do where they do not.
 
     Raises:
         InputError: files are missing.
@@ -24,8 +24,7 @@ def check_frames(annotations: Annotations, folder: Path) -> None:
     missing = [name for name in names if not os.path.isfile(folder / name)]
     if missing:
         raise InputError(f"{len(missing)} of the {len(names)} frames that {annotations.path} lists are not in {folder} "
-                         f"(the first is {missing[0]}); give the folder of the frames with --frames "
-                         "(for --val: --val-frames)")
+                         f"(the first is {missing[0]}); {cure}")
 
 
 def read_frame(folder: Path, video: Video, index: int) -> NDArray[np.uint8]:

@@ -9,13 +9,14 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 
 from stmask_deploy.atomic import cannot_write
+from stmask_deploy.ending_signals import interrupts_put_off
 from stmask_deploy.errors import InputError
 
 from .annotations import Track, VideoAnnotation, View, split_json, view_of
@@ -126,24 +127,11 @@ def _run(tasks: list[ClipTask], workers: int) -> Generator[VideoAnnotation, None
     # Forked processes could inherit a lock held by one of OpenCV's or NumPy's threads, which is never released.
     pool = ProcessPoolExecutor(min(workers, len(tasks)), multiprocessing.get_context("spawn"), _start_worker)
     try:
-        with _without_interrupts():  # which the processes inherit: Ctrl-C reaches all, and the main one ends the others
+        with interrupts_put_off():  # the processes inherit that: Ctrl-C reaches all, and the main one ends the others
             written = pool.map(ClipTask.__call__, tasks)
         yield from written
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Put Ctrl-C off to the end of the block, where the system can."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker() -> None:

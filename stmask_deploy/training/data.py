@@ -33,7 +33,7 @@ class Data:
             raise InputError(f"{annotations} lists videos but no annotated objects, or crowds (iscrowd) alone; "
                              "training and validation need objects")
         folder = annotations.parent / FRAMES_FOLDER if frames is None else frames
-        check_frames(read, folder)
+        check_frames(read, folder, "give the folder of the frames with --frames (for --val: --val-frames)")
         return cls(read, folder)
 
     @property

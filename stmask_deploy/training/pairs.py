@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from ..config import ModelConfig
 from ..datasets.annotations import Annotations, Video
-from ..datasets.frames import check_frames, read_frame
+from ..datasets.frames import read_frame
 from ..datasets.segmentation import decode
 from ..errors import InputError
 from .augmentation import Colors, PairAugmentation, View
@@ -40,7 +40,7 @@ class PairDataset(Dataset[PairBatch]):
             same gap. Nothing is pasted if the same video or no object is drawn, or no such pair exists.
 
     Raises:
-        InputError: there is no annotated frame, or frame files are missing (all are checked at once).
+        InputError: there is no annotated frame.
     """
 
     def __init__(self, annotations: Annotations, frames_folder: Path, config: ModelConfig, num_samples: int,
@@ -54,7 +54,6 @@ class PairDataset(Dataset[PairBatch]):
                       if any(track.segmentations[index] is not None for track in self._tracks[video.id])]
         if not self._keys:
             raise InputError(f"{annotations.path} has no annotated frame to learn from")
-        check_frames(annotations, frames_folder)
 
     def __len__(self) -> int:
         return self._num_samples

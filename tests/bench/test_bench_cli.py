@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import multiprocessing
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from tiny_bundles import CONFIG, write_bundle
@@ -87,6 +89,19 @@ def test_figures_outlive_the_reader_of_the_tables(tmp_path: Path, clip: Path, mo
     assert run(write_bundle(tmp_path / "one"), clip, "--row", "onnxruntime:f32", *QUICK, "--rounds", 1,
                "--json", out).exit_code == 1
     assert len(read_report(out)["rows"]) == 1
+
+
+def test_progress_that_nobody_reads_ends_nothing(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    echo = click.echo
+
+    def printed(*texts: object, err: bool = False, **options: Any) -> None:
+        if err and "error" not in str(texts):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        echo(*texts, err=err, **options)
+
+    monkeypatch.setattr("click.echo", printed)
+    result = run(write_bundle(tmp_path / "one"), clip, "--row", "onnxruntime:f32", *QUICK, "--rounds", 1)
+    assert result.exit_code == 4 and "onnxruntime:f32" in result.stdout and "FPS of the graphs" in result.stdout
 
 
 def test_tables_outlive_a_full_disk(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,6 +207,8 @@ def report_with(**changes: Any) -> str:
     (report_with(rows=[{"row": "a:f32", "bundle": 0, "turns": {"run": [[1]], "graphs": [[0, 0]]}}]), "damaged (rows)"),
     (report_with(rows=[{"row": "a:f32", "bundle": 0, "turns": {"run": [[1]], "graphs": [[True]]}}]), "damaged (rows)"),
     (report_with(ceilings=[{"turns": [[1]]}]), "is damaged (ceilings)"),
+    (report_with(rows=[{"row": "a:f32", "bundle": 0, "turns": {"run": [[1e300]], "graphs": [[1]]}}]), "damaged (rows)"),
+    (report_with(ceilings=[{"name": "a:f32", "gflop": 1e-300, "turns": [[1]]}]), "is damaged (ceilings)"),
     (report_with(bundles=[]), "is damaged (no bundle)"),
     (report_with(video={"name": "other.mp4"}), "measured on the video other.mp4"),
 ])

@@ -129,7 +129,8 @@ def test_verdicts_that_do_not_know_the_machine_say_so(ceilings: list[dict[str, A
     comparison = compare_reports(new, old)
     (change,) = comparison.changes
     assert verdicts(change) == ("slower, no ceiling", "within noise, no ceiling")
-    told = "Not known: what the machine changed for openvino:f32: plain convolutions were not measured in both runs"
+    told = ("Not known: what the machine changed for openvino:f32: plain convolutions were not measured in every round "
+            "of both runs")
     assert told in comparison_text(comparison, markdown=False)
 
 
@@ -149,6 +150,9 @@ def test_two_bundles_in_one_run() -> None:
     # The same drift in both: what is left of the noise is the ratio.
     assert verdicts(change) == ("faster", "within noise")
     assert comparison.old == "old (export 22222222), in the same run"
+    rows[1] = {"row": "openvino:f32", "bundle": 1, "not_available": "no IR"}
+    (change,) = compare_bundles(report(rows)).changes
+    assert verdicts(change) == ("not available in old (export 22222222)",) * 2
 
 
 def test_rows_that_cannot_be_compared() -> None:
@@ -169,15 +173,20 @@ def test_the_text_says_what_else_is_different() -> None:
     assert "| row | end to end | of convolutions |  | graphs | of convolutions |  |" in text
     assert "| openvino:f32 | 1.4" in text and "| faster |" in text and "| within noise |" in text
     assert "cores was 2, is 4; openvino was 1, is 2" in text
-    assert "load_before" not in text
+    assert "load_before" not in text and "--warmup" not in text
+    new["settings"] = {**new["settings"], "warmup": 100}
+    old["date"] = "a\nb"
+    text = comparison_text(compare_reports(new, old), markdown=True)
+    assert "--warmup was None, is 100" in text and "the run of a\\nb" in text
 
 
 @pytest.mark.parametrize("settings, video, told", [
     ({}, {"name": "other.mp4"}, r"on the video clip.mp4 \(64x48\), not on other.mp4 \(64x48\)"),
     ({}, {"width": 32}, r"on the video clip.mp4 \(64x48\), not on clip.mp4 \(32x48\)"),
     ({}, {"sha256": "cd" * 32}, "on another video of the name clip.mp4; measure on the same one"),
-    ({"frames": 20}, {}, "with frames 10, not 20; give the same --frames"),
-    ({"threads": 4}, {}, "with threads None, not 4"),
+    ({"frames": 20}, {}, "with frames 10, not 20; give --frames 10"),
+    ({"threads": 4}, {}, "with threads None, not 4; leave --threads out$"),
+    ({"draw": True}, {}, "with draw False, not True; leave --draw out$"),
 ])
 def test_other_work_is_refused(settings: dict[str, Any], video: dict[str, Any], told: str) -> None:
     old = report([])

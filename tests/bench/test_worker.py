@@ -69,6 +69,21 @@ def test_ctrl_c_is_left_to_the_parent() -> None:
         assert [worker.turn(), worker.turn()] == [1, 2] and worker.reason == ""
 
 
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="the system has no signal masks")
+def test_ctrl_c_waits_while_a_process_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which it inherits; otherwise it would print a traceback until it can ignore Ctrl-C."""
+    started: list[set[int]] = []
+    start = multiprocessing.process.BaseProcess.start
+
+    def noted(process: multiprocessing.process.BaseProcess) -> None:
+        started.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        start(process)
+
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", noted)
+    with Worker(open_counting, "counts"):
+        assert signal.SIGINT in started[0] and signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
 def kill_the_process() -> None:
     """As the kernel does where memory is short."""
     (process,) = multiprocessing.active_children()

@@ -23,7 +23,7 @@ SMALL_GRAPHS = {"instances graph", "prototypes graph", "temporal graph", "tempor
 def test_every_form_is_measured(tmp_path: Path) -> None:
     out = tmp_path / "lowerings.json"
     with winograd_everywhere():
-        done = CliRunner().invoke(main, [str(demo_bundle()), "--precisions", "f32", "--rounds", "1",
+        done = CliRunner().invoke(main, [str(demo_bundle()), "--precision", "f32", "--rounds", "1",
                                          "--json", str(out)])
     assert done.exit_code == 0, done.output
     row = json.loads(out.read_text())["rows"]["f32"]
@@ -59,8 +59,8 @@ def test_a_precision_that_the_cpu_lacks_is_no_row() -> None:
     able = shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     lacking = [precision for precision in ("bf16", "f16") if {"f16": "FP16"}.get(precision, "BF16") not in able]
     for precision in lacking:
-        done = CliRunner().invoke(main, [str(demo_bundle()), "--precisions", precision, "--rounds", "1"])
+        done = CliRunner().invoke(main, [str(demo_bundle()), "--precision", precision, "--rounds", "1"])
         assert done.exit_code == 5
-        assert f"this CPU computes in f32, not in {precision}; leave {precision} out" in done.output
+        assert f"this CPU computes in f32, not in {precision}; leave --precision {precision} out" in done.output
     if not lacking:
         pytest.skip("this CPU has both")

@@ -41,6 +41,14 @@ def test_boxes_have_their_share_of_the_frame() -> None:
         np.testing.assert_allclose([(x2 - x1) * (y2 - y1), x1 + x2, y1 + y2], [share, 1, 1], atol=1e-6)
 
 
+def test_rows_that_are_none() -> None:
+    for rows, told in (("foo", "row 'foo' is not known"), ("onnxruntime:f32,", "row '' is not known"),
+                       ("onnxruntime:f99", "precision 'f99' is not known"),
+                       ("onnxruntime:f32:cuda", "row onnxruntime:f32:cuda: this is measured on the CPU")):
+        done = CliRunner().invoke(main, [str(demo_bundle()), "--rows", rows])
+        assert done.exit_code == 2 and told in done.stderr
+
+
 def test_a_bundle_without_ir(tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     shutil.copytree(demo_bundle(), bundle, ignore=shutil.ignore_patterns("openvino"))

@@ -75,5 +75,6 @@ def test_another_size(tmp_path: Path) -> None:
 def test_frames_one_may_not_look_at(shut_folder: Path) -> None:
     video = Video(1, 8, 8, 2, ("v/0.png", "v/1.png"))
     annotations = Annotations(Path("a.json"), (Category(1, "cat"),), (video,), ())
-    with pytest.raises(InputError, match=r"2 of the 2 frames that a.json lists are not in .* \(the first is v/0.png\)"):
-        check_frames(annotations, shut_folder)
+    with pytest.raises(InputError, match=r"2 of the 2 frames that a.json lists are not in .* \(the first is v/0.png\); "
+                                         r"look elsewhere$"):
+        check_frames(annotations, shut_folder, "look elsewhere")

@@ -290,7 +290,9 @@ def test_damage_is_told(bundle: Path, tmp_path: Path, mode: str) -> None:
     assert not model.damage.is_damaged
 
 
-@pytest.mark.parametrize("threads", [0, -1, 2.5, "2", True, 10 ** 10])
-def test_threads_that_cannot_be(bundle: Path, threads: Any) -> None:
-    with pytest.raises(InputError, match="threads must be a whole number from 1 to 1024"):
+@pytest.mark.parametrize("threads", [0, -1, 2.5, "2", True, 13, 10 ** 10])
+def test_threads_that_cannot_be(bundle: Path, monkeypatch: pytest.MonkeyPatch, threads: Any) -> None:
+    monkeypatch.setattr("stmask_deploy.runtime.backends.available_cpus", lambda: 3)
+    load(bundle, threads=12)
+    with pytest.raises(InputError, match=r"threads must be a whole number from 1 to 12 \(4 for each CPU that thi"):
         load(bundle, threads=threads)

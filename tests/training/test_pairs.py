@@ -229,14 +229,6 @@ def test_no_annotated_frame(tmp_path: Path) -> None:
         PairDataset(annotations, frames, CONFIG, 1)
 
 
-def test_missing_frames_are_found_at_once(tmp_path: Path) -> None:
-    annotations, frames = read_clips(tmp_path)
-    for name in ("clip1/00002.png", "clip2/00000.png"):
-        (frames / name).unlink()
-    with pytest.raises(InputError, match=r"2 of the 8 frames .*the first is clip1/00002\.png"):
-        PairDataset(annotations, frames, CONFIG, 1)
-
-
 @pytest.mark.parametrize(("content", "message"), [
     (b"not a picture", "cannot be read as a picture"), (b"", "cannot be read as a picture"),
     (cv2.imencode(".png", np.zeros((32, 96, 3), np.uint8))[1].tobytes(), "32x96 pixels, its annotations are for 64x96"),
