@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from stmask_deploy.bundle import OWN_GRAPHS, BundleDescription
 from stmask_deploy.environment import available_cpus
 from stmask_deploy.errors import DeviceError, InputError, StmaskError
+from stmask_deploy.wording import shown
 
 BACKENDS = ("onnxruntime", "openvino")
 PRECISIONS = ("f32", "bf16", "f16", "int8")
@@ -111,7 +112,7 @@ def check_request(name: str, device: str, precision: str, threads: int | None) -
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, Integral)
                                 or not 1 <= threads <= most):
         raise InputError(f"threads must be a whole number from 1 to {most} ({THREADS_PER_CPU} for each CPU that this "
-                         f"process may use), got {threads!r}")
+                         f"process may use), got {shown(threads)}")
 
 
 def not_installed(name: str, error: ImportError, extras: str) -> DeviceError:

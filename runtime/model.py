@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Generator
 from contextlib import closing
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from stmask_deploy.bundle import BundleDescription, read_description
 from stmask_deploy.errors import InputError
 from stmask_deploy.pretrained import demo_bundle
+from stmask_deploy.wording import shown
 
 from .frame_source import Damage, FrameSource
 from .loading import Bundle, open_bundle
@@ -56,13 +59,26 @@ def load(bundle: str | Path | None = None, backend: str = "onnxruntime", device:
         InputError: the bundle or an option cannot be used.
         DeviceError: the backend is not installed, or would not use the requested device or precision.
     """
+    known = [field.name for field in fields(RunOptions)]
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise InputError(f"option {unknown[0]} is not known; known: {', '.join(known)}")
+    if timer is not None and not isinstance(timer, StageTimer):
+        raise InputError(f"timer must be a StageTimer, got {shown(timer)}")
     chosen = RunOptions(**options)
-    folder = demo_bundle() if bundle is None else Path(bundle)
+    folder = demo_bundle() if bundle is None else _folder("bundle", bundle)
     resolved = chosen.resolve(read_description(folder), is_live=False)
     opened = open_bundle(folder, backend, device=device, precision=precision, threads=threads,
-                         cache=None if cache is None else Path(cache),
+                         cache=None if cache is None else _folder("cache", cache),
                          with_temporal=resolved.propagates, is_whole=False)
     return Model(opened, chosen, timer)
+
+
+def _folder(name: str, value: str | Path) -> Path:
+    """The path that an argument names, which must not be empty: that would be the working directory."""
+    if value == "" or not isinstance(value, (str, os.PathLike)):
+        raise InputError(f"{name} must be the path of a folder, got {shown(value)}")
+    return Path(value)
 
 
 class Model:
@@ -150,7 +166,7 @@ class Model:
         index, times = self._next_index, FrameTimes()
         seconds = index / STEP_FPS if time_s is None else to_float(time_s)
         if not math.isfinite(seconds):
-            raise InputError(f"time_s is {time_s!r}; give seconds since the start, or None")
+            raise InputError(f"time_s is {shown(time_s)}; give seconds since the start, or None")
         result = self._pipeline.step(image, index, seconds, times)
         self._next_index = index + 1
         self._lost_candidates = self._pipeline.lost_candidates
@@ -192,16 +208,18 @@ class Model:
         """
         check_run(mode, max_frames)
         self.reset(source.is_live)
+        pipeline = self._pipeline
         is_ahead = is_overlapped(mode, source)
         run = partial(track_overlapped, detect_workers=self._detect_workers) if is_ahead else track_in_turn
         is_complete = False
         try:
-            with closing(run(self._pipeline, source, max_frames, self._timer)) as frames:
+            with closing(run(pipeline, source, max_frames, self._timer)) as frames:
                 for tracked in frames:
                     self._next_index = tracked.frame.index + 1
                     self._lost_candidates, self._damage = tracked.lost_candidates, tracked.damage
                     yield tracked
             is_complete, self._damage = True, source.damage
         finally:
-            if is_ahead and not is_complete:  # frames were tracked that nobody saw
+            # Frames were tracked that nobody saw; after a reset, the model is no longer at this video.
+            if is_ahead and not is_complete and self._pipeline is pipeline:
                 self._forget()

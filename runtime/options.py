@@ -9,6 +9,7 @@ from typing import Any
 from stmask_deploy.bundle import BundleDescription
 from stmask_deploy.errors import InputError
 from stmask_deploy.tracking_config import SETTING_RANGES, TRACKERS, TrackingConfig
+from stmask_deploy.wording import shown
 
 from .propagate import SCORE_DECAY
 from .propagating_tracker import MAX_AGE_SHOWN
@@ -62,8 +63,8 @@ class RunOptions:
         choices = (("nms", NMS_KINDS), ("tracker", (None, *TRACKERS)), ("memory", (None, *MEMORY_KINDS)))
         for name, known in choices:
             value = getattr(self, name)
-            if value not in known:
-                raise InputError(f"{name} {value!r} is not known; known: {', '.join(str(k) for k in known if k)}")
+            if not isinstance(value, str | None) or value not in known:
+                raise InputError(f"{name} {shown(value)} is not known; known: {', '.join(str(k) for k in known if k)}")
 
     def _check_ranges(self) -> None:
         ranges = {"score_threshold": (0, 1), "nms_iou": (0, 1), "top_k": (1, 100_000), "max_detections": (1, 100_000),
@@ -74,12 +75,12 @@ class RunOptions:
             if value is None:
                 continue
             if not _is_number(value):
-                raise InputError(f"{name} must be a number, got {value!r}")
+                raise InputError(f"{name} must be a number, got {shown(value)}")
             if not low <= value <= high:  # never true of NaN
-                raise InputError(f"{name} must be in {low}..{high}, got {value}")
+                raise InputError(f"{name} must be in {low}..{high}, got {shown(value)}")
             number = float(value)  # a NumPy number cannot be written as JSON
             if name in _WHOLE and not number.is_integer():
-                raise InputError(f"{name} must be a whole number, got {value}")
+                raise InputError(f"{name} must be a whole number, got {shown(value)}")
             object.__setattr__(self, name, int(number) if name in _WHOLE else number)  # 200.0 is not an index or count
 
     def _given_settings(self) -> dict[str, Any]:

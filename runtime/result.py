@@ -51,15 +51,15 @@ class FrameResult:
         Raises:
             InputError: `rows` is neither, or made for another number of rows.
         """
-        refusal = InputError(f"rows are chosen by a list of indices or a mask with one item each, not by {rows!r}")
+        refusal = "rows are chosen by a list of indices or a mask with one item each, not by "
         try:
             chosen_rows: NDArray[Any] = np.asarray(rows)
         except ValueError as error:  # lists of unequal length
-            raise refusal from error
+            raise InputError(f"{refusal}lists of several lengths") from error
         if not chosen_rows.size and chosen_rows.dtype != np.bool_:
             chosen_rows = chosen_rows.astype(np.int64)
         if chosen_rows.ndim != 1 or chosen_rows.dtype.kind not in "biu":
-            raise refusal
+            raise InputError(f"{refusal}{chosen_rows.dtype} of shape {chosen_rows.shape}")
         if chosen_rows.dtype == np.bool_ and len(chosen_rows) != len(self):
             raise InputError(f"a mask of {counted(len(chosen_rows), 'row')} does not fit a result with {len(self)}")
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from stmask_deploy.errors import InputError
+from stmask_deploy.wording import shown
 
 from .camera_source import CameraSource
 from .frame_source import FrameSource
@@ -43,7 +44,8 @@ def open_source(source: str | int | Path, *, image_fps: float = 30.0,
     """
     rate = to_float(image_fps)
     if not MIN_IMAGE_FPS <= rate <= MAX_IMAGE_FPS:
-        raise InputError(f"image_fps must be a number from {MIN_IMAGE_FPS} to {MAX_IMAGE_FPS:.0f}, got {image_fps!r}")
+        raise InputError(f"image_fps must be a number from {MIN_IMAGE_FPS} to {MAX_IMAGE_FPS:.0f}, got "
+                         f"{shown(image_fps)}")
     if isinstance(source, np.ndarray):
         raise InputError(f"an array is no source; {_GIVE}. Model.step takes single pictures")
     if source == "":  # as a path it would be the working directory
@@ -57,7 +59,7 @@ def open_source(source: str | int | Path, *, image_fps: float = 30.0,
     try:
         path = Path(source)
     except TypeError as error:
-        raise InputError(f"{source!r} is no source; {_GIVE}") from error
+        raise InputError(f"{shown(source)} is no source; {_GIVE}") from error
     if os.path.isdir(path):
         return ImageSource(list_images(path), "folder", name_of_folder(path) or str(path), rate)
     if not os.path.exists(path):

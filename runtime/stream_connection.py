@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from fractions import Fraction
 from typing import Any
@@ -58,6 +58,7 @@ class StreamConnection:
             wait: waits for so many seconds, or less if the connection is about to be closed.
         """
         self._note, self._wait = note, wait
+        self._decoded = self._decode()
         start_s = time.monotonic()
         try:
             self._container = av.open(address, options=OPTIONS, timeout=(OPEN_S, SILENT_S))
@@ -80,7 +81,6 @@ class StreamConnection:
             self._has_picture = False
             self._picture_s = time.monotonic()  # when the latest one came
             self._patience_s = FIRST_S  # how long to wait for the next one
-            self._decoded = self._decode()
             self._first = next(self._decoded, None)
             if self._first is None:
                 raise InputError(f"{name} gives no picture that can be decoded; check that it plays elsewhere, and "
@@ -109,7 +109,7 @@ class StreamConnection:
         self._first = None
         yield from self._decoded
 
-    def _decode(self) -> Iterator[Image]:
+    def _decode(self) -> Generator[Image, None, None]:
         for packet in self._packets():
             # Decoders fill what is missing of a picture.
             # Pieces of HLS arrive whole, but where each was written on its own, a piece seems to have lost something.
@@ -161,3 +161,4 @@ class StreamConnection:
         """Disconnect; idempotent."""
         with suppress(av.FFmpegError):
             self._container.close()
+        self._decoded.close()  # as in `VideoSource`

@@ -9,6 +9,7 @@ from numbers import Integral
 from typing import NamedTuple
 
 from stmask_deploy.errors import InputError
+from stmask_deploy.wording import shown
 
 from .chain import Chain
 from .detector import DetectedFrame
@@ -56,11 +57,11 @@ def check_run(mode: str, max_frames: int | None) -> None:
     Raises:
         InputError: `mode` is unknown, or `max_frames` is not a positive whole number.
     """
-    if mode not in MODES:
-        raise InputError(f"mode {mode!r} is not known; known: {', '.join(MODES)}")
+    if not isinstance(mode, str) or mode not in MODES:
+        raise InputError(f"mode {shown(mode)} is not known; known: {', '.join(MODES)}")
     if max_frames is not None and (isinstance(max_frames, bool) or not isinstance(max_frames, Integral)
                                    or max_frames <= 0):
-        raise InputError(f"max_frames must be a positive whole number, got {max_frames!r}")
+        raise InputError(f"max_frames must be a positive whole number, got {shown(max_frames)}")
 
 
 def is_overlapped(mode: str, source: FrameSource) -> bool:

@@ -5,7 +5,7 @@ import itertools
 import math
 import mmap
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ class VideoSource(FrameSource):
         super().__init__()
         self.name, self.files = path.name, (path,)
         self._container = _open_container(path)
+        self._decoded = self._decode()
         try:
             self._stream = self._video_stream()
             self._num_packets = 0
@@ -63,7 +64,6 @@ class VideoSource(FrameSource):
             self._gap_ms = 0  # the latest
             self._num_holes = 0
             self._orientation = Orientation()  # of the latest frame
-            self._decoded = self._decode()
             self._first = next(self._decoded, None)
             if self._first is None:
                 raise InputError(f"{path} holds no frame that can be decoded ({self.damage}); "
@@ -103,7 +103,7 @@ class VideoSource(FrameSource):
             yield frame
         self._count(missing_frames=self._missing_frames(), packet_errors=int(self._is_cut))
 
-    def _decode(self) -> Iterator[Frame]:
+    def _decode(self) -> Generator[Frame, None, None]:
         counter = itertools.count()
         for packet in self._packets():
             # Decoders fill what is missing of a picture; pictures in AVI and MOV often lack their end marker.
@@ -190,6 +190,9 @@ class VideoSource(FrameSource):
 
     def _release(self) -> None:
         self._container.close()
+        # Unfinished, it refers to this source, and that to it: the decoder and its threads would stay until Python
+        # looks for such circles. In a forked process, which has no threads, that would wait for them for ever.
+        self._decoded.close()
 
 
 def _open_container(path: Path) -> Any:

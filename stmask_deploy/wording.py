@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import unicodedata
 
+MAX_SHOWN = 80  # characters
 _BREAKING = ("Cc", "Zl", "Zp")  # controls, line and paragraph separators
 
 
@@ -15,3 +16,12 @@ def on_one_line(text: str) -> str:
     """`text` with line breaks and other control characters, which file names may contain, as escapes such as "\\n"."""
     return "".join(char.encode("unicode_escape").decode() if unicodedata.category(char) in _BREAKING else char
                    for char in text)
+
+
+def shown(value: object) -> str:
+    """A value that somebody gave, for a message: on one line, and not long."""
+    try:
+        text = on_one_line(" ".join(repr(value).split()))
+    except ValueError:  # Python writes no numbers of thousands of digits
+        return f"a very long {type(value).__name__}"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN - 4]} ..."

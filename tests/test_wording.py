@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from stmask_deploy.wording import counted, on_one_line
+from stmask_deploy.wording import counted, on_one_line, shown
 
 
 @pytest.mark.parametrize(("number", "words", "expected"), [
@@ -20,3 +21,12 @@ def test_counted(number: int, words: tuple[str, ...], expected: str) -> None:
 ])
 def test_on_one_line(text: str, expected: str) -> None:
     assert on_one_line(text) == expected
+
+
+@pytest.mark.parametrize(("value", "expected"), [
+    ("a\nb", r"'a\nb'"), (np.arange(3), "array([0, 1, 2])"), pytest.param(10 ** 5000, "a very long int", id="long"),
+    (np.zeros((2, 2)), "array([[0., 0.], [0., 0.]])"), ("x" * 78, "'" + "x" * 78 + "'"),
+    ("x" * 79, "'" + "x" * 75 + " ..."),
+])
+def test_shown(value: object, expected: str) -> None:
+    assert shown(value) == expected

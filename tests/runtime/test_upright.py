@@ -62,6 +62,26 @@ def test_no_picture_stays_in_memory(tmp_path: Path, rotation: int) -> None:
     assert left <= 2  # an empty one belongs to the decoder
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted as Linux lists them")
+def test_no_thread_stays_when_a_source_is_closed_early(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.mp4", pictures(60, (480, 640)))  # large enough for a decoder with threads
+
+    def count() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    gc.collect()
+    before = count()
+    gc.disable()
+    try:
+        with VideoSource(path) as source:
+            next(iter(source))
+            assert count() > before
+        del source
+        assert count() == before
+    finally:
+        gc.enable()
+
+
 @pytest.mark.parametrize(("aspect", "rotation", "expected"), [
     (None, 0, Fraction(1)), (Fraction(3, 2), 0, Fraction(3, 2)), (Fraction(3, 2), 90, Fraction(2, 3)),
     (Fraction(3, 2), 180, Fraction(3, 2)), (Fraction(16, 11), -90, Fraction(11, 16)),
