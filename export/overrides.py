@@ -8,6 +8,7 @@ from stmask_deploy.config import CenternessOrder, ModelConfig
 from stmask_deploy.errors import InputError
 from stmask_deploy.models.variant import anchor_shapes
 from stmask_deploy.tracking_config import TrackingConfig
+from stmask_deploy.wording import counted
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Overrides:
             config = replace(config, anchor_shapes=anchor_shapes(config.kernel_shapes, self.anchor_ratios))
         if self.anchor_scales is not None:
             if len(self.anchor_scales) != len(config.anchor_scales):
-                raise InputError(f"the network predicts {len(config.anchor_scales)} anchors per kernel, "
+                raise InputError(f"the network predicts {counted(len(config.anchor_scales), 'anchor')} per kernel, "
                                  f"--anchor-scales gives {len(self.anchor_scales)}")
             config = replace(config, anchor_scales=self.anchor_scales)
         if self.centerness_order is not None:

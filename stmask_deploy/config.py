@@ -11,10 +11,12 @@ from typing import Any
 from .errors import InputError
 from .plain_values import from_plain
 from .tracking_config import TrackingConfig
+from .wording import on_one_line
 
 # No real network comes near these limits. Files beyond them are damaged or hostile and would waste time and memory.
 MAX_CLASSES = 10_000
-MAX_SIZE = 65_536  # channels, or pixels per side
+MAX_SIZE = 65_536  # channels
+MIN_SIDE, MAX_SIDE = 32, 8192  # pixels of the input; the anchors of more than 8K do not fit into a graph
 MAX_COUNT = 1000  # blocks, layers, kernels, cells per side
 
 
@@ -80,8 +82,11 @@ class ModelConfig:
              f"{len(self.depths)} and {len(self.widths)}"),
             (len(self.anchor_shapes) == len(self.kernel_shapes) >= 1, "one anchor shape per kernel shape is needed"),
             (len(self.anchor_scales) >= 1, "anchor_scales must hold at least one scale"),
-            (min(self.input_size) >= 32, f"input_size must be at least 32x32, got {self.input_size}"),
+            (all(MIN_SIDE <= side <= MAX_SIDE for side in self.input_size),
+             f"sides of input_size must be {MIN_SIDE} to {MAX_SIDE} pixels, got {self.input_size}"),
             (all(_is_unicode(name) for name in self.class_names), "class_names must be valid Unicode"),
+            (all(name.strip() and on_one_line(name) == name for name in self.class_names),
+             "class_names must not be empty or hold line breaks"),
             (all(0 <= s < len(self.depths) and 0 <= b < self.depths[s] for s, b in self.deformable_blocks),
              f"deformable_blocks {self.deformable_blocks} name blocks that depths {self.depths} do not have"),
             (self.temporal is None or 0 <= self.temporal.level < self.num_levels,
@@ -90,6 +95,7 @@ class ModelConfig:
             (self.temporal is None or self.tracking.tracker != "frame", "the tracker of a network with temporal fusion "
              "must propagate; runs may still ask for the frame tracker"),
             (len(self.class_names) <= MAX_CLASSES, f"class_names must name at most {MAX_CLASSES} classes"),
+            (len(set(self.class_names)) == len(self.class_names), "class_names must not name a class twice"),
             (min(self.pixel_std) > 0, f"pixel_std must be positive, got {self.pixel_std}"),
             (all(side > 0 for shape in (*self.anchor_shapes, self.anchor_scales) for side in shape),
              "anchor_shapes and anchor_scales must be positive"),
@@ -104,7 +110,7 @@ class ModelConfig:
         temporal = self.temporal or TemporalConfig()
         sizes: dict[str, tuple[int, ...]] = {name: (getattr(self, name),) for name in (
             "stem_width", "expansion", "fpn_width", "proto_width", "num_prototypes", "head_width", "embedding_dim")}
-        sizes |= {"widths": self.widths, "input_size": self.input_size, "temporal.widths": temporal.widths}
+        sizes |= {"widths": self.widths, "temporal.widths": temporal.widths}
         counts = {"depths": self.depths, "kernel_shapes": tuple(side for shape in self.kernel_shapes for side in shape),
                   "temporal.patch_size": (temporal.patch_size,), "temporal.roi_size": (temporal.roi_size,)}
         counts_or_none = {"num_downsamples": (self.num_downsamples,), "tower_depth": (self.tower_depth,),

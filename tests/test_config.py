@@ -89,7 +89,8 @@ def test_defaults_fill_what_is_left_out() -> None:
 
 @pytest.mark.parametrize("changes, message", [
     ({"class_names": ()}, "at least one class"),
-    ({"class_names": ("x",) * 20_000}, "at most 10000 classes"),
+    ({"class_names": ("x",) * 20_000}, "at most 10000 classes"), ({"class_names": ("cat", "cat")}, "a class twice"),
+    ({"class_names": ("cat", " ")}, "empty or hold line breaks"), ({"class_names": ("a\nb",)}, "empty or hold line br"),
     ({"depths": (3, 4, 6)}, "four stages C2 to C5, got 3 and 4"),
     ({"depths": (3, 4, 6, 0)}, "depths must be in 1..1000"),
     ({"widths": (64, 128, 256, -1)}, "widths must be in 1.."),
@@ -99,8 +100,8 @@ def test_defaults_fill_what_is_left_out() -> None:
     ({"kernel_shapes": ((3, 3), (0, 5), (5, 3))}, "kernel_shapes must be in 1.."),
     ({"anchor_scales": ()}, "at least one scale"),
     ({"anchor_scales": (0.0,)}, "must be positive"),
-    ({"input_size": (31, 640)}, "at least 32x32"),
-    ({"input_size": (360, 10**6)}, "input_size must be in 1..65536"),
+    ({"input_size": (31, 640)}, r"sides of input_size must be 32 to 8192 pixels, got \(31, 640\)"),
+    ({"input_size": (360, 8193)}, "sides of input_size must be 32 to 8192 pixels"),
     ({"deformable_blocks": ((3, 3),)}, "blocks that depths"),
     ({"deformable_blocks": ((4, 0),)}, "blocks that depths"),
     ({"deformable_blocks": ((-1, 0),)}, "deformable_blocks"),

@@ -26,6 +26,7 @@ CONFIG_KEY = "stmask_config"  # next to the state dict (or in safetensors metada
 STATE_KEYS = ("state_dict", "model")
 RESNETS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # layers -> blocks of each stage
 RESNET_WIDTHS = (64, 128, 256, 512)
+CONVERTED = {torch.float16, torch.bfloat16, torch.float64}  # to float32, where all weights are of one of these
 MOST_PROBLEMS = 20  # parameters that an error message lists
 NAMES_NOTE = "class names:"  # how the note on where they are from begins
 TRAINING_ONLY = ("semantic_seg_conv.", "maskiou_net.", "class_existence_fc.")  # heads used only by training losses
@@ -217,6 +218,11 @@ def _clean(content: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:
     if all(name.startswith("module.") for name in state):
         notes.append("removed the prefix 'module.' (saved from a data-parallel model)")
         state = {name.removeprefix("module."): value for name, value in state.items()}
+    kinds = {value.dtype for value in state.values() if value.is_floating_point()}
+    if len(kinds) == 1 and kinds < CONVERTED:
+        kind = str(kinds.pop()).removeprefix("torch.")
+        notes.append(f"weights stored as {kind}, computed in float32")
+        state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     return state, notes
 
 

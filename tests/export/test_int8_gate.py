@@ -62,6 +62,11 @@ def test_rows_that_go_and_come_count(found: RunFile, share: float) -> None:
     assert judgement.share == pytest.approx(share)
     assert judgement.passed(Limits(min_agreement=share)) and not judgement.passed(Limits(min_agreement=share + 0.1))
     assert f"(at least {share + 0.1:g})" in judgement.line(Limits(min_agreement=share + 0.1))
+    assert "of the 20 rows of score 0.3 and more" in judgement.line(Limits())
+    # A miss by less than a digit shows is told with more of them.
+    assert f"{share:.2f}" in judgement.line(Limits(min_agreement=share + 0.01))
+    assert f"{share:.1f}" in judgement.line(Limits(min_agreement=share)) or not share
+    assert f"{share:.2f}" not in judgement.line(Limits(min_agreement=share)) or not share
 
 
 def test_rows_that_are_not_shown_do_not_count() -> None:

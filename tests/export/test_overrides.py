@@ -29,10 +29,10 @@ def test_values_replace_what_tensors_cannot_show() -> None:
 
 @pytest.mark.parametrize(("overrides", "message"), [
     (Overrides(anchor_ratios=(1, 2, 3)), "without FCA"),
-    (Overrides(anchor_scales=(1, 2)), "predicts 1 anchors"),
+    (Overrides(anchor_scales=(1, 2)), "predicts 1 anchor per"),
     (Overrides(temporal_level=5), "temporal.level"),
     (Overrides(roi_size=0), "at least 1"),
-    (Overrides(input_size=(16, 640)), "at least 32"),
+    (Overrides(input_size=(16, 640)), "sides of input_size must be 32 to 8192"),
 ])
 def test_values_that_do_not_fit(overrides: Overrides, message: str) -> None:
     with pytest.raises(InputError, match=message):

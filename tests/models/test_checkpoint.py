@@ -206,8 +206,18 @@ def test_long_tables_are_cut(save: Callable[..., Path]) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precision(save: Callable[..., Path], dtype: torch.dtype) -> None:
-    message = refuse(save({name: value.to(dtype) for name, value in STATE.items()}))
-    assert "expected float32, found " + str(dtype).removeprefix("torch.") in message
+    stored = {name: value.to(dtype) if value.is_floating_point() else value for name, value in STATE.items()}
+    loaded = load_checkpoint(save(stored))
+    assert f"weights stored as {str(dtype).removeprefix('torch.')}, computed in float32" in loaded.notes
+    assert loaded.state.keys() == STATE.keys()
+    for name, value in loaded.state.items():
+        assert value.dtype == STATE[name].dtype and torch.equal(value, stored[name].to(value.dtype))
+
+
+def test_values_that_float32_cannot_hold(save: Callable[..., Path]) -> None:
+    state = {name: value.double() if value.is_floating_point() else value for name, value in STATE.items()}
+    state[WEIGHT] = torch.full_like(state[WEIGHT], 1e300)
+    assert f"not finite {WEIGHT}" in " ".join(refuse(save(state)).split())
 
 
 @pytest.mark.parametrize("value, found", [
