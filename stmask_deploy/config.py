@@ -16,7 +16,7 @@ from .wording import on_one_line
 # No real network comes near these limits. Files beyond them are damaged or hostile and would waste time and memory.
 MAX_CLASSES = 10_000
 MAX_SIZE = 65_536  # channels
-MIN_SIDE, MAX_SIDE = 32, 8192  # pixels of the input; the anchors of more than 8K do not fit into a graph
+MIN_SIDE, MAX_SIDE = 32, 8192  # pixels of the input: up to 8K video
 MAX_COUNT = 1000  # blocks, layers, kernels, cells per side
 
 

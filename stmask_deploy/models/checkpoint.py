@@ -219,7 +219,7 @@ def _clean(content: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:
         notes.append("removed the prefix 'module.' (saved from a data-parallel model)")
         state = {name.removeprefix("module."): value for name, value in state.items()}
     kinds = {value.dtype for value in state.values() if value.is_floating_point()}
-    if len(kinds) == 1 and kinds < CONVERTED:
+    if len(kinds) == 1 and kinds <= CONVERTED:
         kind = str(kinds.pop()).removeprefix("torch.")
         notes.append(f"weights stored as {kind}, computed in float32")
         state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
