@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import gc
 import itertools
 import socket
 import time
+import weakref
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator
@@ -41,6 +43,21 @@ def read(address: str, count: int | None = None) -> tuple[list[int], Counter[str
 def test_every_picture_until_the_stream_ends() -> None:
     with MjpegServer(paced(range(1, 12))) as server:
         assert read(server.address) == (list(range(1, 12)), Counter())
+
+
+def test_nothing_of_a_closed_connection_waits_for_pythons_search_for_circles() -> None:
+    """Its decoder's threads would stay until then."""
+    gc.disable()
+    try:
+        with MjpegServer(paced(itertools.cycle(range(1, 12)))) as server:
+            connection = StreamConnection(server.address, "stream", ignore)
+            left = weakref.ref(connection)
+            next(connection.pictures())
+            connection.close()
+            del connection
+            assert left() is None
+    finally:
+        gc.enable()
 
 
 def test_rtsp_through_one_connection() -> None:
