@@ -5,10 +5,8 @@ and every field. Arrays are float32 unless noted otherwise.
 """
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,20 +21,12 @@ RowsT = TypeVar("RowsT", bound="Rows")
 class Rows:
     """Base of the dataclasses whose fields are parallel arrays, one row per instance."""
 
-    @classmethod
-    @cache
-    def _names(cls) -> tuple[str, ...]:
-        return tuple(field.name for field in dataclasses.fields(cls))  # type: ignore[arg-type]
-
-    def _columns(self) -> list[tuple[str, Any]]:
-        return [(name, getattr(self, name)) for name in self._names()]
-
     def __len__(self) -> int:
-        return len(getattr(self, self._names()[0]))
+        return len(next(iter(vars(self).values())))
 
     def __getitem__(self: RowsT, rows: Any) -> RowsT:
         """The rows selected by a slice, a mask or an index array, as a new object."""
-        return type(self)(**{name: column[rows] for name, column in self._columns()})
+        return type(self)(**{name: column[rows] for name, column in vars(self).items()})
 
     def where(self: RowsT, condition: NDArray[np.bool_]) -> RowsT:
         """The rows for which `condition` holds; nothing is copied if it holds for all."""
@@ -44,19 +34,19 @@ class Rows:
 
     def replace(self: RowsT, **columns: Any) -> RowsT:
         """A copy with some columns replaced."""
-        return type(self)(**{**dict(self._columns()), **columns})
+        return type(self)(**{**vars(self), **columns})
 
     @classmethod
     def concat(cls: type[RowsT], parts: Sequence[RowsT]) -> RowsT:
         """The rows of all parts, in order. Needs at least one part, which may be empty."""
-        columns = {name: [getattr(part, name) for part in parts] for name in cls._names()}
+        columns = {name: [getattr(part, name) for part in parts] for name in vars(parts[0])}
         return cls(**{name: type(column[0]).concat(column) if isinstance(column[0], Rows) else np.concatenate(column)
                       for name, column in columns.items()})
 
     def _check(self, ranks: dict[str, int]) -> None:
         count = len(self)
-        for name, column in self._columns():
-            shape = (len(column),) if isinstance(column, Rows) else np.shape(column)
+        for name, column in vars(self).items():
+            shape = (len(column),) if isinstance(column, Rows) else column.shape
             if len(shape) != ranks.get(name, 1) or shape[0] != count:
                 want = ", ".join([str(count)] + ["..."] * (ranks.get(name, 1) - 1))
                 raise ValueError(f"{type(self).__name__}.{name}: expected shape ({want}), got {shape}")
