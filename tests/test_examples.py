@@ -24,6 +24,7 @@ from stmask_deploy.synthetic.clips import render
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 EXAMPLE = REPOSITORY / "examples" / "minimal_video.py"
+GRAPHS_ALONE = REPOSITORY / "examples" / "graphs_alone.py"
 SIZE = (192, 320)
 
 
@@ -73,6 +74,33 @@ def test_the_example_runs(tmp_path: Path, pictures: list[np.ndarray[Any, Any]]) 
     assert sum(line.startswith("frame ") for line in lines) == len(pictures)
     assert any(re.fullmatch(r"  \w+ \d+: score \d\.\d\d, \d+ pixels", line) for line in lines)
     assert subprocess.run([sys.executable, EXAMPLE], capture_output=True, text=True).stderr.startswith("Masks and")
+
+
+def test_graphs_driven_by_another_program_give_the_same_objects() -> None:
+    names = runpy.run_path(str(GRAPHS_ALONE))
+    video, model = names["Video"](demo_bundle()), stmask_deploy.load(tracker="released")
+    ages, num_different = [], 0
+    for picture in render("hard", 2, num_frames=16, size=(250, 417)).pictures():
+        shown, result = video.step(picture), model.step(picture)
+        assert [known.identity for known in shown] == result.ids.tolist()
+        assert [known.class_id for known in shown] == result.class_ids.tolist()
+        assert [known.age for known in shown] == result.ages.tolist()
+        assert [known.score for known in shown] == pytest.approx(result.scores.tolist(), abs=1e-5)
+        for known, mask in zip(shown, result.masks, strict=True):
+            found = names["to_picture"](known.mask, (video.height, video.width), picture.shape[:2])
+            num_different += np.count_nonzero(found != mask)
+        ages += result.ages.tolist()
+    assert {0, 1, 10} <= set(ages) and video.next_identity > len(result) and num_different <= 5
+
+
+def test_that_program_runs_without_the_package(tmp_path: Path, pictures: list[np.ndarray[Any, Any]]) -> None:
+    assert "stmask_deploy" not in re.sub('""".*?"""', "", GRAPHS_ALONE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    done = subprocess.run([sys.executable, GRAPHS_ALONE, demo_bundle(), tmp_path / "video.mp4" / "%d.png"],
+                          capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert sum(line.startswith("frame ") for line in lines) == len(pictures)
+    assert any(re.fullmatch(r"  \w+ \d+: score \d\.\d\d, \d+ pixels", line) for line in lines)
 
 
 def test_snippets_of_the_results_page_run(tmp_path: Path, pictures: list[np.ndarray[Any, Any]],
