@@ -14,6 +14,7 @@ import numpy as np
 from dataset import open_dataset
 from report_file import ReportFile, new_report, report_options
 
+from stmask_deploy.bench.alternation import back_and_forth
 from stmask_deploy.bench.tables import format_table
 from stmask_deploy.console import Command
 from stmask_deploy.datasets.annotations import Annotations, Video
@@ -73,8 +74,8 @@ def run_all(models: dict[int, Model], truth: Annotations, frames: Path, folder: 
 
     for every in models:
         run(every, truth.videos[0])
-    for number, video in enumerate(truth.videos):
-        for every in models if number % 2 == 0 else reversed(models):
+    for video, order in zip(truth.videos, back_and_forth(models, len(truth.videos)), strict=True):
+        for every in order:
             seconds[every].append(run(every, video))
     return seconds
 

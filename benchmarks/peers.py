@@ -19,6 +19,7 @@ from peer_subjects import NUM_ROWS, PeerJob, PeerTurn, open_peer, pipeline_outpu
 from report_file import ReportFile, new_report, report_options
 from rtmdet_peer import SIZE, export_rtmdet
 
+from stmask_deploy.bench.alternation import back_and_forth
 from stmask_deploy.bench.arithmetic import BundleArithmetic, count_flops
 from stmask_deploy.bench.statistics import percentiles
 from stmask_deploy.bench.tables import format_table
@@ -163,9 +164,9 @@ def measure(jobs: Sequence[PeerJob], rounds: int, flops: Mapping[str, float]) ->
         for job in jobs:
             click.echo(f"opening {job.name}", err=True)
             workers[job.name] = stack.enter_context(Worker(open_peer, job))
-        for number in range(rounds):
-            click.echo(f"round {number + 1} of {rounds}", err=True)
-            for name in list(workers) if number % 2 == 0 else list(reversed(workers)):
+        for number, names in enumerate(back_and_forth(workers, rounds), 1):
+            click.echo(f"round {number} of {rounds}", err=True)
+            for name in names:
                 answer = workers[name].turn()
                 turns[name] += [] if answer is None else [answer]
         rows = []

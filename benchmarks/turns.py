@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from stmask_deploy.bench.alternation import back_and_forth
+
 
 def turns(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
     """Milliseconds of every run, taken in turns, in reverse order in every second round.
@@ -14,8 +16,8 @@ def turns(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[flo
     samples: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
         run()
-    for number in range(rounds):
-        for name, run in runs.items() if number % 2 == 0 else reversed(runs.items()):
+    for order in back_and_forth(runs.items(), rounds):
+        for name, run in order:
             run()
             start = time.perf_counter()
             run()

@@ -8,6 +8,7 @@ from typing import Any
 
 from stmask_deploy.errors import StmaskError
 
+from .alternation import back_and_forth
 from .bundle_run import Turn, open_run
 from .ceiling import CeilingJob, open_ceiling
 from .row import Job
@@ -71,10 +72,9 @@ def measure(jobs: Sequence[Job], rounds: int, say: Say) -> tuple[list[RowSamples
         ceiling_jobs = list(dict.fromkeys(CeilingJob(job.row.backend, job.row.precision, job.row.device, job.threads)
                                           for job in available))
         ceilings = [_Place(stack.enter_context(Worker(open_ceiling, job))) for job in ceiling_jobs]
-        circle = rows + ceilings
-        for number in range(rounds):
-            say(f"round {number + 1} of {rounds}")
-            for place in circle if number % 2 == 0 else reversed(circle):
+        for number, places in enumerate(back_and_forth(rows + ceilings, rounds), 1):
+            say(f"round {number} of {rounds}")
+            for place in places:
                 place.take_turn()
             _available(jobs, rows)
         return ([_row_samples(job, place) for job, place in zip(jobs, rows, strict=True)],
