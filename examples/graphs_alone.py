@@ -2,7 +2,7 @@
 
     python examples/graphs_alone.py BUNDLE VIDEO
 
-These are the lines of docs/bundle.md, with the tracker of the released models. The result is that of
+This is docs/driving-the-graphs.md with the tracker of the released models. The result is that of
 `stmask_deploy.load(BUNDLE, tracker="released")`, which computes less for it.
 """
 from __future__ import annotations

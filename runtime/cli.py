@@ -88,8 +88,9 @@ counts.
 @click.option("--max-age", "max_age_shown", type=int,
               help="Released and paper tracker: key frames an object is shown without being detected.  [default: 10]")
 @click.option("--conf", "score_threshold", type=float,
-              help="Score that detections and results have to exceed.  [default: 0.05, or the bundle's candidate "
-                   "threshold if that is higher]")
+              help="Class probability that candidates and score that results have to exceed; objects may be tracked "
+                   "differently (--draw-conf only draws fewer).  [default: 0.05, or the bundle's candidate threshold "
+                   "if that is higher]")
 @click.option("--nms", type=click.Choice(["cross-class", "per-class"]), default="cross-class",
               help="Suppression over all classes at once, or within each class.")
 @click.option("--nms-iou", type=float, default=0.5,
