@@ -8,7 +8,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import closing
 from queue import SimpleQueue
 from types import TracebackType
@@ -74,31 +74,39 @@ class Chain:
 
         An exception is raised after the items before it.
         """
+        tasks: SimpleQueue[tuple[Future[U], T] | None] = SimpleQueue()  # None ends a thread
+        # Not a pool of the standard library, which refuses work as soon as the main thread has ended.
+        threads = [threading.Thread(target=_compute, args=(function, tasks), daemon=True) for _ in range(workers)]
         pending: deque[Future[U]] = deque()
-        failure: BaseException | None = None
-        with ThreadPoolExecutor(workers, initializer=self._add_worker) as pool:
-            try:
-                while failure is None:
-                    try:
-                        item = next(items)
-                    except StopIteration:
-                        break
-                    except BaseException as error:  # raised after the pending items, which came before it
-                        failure = error
-                        break
-                    pending.append(pool.submit(function, item))
-                    if len(pending) >= workers:
-                        yield pending.popleft().result()
-                while pending:
+        failures: list[BaseException] = []  # taken out where it is raised, see `_work`
+        try:
+            for thread in threads:
+                thread.start()
+                self._threads.append(thread)
+            while not failures:
+                try:
+                    item = next(items)
+                except StopIteration:
+                    break
+                except BaseException as error:  # raised after the pending items, which came before it
+                    failures.append(error)
+                    break
+                pending.append(Future())
+                tasks.put((pending[-1], item))
+                if len(pending) >= workers:
                     yield pending.popleft().result()
-            finally:
-                for future in pending:
-                    future.cancel()
-        if failure is not None:
-            raise failure
-
-    def _add_worker(self) -> None:
-        self._threads.append(threading.current_thread())
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+            for _ in threads:
+                tasks.put(None)
+            for thread in threads:
+                if thread.ident is not None:  # it was started
+                    thread.join()
+        if failures:
+            raise failures.pop()
 
     def _work(self, items: Generator[T, None, None], queue: SimpleQueue[T | _End], slots: threading.Semaphore,
               ended: threading.Event) -> None:
@@ -112,7 +120,9 @@ class Chain:
                     queue.put(item)
         except BaseException as error:
             failure = error
-        queue.put(_End(failure))
+        end, failure = _End(failure), None
+        queue.put(end)
+        del end  # this frame is in the exception's traceback: while it refers to it, both stay in memory
         ended.set()
 
     def __enter__(self) -> Chain:
@@ -185,5 +195,19 @@ def _taken(queue: SimpleQueue[T | _End], slots: threading.Semaphore) -> Generato
             break
         slots.release()
         yield entry
-    if entry.error is not None:
-        raise entry.error
+    failures = [] if entry.error is None else [entry.error]
+    del entry  # see `Chain._work`
+    if failures:
+        raise failures.pop()
+
+
+def _compute(function: Callable[[T], U], tasks: SimpleQueue[tuple[Future[U], T] | None]) -> None:
+    """Complete futures with `function` of their items."""
+    while (task := tasks.get()) is not None:
+        future, item = task
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(function(item))
+            except BaseException as error:
+                future.set_exception(error)
+        del task, future, item  # the next one may be long in coming

@@ -9,6 +9,7 @@ import sys
 from collections import deque
 from collections.abc import Generator
 from contextlib import closing, suppress
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from types import TracebackType
@@ -40,11 +41,12 @@ class EncoderProcess:
         self._has_ended = False
 
     def __enter__(self) -> EncoderProcess:
-        if not sys.executable:  # Python is embedded
+        if not _is_python(sys.executable):
             return self
         try:
             # The process must import this very package, whatever its working directory; which may have been deleted.
-            paths = {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path), "PYTHONSAFEPATH": "1"}
+            paths = {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path if isinstance(path, str)),
+                     "PYTHONSAFEPATH": "1"}
             self._process = subprocess.Popen(  # noqa: S603  this Python, on this package
                 [sys.executable, "-m", f"{__package__}.encoder_server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL, env={**os.environ, **paths}, start_new_session=True)
@@ -69,23 +71,23 @@ class EncoderProcess:
         An exception from `frames` is raised after the frames before it.
         """
         pending: deque[tuple[TrackedFrame, int]] = deque()
-        failure: Exception | None = None
+        failures: list[Exception] = []  # taken out where it is raised, see `Chain._work`
         with closing(frames):
-            while failure is None:
+            while not failures:
                 try:
                     tracked = next(frames)
                 except StopIteration:
                     break
                 except Exception as error:
-                    failure = error
+                    failures.append(error)
                     break
                 pending.append((tracked, self._send(tracked.result)))
                 if len(pending) > DEPTH:
                     yield self._completed(*pending.popleft())
             while pending:
                 yield self._completed(*pending.popleft())
-        if failure is not None:
-            raise failure
+        if failures:
+            raise failures.pop()
 
     def _send(self, result: FrameResult) -> int:
         """Queue a request and return its number; 0 if none is sent."""
@@ -124,6 +126,7 @@ class EncoderProcess:
             while (request := self._requests.get()) is not None:
                 pickle.dump(request, requests, protocol=5)
                 requests.flush()
+            pickle.dump(None, requests)  # a process that was forked meanwhile keeps the pipe open
 
     def _read(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
@@ -133,3 +136,9 @@ class EncoderProcess:
                 while True:
                     self._answers.put(pickle.load(answers))  # noqa: S301  written by our own process
         self._answers.put(None)
+
+
+def _is_python(executable: str | None) -> bool:
+    """Whether a program runs modules; others embed Python: servers, and applications frozen into one file."""
+    name = Path(executable or "").name.lower()
+    return not getattr(sys, "frozen", False) and ("python" in name or "pypy" in name)

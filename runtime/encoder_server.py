@@ -13,7 +13,7 @@ READY = b"ready\n"
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer requests until the stream ends.
+    """Answer requests until one is None, or the stream ends.
 
     A request is a pickle of a number and a `FrameResult`. An answer is a pickle of the number and the line, which is
     None if the result cannot be encoded.
@@ -22,9 +22,12 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     answers.flush()
     while True:
         try:
-            number, result = pickle.load(requests)  # noqa: S301  written by the parent process
+            request = pickle.load(requests)  # noqa: S301  written by the parent process
         except EOFError:
             return
+        if request is None:
+            return
+        number, result = request
         pickle.dump((number, _encoded(result)), answers)
         answers.flush()
 

@@ -39,7 +39,7 @@ class LiveSource(FrameSource):
         super().__init__()
         self.name, self.fps, self.num_frames = name, None, None
         self._is_ending = threading.Event()
-        self._stops: list[Callable[[], bool]] = [self._is_ending.is_set, lambda: self.is_closed]
+        self._stops: list[Callable[[], bool]] = [self._is_ending.is_set]
         self._thread: threading.Thread | None = None
         self._changed = threading.Condition()  # guards the rest
         self._newest: _Picture | None = None
@@ -114,7 +114,7 @@ class LiveSource(FrameSource):
 
     def _wait(self) -> None:
         """Wait until there is a picture, unless there will be none, or the wait is to end."""
-        while self._newest is None and not (self._has_ended or any(stop() for stop in self._stops)):
+        while self._newest is None and not (self._has_ended or self.is_closed or any(stop() for stop in self._stops)):
             self._changed.wait(WAKE_S)
 
     def _take(self) -> _Picture | None:

@@ -78,7 +78,7 @@ def _folder(name: str, value: str | Path) -> Path:
     """The path that an argument names, which must not be empty: that would be the working directory."""
     if value == "" or not isinstance(value, (str, os.PathLike)):
         raise InputError(f"{name} must be the path of a folder, got {shown(value)}")
-    return Path(value)
+    return Path(value).absolute()  # graphs may be opened later, when the process has another working directory
 
 
 class Model:

@@ -16,6 +16,7 @@ from stmask_deploy.wording import counted
 from stmask_deploy.wrapped_interrupt import raise_interrupt
 
 from .backends import CUDA_GRAPH, Value, check_inputs, chosen_outputs, not_installed, one_line
+from .cuda_runtime import CudaError
 from .onnxruntime_providers import CPU, CUDA, TENSORRT, WORDS, choose_provider
 from .onnxruntime_recording import RecordedSession
 from .onnxruntime_session import OPENING, SessionMaker, describe, run_on_device, run_on_host, specs, zeros
@@ -98,7 +99,9 @@ class OnnxRuntimeBackend:
         run = self._runner_for(names, {size: len(feeds[name]) for name, size in self._open_rows.items()})
         try:
             values = run(feeds, names, keep)
-        except Exception as error:  # ONNX Runtime's exception classes have no narrower common base
+        except Exception as error:
+            if not _is_of_library(error):
+                raise
             raise StmaskError(f"ONNX Runtime failed in the graph: {one_line(error)}") from error
         return self._padding.cut(values, inputs)
 
@@ -148,6 +151,13 @@ def _try(maker: SessionMaker, session: Any, run: Callable[..., dict[str, Value]]
             run(zeros(specs(session.get_inputs())), tuple(specs(session.get_outputs())), ())
     except Exception as error:  # ONNX Runtime's exception classes have no narrower common base
         raise maker.refusal(error) from error
+
+
+def _is_of_library(error: Exception) -> bool:
+    """Whether ONNX Runtime raised it, whose classes have no narrower common base; a handler of a signal may raise any.
+    """
+    return type(error).__module__.startswith("onnxruntime") or isinstance(error, CudaError) \
+        or type(error) in (RuntimeError, ValueError, TypeError, MemoryError)
 
 
 def _choices(maker: SessionMaker) -> list[SessionMaker]:

@@ -27,7 +27,7 @@ from stmask_deploy.openvino_library import import_openvino
 from stmask_deploy.wrapped_interrupt import raise_interrupt
 
 from .backends import TensorSpec, Value, check_inputs, chosen_outputs, not_installed, one_line
-from .model_cache import make_cache
+from .model_cache import held_cache, make_cache
 from .openvino_pooling import expand_roi_align
 from .openvino_precision import is_kept, kept_for
 from .openvino_sampling import expand_deformable, keep_grids
@@ -248,7 +248,8 @@ def _compile(ov: Any, core: Any, model: Any, *, graph: Path, plugin: str, precis
         # The plugin keys cache entries by model, device, settings and its own version.
         settings["CACHE_DIR"] = str(make_cache(cache))
     try:
-        compiled = core.compile_model(model, plugin, settings)
+        with held_cache(cache):
+            compiled = core.compile_model(model, plugin, settings)
     except RuntimeError as error:
         if plugin != "CPU":
             raise DeviceError(f"{graph}: OpenVINO cannot compile it for {plugin} in {precision} ({one_line(error)}); "

@@ -4,8 +4,11 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 
@@ -115,6 +118,40 @@ def test_the_very_exception_arrives() -> None:
     with pytest.raises(ValueError) as caught:
         list(chain(Numbers(3), fail))
     assert caught.value is error
+
+
+@pytest.mark.parametrize("place", ["source", "stage"])
+def test_what_failed_leaves_memory_without_the_collector(place: str) -> None:
+    def fail(numbers: Numbers) -> None:
+        with pytest.raises(KeyError, match="5"):
+            list(chain(numbers, fail_at_five if place == "stage" else int))
+
+    numbers = Numbers(20, fails_at=5 if place == "source" else None)
+    left = weakref.ref(numbers)
+    gc.disable()
+    try:
+        fail(numbers)
+        del numbers
+        assert left() is None
+    finally:
+        gc.enable()
+
+
+def test_threads_go_on_after_the_main_thread() -> None:
+    program = """
+import threading, time
+from stmask_deploy.runtime.chain import Chain
+
+def work():
+    with Chain(2) as chain:
+        for item in chain.map(lambda item: time.sleep(0.05) or item, iter(range(12)), 3):
+            print(item, flush=True)
+
+threading.Thread(target=work).start()
+time.sleep(0.1)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.stdout.split(), done.stderr) == ([str(item) for item in range(12)], "")
 
 
 @pytest.mark.parametrize("taken", [0, 1, 7])

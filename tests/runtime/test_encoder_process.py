@@ -146,7 +146,38 @@ def test_an_interrupt_does_not_wait_for_frames_in_hand(process: EncoderProcess) 
         next(process.ahead(interrupted()))
 
 
-@pytest.mark.parametrize("executable", ["/does/not/exist", "/bin/false", None])
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_process_forked_meanwhile_does_not_hold_it_up() -> None:
+    with EncoderProcess() as process:
+        assert process._process is not None and process._is_ready.wait(WAIT_S)
+        child = os.fork()
+        if not child:  # it has copies of the pipe's ends
+            time.sleep(WAIT_S)
+            os._exit(0)
+        start = time.monotonic()
+    try:
+        assert time.monotonic() - start < encoder_process.PATIENCE_S and process._process.returncode == 0
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_paths_that_python_does_not_search_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, Path("not", "text")])
+    with EncoderProcess() as process:
+        assert process._process is not None and process._is_ready.wait(WAIT_S)
+
+
+@pytest.mark.parametrize(("executable", "is_frozen"), [("/opt/app/python-app", True), ("/usr/sbin/uwsgi", False)])
+def test_no_other_program_is_started(executable: str, is_frozen: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", executable)
+    monkeypatch.setattr(sys, "frozen", is_frozen, raising=False)
+    monkeypatch.setattr(encoder_process.subprocess, "Popen", lambda *_, **__: pytest.fail("started"))
+    with EncoderProcess() as process:
+        assert [written(one) for one in process.ahead(frames(6))] == list(map(line, range(6)))
+
+
+@pytest.mark.parametrize("executable", ["/does/not/exist/python", "/bin/false", None])
 def test_a_process_that_does_not_start_changes_nothing(executable: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder_process.sys, "executable", executable)
     with EncoderProcess() as process:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 
@@ -205,6 +207,18 @@ def test_closing_does_not_wait_for_a_device_that_hangs(puppet: Puppet, monkeypat
     puppet.given.put(picture(1))
     puppet.end()
     assert puppet.num_released == 1  # by the thread, as soon as the device answers
+
+
+def test_a_closed_source_leaves_memory_without_the_collector() -> None:
+    gc.disable()
+    try:
+        puppet = Puppet(picture(0), None)
+        puppet.close()
+        left = weakref.ref(puppet)
+        del puppet
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 def test_closing_ends_the_thread() -> None:

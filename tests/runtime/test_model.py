@@ -322,3 +322,12 @@ def test_threads_that_cannot_be(bundle: Path, monkeypatch: pytest.MonkeyPatch, t
     load(bundle, threads=12)
     with pytest.raises(InputError, match=r"threads must be a whole number from 1 to 12 \(4 for each CPU that thi"):
         load(bundle, threads=threads)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_working_directory_may_change(bundle: Path, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+                                          ) -> None:
+    monkeypatch.chdir(bundle.parent)
+    model = load(bundle.name, backend=backend, device="cpu", detect_every=2)
+    monkeypatch.chdir(tmp_path)
+    assert len(model.step(picture(51))) == len(model.step(picture(51))) == 3  # other outputs between key frames

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from tiny_bundles import describe
 
 from stmask_deploy.errors import InputError
 from stmask_deploy.runtime.model import load
-from stmask_deploy.runtime.model_cache import make_cache
+from stmask_deploy.runtime.model_cache import held_cache, make_cache
 from stmask_deploy.runtime.opening import open_backend
 
 
@@ -44,3 +45,20 @@ def test_a_folder_that_cannot_be_made(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cache folder .* cannot be made .*; choose another one"):
         open_backend("openvino", describe().graph_path(bundle, "frame", "openvino"), cache=tmp_path / "file" / "x")
+
+
+def test_one_at_a_time_compiles_into_a_folder(bundle: Path, tmp_path: Path) -> None:
+    path, cache = describe().graph_path(bundle, "temporal", "openvino"), tmp_path / "cache"
+    opening = threading.Thread(target=open_backend, args=("openvino", path), kwargs={"device": "cpu", "cache": cache})
+    with held_cache(make_cache(cache)):
+        opening.start()
+        opening.join(1)
+        assert opening.is_alive() and not list(cache.glob("*.blob"))
+    opening.join(60)
+    assert not opening.is_alive() and list(cache.glob("*.blob"))
+
+
+def test_without_a_folder_or_a_lock_nothing_is_held(tmp_path: Path) -> None:
+    with held_cache(None), held_cache(tmp_path / "missing"):
+        pass
+    assert not list(tmp_path.iterdir())

@@ -249,3 +249,15 @@ def test_nothing_is_padded_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
         found = graph.run({**maps, "boxes": np.zeros((count, 4), np.float32)})
         assert {len(values) for values in found.values()} == {count}
     assert sizes == [3, 17]
+
+
+@pytest.mark.parametrize("kind", [TimeoutError, type("SoftTimeLimit", (Exception,), {})])
+def test_what_a_handler_of_a_signal_raises_is_no_failure_of_the_graph(kind: type[Exception],
+                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> Any:
+        raise kind("time is up")
+
+    graph = open_backend("onnxruntime", demo_bundle() / "prototypes.onnx", device="cpu")
+    monkeypatch.setattr(graph, "_runner_for", lambda *_: interrupted)
+    with pytest.raises(kind, match="^time is up$"):
+        graph.run({"p3": np.zeros((1, 64, 24, 40), np.float32)})
