@@ -98,8 +98,6 @@ class Chain:
             while pending:
                 yield pending.popleft().result()
         finally:
-            for future in pending:
-                future.cancel()
             for _ in threads:
                 tasks.put(None)
             for thread in threads:
@@ -205,9 +203,8 @@ def _compute(function: Callable[[T], U], tasks: SimpleQueue[tuple[Future[U], T] 
     """Complete futures with `function` of their items."""
     while (task := tasks.get()) is not None:
         future, item = task
-        if future.set_running_or_notify_cancel():
-            try:
-                future.set_result(function(item))
-            except BaseException as error:
-                future.set_exception(error)
+        try:
+            future.set_result(function(item))
+        except BaseException as error:
+            future.set_exception(error)
         del task, future, item  # the next one may be long in coming

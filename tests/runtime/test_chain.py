@@ -137,6 +137,18 @@ def test_what_failed_leaves_memory_without_the_collector(place: str) -> None:
         gc.enable()
 
 
+def test_workers_end_with_their_stage() -> None:
+    def slow(item: int) -> int:
+        time.sleep(0.1)
+        return item
+
+    with Chain(DEPTH) as chain:
+        results = chain.map(slow, iter(range(20)), 3)
+        assert next(results) == 0 and len(chain._threads) == 3
+        results.close()
+        assert not any(thread.is_alive() for thread in chain._threads)
+
+
 def test_threads_go_on_after_the_main_thread() -> None:
     program = """
 import threading, time

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
+import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +59,22 @@ def test_one_at_a_time_compiles_into_a_folder(bundle: Path, tmp_path: Path) -> N
         assert opening.is_alive() and not list(cache.glob("*.blob"))
     opening.join(60)
     assert not opening.is_alive() and list(cache.glob("*.blob"))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_process_forked_meanwhile_does_not_hold_it_on(tmp_path: Path) -> None:
+    with held_cache(tmp_path):
+        child = os.fork()
+        if not child:
+            time.sleep(60)
+            os._exit(0)
+    start = time.monotonic()
+    try:
+        with held_cache(tmp_path):
+            assert time.monotonic() - start < 30
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_without_a_folder_or_a_lock_nothing_is_held(tmp_path: Path) -> None:
