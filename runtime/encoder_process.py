@@ -140,5 +140,4 @@ class EncoderProcess:
 
 def _is_python(executable: str | None) -> bool:
     """Whether a program runs modules; others embed Python: servers, and applications frozen into one file."""
-    name = Path(executable or "").name.lower()
-    return not getattr(sys, "frozen", False) and ("python" in name or "pypy" in name)
+    return Path(executable or "").name.lower().startswith(("python", "pypy")) and not getattr(sys, "frozen", False)

@@ -168,7 +168,7 @@ def test_paths_that_python_does_not_search_are_left_out(monkeypatch: pytest.Monk
         assert process._process is not None and process._is_ready.wait(WAIT_S)
 
 
-@pytest.mark.parametrize(("executable", "is_frozen"), [("/opt/app/python-app", True), ("/usr/sbin/uwsgi", False)])
+@pytest.mark.parametrize(("executable", "is_frozen"), [("/opt/app/python-app", True), ("/bin/uwsgi_python3", False)])
 def test_no_other_program_is_started(executable: str, is_frozen: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", executable)
     monkeypatch.setattr(sys, "frozen", is_frozen, raising=False)
