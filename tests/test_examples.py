@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 
 import stmask_deploy
+from stmask_deploy.geometry import FrameGeometry
 from stmask_deploy.pretrained import demo_annotations, demo_bundle
+from stmask_deploy.runtime.masks import bilinear_axes, upsample_mask
 from stmask_deploy.runtime.model import Model
 from stmask_deploy.runtime.options import RunOptions
 from stmask_deploy.runtime.result import FrameResult
@@ -91,6 +93,17 @@ def test_graphs_driven_by_another_program_give_the_same_objects() -> None:
             num_different += np.count_nonzero(found != mask)
         ages += result.ages.tolist()
     assert {0, 1, 10} <= set(ages) and video.next_identity > len(result) and num_different <= 5
+
+
+@pytest.mark.parametrize("resized", [(192, 320), (190, 318), (40, 64)])
+def test_its_masks_are_enlarged_without_the_padding(resized: tuple[int, int]) -> None:
+    padded = (-(-resized[0] // 32) * 32, -(-resized[1] // 32) * 32)
+    soft = np.random.default_rng(0).random((padded[0] // 4, padded[1] // 4), np.float32)
+    found = runpy.run_path(str(GRAPHS_ALONE))["to_picture"](soft, resized, (135, 241))
+    patch = upsample_mask(soft, *bilinear_axes(FrameGeometry((135, 241), resized, padded), soft.shape))
+    expected = np.zeros((135, 241), np.bool_)
+    expected[patch.y:patch.y + patch.pixels.shape[0], patch.x:patch.x + patch.pixels.shape[1]] = patch.pixels
+    assert np.count_nonzero(found != expected) <= 3 and 0.3 < expected.mean() < 0.7
 
 
 def test_that_program_runs_without_the_package(tmp_path: Path, pictures: list[np.ndarray[Any, Any]]) -> None:
