@@ -1,18 +1,13 @@
 """The optional folder in which libraries cache compiled models."""
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from stmask_deploy.errors import InputError
+from stmask_deploy.folder_lock import awaited_lock
 
 from .backends import one_line
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 LOCK_FILE = "stmask.lock"
 
@@ -31,25 +26,9 @@ def make_cache(folder: str | Path) -> Path:
     return folder
 
 
-@contextmanager
-def held_cache(folder: Path | None) -> Iterator[None]:
+def held_cache(folder: Path | None) -> AbstractContextManager[None]:
     """Hold a cache folder alone, after whoever holds it; nothing without a folder, or where it cannot be locked.
 
     OpenVINO maps entries that another process is still writing, which ends in SIGBUS.
     """
-    if folder is None or fcntl is None:
-        yield
-        return
-    try:
-        lock = open(folder / LOCK_FILE, "ab")
-    except OSError:  # a folder that cannot be written to: nobody writes entries either
-        yield
-        return
-    with lock:
-        with suppress(OSError):  # some network file systems have no locks
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                fcntl.flock(lock, fcntl.LOCK_UN)  # a process that was forked meanwhile would hold it on
+    return nullcontext() if folder is None else awaited_lock(folder / LOCK_FILE)

@@ -1,9 +1,9 @@
-"""A lock on a folder, so that two commands do not write to it at once."""
+"""Locks on folders and files, so that two processes do not write to one place at once."""
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from .errors import OutputError
@@ -49,11 +49,23 @@ def locked_folder(path: Path) -> Iterator[None]:
             os.close(folder)
 
 
-def _locked(folder: int) -> bool:
-    """Lock an opened folder, unless the system has no locks; False if another run holds the lock."""
+@contextmanager
+def awaited_lock(path: Path) -> Iterator[None]:
+    """Hold a lock file, which is made and stays, after whoever holds it; nothing where it cannot be made or locked."""
+    with ExitStack() as stack:
+        with suppress(OSError):
+            file = stack.enter_context(open(path, "ab"))
+            _locked(file.fileno(), waits=True)
+            stack.callback(_unlock, file.fileno())  # a process that was forked meanwhile would hold it on
+        yield
+
+
+def _locked(opened: int, waits: bool = False) -> bool:
+    """Lock what was opened, unless the system has no locks; False if another process holds it, unless this one waits.
+    """
     if fcntl is not None:
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(opened, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
         except BlockingIOError:
             return False
         except OSError:  # some network file systems have no locks
@@ -61,7 +73,7 @@ def _locked(folder: int) -> bool:
     return True
 
 
-def _unlock(folder: int) -> None:
+def _unlock(opened: int) -> None:
     if fcntl is not None:
         with suppress(OSError):
-            fcntl.flock(folder, fcntl.LOCK_UN)
+            fcntl.flock(opened, fcntl.LOCK_UN)
