@@ -131,8 +131,9 @@ def test_a_graph_without_int8_layers_is_copied(native_bundle: Path) -> None:
     assert copy == model and copy is not model and all(layer.reason for layer in layers)
 
 
-def test_only_parameters_count_as_weights(native_bundle: Path) -> None:
-    model = onnx.load(native_bundle / "frame.onnx")
+@pytest.mark.parametrize(("bundle", "ours"), [("native_bundle", set()), ("gridsample_bundle", {"ModulatedDeformConv"})])
+def test_only_parameters_count_as_weights(bundle: str, ours: set[str], request: pytest.FixtureRequest) -> None:
+    model = onnx.load(request.getfixturevalue(bundle) / "frame.onnx")
     parameters = {one.name for one in model.graph.initializer}
     kinds = {node.op_type for node in model.graph.node if weight_of(node, parameters)}
-    assert kinds == {"Conv", "DeformConv"}
+    assert kinds == {"Conv", "DeformConv", *ours}

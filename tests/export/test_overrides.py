@@ -62,7 +62,7 @@ def test_a_tracker_that_propagates_needs_a_temporal_network() -> None:
 
 
 def test_parsing() -> None:
-    assert parse_numbers("1,0.5, 2") == (1, 0.5, 2) and parse_level("P4") == 1
+    assert parse_numbers("1,0.5, 2") == (1, 0.5, 2) and parse_level("P3") == 0 and parse_level("p4") == 1
 
 
 @pytest.mark.parametrize(("parse", "text"), [

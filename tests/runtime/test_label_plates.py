@@ -51,6 +51,12 @@ def test_text_grows_with_the_frame(size: tuple[int, int], text_height: int) -> N
     assert PlateStyle.for_frame(*size).text_height == text_height
 
 
+@pytest.mark.parametrize("size", [(240, 426), (720, 1280), (1080, 1920), (2160, 3840)])
+def test_strokes_are_as_bold_in_every_size(size: tuple[int, int]) -> None:
+    style = PlateStyle.for_frame(*size)
+    assert 0.04 < style.stroke / style.text_height < 0.12 and style.border / style.text_height < 0.2
+
+
 @pytest.mark.parametrize("size", [(240, 426), (720, 1280), (2160, 3840)])
 @pytest.mark.parametrize("is_outlined", [False, True])
 def test_text_and_plate_stay_in_the_place(size: tuple[int, int], is_outlined: bool) -> None:

@@ -39,7 +39,7 @@ def test_a_batch_goes_through_a_pipe(dataset: PairDataset) -> None:
     batch = Samples.collate([dataset[0], dataset[1]])
     assert isinstance(batch, bytes)
     assert b"storage" not in batch.lower()  # nothing of PyTorch's own way, in which unpickling takes ten times as long
-    pickle.loads(batch).first.add_(1)  # noqa: S301; it may be changed
+    pickle.loads(batch).first.add_(1)  # noqa: S301 - it may be changed
 
 
 def test_the_first_error_takes_the_place_of_a_batch(tmp_path: Path) -> None:
