@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -97,8 +98,8 @@ def building(folder: Path, overwrite: bool) -> Iterator[Path]:
         try:
             place = Path(os.path.realpath(folder))
             place.parent.mkdir(parents=True, exist_ok=True)
-            build = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place if place.is_dir() else place.parent))
-            build.chmod(0o755)
+            build = (place if place.is_dir() else place.parent) / f"{PREFIX}{secrets.token_hex(8)}"
+            build.mkdir()  # with the permissions that folders get here, which `mkdtemp` would not give it
             yield build
             check_target(folder, overwrite)  # again, because the folder may have changed meanwhile
             if place.exists():

@@ -48,9 +48,11 @@ def main(ctx: click.Context, bundle: Path, checkpoint: Path, video: Path | None,
     from stmask_deploy.bundle import read_description
     from stmask_deploy.models.checkpoint import digest_of, load_checkpoint
 
+    from .onnx_model import require_onnxruntime
     from .track_agreement import compare_tracks
     from .verify import TOLERANCES, exported_graphs, verify_bundle
 
+    require_onnxruntime()
     description = read_description(bundle)
     sha256 = digest_of(checkpoint)
     if sha256 != description.checkpoint_sha256:

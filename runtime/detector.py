@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stmask_deploy.bundle import INSTANCE_MAPS, INSTANCE_OUTPUTS, PROTOTYPE_INPUTS, PROTOTYPE_OUTPUTS, TEMPORAL_MAPS
+from stmask_deploy.errors import StmaskError
 from stmask_deploy.geometry import FrameGeometry
 from stmask_deploy.types import Array, Candidates, FrameFeatures, IntArray
 
@@ -113,6 +114,8 @@ class Detector:
         Mask coefficients and embeddings have no columns if the instance graph computes them.
         """
         found = int(outputs["num_candidates"])
+        if found < 0:
+            raise StmaskError("the frame graph gave a negative number of candidates; export the checkpoint again")
         count = min(found, len(outputs["boxes"]))
         anchors = outputs["anchor_index"][:count]
         nothing = np.zeros((count, 0), np.float32)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,8 +40,13 @@ def folder_names(sources: Sequence[str]) -> list[str]:
     taken: dict[str, str] = {}
     for name in map(folder_name, sources):
         chosen, number = name, 1
-        while chosen.casefold() in taken:  # some file systems ignore case
+        while _alike(chosen) in taken:
             number += 1
             chosen = f"{name}-{number}"
-        taken[chosen.casefold()] = chosen
+        taken[_alike(chosen)] = chosen
     return list(taken.values())
+
+
+def _alike(name: str) -> str:
+    """The same for names that a file system may take for one: some ignore case, and how accents are written."""
+    return unicodedata.normalize("NFC", name).casefold()

@@ -41,8 +41,9 @@ class _Echo(logging.Handler):
 def tell_setup(model: Model, is_live: bool) -> None:
     """Print to standard error which network runs and where, then call `tell_limits`."""
     options = model.options
-    click.echo(f"{model.description.model.variant} ({model.description.checkpoint_name}) on {model.device}; "
-               f"tracking {options.tracking}, nms {options.nms}", err=True)
+    name = on_one_line(model.description.checkpoint_name)
+    click.echo(f"{model.description.model.variant} ({name}) on {model.device}; tracking {options.tracking}, "
+               f"nms {options.nms}", err=True)
     tell_limits(model, is_live)
 
 

@@ -86,6 +86,10 @@ class SessionMaker:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         # Memory patterns are kept for every number of tracked objects ever seen, so memory would grow with the video.
         options.enable_mem_pattern = False
+        # Exported graphs hold all their weights. Others may name files, which are then looked for in this folder alone,
+        # not in the working directory and not outside.
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path",
+                                         str(self.graph.absolute().parent))
         return options
 
     def check_gpu(self) -> None:

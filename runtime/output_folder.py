@@ -31,9 +31,9 @@ class OutputFolder:
         self.picture = path / "frame.png"
 
     def existing(self) -> tuple[Path, ...]:
-        """The files that exist."""
+        """The files that exist, and links that lead nowhere."""
         files = (self.results, self.sequences, self.video, self.unfinished_video, self.picture)
-        return tuple(path for path in files if os.path.exists(path))
+        return tuple(path for path in files if os.path.lexists(path))
 
     def check(self, overwrite: bool, inputs: Sequence[Path] = ()) -> None:
         """Check early that the run can write its files; changes nothing.

@@ -62,7 +62,7 @@ class ResultsWriter:
         self._path = path
         self._num_frames = 0
         try:
-            self._file = open(path, "w+b", buffering=0)
+            self._file = open(path, "x+b", buffering=0)
         except OSError as error:
             raise cannot_write(path, error) from error
         try:
@@ -70,8 +70,7 @@ class ResultsWriter:
         except BaseException:
             self._file.close()
             with suppress(OSError):
-                if path.is_file():  # not a device; an empty file would be taken for results
-                    path.unlink()
+                path.unlink()  # an empty file would be taken for results
             raise
 
     def write(self, line: bytes) -> None:

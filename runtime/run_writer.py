@@ -20,9 +20,7 @@ from .output_folder import OutputFolder
 from .results_jsonl import ResultsHeader, ResultsWriter, frame_line
 from .tracking import TrackedFrame
 from .video_writer import VideoWriter
-from .ytvis import write_result_list
-
-MAX_ITEMS = 100_000_000  # identities times frames; results.json would have 0.6 GB of nulls alone
+from .ytvis import MAX_ITEMS, write_result_list
 
 _LOGGER = logging.getLogger(__name__)
 

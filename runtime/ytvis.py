@@ -13,6 +13,7 @@ from stmask_deploy.datasets.segmentation import Segmentation
 
 from .result import FrameResult
 
+MAX_ITEMS = 100_000_000  # identities times frames; the list would have 0.6 GB of nulls alone
 BATCH_ROWS = 250_000  # masks in memory at a time while a list is written: 150 MB, 20 objects in each of 12 500 frames
 
 

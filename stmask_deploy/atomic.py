@@ -4,6 +4,7 @@ from __future__ import annotations
 import errno
 import glob
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,9 +26,10 @@ def atomic_file(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
     """
     check_writable(path, overwrite=overwrite)
     path = Path(os.path.realpath(path))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # A name that nobody can have prepared a link under; processes of two machines may have the same number.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -86,6 +88,8 @@ def check_folder(folder: Path) -> None:
     while not os.path.exists(nearest):
         if os.path.islink(nearest):
             raise OutputError(f"{nearest} is a link that leads nowhere; remove it or choose another folder with -o")
+        if nearest == nearest.parent:  # a drive of Windows
+            raise OutputError(f"{nearest} does not exist; choose another folder with -o")
         nearest = nearest.parent
     if not os.path.isdir(nearest):
         raise OutputError(f"{nearest} is a file and cannot be the output folder; choose another with -o")

@@ -143,6 +143,8 @@ def read_description(folder: Path) -> BundleDescription:
         InputError: the folder is not a bundle.
     """
     path = folder / DESCRIPTION_FILE
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe, which would be waited for, or a device without end
+        raise InputError(f"{folder} is not a bundle: {DESCRIPTION_FILE} is not a file")
     if not os.path.isdir(folder):
         raise InputError(f"bundle {folder} does not exist or is not a folder; make one with stmask-export")
     try:

@@ -17,7 +17,9 @@ from .wording import on_one_line
 MAX_CLASSES = 10_000
 MAX_SIZE = 65_536  # channels
 MIN_SIDE, MAX_SIDE = 32, 8192  # pixels of the input: up to 8K video
-MAX_COUNT = 1000  # blocks, layers, kernels, cells per side
+MAX_COUNT = 1000  # blocks, layers, cells per side
+MAX_ANCHORS = 100  # kernels, and scales
+MAX_NAME = 200  # characters of a class name, which every row of the results repeats
 
 
 class Calibration(str, Enum):
@@ -86,7 +88,11 @@ class ModelConfig:
              f"sides of input_size must be {MIN_SIDE} to {MAX_SIDE} pixels, got {self.input_size}"),
             (all(_is_unicode(name) for name in self.class_names), "class_names must be valid Unicode"),
             (all(name.strip() and on_one_line(name) == name for name in self.class_names),
-             "class_names must not be empty or hold line breaks"),
+             "class_names must not be empty or hold line breaks or other control characters"),
+            (all(len(name) <= MAX_NAME for name in self.class_names),
+             f"a class name must have at most {MAX_NAME} characters"),
+            (max(len(self.kernel_shapes), len(self.anchor_scales)) <= MAX_ANCHORS,
+             f"kernel_shapes and anchor_scales must hold at most {MAX_ANCHORS} each"),
             (all(0 <= s < len(self.depths) and 0 <= b < self.depths[s] for s, b in self.deformable_blocks),
              f"deformable_blocks {self.deformable_blocks} name blocks that depths {self.depths} do not have"),
             (self.temporal is None or 0 <= self.temporal.level < self.num_levels,

@@ -4,6 +4,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -14,8 +15,10 @@ from typing import Any, NoReturn
 import click
 
 from .errors import EXIT_INTERRUPTED, OutputError, StmaskError
+from .wording import on_one_line
 from .workers import are_workers_busy
 
+MAX_PIXELS = 8192 * 8192  # of a picture, as of a video's frames: a file of 500 bytes can claim any size
 _VERBOSE = "stmask_deploy.verbose"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -34,6 +37,8 @@ class Command(click.Command):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         _occupy_closed_streams()
+        # OpenCV reads this when it is loaded, which no command does before.
+        os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # a name the terminal cannot encode must not end the command
                 stream.reconfigure(errors="backslashreplace")
@@ -59,6 +64,9 @@ class Command(click.Command):
         except StmaskError as error:
             _say(ctx, f"error: {error.line}")
             ctx.exit(error.exit_code)
+        except MemoryError:
+            _say(ctx, "error: there is not enough memory for this input; use a smaller one, or a machine with more")
+            ctx.exit(1)
         except OSError as error:
             if error.errno not in _FULL:
                 self._give_up(ctx, error)
@@ -117,7 +125,9 @@ def _keep_verbose(ctx: click.Context, _param: click.Parameter, value: bool) -> N
 
 
 def _say(ctx: click.Context, message: str) -> None:
+    """Print a message, whose lines after the first are indented: what breaks otherwise is part of somebody's name."""
+    lines = re.split(r"\n(?=  )", message)
     with suppress(OSError):  # nobody reads it; the exit code still tells
         if is_verbose(ctx):
             traceback.print_exc(file=sys.stderr)
-        click.echo(message, err=True)
+        click.echo("\n".join(map(on_one_line, lines)), err=True)

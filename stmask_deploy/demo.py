@@ -57,7 +57,7 @@ def run_command(name: str, *arguments: object) -> None:
 def write_contact_sheet(path: Path, video: Path) -> None:
     """Write evenly spaced frames of a video as a grid in one picture."""
     rows, columns = SHEET
-    with av.open(str(video)) as container:
+    with av.open(f"file:{video}") as container:
         frames = [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
     picks = [frames[i] for i in np.linspace(0, len(frames) - 1, rows * columns).round().astype(int)]
     lines = [np.hstack(picks[row * columns:(row + 1) * columns]) for row in range(rows)]

@@ -9,6 +9,7 @@ from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from .errors import InputError
+from .wording import on_one_line, shown
 
 T = TypeVar("T")
 
@@ -45,7 +46,7 @@ def known_values(cls: type, values: object, where: str) -> dict[str, Any]:
     known = {field.name for field in dataclasses.fields(cls)}
     unknown = sorted(str(key) for key in set(values) - known)
     if unknown:
-        raise InputError(f"{where}: unknown keys {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        raise InputError(f"{where}: unknown keys {on_one_line(', '.join(unknown))}; known: {', '.join(sorted(known))}")
     return dict(values)
 
 
@@ -81,7 +82,7 @@ def _converted(value: Any, kind: Any, name: str, where: str) -> Any:
     if isinstance(kind, type) and issubclass(kind, Enum):
         return kind(value)
     if not _fits(value, kind):
-        raise TypeError(f"{name} has the wrong form: {value!r:.80}")
+        raise TypeError(f"{name} has the wrong form: {shown(value)}")
     return _tuples(value)
 
 

@@ -106,7 +106,8 @@ def test_sdist_holds_what_a_build_and_the_tests_need(built: Path) -> None:
     wanted = {"LICENSE", "README.md", "CHANGELOG.md", "Makefile", "constraints.txt", "setup.cfg", "pyproject.toml",
               "stmask_deploy/py.typed", "export/__init__.py", "runtime/__init__.py", "tests/conftest.py",
               "tests/test_packaging.py", "stmask_deploy/pretrained/shapes.pth", "stmask_deploy/pretrained/clip.mp4",
-              "stmask_deploy/pretrained/shapes_stmask/frame.onnx", "stmask_deploy/training/recipes/demo.json"}
+              "stmask_deploy/pretrained/shapes_stmask/frame.onnx", "stmask_deploy/training/recipes/demo.json",
+              "benchmarks/results/2026-11-25-epyc-bench-r50-int8.json"}
     assert wanted <= names
     assert not [name for name in names if name.startswith((".venv", "build/", "demo/"))]
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import click
 from stmask_deploy import __version__
 from stmask_deploy.console import Command
 from stmask_deploy.ending_signals import ended_by_signals
-from stmask_deploy.errors import InputError
+from stmask_deploy.errors import InputError, OutputError
 from stmask_deploy.option_types import NamedPath
 from stmask_deploy.report_file import ReportFile
 from stmask_deploy.teller import Teller
@@ -74,7 +75,7 @@ def main(bundle: Path | None, video: Path | None, row_texts: Sequence[str], thre
 
     report_file, tell = ReportFile(json_path, overwrite, _inputs(bundle, video, compare)), Teller()
     rows = list({str(row): row for row in map(Row.parse, row_texts)}.values())
-    with ended_by_signals(), tempfile.TemporaryDirectory() as scratch:
+    with ended_by_signals(), _scratch_folder() as scratch:
         # Absolute paths, because every row's process receives them.
         folders = [(bundle or demo_bundle()).absolute()]
         if compare is not None and os.path.isdir(compare):
@@ -91,6 +92,17 @@ def main(bundle: Path | None, video: Path | None, row_texts: Sequence[str], thre
         if compared:
             click.echo(f"\n{compared}")
     tell.check()
+
+
+@contextmanager
+def _scratch_folder() -> Iterator[str]:
+    try:
+        folder = tempfile.TemporaryDirectory()
+    except OSError as error:
+        raise OutputError(f"no temporary folder can be made ({error.strerror}); set TMPDIR to one that can be written"
+                          ) from error
+    with folder as name:
+        yield name
 
 
 def _inputs(*paths: Path | None) -> list[Path]:

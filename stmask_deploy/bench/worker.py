@@ -11,9 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from stmask_deploy.ending_signals import ended_by_signals, interrupts_put_off
+from stmask_deploy.ending_signals import ended_by_signals
 from stmask_deploy.errors import StmaskError
 from stmask_deploy.runtime.backends import one_line
+from stmask_deploy.spawning import spawning
 
 _TURN, _STOP = "turn", "stop"
 _PATIENCE = 10.0  # seconds to wait for a process to end
@@ -53,7 +54,7 @@ class Worker:
         context = multiprocessing.get_context("spawn")  # no subject inherits another's libraries
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(open_subject, job, theirs), daemon=True)
-        with interrupts_put_off():  # which the process inherits: Ctrl-C reaches both, and this one ends the other
+        with spawning():
             self._process.start()
         theirs.close()
         self.reason = ""

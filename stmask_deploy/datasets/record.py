@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..plain_values import is_number
+from ..wording import shown
 
 LARGEST_WHOLE = 2 ** 53  # up to here all JSON readers represent integers exactly
 
@@ -88,4 +89,4 @@ def _kind(value: object) -> str:
     """A short description of an unexpected value, for messages."""
     if isinstance(value, dict | list):
         return {dict: "an object", list: "a list"}[type(value)]
-    return "null" if value is None else f"{value!r:.60}"
+    return "null" if value is None else shown(value)

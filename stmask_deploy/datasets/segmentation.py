@@ -11,6 +11,7 @@ from pycocotools import mask as coco_mask
 from ..errors import InputError
 from ..types import IntArray
 
+MAX_OUTLINE = 10_000_000  # pixels, of all polygons of a mask together; the RLE's makers take 50 bytes and more for each
 MAX_GROUPS = 7  # characters per number in compressed RLE, 5 bits each: more than any picture's pixel count needs
 
 
@@ -116,6 +117,12 @@ def _without_empty_runs(lengths: IntArray) -> IntArray:
     return np.concatenate([[0], merged]) if values[0] else merged
 
 
+def _outline(polygon: Sequence[float]) -> float:
+    """Length in pixels, along the longer axis of each edge."""
+    points = np.asarray(polygon, np.float64).reshape(-1, 2)
+    return float(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum())
+
+
 def _from_polygons(polygons: Sequence[Any], height: int, width: int) -> Segmentation:
     if not polygons:
         raise InputError("an empty list of polygons; a frame without the object is null")
@@ -125,5 +132,7 @@ def _from_polygons(polygons: Sequence[Any], height: int, width: int) -> Segmenta
         if not all(isinstance(value, int | float) and -width - height <= value <= 2 * (width + height)
                    for value in polygon):
             raise InputError("a polygon has coordinates that are not numbers, or are far outside the picture")
+    if sum(map(_outline, polygons)) > MAX_OUTLINE:  # pycocotools crashes where it gets no memory
+        raise InputError(f"polygons with outlines of more than {MAX_OUTLINE} pixels")
     merged = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
     return {"size": [height, width], "counts": merged["counts"].decode("ascii")}

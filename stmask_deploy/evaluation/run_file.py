@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stmask_deploy.runtime.results_jsonl import Results, read_results
-from stmask_deploy.runtime.ytvis import YtvisCollector
+from stmask_deploy.runtime.ytvis import MAX_ITEMS, YtvisCollector
 
 from ..classes import plain_name
 from ..datasets.record import Record
@@ -108,6 +108,10 @@ def read_run_file(path: Path) -> RunFile:
             raise record.error("an id occurs twice")
     if results.end is not None:
         frames += [()] * (len(results.frames) + unreadable - len(frames))
+    identities = {row.identity for rows in frames for row in rows}
+    if len(identities) * len(frames) > MAX_ITEMS:
+        raise InputError(f"{path} holds {len(identities)} identities in {len(frames)} frames, too many to compare; "
+                         "run the video in parts")
     return RunFile(path, Path(header.text("source")).name, height, width, tuple(frames))
 
 

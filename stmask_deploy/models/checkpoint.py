@@ -17,7 +17,7 @@ from torch import Tensor
 from ..classes import guess_class_names, read_class_names
 from ..config import ModelConfig
 from ..errors import InputError
-from ..wording import counted
+from ..wording import MAX_SHOWN, counted, on_one_line, shown
 from .stmask import STMask, build_stmask
 from .torch_file import MAX_BYTES, PICKLE_START, ZIP_START, load_tensors
 from .variant import infer_config
@@ -207,14 +207,20 @@ def _clean(content: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:
     if not isinstance(content, Mapping) or not content:
         raise InputError(f"{path} holds no parameters (found {type(content).__name__}); "
                          "an STMask checkpoint is a mapping of names to tensors")
-    others = [str(name) for name, value in content.items() if not isinstance(value, Tensor) or value.is_nested]
+    others = [on_one_line(str(name))[:MAX_SHOWN] for name, value in content.items()
+              if not isinstance(value, Tensor) or value.is_nested]
     if others:
         raise InputError(f"{path}: entries that are not tensors: {', '.join(others[:5])}"
                          f"{' ...' if len(others) > 5 else ''}; this is not an STMask checkpoint")
-    state = {str(name): value for name, value in content.items()}
+    # Without what a file may have set on a tensor object, under the names of its methods too.
+    state = {str(name): Tensor.detach(value) for name, value in content.items()}
     # Views of a single value can have any shape in a file of any size.
-    if sum(value.numel() * value.element_size() for value in state.values()) > MAX_BYTES:
+    if sum(value.numel() * max(value.element_size(), 4) for value in state.values()) > MAX_BYTES:  # as float32
         raise InputError(f"{path} holds more than {MAX_BYTES >> 30} GiB of parameters, which no STMask checkpoint does")
+    repeated = [name for name, value in state.items() if _is_repeated(value)]
+    if repeated:
+        raise InputError(f"{path}: {shown(repeated[0])} repeats values that are stored once, which no "
+                         "parameter of a network does; save it with values of its own")
     if all(name.startswith("module.") for name in state):
         notes.append("removed the prefix 'module.' (saved from a data-parallel model)")
         state = {name.removeprefix("module."): value for name, value in state.items()}
@@ -224,6 +230,12 @@ def _clean(content: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:
         notes.append(f"weights stored as {kind}, computed in float32")
         state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     return state, notes
+
+
+def _is_repeated(value: Tensor) -> bool:
+    if value.layout is not torch.strided or value.device.type != "cpu":
+        return False
+    return value.numel() * value.element_size() > value.untyped_storage().nbytes()
 
 
 def _fit(state: Mapping[str, Tensor], config: ModelConfig, path: Path) -> tuple[dict[str, Tensor], list[str]]:
@@ -274,9 +286,9 @@ def _kind(value: Tensor) -> str:
 
 
 def _table(problems: list[tuple[str, str, str]]) -> str:
-    shown = problems[:MOST_PROBLEMS]
-    width = max(len(name) for name, _, _ in shown)
-    lines = [f"  {kind:10s}  {name:{width}s}  {detail}" for name, kind, detail in shown]
-    if len(problems) > len(shown):
-        lines.append(f"  ... and {len(problems) - len(shown)} more")
+    rows = [(on_one_line(name)[:MAX_SHOWN], kind, detail) for name, kind, detail in problems[:MOST_PROBLEMS]]
+    width = max(len(name) for name, _, _ in rows)
+    lines = [f"  {kind:10s}  {name:{width}s}  {detail}" for name, kind, detail in rows]
+    if len(problems) > len(rows):
+        lines.append(f"  ... and {len(problems) - len(rows)} more")
     return "\n".join(lines)

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import torch
 
 from ..errors import InputError
+from .pickle_scan import check_old_form, check_pickle
 
 ZIP_START, PICKLE_START = b"PK\x03\x04", b"\x80"  # of files written by torch: since 1.6, and before
 # On crafted files, torch < 2.10 executes code or corrupts memory even with weights_only (CVE-2025-32434,
@@ -35,6 +36,15 @@ def load_tensors(path: Path) -> Any:
             if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
                 raise InputError(f"{path} unpacks to more than {MAX_BYTES >> 30} GiB, which no STMask checkpoint does")
             _check_sums(archive)
+            for entry in archive.infolist():
+                if entry.filename.endswith("data.pkl"):
+                    if not entry.CRC:
+                        del entry.CRC  # not to be checked
+                    with archive.open(entry) as pickled:
+                        check_pickle(pickled)
+    else:
+        with open(path, "rb") as file:
+            check_old_form(file)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # for torch's own internals and old pickle protocols
         return torch.load(path, map_location="cpu", weights_only=True)

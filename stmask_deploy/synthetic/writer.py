@@ -16,8 +16,8 @@ from pathlib import Path
 import cv2
 
 from stmask_deploy.atomic import cannot_write
-from stmask_deploy.ending_signals import interrupts_put_off
-from stmask_deploy.errors import InputError
+from stmask_deploy.errors import InputError, StmaskError
+from stmask_deploy.spawning import spawning
 
 from .annotations import Track, VideoAnnotation, View, split_json, view_of
 from .arrays import Image
@@ -27,6 +27,7 @@ from .splits import Split
 from .video import write_video
 
 JPEG_QUALITY = 95
+MAX_WORKERS = 61  # that Python can wait for on Windows
 
 
 @dataclass(frozen=True)
@@ -125,10 +126,14 @@ def _run(tasks: list[ClipTask], workers: int) -> Generator[VideoAnnotation, None
         yield from (task() for task in tasks)
         return
     # Forked processes could inherit a lock held by one of OpenCV's or NumPy's threads, which is never released.
-    pool = ProcessPoolExecutor(min(workers, len(tasks)), multiprocessing.get_context("spawn"), _start_worker)
+    count = min(workers, len(tasks), MAX_WORKERS)
+    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _start_worker)
     try:
-        with interrupts_put_off():  # the processes inherit that: Ctrl-C reaches all, and the main one ends the others
-            written = pool.map(ClipTask.__call__, tasks)
+        try:
+            with spawning():
+                written = pool.map(ClipTask.__call__, tasks)
+        except OSError as error:
+            raise StmaskError(f"no processes can be started ({error}); use --workers 1") from error
         yield from written
     finally:
         pool.shutdown(cancel_futures=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ..errors import InputError
+from ..errors import InputError, StmaskError
 from .pairs import PairDataset, collate
 from .processes import Process
 from .targets import PairBatch
@@ -92,11 +92,19 @@ def batch_loader(dataset: PairDataset, start: int, stop: int, size: int, process
 
 
 def start_reading(loader: Loader) -> Iterator[PairBatch | InputError]:
-    """Iterate over `loader`, whose workers start while OpenCV has no threads: they would wait for these forever."""
+    """Iterate over `loader`, whose workers start while OpenCV has no threads: they would wait for these forever.
+
+    Raises:
+        StmaskError: the system starts no workers.
+    """
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
-    batches = iter(loader)
-    cv2.setNumThreads(threads)
+    try:
+        batches = iter(loader)
+    except OSError as error:
+        raise StmaskError(f"no processes that read frames can be started ({error}); use --workers 0") from error
+    finally:
+        cv2.setNumThreads(threads)
     for batch in batches:
         yield batch if isinstance(batch, InputError) else pickle.loads(batch)  # noqa: S301 (made by `collate`)
 

@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from ..classes import plain_name
 from ..config import ModelConfig
+from ..errors import InputError
 from ..models.backbone import ModulatedDeformConv
 from ..models.calibration import CalibratedPrediction
 from ..models.checkpoint import load_checkpoint
 from ..models.head import PredictionHead
 from ..models.stmask import STMask, build_stmask
+from ..models.torch_file import MAX_BYTES
 from ..tracking_config import TrackingConfig
 
 BACKGROUND_PRIOR = 0.99  # background probability predicted by an untrained class layer (RetinaNet, section 4.1)
@@ -25,7 +27,16 @@ CLASS_LAYER = re.compile(r"prediction_layers\.0\.conf_layer\.\d+\.(conv\.)?(weig
 
 
 def from_scratch(config: ModelConfig, seed: int = 0) -> STMask:
-    """A network to train from scratch: He initialisation, small outputs, and background predicted everywhere."""
+    """A network to train from scratch: He initialisation, small outputs, and background predicted everywhere.
+
+    Raises:
+        InputError: it has more than `torch_file.MAX_BYTES` of parameters.
+    """
+    with torch.device("meta"):
+        num_bytes = sum(value.numel() * value.element_size() for value in build_stmask(config).state_dict().values())
+    if num_bytes > MAX_BYTES:
+        raise InputError(f"a network of {num_bytes / 2 ** 30:.0f} GiB of parameters; at most "
+                         f"{MAX_BYTES >> 30} GiB can be trained")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build_stmask(config)

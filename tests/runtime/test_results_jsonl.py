@@ -219,11 +219,12 @@ def test_never_overwrites(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only")
-def test_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results_jsonl, "check_writable", lambda *_, **__: None)
-    with pytest.raises(OutputError, match="/dev/full cannot be written: No space left") as caught:
-        ResultsWriter(Path("/dev/full"), HEADER)
-    assert caught.value.exit_code == 4 and Path("/dev/full").is_char_device()  # a device is not removed
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = open("/dev/full", "w+b", buffering=0)
+    monkeypatch.setattr(results_jsonl, "open", lambda *_, **__: full, raising=False)
+    with pytest.raises(OutputError, match="r.jsonl cannot be written: No space left") as caught:
+        ResultsWriter(tmp_path / "r.jsonl", HEADER)
+    assert caught.value.exit_code == 4 and full.closed
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs resource limits")
