@@ -144,7 +144,7 @@ def require_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise InputError("exporting and verifying run the graphs in ONNX Runtime, which is not installed: "
+        raise InputError("exporting and verifying need ONNX Runtime, which is not installed: "
                          "pip install 'stmask-deploy[export,cpu]'") from error
     return onnxruntime
 

@@ -15,7 +15,7 @@ def spawning() -> Iterator[None]:
     """Processes that `multiprocessing` spawns in the block ignore Ctrl-C, where possible, and the working directory.
 
     Ctrl-C reaches all processes, and this one ends the others. Files of the working directory, `types.py` for instance,
-    would be imported instead of Python's own.
+    would be imported instead of Python's own. Queues and pools start a process too, when they are made.
     """
     before = os.environ.get(_SAFE_PATH)
     os.environ[_SAFE_PATH] = "1"

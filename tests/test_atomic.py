@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from stmask_deploy import atomic
 from stmask_deploy.atomic import atomic_file, cannot_write, check_folder, check_writable, remove_leftovers
 from stmask_deploy.errors import OutputError
 
@@ -171,3 +172,29 @@ def test_leftovers_are_those_of_a_file_alone(tmp_path: Path) -> None:
     remove_leftovers(tmp_path / "a[1].json")
     assert {path.name for path in tmp_path.iterdir()} == {name for name, stays in names.items() if stays}
     remove_leftovers(tmp_path / "nothing" / "x")
+
+
+def test_links_under_temporary_names_lead_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "precious").write_bytes(b"old")
+    monkeypatch.setattr(atomic.secrets, "token_hex", lambda _: "guessed")
+    (tmp_path / ".out.json.guessed.tmp").symlink_to(tmp_path / "precious")
+    with pytest.raises(OutputError, match="File exists"), atomic_file(tmp_path / "out.json") as file:
+        file.write(b"new")
+    assert (tmp_path / "precious").read_bytes() == b"old" and not (tmp_path / "out.json").exists()
+
+
+def test_two_writers_at_once_use_two_temporary_files(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    with atomic_file(path, overwrite=True) as first, atomic_file(path, overwrite=True) as second:
+        first.write(b"first")
+        second.write(b"second")
+        first.flush()
+        second.flush()
+        assert sorted(path.read_bytes() for path in tmp_path.iterdir()) == [b"first", b"second"]
+    assert path.read_bytes() == b"first"  # whose block ends last
+
+
+def test_a_drive_that_does_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "exists", lambda _: False)
+    with pytest.raises(OutputError, match="/ does not exist; choose another folder with -o"):
+        check_folder(tmp_path / "out")

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -138,3 +139,10 @@ def test_not_a_bundle(tmp_path: Path) -> None:
 def test_a_bundle_one_may_not_look_at(shut_folder: Path) -> None:
     with pytest.raises(InputError, match="does not exist or is not a folder"):
         read_description(shut_folder / "model")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "stmask.json")
+    with pytest.raises(InputError, match="is not a bundle: stmask.json is not a file"):
+        read_description(tmp_path)

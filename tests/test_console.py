@@ -45,6 +45,9 @@ def test_what_was_added_to_an_error_is_in_its_line() -> None:
     (DeviceError("no GPU"), 5, "error: no GPU"),
     (KeyboardInterrupt(), 130, "interrupted"),
     (ZeroDivisionError("division by zero"), 1, "error: ZeroDivisionError: division by zero (-v prints the traceback)"),
+    (InputError("a\nb\x1b[2J.mp4: no"), 2, r"error: a\nb\x1b[2J.mp4: no"),
+    (InputError("x:\n  a\x1b[2J\n  b\nc"), 2, "error: x:\n  a\\x1b[2J\n  b\\nc"),
+    (MemoryError(), 1, "error: there is not enough memory for this input; use a smaller one, or a machine with more"),
     (RuntimeError("first\nsecond"), 1, "error: RuntimeError: first (-v prints the traceback)"),
     (ValueError(), 1, "error: ValueError: no further message (-v prints the traceback)"),
 ])

@@ -35,7 +35,7 @@ def test_the_whole_path_where_it_ran_before(tmp_path: Path, capfd: pytest.Captur
     assert "all classes" in capfd.readouterr().out, "the scores are shown"
 
 
-@pytest.mark.parametrize("name", ["sheet", os.fsdecode(b"not\xfftext")])
+@pytest.mark.parametrize("name", ["sheet", "d:rive", os.fsdecode(b"not\xfftext")])
 def test_contact_sheet_takes_evenly_spaced_frames(tmp_path: Path, name: str) -> None:
     greys = np.linspace(20, 220, 11).astype(np.uint8)
     write_video(tmp_path / "clip.mp4", [np.full((64, 96, 3), grey, np.uint8) for grey in greys])

@@ -1,6 +1,8 @@
 """Pictures are read whole, whatever their format, and every part of a file is told from the whole."""
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -116,3 +118,14 @@ def test_no_pictures(tmp_path: Path) -> None:
     (tmp_path / "words.png").write_bytes(b"no picture")
     for name in ("words.png", "gone.png", "\udcff.png"):
         assert num_pictures(tmp_path / name) == 0
+
+
+@pytest.mark.parametrize(("side", "code"), [(8192, 0), (8193, 2)])
+def test_commands_decode_no_larger_pictures(tmp_path: Path, side: int, code: int) -> None:
+    cv2.imwrite(str(tmp_path / "large.png"), np.zeros((side, 8192), np.uint8))
+    script = ("import sys, click\nfrom stmask_deploy.console import Command\n"
+              "@click.command(cls=Command)\ndef main():\n"
+              "    from pathlib import Path\n    from stmask_deploy.picture_file import read_picture\n"
+              "    sys.exit(0 if read_picture(Path('large.png')) is not None else 2)\nmain()")
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (code, "")

@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,16 +127,15 @@ def _run(tasks: list[ClipTask], workers: int) -> Generator[VideoAnnotation, None
         return
     # Forked processes could inherit a lock held by one of OpenCV's or NumPy's threads, which is never released.
     count = min(workers, len(tasks), MAX_WORKERS)
-    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _start_worker)
-    try:
+    with ExitStack() as stack:
         try:
             with spawning():
+                pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _start_worker)
+                stack.callback(pool.shutdown, cancel_futures=True)
                 written = pool.map(ClipTask.__call__, tasks)
         except OSError as error:
             raise StmaskError(f"no processes can be started ({error}); use --workers 1") from error
         yield from written
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _start_worker() -> None:

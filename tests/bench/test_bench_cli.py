@@ -278,3 +278,12 @@ def test_the_ceiling_runs_where_its_row_does(monkeypatch: pytest.MonkeyPatch, ba
     monkeypatch.setattr(ceiling, "choose_provider", lambda _ort, device: (
         "CPUExecutionProvider" if device == "cpu" else "CUDAExecutionProvider", ""))
     assert ceiling.PlainRunner(ceiling.CeilingJob(backend, precision, "auto", None)).is_on_gpu is on_gpu
+
+
+def test_no_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.TemporaryDirectory", fail)
+    result = run("--row", "onnxruntime:f32")
+    assert result.exit_code == 4 and "No usable temporary directory found); set TMPDIR" in result.stderr

@@ -96,6 +96,7 @@ def test_polygons_are_united() -> None:
     ([[1, 1, 2, 2, 3, float("nan")]], "far outside"),
     ([[1, 1, 2, 2, 3, 1e9]], "far outside"),
     ([[1, 1, 2, 2, 3, "3"]], "far outside"),
+    ([[-4, -4, 9, 9] * 400_000], "outlines of more than"), ([[-4, -4, 9, 9] * 100_000] * 4, "outlines of more than"),
 ])
 def test_what_is_no_mask_is_named(segmentation: Any, message: str | None) -> None:
     if message is None:

@@ -9,6 +9,7 @@ from run_sample import records, run_file, write_lines
 from tiny_dataset import mask
 
 from stmask_deploy.errors import InputError
+from stmask_deploy.evaluation import run_file as module
 from stmask_deploy.evaluation.run_file import read_run_file
 
 A, B = (0, 0, 10, 10), (0, 20, 10, 10)
@@ -90,3 +91,11 @@ def test_gaps_that_no_picture_explains(tmp_path: Path, indices: list[int], unrea
     lines[-1]["damage"] = {"unreadable_files": unreadable}
     with pytest.raises(InputError, match=told):
         read_run_file(write_lines(tmp_path / "results.jsonl", lines[:-1] if unreadable is None else lines))
+
+
+def test_more_than_anything_could_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_ITEMS", 10)
+    assert len(run_file(tmp_path / "a", FRAMES).frames) == 5  # and two identities
+    monkeypatch.setattr(module, "MAX_ITEMS", 9)
+    with pytest.raises(InputError, match="holds 2 identities in 5 frames, too many to compare"):
+        run_file(tmp_path / "b", FRAMES)

@@ -349,7 +349,12 @@ def test_a_second_signal_does_not_interrupt_the_clean_up(bundle: Path, monkeypat
     assert content(bundle) == OLD and not list(bundle.glob(f"{PREFIX}*"))
 
 
-def test_a_new_bundle_may_be_read_by_others(tmp_path: Path) -> None:
-    with building(tmp_path / "new", overwrite=False) as build:
-        write(build, "new")
-    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o755
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
+def test_a_new_bundle_may_be_read_by_whom_any_new_folder_may(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        with building(tmp_path / "new", overwrite=False) as build:
+            write(build, "new")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o777 & ~umask

@@ -282,5 +282,34 @@ def test_shapes_beyond_all_memory(save: Callable[..., Path]) -> None:
     assert "more than 4 GiB" in refuse(path)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.uint8])
+def test_values_that_are_stored_once_and_shown_often(save: Callable[..., Path], dtype: torch.dtype) -> None:
+    path = save({**STATE, WEIGHT: torch.ones(1, dtype=dtype).expand(10_000, 10_000)})
+    assert f"'{WEIGHT}' repeats values that are stored once" in refuse(path)
+    shared = torch.zeros(16)
+    assert load_checkpoint(save({**STATE, **{name: shared[:value.numel()].view(value.shape)
+                                            for name, value in STATE.items() if value.shape == (2,)}})).state
+
+
+def test_half_precision_counts_as_it_is_computed(save: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    half = {name: value.half() if value.is_floating_point() else value for name, value in STATE.items()}
+    monkeypatch.setattr(module, "MAX_BYTES", sum(value.numel() * 3 for value in STATE.values()))
+    assert "holds more than" in refuse(save(half))
+
+
+def test_what_tensors_carry_is_left(save: Callable[..., Path]) -> None:
+    weight = STATE[WEIGHT].clone()
+    weight.numel = weight.shape  # type: ignore[assignment,method-assign]
+    weight.detach = 3  # type: ignore[assignment,method-assign]
+    assert torch.equal(load_checkpoint(save({**STATE, WEIGHT: weight})).state[WEIGHT], STATE[WEIGHT])
+
+
+def test_names_of_parameters_stay_on_their_lines(save: Callable[..., Path]) -> None:
+    name = "a\nb\x1b[2J" + "c" * 999
+    message = refuse(save({**STATE, name: torch.zeros(1)}))
+    assert "a\\nb\\x1b[2Jccc" in message and len(message.splitlines()) == 2 and len(message.splitlines()[1]) < 200
+    assert "not tensors: a\\nb; this" in refuse(save({**STATE, "a\nb": 1}))
+
+
 def test_a_file_one_may_not_look_at(shut_folder: Path) -> None:
     assert "model.pth does not exist" in refuse(shut_folder / "model.pth")  # to the stand-in of such a folder

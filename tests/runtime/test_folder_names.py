@@ -35,3 +35,7 @@ def test_names_of_several_do_not_depend_on_what_opens(tmp_path: Path, monkeypatc
 
 def test_places_one_may_not_look_at(shut_folder: Path) -> None:
     assert folder_names([str(shut_folder / "clip.mp4"), "a" * 300]) == ["clip", "a" * 300]
+
+
+def test_two_ways_to_write_an_accent_are_one_name() -> None:
+    assert folder_names(["a/caf\u00e9.mp4", "b/cafe\u0301.mp4"]) == ["caf\u00e9", "cafe\u0301-2"]

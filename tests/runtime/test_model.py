@@ -331,3 +331,9 @@ def test_the_working_directory_may_change(bundle: Path, backend: str, tmp_path: 
     model = load(bundle.name, backend=backend, device="cpu", detect_every=2)
     monkeypatch.chdir(tmp_path)
     assert len(model.step(picture(51))) == len(model.step(picture(51))) == 3  # other outputs between key frames
+
+
+def test_a_negative_number_of_candidates_is_told(make_bundle: MakeBundle) -> None:
+    model = load(make_bundle(count=-2))
+    with pytest.raises(StmaskError, match="the frame graph gave a negative number of candidates"):
+        model.step(picture(200))

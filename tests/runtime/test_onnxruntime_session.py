@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from cuda_runtime import FakeCudaRuntime
@@ -185,3 +186,41 @@ def test_another_file_in_its_place_is_told(tmp_path: Path) -> None:
     assert set(backend.run(feeds, ("boxes",))) == {"boxes"}
     with pytest.raises(InputError, match=r"frame\.onnx was replaced while it was in use"):
         backend.run(feeds, ("centerness",))
+
+
+def external(graph: Path, location: str, length: int) -> Path:
+    """`graph`, with the values of one weight in a file of their own."""
+    model = onnx.load(graph)
+    weight = next(one for one in model.graph.initializer if one.name == "prototypes_")
+    weight.ClearField("raw_data")
+    weight.ClearField("float_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", "0"), ("length", str(length))):
+        entry = weight.external_data.add()
+        entry.key, entry.value = key, value
+    graph.write_bytes(model.SerializeToString())
+    return graph
+
+
+@pytest.mark.parametrize("outputs", [None, ("prototypes",)])
+def test_weights_in_other_files_are_read_beside_the_graph_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                                outputs: tuple[str, ...] | None) -> None:
+    values = np.full((16, 16, 4), 7, np.float32)
+    for place in ("bundle", "here"):
+        (tmp_path / place).mkdir()
+    for secret in (tmp_path / "here" / "w.bin", tmp_path / "secret.bin"):
+        secret.write_bytes(values.tobytes())
+    monkeypatch.chdir(tmp_path / "here")
+    graph = tmp_path / "bundle" / "frame.onnx"
+
+    def opened(location: str) -> Backend:
+        save_graph(frame_graph(1), graph, describe())
+        return open_backend("onnxruntime", external(graph, location, values.nbytes), device="cpu", outputs=outputs)
+
+    (tmp_path / "bundle" / "link.bin").symlink_to(tmp_path / "secret.bin")
+    for location in ("w.bin", "../secret.bin", str(tmp_path / "secret.bin"), "link.bin"):
+        with pytest.raises(InputError, match="frame.onnx: ONNX Runtime .* cannot load it"):
+            opened(location)
+    (tmp_path / "bundle" / "w.bin").write_bytes(values.tobytes())
+    found = opened("w.bin").run({"frame": np.full((1, 40, 64, 3), 200, np.uint8)}, ("prototypes",))
+    assert np.array_equal(found["prototypes"], values)

@@ -145,3 +145,14 @@ def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     claim(OutputFolder(tmp_path), overwrite=False)
     assert {path.name for path in tmp_path.iterdir()} == {".other.json.123.tmp", ".results.json.tmp"}
+
+
+@pytest.mark.parametrize("name", ["results.jsonl", "results.json", "video.mp4", "video.part.mp4", "frame.png"])
+def test_files_are_not_written_through_links_that_lead_nowhere(tmp_path: Path, name: str) -> None:
+    folder = OutputFolder(tmp_path / "out")
+    folder.path.mkdir()
+    (folder.path / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OutputError, match=f"holds results already .{name}"):
+        folder.check(overwrite=False)
+    with folder.claimed(overwrite=True):
+        assert not os.path.lexists(folder.path / name)

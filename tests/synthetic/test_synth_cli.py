@@ -378,3 +378,17 @@ def test_without_standard_error_it_shows_no_progress(tmp_path: Path, monkeypatch
     monkeypatch.setattr("sys.stderr", None)
     with cli._Progress("val", 2) as progress:
         progress.advance()
+
+
+def test_a_system_that_starts_no_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = []
+
+    def fail(count: int, *_: object) -> None:
+        counts.append(count)
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(writer, "ProcessPoolExecutor", fail)
+    result = run(tmp_path, "--split", "val", "--clips", 100, "--frames", 1, "--size", "54x96", "--workers", 80)
+    assert result.exit_code == 1 and result.stderr.strip() == (
+        "error: no processes can be started ([Errno 30] Read-only file system); use --workers 1")
+    assert counts == [61]  # more is an error on Windows

@@ -4,12 +4,13 @@ import pickle
 from dataclasses import asdict
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from runs import tensors
 from tiny_training import ALONE, CONFIG, write_clips
 
-from stmask_deploy.errors import InputError
+from stmask_deploy.errors import InputError, StmaskError
 from stmask_deploy.training.batches import Batches, Samples, batch_loader, start_reading
 from stmask_deploy.training.data import Data
 from stmask_deploy.training.pairs import PairDataset, collate
@@ -68,3 +69,15 @@ def _plain(value: object) -> object:
     if isinstance(value, dict):
         return {name: _plain(one) for name, one in value.items()}
     return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def test_a_system_that_starts_no_workers(dataset: PairDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    loader, threads = batch_loader(dataset, 0, 2, 4, ALONE, 1), cv2.getNumThreads()
+
+    def fail(_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(type(loader), "__iter__", fail)
+    with pytest.raises(StmaskError, match="can be started .*Read-only file system.*; use --workers 0"):
+        next(start_reading(loader))
+    assert cv2.getNumThreads() == threads

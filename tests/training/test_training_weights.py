@@ -204,3 +204,8 @@ def test_names_that_do_not_fit_the_checkpoint_are_refused(released: Path, tmp_pa
     names.write_text("ant\nbee\n")
     with pytest.raises(InputError, match="names 2 classes, the checkpoint has 3"):
         from_checkpoint(released, ("ant", "bee"), names_file=names)
+
+
+def test_a_network_that_no_memory_holds() -> None:
+    with pytest.raises(InputError, match=r"a network of \d+ GiB of parameters; at most 4 GiB can be trained"):
+        from_scratch(replace(CONFIG, fpn_width=16384, head_width=16384))
