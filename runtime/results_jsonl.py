@@ -14,6 +14,7 @@ from typing import Any
 
 from stmask_deploy.atomic import cannot_write, check_writable
 from stmask_deploy.errors import InputError, OutputError, StmaskError
+from stmask_deploy.wording import shown
 
 from .frame_source import Damage
 from .result import FrameResult
@@ -181,7 +182,7 @@ def read_results(path: str | Path) -> Results:
     end = records.pop() if records[-1]["type"] == "end" else None
     for number, record in enumerate(records[1:], start=2):
         if record["type"] != "frame" or not isinstance(record.get("instances"), list):
-            raise InputError(f"{path}, line {number}: expected a frame, found {record['type']!r}; the file is damaged")
+            raise InputError(f"{path}, line {number}: expected a frame, found {shown(record['type'])}; the file is damaged")
     return Results(_parse_header(path, records[0]), records[1:], end)
 
 
@@ -197,7 +198,7 @@ def _parse_line(path: Path, number: int, line: bytes) -> dict[str, Any]:
 
 def _parse_header(path: Path, record: Mapping[str, Any]) -> ResultsHeader:
     if record.get("schema") != SCHEMA:
-        raise InputError(f"{path}: expected schema {SCHEMA!r}, found {record.get('schema')!r}; "
+        raise InputError(f"{path}: expected schema {SCHEMA!r}, found {shown(record.get('schema'))}; "
                          "run stmask-run again with this version")
     try:
         return ResultsHeader(**{entry.name: record[entry.name] for entry in dataclasses.fields(ResultsHeader)})

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .config import ModelConfig
+from .config import MAX_NAME, ModelConfig
 from .errors import InputError
 from .plain_values import from_plain, is_number
+from .wording import shown
 
 SCHEMA = "stmask-bundle/3"
 DESCRIPTION_FILE = "stmask.json"
@@ -67,6 +68,8 @@ class BundleDescription:
         if not (is_count and is_number(self.candidate_threshold) and 0 <= self.candidate_threshold < 1):
             raise InputError(f"max_candidates must be at least 1 and candidate_threshold in [0, 1), got "
                              f"{self.max_candidates} and {self.candidate_threshold}")
+        if max(len(self.export_id), len(self.checkpoint_name)) > MAX_NAME:  # messages and results repeat them
+            raise InputError(f"export_id and checkpoint_name must have at most {MAX_NAME} characters")
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -115,7 +118,7 @@ class BundleDescription:
             raise InputError(f"{where} is not valid JSON ({error}); export the checkpoint again") from error
         if not isinstance(values, dict) or values.get("schema") != SCHEMA:
             found = values.get("schema") if isinstance(values, dict) else type(values).__name__
-            raise InputError(f"{where}: expected schema {SCHEMA!r}, found {found!r}; "
+            raise InputError(f"{where}: expected schema {SCHEMA!r}, found {shown(found)}; "
                              "export the checkpoint again with this version")
         names = {entry.name for entry in dataclasses.fields(cls)}
         try:

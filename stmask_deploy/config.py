@@ -19,7 +19,7 @@ MAX_SIZE = 65_536  # channels
 MIN_SIDE, MAX_SIDE = 32, 8192  # pixels of the input: up to 8K video
 MAX_COUNT = 1000  # blocks, layers, cells per side
 MAX_ANCHORS = 100  # kernels, and scales
-MAX_NAME = 200  # characters of a class name, which every row of the results repeats
+MAX_NAME = 255  # characters of a class name, which every row of the results repeats
 
 
 class Calibration(str, Enum):

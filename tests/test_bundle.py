@@ -116,6 +116,13 @@ def test_damaged(text: str, message: str) -> None:
     assert "some/stmask.json" in str(caught.value) and "export the checkpoint again" in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["export_id", "checkpoint_name"])
+def test_names_that_every_message_would_repeat(name: str) -> None:
+    assert getattr(replace(DESCRIPTION, **{name: "x" * 255}), name) == "x" * 255  # as long as file names can be
+    with pytest.raises(InputError, match="must have at most 255 characters"):
+        replace(DESCRIPTION, **{name: "x" * 256})
+
+
 @pytest.mark.parametrize("given", [{"max_candidates": 2.5}, {"max_candidates": True}, {"max_candidates": "512"},
                                    {"max_candidates": 0}, {"candidate_threshold": "0.1"}, {"candidate_threshold": 1.0}])
 def test_settings_out_of_range(given: dict[str, Any]) -> None:

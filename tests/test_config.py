@@ -90,7 +90,7 @@ def test_defaults_fill_what_is_left_out() -> None:
 @pytest.mark.parametrize("changes, message", [
     ({"class_names": ()}, "at least one class"),
     ({"class_names": ("x",) * 20_000}, "at most 10000 classes"), ({"class_names": ("cat", "cat")}, "a class twice"),
-    ({"class_names": ("x" * 201,)}, "at most 200 characters"), ({"class_names": ("a\u202eb",)}, "control characters"),
+    ({"class_names": ("x" * 256,)}, "at most 255 characters"), ({"class_names": ("a\u202eb",)}, "control characters"),
     ({"kernel_shapes": ((3, 3),) * 101, "anchor_shapes": ((3, 3),) * 101}, "at most 100 each"),
     ({"anchor_scales": (1.0,) * 101}, "at most 100 each"),
     ({"class_names": ("cat", " ")}, "empty or hold line breaks"), ({"class_names": ("a\nb",)}, "empty or hold line br"),

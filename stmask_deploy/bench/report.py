@@ -9,6 +9,7 @@ from typing import Any
 
 from stmask_deploy.errors import InputError
 from stmask_deploy.plain_values import is_number
+from stmask_deploy.wording import shown
 
 from .bundle_run import describe_video
 from .figures import agreements, ceiling_figures, describe_bundles, row_figures
@@ -76,7 +77,7 @@ def read_report(path: Path) -> Report:
         raise InputError(f"{path} is not JSON ({error}); give a file that stmask-bench --json wrote") from error
     if not isinstance(report, dict) or report.get("schema") != SCHEMA:
         found = report.get("schema") if isinstance(report, dict) else type(report).__name__
-        raise InputError(f"{path}: expected schema {SCHEMA!r}, found {found!r}; give a file that "
+        raise InputError(f"{path}: expected schema {SCHEMA!r}, found {shown(found)}; give a file that "
                          "stmask-bench --json wrote")
     wrong = [name for name, kind in _PARTS.items() if not isinstance(report.get(name), kind)]
     wrong = wrong or [name for name, is_whole in _ENTRIES.items() if not all(map(is_whole, report[name]))]
