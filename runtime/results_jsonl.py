@@ -182,7 +182,8 @@ def read_results(path: str | Path) -> Results:
     end = records.pop() if records[-1]["type"] == "end" else None
     for number, record in enumerate(records[1:], start=2):
         if record["type"] != "frame" or not isinstance(record.get("instances"), list):
-            raise InputError(f"{path}, line {number}: expected a frame, found {shown(record['type'])}; the file is damaged")
+            raise InputError(f"{path}, line {number}: expected a frame, found {shown(record['type'])}; the file is "
+                             "damaged")
     return Results(_parse_header(path, records[0]), records[1:], end)
 
 
