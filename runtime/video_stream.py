@@ -5,9 +5,9 @@ from typing import Any
 
 import av
 
+from stmask_deploy.config import MAX_PIXELS
 from stmask_deploy.errors import InputError
 
-MAX_PIXELS = 8192 * 8192  # larger frames are refused before decoding: a broken header can claim any size
 MAX_FPS = 1000
 DEFAULT_FPS = 30.0  # of videos that announce none
 PICTURE_BRANDS = {"mif1", "mif2", "msf1", "miaf", "heic", "avif"}  # pictures in a video's container

@@ -14,11 +14,11 @@ from typing import Any, NoReturn
 
 import click
 
+from .config import MAX_PIXELS
 from .errors import EXIT_INTERRUPTED, OutputError, StmaskError
 from .wording import on_one_line
 from .workers import are_workers_busy
 
-MAX_PIXELS = 8192 * 8192  # of a picture, as of a video's frames: a file of 500 bytes can claim any size
 _VERBOSE = "stmask_deploy.verbose"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
