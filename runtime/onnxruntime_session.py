@@ -1,6 +1,7 @@
 """One ONNX Runtime session: opened for a provider, and run with data on the host or the device."""
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from stmask_deploy.bundle import METADATA_KEY
 from stmask_deploy.errors import DeviceError, InputError
+from stmask_deploy.wording import is_unicode
 
 from .backends import CUDA_GRAPH, TensorSpec, Value, one_line
 from .cuda_runtime import CudaError, CudaRuntime, cuda_runtime
@@ -87,9 +89,10 @@ class SessionMaker:
         # Memory patterns are kept for every number of tracked objects ever seen, so memory would grow with the video.
         options.enable_mem_pattern = False
         # Exported graphs hold all their weights. Others may name files, which are then looked for in this folder alone,
-        # not in the working directory and not outside.
+        # not in the working directory and not outside; nowhere if its name is not text, which ONNX Runtime cannot take.
+        folder = str(self.graph.absolute().parent)
         options.add_session_config_entry("session.model_external_initializers_file_folder_path",
-                                         str(self.graph.absolute().parent))
+                                         folder if is_unicode(folder) else os.devnull)
         return options
 
     def check_gpu(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from .errors import InputError
 from .plain_values import from_plain
 from .tracking_config import TrackingConfig
-from .wording import on_one_line
+from .wording import is_unicode, on_one_line
 
 # No real network comes near these limits. Files beyond them are damaged or hostile and would waste time and memory.
 MAX_CLASSES = 10_000
@@ -87,7 +87,7 @@ class ModelConfig:
             (len(self.anchor_scales) >= 1, "anchor_scales must hold at least one scale"),
             (all(MIN_SIDE <= side <= MAX_SIDE for side in self.input_size),
              f"sides of input_size must be {MIN_SIDE} to {MAX_SIDE} pixels, got {self.input_size}"),
-            (all(_is_unicode(name) for name in self.class_names), "class_names must be valid Unicode"),
+            (all(is_unicode(name) for name in self.class_names), "class_names must be valid Unicode"),
             (all(name.strip() and on_one_line(name) == name for name in self.class_names),
              "class_names must not be empty or hold line breaks or other control characters"),
             (all(len(name) <= MAX_NAME for name in self.class_names),
@@ -206,12 +206,3 @@ class ModelConfig:
             InputError: a key is unknown or missing, or a value has the wrong form.
         """
         return from_plain(cls, values, "model configuration")
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether a text can be written in UTF-8; half a surrogate pair, as JSON may hold, cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

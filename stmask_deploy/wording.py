@@ -18,6 +18,15 @@ def counted(number: int, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written in UTF-8; half a surrogate pair, as JSON and file names may hold, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def on_one_line(text: str) -> str:
     """`text` with line breaks and other control characters, which file names may contain, as escapes such as "\\n".
 

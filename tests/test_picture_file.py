@@ -120,8 +120,12 @@ def test_no_pictures(tmp_path: Path) -> None:
         assert num_pictures(tmp_path / name) == 0
 
 
-@pytest.mark.parametrize(("side", "code"), [(8192, 0), (8193, 2)])
-def test_commands_decode_no_larger_pictures(tmp_path: Path, side: int, code: int) -> None:
+@pytest.mark.parametrize(("side", "limit", "code"), [(8192, None, 0), (8193, None, 2), (8193, 2 ** 30, 0), (9, 80, 2)])
+def test_commands_decode_no_larger_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int,
+                                            limit: int | None, code: int) -> None:
+    monkeypatch.delenv("OPENCV_IO_MAX_IMAGE_PIXELS", raising=False)
+    if limit is not None:
+        monkeypatch.setenv("OPENCV_IO_MAX_IMAGE_PIXELS", str(limit))
     cv2.imwrite(str(tmp_path / "large.png"), np.zeros((side, 8192), np.uint8))
     script = ("import sys, click\nfrom stmask_deploy.console import Command\n"
               "@click.command(cls=Command)\ndef main():\n"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stmask_deploy.wording import counted, on_one_line, shown
+from stmask_deploy.wording import counted, is_unicode, on_one_line, shown
 
 
 @pytest.mark.parametrize(("number", "words", "expected"), [
@@ -38,3 +38,7 @@ def test_parts_that_are_shared_are_not_shown_for_ever() -> None:
     for _ in range(200):
         value = [value, value]  # type: ignore[list-item]
     assert shown(value) == "[[[[...], [...]], [[...], [...]]], [[[...], [...]], [[...], [...]]]]"
+
+
+def test_is_unicode() -> None:
+    assert is_unicode("Jäger 視頻 👩\u200d🚀") and not is_unicode("a\udcff") and not is_unicode("\ud83d")

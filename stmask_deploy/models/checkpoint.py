@@ -233,9 +233,7 @@ def _clean(content: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:
 
 
 def _is_repeated(value: Tensor) -> bool:
-    if value.layout is not torch.strided or value.device.type != "cpu":
-        return False
-    return value.numel() * value.element_size() > value.untyped_storage().nbytes()
+    return value.layout is torch.strided and value.numel() * value.element_size() > value.untyped_storage().nbytes()
 
 
 def _fit(state: Mapping[str, Tensor], config: ModelConfig, path: Path) -> tuple[dict[str, Tensor], list[str]]:

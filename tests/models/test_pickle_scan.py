@@ -57,6 +57,9 @@ def test_what_passes_is_read_to_its_end(value: Any, protocol: int, capsys: pytes
     pytest.param(lambda protocol: pickle.dumps(Calls(bytearray, 1 << 40), protocol), "bytearray", id="array"),
     pytest.param(lambda protocol: key_of(nested(60), protocol), "neither text nor a number", id="tuples"),
     pytest.param(lambda protocol: pickle.dumps({"a": {None: 1, "b": 2}}, protocol), "neither text nor", id="None"),
+    pytest.param(lambda protocol: pickle.dumps({"a": {None: 1}}, protocol), "neither text nor", id="None alone"),
+    pytest.param(lambda _: pickle.MARK + pickle.dumps(nested(60), 2)[2:-1] + pickle.NONE + pickle.DICT + pickle.STOP,
+                 "neither text nor", id="tuples at once"),
     pytest.param(lambda _: pickle.dumps({1.5, 2.5}, 4), "a set", id="set"),
     pytest.param(lambda _: pickle.dumps(frozenset({1.5}), 4), "a set", id="frozenset"),
     pytest.param(lambda _: pickle.dumps(bytearray(10), 5), "a set or an array of bytes", id="array of protocol 5"),
@@ -65,6 +68,16 @@ def test_what_passes_is_read_to_its_end(value: Any, protocol: int, capsys: pytes
 def test_what_torch_would_wait_for(make: Callable[[int], bytes], told: str, protocol: int) -> None:
     with pytest.raises(pickle.UnpicklingError, match=told):
         check_pickle(io.BytesIO(make(protocol)))
+
+
+def test_names_of_values_that_are_no_texts() -> None:
+    class Naming(pickle.Pickler):
+        def persistent_id(self, value: Any) -> Any:
+            return ("storage", None, nested(60)) if isinstance(value, Calls) else None
+
+    file = io.BytesIO()
+    Naming(file, 2).dump([Calls(print)])
+    check_pickle(io.BytesIO(file.getvalue()))
 
 
 def key_of(key: Any, protocol: int) -> bytes:

@@ -1,6 +1,7 @@
 """The way of a GPU, walked on the CPU: values that stay where they are, and numbers of objects rounded up."""
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -205,7 +206,7 @@ def external(graph: Path, location: str, length: int) -> Path:
 @pytest.mark.parametrize("outputs", [None, ("prototypes",)])
 def test_weights_in_other_files_are_read_beside_the_graph_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                                 outputs: tuple[str, ...] | None) -> None:
-    values = np.full((16, 16, 4), 7, np.float32)
+    values, pixels = np.full((16, 16, 4), 7, np.float32), {"frame": np.full((1, 40, 64, 3), 200, np.uint8)}
     for place in ("bundle", "here"):
         (tmp_path / place).mkdir()
     for secret in (tmp_path / "here" / "w.bin", tmp_path / "secret.bin"):
@@ -222,5 +223,7 @@ def test_weights_in_other_files_are_read_beside_the_graph_alone(tmp_path: Path, 
         with pytest.raises(InputError, match="frame.onnx: ONNX Runtime .* cannot load it"):
             opened(location)
     (tmp_path / "bundle" / "w.bin").write_bytes(values.tobytes())
-    found = opened("w.bin").run({"frame": np.full((1, 40, 64, 3), 200, np.uint8)}, ("prototypes",))
-    assert np.array_equal(found["prototypes"], values)
+    assert np.array_equal(opened("w.bin").run(pixels, ("prototypes",))["prototypes"], values)
+    odd = (tmp_path / "bundle").rename(tmp_path / os.fsdecode(b"not\xfftext"))
+    with pytest.raises(InputError, match="cannot load it"):  # cannot be named to ONNX Runtime
+        open_backend("onnxruntime", odd / "frame.onnx", device="cpu", outputs=outputs)

@@ -218,6 +218,17 @@ def test_never_overwrites(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_never_writes_what_appeared_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results_jsonl, "check_writable", lambda *_, **__: None)
+    (tmp_path / "others").write_bytes(b"precious")
+    (tmp_path / "r.jsonl").symlink_to(tmp_path / "others")
+    (tmp_path / "s.jsonl").symlink_to(tmp_path / "nowhere")
+    for name in ("r", "s"):
+        with pytest.raises(OutputError, match="File exists"):
+            ResultsWriter(tmp_path / f"{name}.jsonl", HEADER)
+    assert (tmp_path / "others").read_bytes() == b"precious" and not (tmp_path / "nowhere").exists()
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only")
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     full = open("/dev/full", "w+b", buffering=0)
