@@ -78,7 +78,7 @@ def _refusal(path: Path) -> str:
         return ", permission denied; check its permissions"
     except OSError as error:
         return f" ({error.strerror}); check the disk, or copy it again"
-    return "; check that the pictures open elsewhere and have at most 8192x8192 pixels, or convert them"
+    return "; check that the pictures open elsewhere, or convert them; the limit is 134 million pixels"
 
 
 def list_images(folder: Path) -> list[Path]:

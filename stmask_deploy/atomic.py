@@ -27,7 +27,7 @@ def atomic_file(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
     check_writable(path, overwrite=overwrite)
     path = Path(os.path.realpath(path))
     # A name that nobody can have prepared a link under; processes of two machines may have the same number.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:
             yield file

@@ -17,7 +17,7 @@ from .wording import is_unicode, on_one_line
 MAX_CLASSES = 10_000
 MAX_SIZE = 65_536  # channels
 MIN_SIDE, MAX_SIDE = 32, 8192  # pixels of the input: up to 8K video
-MAX_PIXELS = MAX_SIDE ** 2  # of a picture or frame: a file of 500 bytes can claim any size
+MAX_PIXELS = 2 ** 27  # of a picture or frame, 134 million: a file of 500 bytes can claim any size
 MAX_COUNT = 1000  # blocks, layers, cells per side
 MAX_ANCHORS = 100  # kernels, and scales
 MAX_NAME = 255  # characters of a class name, which every row of the results repeats

@@ -9,9 +9,10 @@ from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from .errors import InputError
-from .wording import on_one_line, shown
+from .wording import MAX_SHOWN, on_one_line, shown
 
 T = TypeVar("T")
+MOST_UNKNOWN = 5  # keys that an error message lists
 
 
 def from_plain(cls: type[T], values: object, where: str) -> T:
@@ -44,9 +45,11 @@ def known_values(cls: type, values: object, where: str) -> dict[str, Any]:
     if not isinstance(values, Mapping):
         raise InputError(f"{where}: expected a mapping, found {type(values).__name__}")
     known = {field.name for field in dataclasses.fields(cls)}
-    unknown = sorted(str(key) for key in set(values) - known)
+    unknown = sorted(on_one_line(str(key))[:MAX_SHOWN] for key in set(values) - known)
     if unknown:
-        raise InputError(f"{where}: unknown keys {on_one_line(', '.join(unknown))}; known: {', '.join(sorted(known))}")
+        more = " ..." if len(unknown) > MOST_UNKNOWN else ""
+        raise InputError(f"{where}: unknown keys {', '.join(unknown[:MOST_UNKNOWN])}{more}; known: "
+                         f"{', '.join(sorted(known))}")
     return dict(values)
 
 

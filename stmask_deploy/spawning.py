@@ -23,6 +23,6 @@ def spawning() -> Iterator[None]:
         with interrupts_put_off():
             yield
     finally:
-        del os.environ[_SAFE_PATH]
+        os.environ.pop(_SAFE_PATH, None)
         if before is not None:
             os.environ[_SAFE_PATH] = before

@@ -120,7 +120,8 @@ def test_no_pictures(tmp_path: Path) -> None:
         assert num_pictures(tmp_path / name) == 0
 
 
-@pytest.mark.parametrize(("side", "limit", "code"), [(8192, None, 0), (8193, None, 2), (8193, 2 ** 30, 0), (9, 80, 2)])
+@pytest.mark.parametrize(("side", "limit", "code"), [(16384, None, 0), (16385, None, 2), (16385, 2 ** 30, 0),
+                                                     (9, 80, 2)])
 def test_commands_decode_no_larger_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int,
                                             limit: int | None, code: int) -> None:
     monkeypatch.delenv("OPENCV_IO_MAX_IMAGE_PIXELS", raising=False)

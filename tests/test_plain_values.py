@@ -104,3 +104,14 @@ def test_known_values_are_unchecked() -> None:
     (float("inf"), False, False), (float("nan"), False, False), ("1", False, False), (None, False, False)])
 def test_numbers(value: object, of_any_kind: bool, whole: bool) -> None:
     assert (is_number(value), is_number(value, is_whole=True)) == (of_any_kind, whole)
+
+
+def test_many_and_long_unknown_keys_are_told_in_short() -> None:
+    @dataclass
+    class Small:
+        number: int
+
+    with pytest.raises(InputError) as caught:
+        from_plain(Small, {"number": 1, **{f"{i}\n" + "x" * 10 ** 6: 1 for i in range(7)}}, "here")
+    assert str(caught.value).count("x, ") == 4 and " ...; known: number" in str(caught.value)
+    assert len(str(caught.value)) < 600 and "\n" not in str(caught.value)

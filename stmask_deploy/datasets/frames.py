@@ -36,8 +36,8 @@ def read_frame(folder: Path, video: Video, index: int) -> NDArray[np.uint8]:
     path = folder / video.file_names[index]
     picture = read_picture(path)
     if picture is None:
-        raise InputError(f"{path} cannot be read as a picture, or is cut off or larger than 8192x8192; "
-                         "put a whole picture in its place")
+        raise InputError(f"{path} cannot be read as a picture, or is cut off or has more than 134 million "
+                         "pixels; put a whole picture in its place")
     if picture.shape[:2] != (video.height, video.width):
         raise InputError(f"{path} has {picture.shape[0]}x{picture.shape[1]} pixels, its annotations are for "
                          f"{video.height}x{video.width}")

@@ -18,6 +18,7 @@ from ..classes import guess_class_names, read_class_names
 from ..config import ModelConfig
 from ..errors import InputError
 from ..wording import MAX_SHOWN, counted, on_one_line, shown
+from .pickle_scan import RefusedPickle
 from .stmask import STMask, build_stmask
 from .torch_file import MAX_BYTES, PICKLE_START, ZIP_START, load_tensors
 from .variant import infer_config
@@ -171,6 +172,8 @@ def _check_form(path: Path) -> None:
 def _torch_reason(error: Exception) -> str:
     """Why torch could not load a file; its own message is a paragraph that recommends disabling its safety checks."""
     text = str(error)
+    if isinstance(error, RefusedPickle):
+        return f"holds {text}, which could do harm; save the plain state dict alone"
     never_run = "code or objects other than tensors, which are never run"
     if found := re.search(r"GLOBAL ([\w.]+)", text):
         return f"is not a plain checkpoint: it holds {never_run} ({found[1]})"

@@ -1,22 +1,27 @@
 """Reads the pickles of a file written by torch without making any of their objects, before torch does.
 
 torch makes only tensors and plain values, but takes every size that a file names, waits for the hash of any key, and
-leaves the values of tensors that a file of the form before torch 1.6 lacks at whatever is in memory.
+makes tensors whose values are whatever is in memory.
 """
 from __future__ import annotations
 
 import pickle
 from typing import IO, Any
 
-_HEADER_PICKLES = 3  # of a file of the old form: a number to recognise it, its version, and properties of the machine
+_HEADER_PICKLES = 3  # of a file of the form before torch 1.6: how to recognise it, its version, and the machine
+_PLAIN = (str, int, float, type(None))
+
+
+class RefusedPickle(pickle.UnpicklingError):
+    """What a pickle holds that no checkpoint needs, and torch would take."""
 
 
 def check_pickle(file: IO[bytes]) -> None:
     """Read the next pickle of `file`.
 
     Raises:
-        UnpicklingError: it makes an array of bytes, which may have any size; or it holds a set, or keys that are
-            neither text nor numbers.
+        RefusedPickle: it makes an array of bytes, which may have any size, or a tensor without values; or it holds a
+            set or a key whose hash may take for ever.
         Exception: whatever Python's parser raises for damaged ones.
     """
     _Scan(file).load()
@@ -26,8 +31,8 @@ def check_old_form(file: IO[bytes]) -> None:
     """Read the pickles of a file of the form before torch 1.6.
 
     Raises:
-        UnpicklingError: see `check_pickle`; or the values of a tensor are missing, or there are objects where torch
-            writes none.
+        RefusedPickle: see `check_pickle`; or the values of a tensor are missing.
+        UnpicklingError: there are objects where torch writes none.
         Exception: whatever Python's parser raises for damaged ones.
     """
     for _ in range(_HEADER_PICKLES):
@@ -37,7 +42,14 @@ def check_old_form(file: IO[bytes]) -> None:
     stored = _Scan(file, with_objects=False).load()
     are_keys = isinstance(stored, list) and all(isinstance(key, str) for key in stored)  # others may hash for ever
     if not are_keys or content.storages != set(stored):
-        raise pickle.UnpicklingError("values are missing")
+        raise RefusedPickle("tensors without values")
+
+
+def _check_keys(keys: Any) -> None:
+    """Raise RefusedPickle unless the keys are plain values, or tuples of these: what is nested may hash for ever."""
+    for key in keys:
+        if not all(isinstance(part, _PLAIN) for part in (key if isinstance(key, tuple) else [key])):
+            raise RefusedPickle("keys that are neither text nor numbers")
 
 
 class _Nothing:
@@ -57,20 +69,41 @@ class _Nothing:
     def extend(self, values: object) -> None: ...
 
 
+class _Set(_Nothing):
+    """Stands for a set, and for a count of what is in one."""
+
+    def __init__(self, items: object = None) -> None:
+        if items and not isinstance(items, dict):  # whose keys have been checked
+            raise RefusedPickle("a set")
+
+
+class _Dictionary(_Nothing):
+    def __init__(self, items: Any = ()) -> None:
+        if not isinstance(items, dict):  # Python 2 wrote lists of pairs
+            _check_keys(key for key, _ in items)
+
+
+class _Tensor(_Nothing):
+    """Stands for a class of tensors or storages, which may be named but not called."""
+
+    def __new__(cls, *_: object) -> _Tensor:
+        raise RefusedPickle("tensors without values")
+
+
+_CLASSES = {"set": _Set, "frozenset": _Set, "Counter": _Set, "OrderedDict": _Dictionary}
 _InPython: Any = pickle._Unpickler  # whose instructions can be replaced
 
 
 def _keyed(load: Any, first: int) -> Any:
-    """The instruction `load`, refused unless every other item of the stack from `first` on is text or a number."""
+    """The instruction `load`, after a check of the keys: every other item of the stack from `first` on."""
     def checked(scan: Any) -> None:
-        if not all(isinstance(key, str | int) for key in scan.stack[first::2]):
-            raise pickle.UnpicklingError("a key that is neither text nor a number")
+        _check_keys(scan.stack[first::2])
         load(scan)
     return checked
 
 
 def _refused(_: Any) -> None:
-    raise pickle.UnpicklingError("a set or an array of bytes")
+    raise RefusedPickle("a set or an array of bytes")
 
 
 class _Scan(_InPython):  # type: ignore[misc]
@@ -88,9 +121,14 @@ class _Scan(_InPython):  # type: ignore[misc]
     def find_class(self, module: str, name: str) -> Any:
         if name == "bytearray" or not self._with_objects:
             raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
-        return _Nothing
+        if name.endswith(("Tensor", "Storage", "Parameter", "Buffer")):
+            return _Tensor
+        return _CLASSES.get(name, _Nothing)
 
     def persistent_load(self, pid: Any) -> Any:
-        if isinstance(pid, tuple) and pid[:1] == ("storage",) and isinstance(pid[2], str):
-            self.storages.add(pid[2])
+        kind, _, key, _, _, view = (*pid, None) if len(pid) == 5 else pid
+        is_view = view is None or isinstance(view, tuple) and isinstance(view[0], str)
+        if not (isinstance(kind, str) and kind == "storage" and isinstance(key, str) and is_view):
+            raise RefusedPickle("values that torch does not write")
+        self.storages.add(key)
         return _Nothing()

@@ -6,6 +6,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -27,7 +28,7 @@ from .splits import Split
 from .video import write_video
 
 JPEG_QUALITY = 95
-MAX_WORKERS = 61  # that Python can wait for on Windows
+MAX_WORKERS = 61 if sys.platform == "win32" else 10_000  # that Python can wait for
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..errors import InputError, StmaskError
+from ..spawning import spawning
 from .pairs import PairDataset, collate
 from .processes import Process
 from .targets import PairBatch
@@ -100,7 +101,8 @@ def start_reading(loader: Loader) -> Iterator[PairBatch | InputError]:
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        batches = iter(loader)
+        with spawning():
+            batches = iter(loader)
     except OSError as error:
         raise StmaskError(f"no processes that read frames can be started ({error}); use --workers 0") from error
     finally:

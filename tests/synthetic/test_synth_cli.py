@@ -388,6 +388,7 @@ def test_a_system_that_starts_no_processes(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(writer, "ProcessPoolExecutor", fail)
+    monkeypatch.setattr(writer, "MAX_WORKERS", 61)
     result = run(tmp_path, "--split", "val", "--clips", 100, "--frames", 1, "--size", "54x96", "--workers", 80)
     assert result.exit_code == 1 and result.stderr.strip() == (
         "error: no processes can be started ([Errno 30] Read-only file system); use --workers 1")
