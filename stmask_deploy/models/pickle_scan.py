@@ -128,7 +128,7 @@ class _Scan(_InPython):  # type: ignore[misc]
     def persistent_load(self, pid: Any) -> Any:
         kind, _, key, _, _, view = (*pid, None) if len(pid) == 5 else pid
         is_view = view is None or isinstance(view, tuple) and isinstance(view[0], str)
-        if not (isinstance(kind, str) and kind == "storage" and isinstance(key, str) and is_view):
+        if not (kind == "storage" and isinstance(key, str) and is_view):
             raise RefusedPickle("values that torch does not write")
         self.storages.add(key)
         return _Nothing()

@@ -16,6 +16,7 @@ import torch
 from refusals import refuse
 from tiny_models import CONFIG, state_of
 
+from stmask_deploy.models import torch_file
 from stmask_deploy.models.checkpoint import load_checkpoint
 from stmask_deploy.models.pickle_scan import check_old_form, check_pickle
 
@@ -45,7 +46,8 @@ def nested(depth: int) -> tuple[Any, ...]:
     pytest.param([1 << 200, -1, "x" * 300, ()], id="numbers and text"),
     pytest.param({"a": Calls(print, "not called")}, id="objects"),
     pytest.param({"ap": {0.5: 1, None: 2, ("a", 1): 3}}, id="keys"),
-    pytest.param([Counter("abca"), OrderedDict(a=1), OrderedDict(), set], id="dictionaries"),
+    pytest.param([Counter("abca"), OrderedDict(a=1), OrderedDict(), set, Calls(set), Calls(OrderedDict, {"abc": 1})],
+                 id="dictionaries"),
     pytest.param([Calls(OrderedDict, [["a", 1], ("b", 2)]), torch.Tensor, torch.FloatStorage], id="as Python 2 writes"),
 ])
 @pytest.mark.parametrize("protocol", range(5))
@@ -172,3 +174,33 @@ def test_training_states_are_read(save: Callable[..., Path]) -> None:
                "losses": Counter(mask=3), "rng": torch.get_rng_state(), "parameter": torch.nn.Parameter(torch.ones(2))}
     for is_zip in (True, False):
         assert load_checkpoint(save(content, _use_new_zipfile_serialization=is_zip)).state.keys() == STATE.keys()
+
+
+def test_sizes_are_those_of_the_entries_that_torch_finds(save: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+                                                         ) -> None:
+    """Of two directories in one file, Python takes the one before the end, and torch the one that the end names."""
+    path = save(STATE)
+    with zipfile.ZipFile(path) as archive:
+        entries = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    parts = []
+    for size in (10 ** 6, 1):
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in entries.items():
+                archive.writestr(name, content * (size if name.endswith("byteorder") else 1))
+        data = path.read_bytes()
+        start = int.from_bytes(data[-6:-2], "little")  # of the directory
+        parts.append((data[:start], data[start:-22], data[-22:]))
+    (large, large_folder, end), (small, small_folder, _) = parts
+    moved = b""
+    with zipfile.ZipFile(path) as archive:  # entries are found relative to where the directory was to be
+        for entry in archive.infolist():
+            record = small_folder[len(moved):]
+            length = 46 + sum(int.from_bytes(record[at:at + 2], "little") for at in (28, 30, 32))
+            offset = len(large) - len(small) + entry.header_offset
+            moved += record[:42] + offset.to_bytes(4, "little") + record[46:length]
+    path.write_bytes(large + large_folder + small + moved + end)
+    assert len(moved) == len(large_folder)
+    with zipfile.ZipFile(path) as archive:
+        assert {entry.filename: archive.read(entry) for entry in archive.infolist()} == entries
+    monkeypatch.setattr(torch_file, "MAX_BYTES", 10 ** 6)
+    assert "unpacks to more than" in refuse(path)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 from dataclasses import asdict
 from pathlib import Path
@@ -75,6 +76,7 @@ def test_a_system_that_starts_no_workers(dataset: PairDataset, monkeypatch: pyte
     loader, threads = batch_loader(dataset, 0, 2, 4, ALONE, 1), cv2.getNumThreads()
 
     def fail(_: object) -> None:
+        assert os.environ["PYTHONSAFEPATH"] == "1"  # see `spawning`
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(type(loader), "__iter__", fail)
