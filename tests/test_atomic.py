@@ -198,3 +198,12 @@ def test_a_drive_that_does_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os.path, "exists", lambda _: False)
     with pytest.raises(OutputError, match="/ does not exist; choose another folder with -o"):
         check_folder(tmp_path / "out")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="Linux only")
+def test_no_descriptor_stays_open(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(20):
+        with atomic_file(tmp_path / str(number)) as file:
+            file.write(b"x")
+    assert len(os.listdir("/proc/self/fd")) < before + 10

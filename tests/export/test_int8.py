@@ -268,3 +268,8 @@ def test_openvino_computes_the_same_layers_in_int8_and_the_deformable_ones(tiny:
     assert expand_deformable(model, only_int8=True) == count > 0  # as stored, they are recognised when opened
     opened = open_bundle(folder, "openvino", device="cpu", precision="int8")
     assert "int8 and " in opened.frame.device
+
+
+def test_calibration_with_no_frames() -> None:
+    with pytest.raises(InputError, match="calibration-frames must be at least 1, got 0"):
+        Int8Options(demo_clip(), frames=0)
