@@ -32,10 +32,13 @@ import os, signal, sys, time
 from pathlib import Path
 from stmask_deploy.folder_lock import locked_folder
 with locked_folder(Path(sys.argv[1])):
+    started, start = os.pipe()
     child = os.fork()
     if not child:
+        os.write(start, b"x")
         time.sleep(100)
         os._exit(0)
+    os.read(started, 1)  # on a busy machine the child begins much later
     print(child, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
