@@ -6,6 +6,7 @@ separate matrix product. The maps have the layout (H, W, N, C), also from one co
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ BAND, OPEN_BLOCK = 80, (2, 4)
 def expand_convolutions(model: Any, precision: str, columns: int, make_constant: MakeConstant = floats) -> int:
     """Replace 3x3 convolutions of an `openvino.Model` with matrix products, in place, where those are faster.
 
+    If the map is another one upsampled bilinearly to twice its size, that one is read, and the upsampling is left out.
     Left unchanged are convolutions with strides, dilation, groups or a padding other than one cell, those whose weights
     are not constant (as in 8 bits), and those with few channels, small maps or, in bf16, maps of dynamic size.
 
@@ -44,15 +46,21 @@ def expand_convolutions(model: Any, precision: str, columns: int, make_constant:
     from openvino.utils import replace_node
 
     found = convolutions_to_expand(model, precision)
+    upsamplings = {node.get_friendly_name(): _upsampling(node.input_value(0)) for node in found}
     weights: dict[str, Node] = {}  # transformed weights by the original's name; pyramid levels share theirs
     ready: dict[str, Node] = {}  # values already available as (H, W, N, C), by the name of their node
     for node in found:
         source, weight = node.input_value(0), node.input_value(1).get_node()
+        axes = _axes(*_sizes(source)[1:], columns)
+        upsampling = upsamplings[node.get_friendly_name()]
+        if upsampling is not None and all(part.is_exact for part in axes) and not _is_small(*axes):
+            source = upsampling.input_value(0)
+            axes = replace(axes[0], is_doubled=True), replace(axes[1], is_doubled=True)
         made_from = weight.get_friendly_name()
         if made_from not in weights:
             weights[made_from] = make_constant(transformed(stored(weight)), precision)
         before = ready.get(source.get_node().get_friendly_name()) or _transposed(_converted(source, precision))
-        convolved = _convolved(before, weights[made_from], *_sizes(source)[1:], columns)
+        convolved = _convolved(before, weights[made_from], *axes)
         for reader in _shape_readers(node):
             reader.replace_source_output(_restored(convolved, node).output(0))
         value, last = _with_what_follows(convolved, node)
@@ -87,6 +95,27 @@ def _has(attributes: Any, pads: int) -> bool:
     """Whether a convolution has stride 1, dilation 1 and padding `pads`."""
     return all(list(attributes[name]) == [number, number] for name, number in
                {"strides": 1, "dilations": 1, "pads_begin": pads, "pads_end": pads}.items())
+
+
+def _upsampling(value: Node) -> Node | None:
+    """The node that upsamples another map bilinearly to twice its size, if `value` is its result or the ReLU of it.
+
+    A ReLU does nothing there if it also precedes the upsampling, so it may be left out together with it.
+    """
+    node = value.get_node()
+    if node.get_type_name() == "Relu":
+        before = node.input_value(0).get_node()
+        if before.get_type_name() != "Interpolate" or before.input_value(0).get_node().get_type_name() != "Relu":
+            return None
+        node = before
+    if node.get_type_name() != "Interpolate":
+        return None
+    before, after = (_sizes(value)[1:] for value in (node.input_value(0), node.output(0)))
+    attributes = node.get_attributes()
+    is_bilinear = (attributes["mode"], attributes["coordinate_transformation_mode"]) == ("linear_onnx", "half_pixel")
+    has_pads = any(attributes["pads_begin"]) or any(attributes["pads_end"])
+    is_double = after == tuple(size and 2 * size for size in before) and None not in after
+    return node if is_bilinear and is_double and not has_pads else None
 
 
 def _type(value: Node) -> str:
@@ -196,13 +225,22 @@ def _restored(value: Node, node: Node) -> Node:
     return op.transpose(rows_first, int64([0, 3, 1, 2]))
 
 
-def _convolved(x: Node, weight: Node, height: int | None, width: int | None, columns: int) -> Node:
-    """Maps (H, W, N, C) and weights (36, C, O) -> (H, W, N, O)."""
-    if height is not None and width is not None and height * width <= SMALL:
-        return _convolved_at_once(x, weight, axis(height, height), axis(width, width))
+def _axes(height: int | None, width: int | None, columns: int) -> tuple[Axis, Axis]:
+    """Rows and columns of a map of this size, in blocks."""
     if height is None or width is None:
-        return _convolved_by_axis(x, weight, *map(axis, (height, width), OPEN_BLOCK))
-    return _convolved_by_axis(x, weight, axis(height, max(BAND * TILE // width, 1)), axis(width, columns))
+        return axis(height, OPEN_BLOCK[0]), axis(width, OPEN_BLOCK[1])
+    if height * width <= SMALL:
+        return axis(height, height), axis(width, width)
+    return axis(height, max(BAND * TILE // width, 1)), axis(width, columns)
+
+
+def _is_small(rows: Axis, columns: Axis) -> bool:
+    return rows.size is not None and columns.size is not None and rows.size * columns.size <= SMALL
+
+
+def _convolved(x: Node, weight: Node, rows: Axis, columns: Axis) -> Node:
+    """Maps (H, W, N, C), or those to be upsampled to them, and weights (36, C, O) -> (H, W, N, O)."""
+    return (_convolved_at_once if _is_small(rows, columns) else _convolved_by_axis)(x, weight, rows, columns)
 
 
 def _convolved_at_once(x: Node, weight: Node, rows: Axis, columns: Axis) -> Node:
@@ -220,7 +258,7 @@ def _convolved_at_once(x: Node, weight: Node, rows: Axis, columns: Axis) -> Node
 def _convolved_by_axis(x: Node, weight: Node, rows: Axis, columns: Axis) -> Node:
     from openvino import opset13 as op
 
-    height, width = (_size(x, place, part.size) for place, part in enumerate((rows, columns)))
+    height, width = (_size(x, place, part.extent) for place, part in enumerate((rows, columns)))
     down, across = _blocks(height, rows), _blocks(width, columns)
     windows = _windows(x, 0, rows, height, down)
     if isinstance(down, int) and down > 1:
@@ -266,6 +304,8 @@ def _windows(x: Node, place: int, part: Axis, size: Size, blocks: Size) -> Node:
 
     if part.is_one_block:
         return x
+    if part.size is not None:
+        return op.gather(x, int64(part.cells().ravel()), int64(place))
     block = op.range(int64(0), op.squeeze(_shape([blocks]), int64([0])), int64(1), "i64")
     starts = op.multiply(_reshaped(block, [-1, 1]), int64([[TILE * part.tiles]]))
     cells = _reshaped(op.add(starts, int64(np.arange(part.reads)[None] - 1)), [-1])

@@ -4,6 +4,8 @@ Four adjacent outputs of a 3-tap filter need twelve multiplications, but only si
 at six points (Winograd, 1980; Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016, section 4).
 In two dimensions, a tile of 4x4 outputs takes 36 instead of 144 for each pair of channels, in exchange for three linear
 transforms: of the inputs, of the weights (done once), and of the results.
+
+If the map is another one upsampled bilinearly, the upsampling is made part of the transform of the inputs.
 """
 from __future__ import annotations
 
@@ -66,10 +68,13 @@ class Axis:
     Attributes:
         size: of the map, in cells; None if only known when the graph runs.
         tiles: tiles per block.
+        is_doubled: whether the map is another one that was upsampled bilinearly to twice its size, which is read
+            instead; only for maps whose blocks end exactly at their end.
     """
 
     size: int | None
     tiles: int
+    is_doubled: bool = False
 
     @property
     def blocks(self) -> int:
@@ -82,9 +87,16 @@ class Axis:
         return self.size is not None and self.blocks == 1
 
     @property
+    def extent(self) -> int | None:
+        """Size of the map that is read."""
+        return self.size // 2 if self.size is not None and self.is_doubled else self.size
+
+    @property
     def reads(self) -> int:
         """Number of cells that a block reads."""
-        return self.size if self.size is not None and self.is_one_block else TILE * self.tiles + KERNEL - 1
+        if self.extent is not None and self.is_one_block:
+            return self.extent
+        return TILE // 2 * self.tiles + 4 if self.is_doubled else TILE * self.tiles + KERNEL - 1
 
     @property
     def writes(self) -> int:
@@ -102,8 +114,38 @@ class Axis:
         for tile in range(self.tiles):
             values[:, tile, TILE * tile:TILE * tile + WINDOW] = INPUTS
         if self.is_one_block:  # cells beyond the map are zero
-            values = values[:, :, 1:1 + self.reads]
+            values = values[:, :, 1:1 + self.writes]
+        if self.is_doubled:
+            values = values @ self._doubling()
         return values.astype(np.float32)
+
+    def cells(self) -> NDArray[np.int64]:
+        """Indices (blocks, reads) of the cells that each of several blocks reads; that of a zero is `extent`."""
+        size = self.extent
+        assert size is not None
+        first = np.arange(self.blocks)[:, None] * (self.writes // 2 if self.is_doubled else self.writes)
+        if not self.is_doubled:
+            cells = first + np.arange(self.reads) - 1
+            return np.where((cells < 0) | (cells > size), size, cells)
+        # Upsampling repeats the border, but the convolution reads zeros beyond it. So the first and the last block read
+        # the border once more, to subtract it (`_doubling`).
+        borders = np.full((self.blocks, 2), size)
+        borders[0, 0], borders[-1, 1] = 0, size - 1
+        return np.concatenate([np.clip(first + np.arange(self.reads - 2) - 1, 0, size - 1), borders], axis=1)
+
+    def _doubling(self) -> NDArray[np.float64]:
+        """Matrix from the cells that a block reads to those of the upsampled map: its own and one before and after.
+
+        A block that is the whole axis has none before and after.
+        """
+        beyond = 0 if self.is_one_block else 1
+        values = np.zeros((self.writes + 2 * beyond, self.reads))
+        for cell, row in enumerate(values, -beyond):
+            for share, source in ((0.75, cell // 2), (0.25, cell // 2 + (1 if cell % 2 else -1))):
+                row[source + 1 if beyond else min(max(source, 0), self.reads - 1)] += share
+        if beyond:
+            values[0, -2] = values[-1, -1] = -1
+        return values
 
     def results(self) -> Array:
         """Matrix (writes, 6, tiles) from the values at each tile's points to the cells that a block writes."""

@@ -110,6 +110,71 @@ def test_maps_of_any_size(size: tuple[int, int]) -> None:
     check(plain, [1, WIDE, -1, -1], random(1, WIDE, *size))
 
 
+def upsampled(op: Any, x: Any, mode: str = "linear_onnx", place: str = "half_pixel", scales: Any = (1, 1, 2, 2),
+              **settings: Any) -> Any:
+    return op.interpolate(x, op.constant(np.array(scales, np.float32)), mode, "scales",
+                          coordinate_transformation_mode=place, **settings)
+
+
+def upsampling(after: Callable[[Any, Any], Any] = lambda op, x: x, **settings: Any) -> Build:
+    """A ReLU, an upsampling and whatever comes `after` it, and a convolution."""
+    return lambda op, x: op.negative(convolved(op, after(op, upsampled(op, op.relu(x), **settings))))
+
+
+@pytest.mark.parametrize("size", [(8, 8), (6, 20), (48, 80), (24, 40), (1, 160), (7, 7), (45, 80)], ids=str)
+@pytest.mark.parametrize("build", [upsampling(), upsampling(lambda op, x: op.relu(x))], ids=["", "ReLU"])
+def test_an_upsampled_map_is_read_before_it_is_upsampled(size: tuple[int, int], build: Build) -> None:
+    check(build, [1, WIDE, *size], random(1, WIDE, *size))
+    model = make(build, [1, WIDE, *size])
+    expand_convolutions(model, "f32", COLUMNS)
+    # Otherwise its blocks end beyond the map.
+    assert ("Interpolate" in kinds(model)) == (size == (45, 80)) and kinds(model).count("Relu") <= 2
+
+
+def test_several_upsampled_maps() -> None:
+    check(upsampling(), [2, WIDE, 10, 12], random(2, WIDE, 10, 12))
+    check(upsampling(), [-1, WIDE, 10, 12], random(3, WIDE, 10, 12))
+    check(upsampling(), [2, WIDE, 5, 5], random(2, WIDE, 5, 5))  # small enough for one matrix
+
+
+def test_a_chain_goes_on_through_an_upsampling() -> None:
+    """As in ProtoNet: two transpositions in all."""
+    def build(op: Any, x: Any) -> Any:
+        first = op.relu(biased(op, convolved(op, x)))
+        return op.negative(op.relu(convolved(op, op.relu(upsampled(op, first)), op.constant(weights(seed=1)))))
+
+    check(build, [1, WIDE, 24, 20], random(1, WIDE, 24, 20), count=2)
+    model = make(build, [1, WIDE, 24, 20])
+    expand_convolutions(model, "f32", COLUMNS)
+    assert "Interpolate" not in kinds(model)
+    assert kinds(model).count("Transpose") == 2 + 3  # one between columns and rows in each of three bands
+
+
+def test_an_upsampled_map_that_others_read_too_is_made() -> None:
+    def build(op: Any, x: Any) -> Any:
+        y = upsampled(op, x)
+        return op.add(convolved(op, y), y)
+
+    check(build, [1, WIDE, 8, 20], random(1, WIDE, 8, 20))
+
+
+@pytest.mark.parametrize("build", [
+    upsampling(mode="nearest"), upsampling(place="align_corners"), upsampling(place="asymmetric"),
+    upsampling(scales=(1, 1, 3, 3)), upsampling(scales=(1, 1, 2, 3)),
+    upsampling(pads_begin=[0, 0, 1, 1], pads_end=[0, 0, 0, 0]), upsampling(lambda op, x: op.sigmoid(x)),
+    lambda op, x: op.negative(convolved(op, op.relu(upsampled(op, x)))),
+], ids=["nearest", "corners", "asymmetric", "threefold", "twofold and threefold", "padded", "sigmoid", "ReLU of signs"])
+def test_other_maps_are_made_before_they_are_read(build: Build) -> None:
+    check(build, [1, WIDE, 8, 8], random(1, WIDE, 8, 8))
+    model = make(build, [1, WIDE, 8, 8])
+    expand_convolutions(model, "f32", COLUMNS)
+    assert "Interpolate" in kinds(model)
+
+
+def test_upsampled_maps_of_any_size_are_made() -> None:
+    check(upsampling(), [1, WIDE, -1, -1], random(1, WIDE, 9, 20))
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
 @pytest.mark.parametrize("size", [(7, 7), (5, 3), (14, 18)], ids=str)
 def test_any_number_of_maps(count: int, size: tuple[int, int]) -> None:

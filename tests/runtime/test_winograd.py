@@ -1,6 +1,7 @@
 """Winograd's transforms against the plain sums that they stand for."""
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,42 @@ def test_an_axis_in_blocks_is_filtered_as_a_whole(size: int, most: int) -> None:
         points = np.einsum("atp,p->at", part.inputs(), cells)
         found.append(np.einsum("pat,at->p", part.results(), points * (WEIGHTS @ taps)[:, None]))
     np.testing.assert_allclose(np.concatenate(found)[:size], filtered(row, taps), atol=1e-5)
+
+
+def doubled(row: Array) -> Array:
+    """Slow and obvious: two cells for each, a quarter of the way to its neighbours; the border is its own neighbour."""
+    last = len(row) - 1
+    return np.array([0.75 * row[i] + 0.25 * row[min(max(i + step, 0), last)]
+                     for i in range(len(row)) for step in (-1, 1)])
+
+
+@pytest.mark.parametrize("size, most, blocks", [(1, 1, 1), (3, 2, 1), (5, 10, 1), (20, 10, 1), (4, 1, 2), (24, 2, 6),
+                                                (40, 10, 2), (48, 8, 3), (40, 5, 4)])
+def test_an_upsampled_axis_is_filtered_without_being_made(size: int, most: int, blocks: int) -> None:
+    part, row, taps = replace(axis(2 * size, most), is_doubled=True), random(size), random(KERNEL)
+    assert part.extent == size and part.blocks == blocks and part.is_exact
+    found = []
+    for block in range(blocks):
+        cells = row if part.is_one_block else np.append(row, 0)[part.cells()[block]]
+        points = np.einsum("atp,p->at", part.inputs(), cells)
+        found.append(np.einsum("pat,at->p", part.results(), points * (WEIGHTS @ taps)[:, None]))
+    np.testing.assert_allclose(np.concatenate(found), filtered(doubled(row), taps), atol=1e-5)
+
+
+def test_an_upsampled_axis_is_read_at_half_its_size() -> None:
+    """Few more cells than half of those that are written, whatever their number."""
+    for most in (1, 2, 10, 20):
+        part = replace(axis(320, most), is_doubled=True)
+        assert part.cells().shape == (part.blocks, part.reads) == (80 // most, 2 * most + 4)
+
+
+@pytest.mark.parametrize("size, most", [(24, 2), (80, 10), (41, 3), (97, 10)])
+def test_cells_of_blocks_overlap_and_end_in_zeros(size: int, most: int) -> None:
+    part, row = axis(size, most), np.arange(1, size + 1)
+    padded = np.concatenate([[0], row, np.zeros(size)])
+    starts = np.arange(part.blocks) * part.writes
+    expected = [padded[start:start + part.reads] for start in starts]
+    np.testing.assert_array_equal(np.append(row, 0)[part.cells()], expected)
 
 
 def test_blocks_are_as_even_as_tiles_allow() -> None:
