@@ -114,7 +114,7 @@ def _upsampling(value: Node) -> Node | None:
     attributes = node.get_attributes()
     is_bilinear = (attributes["mode"], attributes["coordinate_transformation_mode"]) == ("linear_onnx", "half_pixel")
     has_pads = any(attributes["pads_begin"]) or any(attributes["pads_end"])
-    is_double = after == tuple(size and 2 * size for size in before) and None not in after
+    is_double = after == tuple(size and 2 * size for size in before)
     return node if is_bilinear and is_double and not has_pads else None
 
 

@@ -161,9 +161,11 @@ def test_an_upsampled_map_that_others_read_too_is_made() -> None:
 @pytest.mark.parametrize("build", [
     upsampling(mode="nearest"), upsampling(place="align_corners"), upsampling(place="asymmetric"),
     upsampling(scales=(1, 1, 3, 3)), upsampling(scales=(1, 1, 2, 3)),
-    upsampling(pads_begin=[0, 0, 1, 1], pads_end=[0, 0, 0, 0]), upsampling(lambda op, x: op.sigmoid(x)),
-    lambda op, x: op.negative(convolved(op, op.relu(upsampled(op, x)))),
-], ids=["nearest", "corners", "asymmetric", "threefold", "twofold and threefold", "padded", "sigmoid", "ReLU of signs"])
+    upsampling(scales=(1, 1, 1, 1), pads_begin=[0, 0, 8, 8], pads_end=[0, 0, 0, 0]),
+    upsampling(scales=(1, 1, 1, 1), pads_begin=[0, 0, 0, 0], pads_end=[0, 0, 8, 8]),
+    upsampling(lambda op, x: op.sigmoid(x)), lambda op, x: op.negative(convolved(op, op.relu(upsampled(op, x)))),
+], ids=["nearest", "corners", "asymmetric", "threefold", "twofold and threefold", "padding before", "padding after",
+        "sigmoid", "ReLU of signs"])
 def test_other_maps_are_made_before_they_are_read(build: Build) -> None:
     check(build, [1, WIDE, 8, 8], random(1, WIDE, 8, 8))
     model = make(build, [1, WIDE, 8, 8])

@@ -95,6 +95,7 @@ def test_cells_of_blocks_overlap_and_end_in_zeros(size: int, most: int) -> None:
     padded = np.concatenate([[0], row, np.zeros(size)])
     starts = np.arange(part.blocks) * part.writes
     expected = [padded[start:start + part.reads] for start in starts]
+    assert part.cells().min() >= 0
     np.testing.assert_array_equal(np.append(row, 0)[part.cells()], expected)
 
 
