@@ -6,7 +6,6 @@ separate matrix product. The maps have the layout (H, W, N, C), also from one co
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,8 @@ BAND, OPEN_BLOCK = 80, (2, 4)
 def expand_convolutions(model: Any, precision: str, columns: int, make_constant: MakeConstant = floats) -> int:
     """Replace 3x3 convolutions of an `openvino.Model` with matrix products, in place, where those are faster.
 
-    If the map is another one upsampled bilinearly to twice its size, that one is read, and the upsampling is left out.
+    If the map is another one upsampled bilinearly to twice its size, that one is read, unless it is tiny, of dynamic
+    size or of one in which blocks do not fit, or something but a needless ReLU comes between.
     Left unchanged are convolutions with strides, dilation, groups or a padding other than one cell, those whose weights
     are not constant (as in 8 bits), and those with few channels, small maps or, in bf16, maps of dynamic size.
 
@@ -45,21 +45,21 @@ def expand_convolutions(model: Any, precision: str, columns: int, make_constant:
     """
     from openvino.utils import replace_node
 
-    found = convolutions_to_expand(model, precision)
-    upsamplings = {node.get_friendly_name(): _upsampling(node.input_value(0)) for node in found}
+    found = [(node, _upsampling(node.input_value(0))) for node in convolutions_to_expand(model, precision)]
+    # By unique names, which friendly ones need not be:
     weights: dict[str, Node] = {}  # transformed weights by the original's name; pyramid levels share theirs
     ready: dict[str, Node] = {}  # values already available as (H, W, N, C), by the name of their node
-    for node in found:
+    for node, upsampling in found:
         source, weight = node.input_value(0), node.input_value(1).get_node()
         axes = _axes(*_sizes(source)[1:], columns)
-        upsampling = upsamplings[node.get_friendly_name()]
-        if upsampling is not None and all(part.is_exact for part in axes) and not _is_small(*axes):
-            source = upsampling.input_value(0)
-            axes = replace(axes[0], is_doubled=True), replace(axes[1], is_doubled=True)
-        made_from = weight.get_friendly_name()
+        if upsampling is not None and not _is_small(*axes):
+            doubled = _axes(*_sizes(source)[1:], columns, is_doubled=True)
+            if doubled[0].is_exact and doubled[1].is_exact:
+                source, axes = upsampling.input_value(0), doubled
+        made_from = weight.get_name()
         if made_from not in weights:
             weights[made_from] = make_constant(transformed(stored(weight)), precision)
-        before = ready.get(source.get_node().get_friendly_name()) or _transposed(_converted(source, precision))
+        before = ready.get(source.get_node().get_name()) or _transposed(_converted(source, precision))
         convolved = _convolved(before, weights[made_from], *axes)
         for reader in _shape_readers(node):
             reader.replace_source_output(_restored(convolved, node).output(0))
@@ -69,8 +69,8 @@ def expand_convolutions(model: Any, precision: str, columns: int, make_constant:
         if mean is not None:
             result = _mean(_converted(value, "f32"))
         else:
-            ready[name] = value
             result = _restored(value, last)
+            ready[result.get_name()] = value
         replace_node(mean or last, result)
         result.set_friendly_name(name)
     return len(found)
@@ -110,12 +110,12 @@ def _upsampling(value: Node) -> Node | None:
         node = before
     if node.get_type_name() != "Interpolate":
         return None
-    before, after = (_sizes(value)[1:] for value in (node.input_value(0), node.output(0)))
     attributes = node.get_attributes()
-    is_bilinear = (attributes["mode"], attributes["coordinate_transformation_mode"]) == ("linear_onnx", "half_pixel")
-    has_pads = any(attributes["pads_begin"]) or any(attributes["pads_end"])
-    is_double = after == tuple(size and 2 * size for size in before)
-    return node if is_bilinear and is_double and not has_pads else None
+    how = [attributes.get(name) for name in ("mode", "coordinate_transformation_mode", "shape_calculation_mode")]
+    scales = node.input_value(1).get_node()
+    is_double = (how == ["linear_onnx", "half_pixel", "scales"] and is_stored(scales)
+                 and list(stored(scales)) == [1, 1, 2, 2])
+    return node if is_double and not any(attributes["pads_begin"]) and not any(attributes["pads_end"]) else None
 
 
 def _type(value: Node) -> str:
@@ -225,13 +225,13 @@ def _restored(value: Node, node: Node) -> Node:
     return op.transpose(rows_first, int64([0, 3, 1, 2]))
 
 
-def _axes(height: int | None, width: int | None, columns: int) -> tuple[Axis, Axis]:
+def _axes(height: int | None, width: int | None, columns: int, is_doubled: bool = False) -> tuple[Axis, Axis]:
     """Rows and columns of a map of this size, in blocks."""
     if height is None or width is None:
         return axis(height, OPEN_BLOCK[0]), axis(width, OPEN_BLOCK[1])
     if height * width <= SMALL:
         return axis(height, height), axis(width, width)
-    return axis(height, max(BAND * TILE // width, 1)), axis(width, columns)
+    return axis(height, max(BAND * TILE // width, 1), is_doubled), axis(width, columns, is_doubled)
 
 
 def _is_small(rows: Axis, columns: Axis) -> bool:

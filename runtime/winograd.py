@@ -22,7 +22,8 @@ TILE = 4  # outputs along an axis
 KERNEL = 3
 WINDOW = TILE + KERNEL - 1  # inputs that a tile reads, and the number of points
 # The sixth point is infinity. Powers and differences of these points are all close to one, which halves the
-# cancellation error of the usual 0, 1, -1, 2, -2; and they have few bits, so matrices along an axis are exact in bf16.
+# cancellation error of the usual 0, 1, -1, 2, -2; and they have few bits, so matrices along an axis are exact in bf16
+# (but for one entry in fifty of those of upsampled maps).
 POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
 
 # With fewer channels, the transforms cost what the products save. In bf16 the limit is higher: products take half the
@@ -155,13 +156,18 @@ class Axis:
         return values[:self.writes].astype(np.float32)
 
 
-def axis(size: int | None, most: int) -> Axis:
-    """An axis in the fewest blocks of at most `most` tiles, all of equal size."""
+def axis(size: int | None, most: int, is_doubled: bool = False) -> Axis:
+    """An axis in the fewest blocks of at most `most` tiles, all of equal size.
+
+    Those of an upsampled map end where it ends, if it is a multiple of `TILE` cells.
+    """
     if size is None:
         return Axis(None, most)
     tiles = -(-size // TILE)
     blocks = -(-tiles // most)
-    return Axis(size, -(-tiles // blocks))
+    while is_doubled and tiles % blocks:
+        blocks += 1
+    return Axis(size, -(-tiles // blocks), is_doubled)
 
 
 def is_worthwhile(channels: int, filters: int, shape: Sequence[int | None], precision: str) -> bool:
