@@ -1,4 +1,4 @@
-"""Constant nodes of graphs in OpenVINO: making and reading them."""
+"""Constant nodes of graphs in OpenVINO: making, reading and using them."""
 from __future__ import annotations
 
 from typing import Any
@@ -44,10 +44,23 @@ def floats(values: ArrayLike, precision: str) -> Any:
     return op.constant(rounded, shared_memory=True)
 
 
+def reshaped(value: Any, shape: Any) -> Any:
+    """`value` in another shape: numbers, one of which may be -1, or a node of them. A 0 is a size of zero."""
+    import openvino
+    from openvino import opset13 as op
+
+    return op.reshape(value, shape if isinstance(shape, openvino.Node) else int64(shape), special_zero=False)
+
+
+def element_type(value: Any) -> str:
+    """Name of the type of an output's values, such as "f32"."""
+    return str(value.get_element_type().get_type_name())
+
+
 def is_stored(node: Any) -> bool:
     """Whether `node`, an `openvino.Node`, is a constant, stored as f32 or as f16 that is converted."""
     source = _unconverted(node)
-    return bool(source.get_type_name() == "Constant" and source.get_element_type().get_type_name() in ("f32", "f16"))
+    return bool(source.get_type_name() == "Constant" and element_type(source) in ("f32", "f16"))
 
 
 def stored(node: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .openvino_constants import float32, int32, int64
+from .openvino_constants import float32, int32, int64, reshaped
 from .openvino_precision import keep_in_f32
 
 Node = Any  # an openvino.Node or openvino.Output, of a package that may be absent
@@ -73,14 +73,13 @@ def _expanded(node: Node, guard: Node | None) -> tuple[Node, Node]:
     bins = node.get_attributes()["pooled_h"]
     rows = _shares(boxes, 1, bins, height)
     if guard is not None:
-        condition = op.reshape(guard.input_value(0), int64([-1, 1, 1]), special_zero=False)
+        condition = reshaped(guard.input_value(0), [-1, 1, 1])
         rows = op.multiply(rows, op.convert(condition, "f32"))
     columns = _shares(boxes, 0, bins, width)
-    shares = op.multiply(op.reshape(rows, int64([-1, bins, 1, height, 1]), special_zero=False),
-                         op.reshape(columns, int64([-1, 1, bins, 1, width]), special_zero=False))
-    shares = op.reshape(shares, int64([-1, height * width]), special_zero=False)
-    cells = op.reshape(features, int64([channels, height * width]), special_zero=False)
-    pooled = op.reshape(op.matmul(shares, cells, False, True), int64([-1, bins, bins, channels]), special_zero=False)
+    shares = op.multiply(reshaped(rows, [-1, bins, 1, height, 1]), reshaped(columns, [-1, 1, bins, 1, width]))
+    shares = reshaped(shares, [-1, height * width])
+    cells = reshaped(features, [channels, height * width])
+    pooled = reshaped(op.matmul(shares, cells, False, True), [-1, bins, bins, channels])
     result = op.transpose(pooled, int64([0, 3, 1, 2]))
     result.set_friendly_name(node.get_friendly_name())
     return result, shares.output(0)
@@ -96,7 +95,7 @@ def _shares(boxes: Node, axis: int, bins: int, length: int) -> Node:
 
     def corner(index: int) -> Node:  # (N, 1, 1, 1)
         values = op.gather(boxes, int32(index), int32(1))
-        return op.reshape(values, int64([-1, 1, 1, 1]), special_zero=False)
+        return reshaped(values, [-1, 1, 1, 1])
 
     start = corner(axis)
     extent = op.subtract(corner(axis + 2), start)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .openvino_constants import int64
+from .openvino_constants import int64, reshaped
 
 Node = Any  # an openvino.Node or openvino.Output, of a package that may be absent
 
@@ -26,7 +26,7 @@ def keep_in_f32(model: Any, value: Node) -> None:
     """
     from openvino import opset13 as op
 
-    flat = op.reshape(value, int64([-1]), special_zero=False)
+    flat = reshaped(value, [-1])
     first = op.slice(flat, int64([0]), int64([1]), int64([1]))  # empty if the value is empty
     first.output(0).get_tensor().set_names({f"{PREFIX}{len(model.outputs)}"})
     model.add_results([op.result(first)])

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .openvino_constants import float32, floats, int32, int64, is_stored, stored
+from .openvino_constants import float32, floats, int32, int64, is_stored, reshaped, stored
 from .openvino_precision import keep_in_f32
 
 Node = Any  # an openvino.Node or openvino.Output, of a package that may be absent
@@ -108,10 +108,9 @@ def _expanded(node: Node) -> Node:
     # Bands share one packed copy of a constant, but not of what a constant has to be transposed or reshaped to.
     plain = stored(_unquantized(weight).get_node()).transpose(0, 2, 3, 1).reshape(filters, -1)
     rows = _quantized_like(weight, floats(plain, "f32"), (-1, 1))
-    flat = int64([-1, taps * channels])
-    bands = [op.matmul(_quantized_like(x, op.reshape(sampled, flat, special_zero=False), (1, 1)), rows, False, True)
+    bands = [op.matmul(_quantized_like(x, reshaped(sampled, [-1, taps * channels]), (1, 1)), rows, False, True)
              for sampled in _bilinear(_unquantized(x), corner, share, factors, _band_lengths(cells, taps * channels))]
-    out = op.reshape(op.concat(bands, 0), int64([1, out_h, out_w, filters]), special_zero=False)
+    out = reshaped(op.concat(bands, 0), [1, out_h, out_w, filters])
     result = op.transpose(out, int64([0, 3, 1, 2]))
     result.set_friendly_name(node.get_friendly_name())
     return result
@@ -126,7 +125,7 @@ def _by_cell(values: Node, shape: list[int]) -> Node:
     """Reshape to `shape`, and reverse the order of its axes."""
     from openvino import opset13 as op
 
-    return op.transpose(op.reshape(values, int64(shape), special_zero=False), int64(range(len(shape))[::-1]))
+    return op.transpose(reshaped(values, shape), int64(range(len(shape))[::-1]))
 
 
 def _starts(out: Size, kernel: Size, strides: list[int], pads: list[int]) -> NDArray[np.int32]:
@@ -155,8 +154,7 @@ def _bilinear(x: Node, corner: Node, share: Node, factors: Node | None, lengths:
     channels, height, width = x.get_shape()[1:]
     ring = int64([0, 0, 1, 1])  # padding by one ring of zeros, which all samples off the map read
     padded = op.pad(x, ring, ring, "constant", float32(0))
-    pixels = op.reshape(op.transpose(padded, int64([0, 2, 3, 1])), int64([(height + 2) * (width + 2), channels]),
-                        special_zero=False)
+    pixels = reshaped(op.transpose(padded, int64([0, 2, 3, 1])), [(height + 2) * (width + 2), channels])
     one, first = float32(1), int32(0)
     totals: list[Node] = []
     for down in (0, 1):
