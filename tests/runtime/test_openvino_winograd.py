@@ -89,6 +89,16 @@ def test_maps_of_a_known_size(size: tuple[int, int]) -> None:
         check(plain, [1, WIDE, *size], random(1, WIDE, *size), count=not is_small, left=is_small, columns=columns)
 
 
+@pytest.mark.parametrize(("columns", "cells"), [(5, 22), (10, 42), (20, 82)])
+def test_blocks_have_so_many_columns(columns: int, cells: int) -> None:
+    """Each reads the cells of its tiles and one more on either side."""
+    model = make(plain, [1, WIDE, 16, 320])
+    expand_convolutions(model, "f32", columns)
+    last = {tuple(node.get_shape())[-1] for node in model.get_ordered_ops()
+            if node.get_type_name() == "Constant" and node.get_element_type() == ov.Type.f32}
+    assert cells in last
+
+
 def test_large_maps_are_computed_in_bands() -> None:
     model = make(plain, [1, WIDE, 90, 84])
     expand_convolutions(model, "f32", COLUMNS)
