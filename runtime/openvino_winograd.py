@@ -101,11 +101,11 @@ def _upsampling(value: Node) -> Node | None:
     if node.get_type_name() != "Interpolate":
         return None
     attributes = node.get_attributes()
-    how = [attributes.get(name) for name in ("mode", "coordinate_transformation_mode", "shape_calculation_mode")]
-    scales = node.input_value(1).get_node()
-    is_double = (how == ["linear_onnx", "half_pixel", "scales"] and is_stored(scales)
-                 and list(stored(scales)) == [1, 1, 2, 2])
-    return node if is_double and not any(attributes["pads_begin"]) and not any(attributes["pads_end"]) else None
+    how = [attributes.get(name) for name in ("mode", "coordinate_transformation_mode")]
+    if how != ["linear_onnx", "half_pixel"] or any(attributes["pads_begin"]) or any(attributes["pads_end"]):
+        return None
+    scales = node.input_value(1).get_node()  # or sizes, which would not tell a scale of 2 from one of a little more
+    return node if is_stored(scales) and list(stored(scales)) == [1, 1, 2, 2] else None
 
 
 def _converted(value: Node, precision: str) -> Node:

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("openvino")
 torch = pytest.importorskip("torch")
 
-from stmask_deploy.runtime.openvino_constants import floats  # noqa: E402
+from stmask_deploy.runtime.openvino_constants import floats, int64, reshaped  # noqa: E402
 
 
 def test_bf16_is_rounded_as_by_torch() -> None:
@@ -29,6 +29,14 @@ def test_f32_stays_as_it_is() -> None:
     np.testing.assert_array_equal(node.data, values)
     np.testing.assert_array_equal(floats([1, 2], "f32").data, np.float32([1, 2]))
     np.testing.assert_array_equal(floats(values.T, "f32").data, values.T)  # not in the order of memory
+
+
+def test_a_shape_is_numbers_or_a_node_of_them() -> None:
+    value = floats(np.zeros((2, 0, 6)), "f32")
+    assert list(reshaped(value, [3, 0]).get_output_shape(0)) == [3, 0]  # a zero is no "as before"
+    full = floats(np.zeros((4, 6)), "f32")
+    for shape in ([3, -1], int64([3, -1])):
+        assert list(reshaped(full, shape).get_output_shape(0)) == [3, 8]
 
 
 def test_bf16_outlives_what_it_was_made_from() -> None:

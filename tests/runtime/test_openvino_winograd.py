@@ -163,6 +163,11 @@ def sized(op: Any, x: Any) -> Any:
     return op.negative(convolved(op, y))
 
 
+def computed_scales(op: Any, x: Any) -> Any:
+    scales = op.sqrt(op.constant(np.array([1, 1, 4, 4], np.float32)))
+    return op.negative(convolved(op, op.interpolate(x, scales, "linear_onnx", "scales")))
+
+
 def of_the_first_opset(op: Any, x: Any) -> Any:
     from openvino import opset1
 
@@ -173,12 +178,11 @@ def of_the_first_opset(op: Any, x: Any) -> Any:
 @pytest.mark.parametrize("build", [
     upsampling(mode="nearest"), upsampling(place="align_corners"), upsampling(place="asymmetric"),
     upsampling(scales=(1, 1, 3, 3)), upsampling(scales=(1, 1, 2, 3)), upsampling(scales=(1, 1, 2.05, 2.05)),
-    upsampling(scales=(1, 1, 1, 1), pads_begin=[0, 0, 8, 8], pads_end=[0, 0, 0, 0]),
-    upsampling(scales=(1, 1, 1, 1), pads_begin=[0, 0, 0, 0], pads_end=[0, 0, 8, 8]),
+    upsampling(pads_begin=[0, 0, 2, 2], pads_end=[0] * 4), upsampling(pads_begin=[0] * 4, pads_end=[0, 0, 2, 2]),
     upsampling(lambda op, x: op.sigmoid(x)), lambda op, x: op.negative(convolved(op, op.relu(upsampled(op, x)))),
-    sized, of_the_first_opset,
+    sized, computed_scales, of_the_first_opset,
 ], ids=["nearest", "corners", "asymmetric", "threefold", "twofold and threefold", "a little more", "padding before",
-        "padding after", "sigmoid", "ReLU of signs", "sizes", "opset 1"])
+        "padding after", "sigmoid", "ReLU of signs", "sizes", "computed scales", "opset 1"])
 def test_other_maps_are_made_before_they_are_read(build: Build) -> None:
     check(build, [1, WIDE, 8, 8], random(1, WIDE, 8, 8))
     model = make(build, [1, WIDE, 8, 8])

@@ -101,6 +101,7 @@ def test_cells_of_blocks_overlap_and_end_in_zeros(size: int, most: int) -> None:
 
 def test_blocks_are_as_even_as_tiles_allow() -> None:
     assert axis(80, 10) == Axis(80, 10) and axis(84, 10) == Axis(84, 7) and axis(24, 12) == Axis(24, 6)
+    assert axis(176, 10) == Axis(176, 9) and axis(176, 10, is_doubled=True) == Axis(176, 4, is_doubled=True)
     assert not Axis(None, 4).is_one_block and not Axis(None, 4).is_exact
     assert Axis(None, 4).reads == 18 and Axis(None, 4).writes == 16
 
