@@ -111,7 +111,13 @@ def int8_options(*, with_int8: bool, calibration: Path | None, calibration_annot
                        limits=Limits(**{name: value for name, value in limits.items() if value is not None}))
 
 
-@click.command(cls=Command)
+_EPILOG = """\b
+Exit codes: 0 done; 1 a graph or int8 differs too much, or the export failed; 2 bad input or usage, or a package is
+missing; 4 the bundle exists already or could not be written; 130 interrupted, with nothing written.
+"""
+
+
+@click.command(cls=Command, epilog=_EPILOG)
 @click.argument("checkpoint", type=NamedPath())
 @click.option("-o", "--output", type=NamedPath(), metavar="DIR",
               help="Output folder. [default: CHECKPOINT_stmask, beside the checkpoint]")
@@ -141,7 +147,7 @@ def int8_options(*, with_int8: bool, calibration: Path | None, calibration_annot
               help="Foreground probability that makes an anchor a candidate.")
 @click.option("--simplify/--no-simplify", default=True, show_default=True, help="Simplify with onnxsim, and check it.")
 @click.option("--tolerance", type=FloatRange(0, 1),
-              help="Largest error, as a share of an output's range. [default: 1e-4; 5e-2 for f16]")
+              help="Largest error, as a share of an output's range; given, for f16 too. [default: 1e-4; 5e-2 for f16]")
 @click.option("--dry-run", is_flag=True,
               help="Check everything that can be checked beforehand, print the plan and write nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")

@@ -22,14 +22,20 @@ MIN_AGREEMENT = 0.99  # minimum recall and precision of the rows
 NUM_PICTURES = 3  # number of frames of the video whose tensors are compared
 
 
-@click.command(cls=Command)
+_EPILOG = """\b
+Exit codes: 0 all agree; 1 something differs by more than the tolerance, or the command failed; 2 bad input or
+usage; 3 all agree, but VIDEO is damaged; 5 a backend is missing; 130 interrupted.
+"""
+
+
+@click.command(cls=Command, epilog=_EPILOG)
 @click.argument("bundle", type=NamedPath())
 @click.argument("checkpoint", type=NamedPath())
 @click.argument("video", type=NamedPath(), required=False)
 @click.option("--max-frames", type=click.IntRange(min=2), default=50, show_default=True,
               help="Frames of VIDEO to track.")
 @click.option("--tolerance", type=FloatRange(0, 1),
-              help="Largest error, as a share of an output's range. [default: 1e-4; 5e-2 for f16]")
+              help="Largest error, as a share of an output's range; given, for f16 too. [default: 1e-4; 5e-2 for f16]")
 @click.version_option(__version__, prog_name="stmask-verify")
 @click.pass_context
 def main(ctx: click.Context, bundle: Path, checkpoint: Path, video: Path | None, max_frames: int,
@@ -40,9 +46,6 @@ def main(ctx: click.Context, bundle: Path, checkpoint: Path, video: Path | None,
     the mean error of each pyramid level (levels/...). f16 graphs must stay in the range of f16. With a VIDEO (file or
     image folder), its frames are used, and complete tracks are compared too; those of f16 are reported but not judged.
     int8 graphs are opened but not compared, since stmask-export has already judged them.
-
-    Exits with code 1 if anything differs by more than the tolerance, and with 3 if everything agrees but VIDEO is
-    damaged.
     """
     require_export_packages()
     from stmask_deploy.bundle import read_description

@@ -101,8 +101,8 @@ counts.
               help="exact: no object is ever forgotten, as in the released code; bounded: time and memory per frame "
                    "stay constant.  [default: bounded for live sources and with --retire-after, exact otherwise]")
 @click.option("--retire-after", type=int, metavar="FRAMES",
-              help="Bounded memory: forget objects not detected in more than this many key frames.  [default: 30, or "
-                   "--max-age if that is larger]")
+              help="Bounded memory: forget objects not detected in more than this many key frames, at least "
+                   "--max-age.  [default: 30, or --max-age if that is larger]")
 @click.option("--no-video", is_flag=True, help="Do not write the annotated video.")
 @click.option("--draw-conf", type=FloatRange(0, 1), default=0.3,
               help="Minimum score of drawn objects; the results hold the others too.")

@@ -39,8 +39,8 @@ class ResolvedOptions:
         if self.retire_after is None:
             return ""
         what = "frames" if self.detect_every == 1 else "key frames"
-        return (f"bounded memory: objects not detected for {self.retire_after} {what} are forgotten and get a new "
-                "identity if they return; the released code keeps all (--memory exact)")
+        return (f"bounded memory: objects not detected for more than {self.retire_after} {what} are forgotten and get "
+                "a new identity if they return; the released code keeps all (--memory exact)")
 
     def tracker_settings(self) -> dict[str, Any]:
         """Arguments of the chosen tracker, with ages in frames."""

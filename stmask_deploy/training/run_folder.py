@@ -44,6 +44,8 @@ def claimed_folder(folder: Path, *, overwrite: bool, resume: bool, inputs: Seque
             check_folder(folder)
             for file in files:
                 remove_leftovers(file)
+        except OutputError:  # an OSError too
+            raise
         except OSError as error:
             raise _cannot_write(folder, error) from error
         yield

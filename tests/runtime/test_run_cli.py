@@ -48,7 +48,7 @@ def test_options_reach_the_run(bundle: Path, clip: Path, tmp_path: Path) -> None
                   "--max-frames", 3, "--score-decay", 0.9, "--max-detections", 7, "--detect-every", 2,
                   "--embedding-momentum", 0.5, "--max-cover", 0.8)
     assert result.exit_code == 0, result.output
-    assert "objects not detected for 20 key frames are forgotten" in result.stderr
+    assert "objects not detected for more than 20 key frames are forgotten" in result.stderr
     found = read_results(tmp_path / "results.jsonl")
     assert len(found.frames) == 3
     assert found.header.options == {

@@ -28,6 +28,18 @@ def test_an_earlier_run_stays_until_it_is_cleared(tmp_path: Path) -> None:
         clear_folder(tmp_path)
 
 
+def test_a_message_names_one_cure(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    put(run, *FILES)
+    (tmp_path / "other" / FILES[0]).mkdir(parents=True)
+    for folder, start in ((run, f"{run} holds a training run already; use --resume"),
+                          (tmp_path / "other", f"{tmp_path / 'other' / FILES[0]} is a folder; choose another one")):
+        with pytest.raises(OutputError) as raised, claimed_folder(folder, overwrite=False, resume=False):
+            pass
+        assert str(raised.value).startswith(start) and "cannot be written" not in str(raised.value)
+
+
 @pytest.mark.parametrize("resume", [False, True])
 def test_one_run_at_a_time(tmp_path: Path, resume: bool) -> None:
     for _ in range(2):  # and again once it has ended
