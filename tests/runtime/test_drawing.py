@@ -157,7 +157,7 @@ def test_a_read_only_frame_will_do() -> None:
 
 
 @pytest.mark.parametrize(("size", "text"), [
-    ((32, 48), "3"), ((90, 160), "3 {label}"), ((180, 320), "3 {label} {score:.2f}")])
+    ((32, 48), "3"), ((110, 200), "3 {label}"), ((180, 320), "3 {label} {score:.2f}")])
 def test_plates_leave_something_of_a_small_picture(monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], text: str
                                                    ) -> None:
     told: list[str] = []
