@@ -19,7 +19,7 @@ from stmask_deploy.types import Array, Candidates, FrameFeatures, IntArray
 from .backends import check_finite
 from .loading import Bundle, run_outputs
 from .nms import Detections, cross_class_fast_nms, per_class_fast_nms
-from .preprocess import check_image, preprocess
+from .preprocess import check_image, geometry_of, preprocess
 from .resolved_options import ResolvedOptions
 from .timing import FrameTimes
 
@@ -70,7 +70,7 @@ class Detector:
             InputError: `image` is not such an array.
             StmaskError: a graph fails, or returns NaN or infinite values.
         """
-        is_key = position % self._options.detect_every == 0
+        is_key = self.is_key(position)
         with times.stage("preprocess"):
             prepared, geometry = preprocess(check_image(image), self._model)
         with times.stage("frame_graph"):
@@ -80,13 +80,34 @@ class Detector:
         if features.prototypes is not None:
             check_finite("frame", features.prototypes)
         if not is_key:
-            return DetectedFrame(is_key, geometry, features, self._no_rows(), np.zeros(0, np.float32),
-                                 np.zeros(0, np.int64), 0, times)
+            return self._undetected(geometry, features, times)
         with times.stage("nms"):
             candidates, anchors, num_lost = self._candidates(outputs)
             kept = self._suppress(candidates)
         rows = self._complete(candidates[kept.rows], anchors[kept.rows], outputs, times)
         return DetectedFrame(is_key, geometry, features, rows, kept.scores, kept.class_ids, num_lost, times)
+
+    def is_key(self, position: int) -> bool:
+        """Whether the frame at `position` is a key frame."""
+        return position % self._options.detect_every == 0
+
+    def skip(self, image: NDArray[np.uint8], times: FrameTimes) -> DetectedFrame:
+        """A frame between key frames of which nothing is read, since no objects are known: no graph runs.
+
+        Its prototypes are zeros, its other maps empty.
+
+        Raises:
+            InputError: see `detect`.
+        """
+        with times.stage("preprocess"):
+            geometry = geometry_of(check_image(image), self._model)
+        height, width = self._model.level_sizes[0]
+        nothing = np.zeros((2 * height, 2 * width, self._model.num_prototypes), np.float32)
+        return self._undetected(geometry, _features({"prototypes": nothing}), times)
+
+    def _undetected(self, geometry: FrameGeometry, features: FrameFeatures, times: FrameTimes) -> DetectedFrame:
+        return DetectedFrame(False, geometry, features, self._no_rows(), np.zeros(0, np.float32),
+                             np.zeros(0, np.int64), 0, times)
 
     def _complete(self, rows: Candidates, anchors: IntArray, outputs: dict[str, Any],
                   times: FrameTimes) -> Candidates:

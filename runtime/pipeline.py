@@ -26,8 +26,8 @@ from .tracker import Tracker
 class Pipeline:
     """One video in progress. Holds the state between frames: the previous features and the tracker.
 
-    `step` is `detect` followed by `track`. `detect` is stateless and may run in other threads, several frames ahead.
-    `track` must be called with one frame at a time, in order.
+    `step` is `detect` followed by `track`, without graphs that nothing is read of. `detect` is stateless and may run in
+    other threads, several frames ahead. `track` must be called with one frame at a time, in order.
 
     Args:
         bundle: opened graphs.
@@ -51,9 +51,14 @@ class Pipeline:
     def step(self, image: NDArray[np.uint8], index: int, time_s: float, times: FrameTimes) -> FrameResult:
         """Process the next frame, (H, W, 3) uint8 BGR of any size; `index` and `time_s` are copied to the result.
 
-        Every stage adds its time to `times`, here and in `detect`; `track` adds to those of the detected frame.
+        Every stage adds its time to `times`, here and in `detect`; `track` adds to those of the detected frame. Between
+        key frames no graph runs as long as there is no object to move.
         """
-        return self.track(self.detect(image, self._position, times), index, time_s)
+        if self._detector.is_key(self._position) or len(self._tracker.tracks):
+            detected = self.detect(image, self._position, times)
+        else:
+            detected = self._detector.skip(image, times)
+        return self.track(detected, index, time_s)
 
     def detect(self, image: NDArray[np.uint8], position: int, times: FrameTimes) -> DetectedFrame:
         """See `Detector.detect`; also assembles the masks if the frame graph computed the prototypes."""

@@ -38,6 +38,10 @@ def preprocess(image: NDArray[np.uint8], model: ModelConfig) -> tuple[NDArray[np
     height, width = model.input_size
     # Fixed-point bilinear on uint8, as in training: a float resize changes scores by more than the tolerance.
     resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-    geometry = FrameGeometry(original_hw=(image.shape[0], image.shape[1]), resized_hw=model.input_size,
-                             padded_hw=model.padded_size)
-    return np.ascontiguousarray(resized, np.uint8)[None], geometry
+    return np.ascontiguousarray(resized, np.uint8)[None], geometry_of(image, model)
+
+
+def geometry_of(image: NDArray[np.uint8], model: ModelConfig) -> FrameGeometry:
+    """The geometry that maps the network's frame to a picture, (H, W, 3)."""
+    return FrameGeometry(original_hw=(image.shape[0], image.shape[1]), resized_hw=model.input_size,
+                         padded_hw=model.padded_size)

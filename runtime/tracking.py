@@ -130,11 +130,16 @@ def _overlapped(chain: Chain, pipeline: Pipeline, source: FrameSource, max_frame
             result = pipeline.track(detected, frame.index, frame.time_s)
             yield TrackedFrame(frame, result, damage, pipeline.lost_candidates, times)
 
+    def step(items: Iterator[_Read]) -> Generator[TrackedFrame, None, None]:
+        for _, frame, damage, times in items:
+            result = pipeline.step(frame.image, frame.index, frame.time_s, times)
+            yield TrackedFrame(frame, result, damage, pipeline.lost_candidates, times)
+
     source.stop_when(chain.is_left)
     with chain:
         frames = chain.ahead(read())
-        detected = chain.ahead(chain.map(detect, frames, detect_workers)) if detect_workers else map(detect, frames)
-        for tracked in chain.ahead(track(detected)):
+        results = track(chain.ahead(chain.map(detect, frames, detect_workers))) if detect_workers else step(frames)
+        for tracked in chain.ahead(results):
             yield tracked
             if timer is not None:
                 timer.end_frame(tracked.times)

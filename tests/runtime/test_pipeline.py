@@ -78,6 +78,24 @@ def test_every_kth_frame_is_detected_in_full(bundle: Path, tracker: str, every: 
     assert all(asked == set(MAPS) for asked, key in zip(graph.asked, is_key, strict=True) if not key)
 
 
+def test_no_graph_runs_between_key_frames_while_there_is_no_object(bundle: Path) -> None:
+    """Before the first one, and after the last one was forgotten."""
+    model, graph = watched(bundle, detect_every=3, max_age_shown=1, retire_after=1)
+    results = steps(model, [0, 100, 0, 100] + [0] * 12 + [100] * 4)
+    # Detected in frame 3 and missed in 6 and 9, where they are forgotten. Nothing is found in 12 and 15, but in 18.
+    assert [len(result) for result in results] == [0] * 3 + [3] * 6 + [0] * 9 + [3] * 2
+    assert [len(asked) > len(MAPS) for asked in graph.asked] == [
+        True, *[True, False, False] * 2, True, True, True, True, False]
+    assert results[1].masks.shape == results[0].masks.shape and results[-1].ids.tolist() == [3, 4, 5]
+
+
+def test_a_frame_of_which_nothing_is_read_is_checked(bundle: Path) -> None:
+    model = load(bundle, detect_every=3)
+    model.step(picture(0))
+    with pytest.raises(InputError, match="a frame must be"):
+        model.step(np.zeros((2, 2), np.uint8))
+
+
 def test_between_key_frames_objects_move_and_keep_their_scores(bundle: Path) -> None:
     model = load(bundle, detect_every=3)
     first, second, third = steps(model, [255, 0, 0])
