@@ -14,6 +14,8 @@ from .statistics import MIN_ROUNDS, Interval, Rounds, in_units_of, speedup, verd
 
 _MUST_AGREE = ("threads", "frames", "draw")  # the settings that determine what is measured
 _NO_CEILING = ", no ceiling"  # appended to a verdict that could not correct for changes in machine speed
+# If one machine's plain convolutions changed by more than this factor, other work may have hit them and not the rows.
+_STEADY = 1.3
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Speed:
 
     change: Interval | None  # None: not measured in both
     relative: Interval | None  # the same in units of plain convolutions, if both runs have them; decides the verdict
-    verdict: str  # faster | slower | within noise, or why there is none
+    verdict: str  # faster | slower | within noise | unclear, or why there is none
 
 
 @dataclass(frozen=True)
@@ -60,18 +62,21 @@ def compare_bundles(report: Report) -> Comparison:
 def compare_reports(new: Report, old: Report) -> Comparison:
     """Compare a report with an earlier one; only the first bundle of each counts.
 
-    A change in the speed of plain convolutions is attributed to the machine, and rows are judged by the rest.
+    A change in the speed of plain convolutions is attributed to the machine, and rows are judged by the rest. With
+    the same machine and libraries only other work changes it, and need not hit rows alike: what is then faster by one
+    measure and slower by the other is unclear.
     """
     before, now = _ceilings(old), _ceilings(new)
+    is_same = _machine(old) == _machine(new)
     machine = {name: speedup(before[name], turns, paired=False) for name, turns in now.items() if name in before}
     old_rows = {row["row"]: row for row in old["rows"] if row["bundle"] == 0}
     changes = []
     for row in (row for row in new["rows"] if row["bundle"] == 0):
         name = _ceiling_name(row["row"])
-        judge = partial(_judge_apart, before.get(name, ()), now.get(name, ()))
+        judge = partial(_judge_apart, before.get(name, ()), now.get(name, ()), is_same)
         changes.append(_change(row, old_rows.get(row["row"]), "not in the old run", judge))
     return Comparison(f"the run of {on_one_line(str(old.get('date', 'an unknown day')))}", tuple(changes), machine,
-                      tuple(_notes(new, old)), tuple(_unknown(changes, old)))
+                      tuple(_notes(new, old)), (*_unknown(changes, old), *(_unsteady(machine) if is_same else ())))
 
 
 def check_comparable(old: Report, settings: Mapping[str, Any], video: Mapping[str, Any], where: str) -> None:
@@ -117,13 +122,16 @@ def _judge_in_turns(before: Rounds, now: Rounds) -> Speed:
     return Speed(change, None, _verdict(change, before, now))
 
 
-def _judge_apart(old_unit: Rounds, new_unit: Rounds, before: Rounds, now: Rounds) -> Speed:
+def _judge_apart(old_unit: Rounds, new_unit: Rounds, is_same_machine: bool, before: Rounds, now: Rounds) -> Speed:
     """Judge a row from two separate runs; plain convolutions are used if they were measured in every round of both."""
     change = speedup(before, now, paired=False)
     if len(old_unit) != len(before) or len(new_unit) != len(now):
         return Speed(change, None, f"{_verdict(change, before, now)}{_NO_CEILING}")
     relative = speedup(in_units_of(old_unit, before), in_units_of(new_unit, now), paired=False)
-    return Speed(change, relative, _verdict(relative, before, now))
+    told = _verdict(relative, before, now)
+    if is_same_machine and {told, _verdict(change, before, now)} == {"faster", "slower"}:
+        told = "unclear"
+    return Speed(change, relative, told)
 
 
 def _verdict(change: Interval, before: Rounds, now: Rounds) -> str:
@@ -147,6 +155,19 @@ def _unknown(changes: Sequence[Change], old: Report) -> Iterator[str]:
         yield f"what the machine changed for {name}: plain convolutions were not measured in every round of both runs"
     if "sha256" not in old["video"]:
         yield "whether it was the same video: the old run kept its name and size alone"
+
+
+def _unsteady(machine: Mapping[str, Interval]) -> Iterator[str]:
+    for name, change in machine.items():
+        if not 1 / _STEADY <= change.ratio <= _STEADY:
+            yield (f"whether other work slowed {name} and its plain convolutions alike, which are {change.ratio:.2f}x "
+                   "as fast on the same machine; measure again, or compare two bundles in one run")
+
+
+def _machine(report: Report) -> dict[str, Any]:
+    """What the speed of plain convolutions depends on: hardware and libraries."""
+    facts = {**report["machine"], **report["versions"]}
+    return {name: value for name, value in facts.items() if name not in ("load_before", "stmask-deploy")}
 
 
 def _notes(new: Report, old: Report) -> Sequence[str]:

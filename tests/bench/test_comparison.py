@@ -65,7 +65,8 @@ def test_what_the_machine_changed_is_not_the_rows() -> None:
     # All is 1.5 times as fast, plain convolutions too; one row has really changed.
     other = "openvino:f32,nms=per-class"
     old = report([row("openvino:f32", 1.5, 1.5, 1), row(other, 1.5, 1.5, 2)], ceiling=0.15)
-    new = report([row("openvino:f32", 1.0, 1.0, 3), row(other, 0.5, 1.5, 4)], ceiling=0.10, seed=9)
+    new = report([row("openvino:f32", 1.0, 1.0, 3), row(other, 0.5, 1.5, 4)], ceiling=0.10, seed=9,
+                 machine={"cpu": "B", "cores": 2, "load_before": 1})
     comparison = compare_reports(new, old)
     first, second = comparison.changes
     assert verdicts(first) == ("within noise", "within noise")
@@ -85,9 +86,29 @@ def test_what_the_machine_changed_is_not_the_rows() -> None:
 ])
 def test_a_change_against_that_of_the_machine(ceiling: float, seconds: float, told: str) -> None:
     old = report([row("openvino:f32", 1.0, 1.0, 1)], ceiling=0.10)
-    new = report([row("openvino:f32", seconds, seconds, 2)], ceiling=ceiling, seed=9)
-    (change,) = compare_reports(new, old).changes
-    assert verdicts(change) == (told, told)
+    new = report([row("openvino:f32", seconds, seconds, 2)], ceiling=ceiling, seed=9,
+                 machine={"cpu": "B", "cores": 2, "load_before": 1})
+    comparison = compare_reports(new, old)
+    assert verdicts(comparison.changes[0]) == (told, told)
+    assert not comparison.unknown
+
+
+@pytest.mark.parametrize("ceiling, seconds, told, is_steady", [
+    (0.04, 0.8, "unclear", False),  # convolutions are 2.5 times as fast, the row is 1.25 times
+    (0.20, 1.3, "unclear", False),
+    (0.11, 0.5, "faster", True),
+    (0.05, 0.2, "faster", False),
+    (0.05, 0.5, "within noise", False),
+    (0.12, 1.0, "faster", True),
+])
+def test_other_work_on_the_same_machine(ceiling: float, seconds: float, told: str, is_steady: bool) -> None:
+    old = report([row("openvino:f32", 1.0, 1.0, 1)], ceiling=0.10)
+    new = report([row("openvino:f32", seconds, seconds, 2)], ceiling=ceiling, seed=9,
+                 machine={"cpu": "A", "cores": 2, "load_before": 3})
+    comparison = compare_reports(new, old)
+    assert verdicts(comparison.changes[0]) == (told, told)
+    text = comparison_text(comparison, markdown=False)
+    assert ("Not known: whether other work slowed openvino:f32 and its plain convolutions alike" in text) != is_steady
 
 
 def test_what_machine_and_row_share_in_a_round_goes_out() -> None:
@@ -221,8 +242,10 @@ def test_a_folder_is_told_by_the_images_of_a_turn(tmp_path: Path) -> None:
 def test_chains_of_other_lengths_are_told_apart() -> None:
     # The new run was on a GPU, whose chain has 16 times the arithmetic and takes as long: it is 16 times as fast.
     old, new = (report([row("onnxruntime:f32", seconds, seconds, seed)], seed=seed,
-                       ceilings=[{"name": "onnxruntime:f32", "gflop": gflop, "turns": turns(0.1, seed)}])
-                for seconds, gflop, seed in ((1.0, 13.6, 1), (0.125, 217.4, 2)))
+                       ceilings=[{"name": "onnxruntime:f32", "gflop": gflop, "turns": turns(0.1, seed)}],
+                       versions={package: "1"})
+                for seconds, gflop, seed, package in ((1.0, 13.6, 1, "onnxruntime"),
+                                                      (0.125, 217.4, 2, "onnxruntime-gpu")))
     comparison = compare_reports(new, old)
     assert verdicts(comparison.changes[0]) == ("slower", "slower")  # 8 times as fast only
     assert comparison.machine["onnxruntime:f32"].ratio == pytest.approx(16, rel=0.05)
