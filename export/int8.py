@@ -15,7 +15,7 @@ from stmask_deploy.errors import InputError, StmaskError
 from stmask_deploy.runtime.loading import open_bundle
 
 from .int8_gate import Judgement, Limits, clip_video, judge, read_clip_annotations
-from .int8_layers import OTHERS, Layer, layer_lines
+from .int8_layers import OTHERS, Layer, instance_layers, layer_lines
 from .int8_onnx import quantize_onnx
 from .int8_recording import MIN_FRAMES, Recording, check_length, record, track_clip
 from .openvino_ir import save_ir
@@ -114,18 +114,21 @@ def quantize(recording: Recording, graphs: Mapping[str, onnx.ModelProto], irs: M
     """
     model = description.model
     made = {role: quantize_onnx(graphs[role], role, feeds, model) for role, feeds in recording.feeds.items()}
-    found = {"onnxruntime": _collected(made, lambda graph: (node.op_type for node in graph.graph.node))}
+    has_instances = "instances" in description.roles
+    found = {"onnxruntime": _collected(made, has_instances, lambda graph: (node.op_type for node in graph.graph.node))}
     if irs:
         from .int8_openvino import quantize_openvino
 
         made = {role: quantize_openvino(irs[role], role, feeds, model) for role, feeds in recording.feeds.items()}
-        found["openvino"] = _collected(made, lambda ir: (node.get_type_name() for node in ir.get_ops()))
+        found["openvino"] = _collected(made, has_instances, lambda ir: (one.get_type_name() for one in ir.get_ops()))
     return found
 
 
-def _collected(made: Mapping[str, tuple[Any, tuple[Layer, ...]]], kinds: Callable[[Any], Any]) -> Int8Graphs:
+def _collected(made: Mapping[str, tuple[Any, tuple[Layer, ...]]], has_instances: bool, kinds: Callable[[Any], Any]
+               ) -> Int8Graphs:
+    layers = [layer for _, layers in made.values() for layer in layers]
     return Int8Graphs({role: graph for role, (graph, _) in made.items()},
-                      tuple(layer for _, layers in made.values() for layer in layers),
+                      (*layers, *(instance_layers(made["frame"][1]) if has_instances else ())),
                       Counter(kind for graph, _ in made.values() for kind in kinds(graph)))
 
 

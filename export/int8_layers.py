@@ -28,6 +28,9 @@ FLOAT = {
     _HEAD + r"track_layer\..*": "embedding output",
     r"fc|fc_coeff": "output of the temporal network",
 }
+# The branches that the instance graph computes.
+_INSTANCES = re.compile(_HEAD + r"(mask|track)_(extra|layer)\..*")
+OF_KEPT_ROWS = "of the instance graph, which computes it for kept rows only"
 DEFORMABLE = "deformable convolution: no integer kernel, and its sampling needs float"
 UNKNOWN = "not a layer that is known to bear 8 bits"
 OTHERS = ("everything without weights that stands between them or after them: sampling coordinates, RoI pooling, "
@@ -79,6 +82,15 @@ def layers_of(role: str, parameters: Iterable[str], config: ModelConfig) -> tupl
         name = layer_name(parameter)
         nodes[name] = nodes.get(name, 0) + 1
     return tuple(Layer(role, name, count, float_reason(name, config)) for name, count in nodes.items())
+
+
+def instance_layers(frame_layers: Iterable[Layer]) -> tuple[Layer, ...]:
+    """The layers of the instance graph, which stays in float: copies of some in the frame graph.
+
+    Runs leave out those of the frame graph.
+    """
+    return tuple(Layer("instances", layer.name, 1, OF_KEPT_ROWS) for layer in frame_layers
+                 if _INSTANCES.fullmatch(layer.name))
 
 
 def layer_lines(backend: str, layers: Iterable[Layer]) -> list[str]:

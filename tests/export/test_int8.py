@@ -21,11 +21,12 @@ from stmask_deploy.bundle import read_description
 from stmask_deploy.errors import InputError, StmaskError
 from stmask_deploy.export.cli import main
 from stmask_deploy.export.exporter import ExportOptions, check_export, export_checkpoint
-from stmask_deploy.export.int8 import Int8Graphs, Int8Options, check_int8, write_int8
+from stmask_deploy.export.int8 import Int8Graphs, Int8Options, check_int8, quantize, write_int8
 from stmask_deploy.export.int8_gate import Limits
 from stmask_deploy.export.int8_layers import DEFORMABLE, layer_name
 from stmask_deploy.export.int8_onnx import quantize_onnx
 from stmask_deploy.export.int8_openvino import quantize_openvino, weight_of
+from stmask_deploy.export.int8_recording import record
 from stmask_deploy.export.verify_cli import main as verify_main
 from stmask_deploy.models.checkpoint import Checkpoint
 from stmask_deploy.pretrained import demo_annotations, demo_bundle, demo_clip
@@ -33,6 +34,7 @@ from stmask_deploy.runtime.loading import open_bundle
 from stmask_deploy.runtime.openvino_sampling import expand_deformable
 from stmask_deploy.runtime.video_source import VideoSource
 
+WITH_WEIGHTS = ("Conv", "Gemm", "DeformConv", "ModulatedDeformConv")  # in these graphs products of matrices have none
 OPEN = Limits(min_agreement=0)  # a network without training is a poor judge
 needs_nncf = pytest.mark.skipif(find_spec("nncf") is None, reason="needs the extra int8")
 
@@ -92,7 +94,28 @@ def test_the_report_names_every_layer(bundle: Path, clip: Path) -> None:
     assert layers["fpn.lat_layers.0"]["precision"] == "int8" and "reason" not in layers["fpn.lat_layers.0"]
     assert all(("reason" in layer) == (layer["precision"] == "float") for layer in layers.values())
     assert found["operators"]["QuantizeLinear"] > 20
+    graphs = {role: [layer for layer in found["layers"] if layer["graph"] == role]
+              for role in ("frame", "prototypes", "temporal")}
+    assert sum(map(len, graphs.values())) == len(found["layers"])  # this network has no instance graph
+    for role, listed in graphs.items():
+        nodes = onnx.load(bundle / f"{role}.onnx").graph.node
+        assert sum(layer["nodes"] for layer in listed) == sum(node.op_type in WITH_WEIGHTS for node in nodes), role
+    assert {layer["precision"] for layer in graphs["prototypes"]} == {"int8"}
     assert 0 <= found["against_f32"]["agreement"]["recall"] <= 100
+
+
+def test_layers_of_the_instance_graph_are_named() -> None:
+    """It has no int8 graph, and runs leave out the frame graph's copies of its layers, which are int8."""
+    recording = record(demo_bundle(), demo_clip(), 2, ["frame"])
+    graphs = {"frame": onnx.load(demo_bundle() / "frame.onnx")}
+    layers = quantize(recording, graphs, {}, read_description(demo_bundle()))["onnxruntime"].layers
+    found = {role: {layer.name: layer for layer in layers if layer.graph == role} for role in ("frame", "instances")}
+    nodes = onnx.load(demo_bundle() / "instances.onnx").graph.node
+    assert len(found["instances"]) == sum(node.op_type == "Conv" for node in nodes) == 8
+    assert all(layer.reason and "kept rows only" in layer.reason for layer in found["instances"].values())
+    copies = [found["frame"][name] for name in found["instances"]]
+    assert [layer.name for layer in copies if layer.reason is None] == [f"prediction_layers.0.{branch}_extra.0"
+                                                                        for branch in ("mask", "track")]
 
 
 def test_verification_opens_int8_and_compares_the_others(bundle: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
