@@ -1,10 +1,11 @@
 """Cost of graph variants in OpenVINO: deformable convolution in three forms, RoIAlign in two, with or without Winograd.
 
     python benchmarks/lowerings.py model_stmask --json lowerings.json
+    python benchmarks/lowerings.py ada_stmask --beside r50_stmask
 
 All forms of one bundle take turns in one process, along with a chain of plain convolutions as the ceiling. The form
 without deformable convolution applies the same kernels at the regular positions: a different network with the same
-arithmetic.
+arithmetic. That of a simpler network takes turns too with `--beside`.
 """
 from __future__ import annotations
 
@@ -66,22 +67,35 @@ class Forms:
         for role in self._description.roles:
             check_file(self._description.graph_path(folder, role, "openvino"), "openvino", "f32")
 
+    @property
+    def variant(self) -> str:
+        """The network's variant."""
+        return self._description.model.variant
+
     def runs(self, precision: str) -> Iterator[tuple[str, Callable[[], Any]]]:
         """Yield (name, function that runs one frame) for every form."""
+        for form in FORMS:
+            yield from self.frame_graph(form, precision)
+        yield from self._small_graphs(precision)
+
+    def frame_graph(self, form: str, precision: str) -> Iterator[tuple[str, Callable[[], Any]]]:
+        """The same for the frame graph in one of the `FORMS`."""
         description = self._description
         frame = next(render("val", 7, 1, description.model.input_size).pictures())[None]
-        for form in FORMS:
-            model = self._core.read_model(description.graph_path(self._folder, "frame", "openvino"))
-            if form == "plain":
-                without_deformation(model)
-            elif form == "gathered":
-                expand_deformable(model)
-            for is_whole in (True, False):
-                part = model if is_whole else self._part(model, description)
-                name = f"{form}, {'all outputs' if is_whole else 'outputs of a run'}"
-                yield name, self._run(part, precision, {"frame": frame})
-            yield from self._with_winograd(name, part, precision, {"frame": frame})
-        for role, feeds in self._small_graphs(description):
+        model = self._core.read_model(description.graph_path(self._folder, "frame", "openvino"))
+        if form == "plain":
+            without_deformation(model)
+        elif form == "gathered":
+            expand_deformable(model)
+        for is_whole in (True, False):
+            part = model if is_whole else self._part(model, description)
+            name = f"{form}, {'all outputs' if is_whole else 'outputs of a run'}"
+            yield name, self._run(part, precision, {"frame": frame})
+        yield from self._with_winograd(name, part, precision, {"frame": frame})
+
+    def _small_graphs(self, precision: str) -> Iterator[tuple[str, Callable[[], Any]]]:
+        description = self._description
+        for role, feeds in self._feeds():
             model = self._core.read_model(description.graph_path(self._folder, role, "openvino"))
             if role == "temporal":
                 yield "temporal graph, kernel of RoIAlign", self._run(model, precision, feeds)
@@ -105,7 +119,9 @@ class Forms:
         return self._openvino.Model([port.node for port in model.outputs if names & port.names],
                                     model.get_parameters())
 
-    def _small_graphs(self, description: BundleDescription) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _feeds(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The roles of the small graphs, with inputs for each."""
+        description = self._description
         rng = np.random.default_rng(0)
         for role in description.roles[1:]:
             model = self._core.read_model(description.graph_path(self._folder, role, "openvino"))
@@ -137,21 +153,26 @@ class Forms:
 
 @click.command(cls=Command)
 @click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--beside", type=click.Path(path_type=Path), metavar="BUNDLE",
+              help="Of another network, whose frame graph without deformation takes turns too.")
 @click.option("--precision", "precisions", type=click.Choice(["f32", "bf16", "f16"]), multiple=True,
               help="Of OpenVINO; may be repeated.  [default: f32, and bf16 where the CPU has it]")
 @click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), default=15, show_default=True)
 @report_options
-def main(bundle: Path, precisions: Sequence[str], threads: int, rounds: int, report_file: ReportFile) -> None:
+def main(bundle: Path, beside: Path | None, precisions: Sequence[str], threads: int, rounds: int,
+         report_file: ReportFile) -> None:
     """Measure the forms of the graphs of BUNDLE (exported with --openvino)."""
-    description = read_description(bundle)
-    report: dict[str, Any] = {**new_report(SCHEMA), "threads": threads,
-                              "variant": description.model.variant, "rows": {}}
+    forms = Forms(bundle, threads)
+    other = None if beside is None else Forms(beside, threads)
+    report: dict[str, Any] = {**new_report(SCHEMA), "threads": threads, "variant": forms.variant, "rows": {}}
     if not precisions:
         has_bf16 = "BF16" in shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         precisions = ("f32", "bf16") if has_bf16 else ("f32",)
     for precision in precisions:
-        runs = dict(Forms(bundle, threads).runs(precision))
+        runs = dict(forms.runs(precision))
+        if other is not None:
+            runs |= {f"{other.variant}: {name}": run for name, run in other.frame_graph("plain", precision)}
         with open_ceiling(CeilingJob("openvino", precision, "cpu", threads)) as ceiling:
             chain: list[float] = []
             runs["ceiling"] = lambda turn=ceiling.turn, into=chain: into.extend(turn())  # type: ignore[misc]
@@ -163,10 +184,10 @@ def main(bundle: Path, precisions: Sequence[str], threads: int, rounds: int, rep
                                      "samples": {name: [round(one, 2) for one in values]
                                                  for name, values in samples.items() if name != "ceiling"}}
         report_file.write(report)
-        click.echo(f"{description.model.variant}, {precision}, {threads} threads; plain convolutions reach "
+        click.echo(f"{forms.variant}, {precision}, {threads} threads; plain convolutions reach "
                    f"{gflops:.0f} GFLOP/s")
         for name, value in medians.items():
-            click.echo(f"  {name:35s} {value:8.1f} ms  {value / base:5.2f}x")
+            click.echo(f"  {name:58s} {value:8.1f} ms  {value / base:5.2f}x")
 
 
 if __name__ == "__main__":

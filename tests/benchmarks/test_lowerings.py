@@ -23,14 +23,16 @@ SMALL_GRAPHS = {"instances graph", "prototypes graph", "temporal graph", "tempor
 def test_every_form_is_measured(tmp_path: Path) -> None:
     out = tmp_path / "lowerings.json"
     with winograd_everywhere():
-        done = CliRunner().invoke(main, [str(demo_bundle()), "--precision", "f32", "--rounds", "1",
-                                         "--json", str(out)])
+        done = CliRunner().invoke(main, [str(demo_bundle()), "--beside", str(demo_bundle()), "--precision", "f32",
+                                         "--rounds", "1", "--json", str(out)])
     assert done.exit_code == 0, done.output
     row = json.loads(out.read_text())["rows"]["f32"]
     whole = {f"{form}, {which}" for form in FORMS
              for which in ("all outputs", "outputs of a run", "outputs of a run, Winograd")}
     winograd = {f"{name}, Winograd" for name in ("prototypes graph", "prototypes graph of one size", "temporal graph")}
-    assert set(row["milliseconds"]) == whole | SMALL_GRAPHS | winograd
+    variant = read_description(demo_bundle()).model.variant
+    beside = {f"{variant}: {name}" for name in whole if name.startswith("plain")}
+    assert set(row["milliseconds"]) == whole | SMALL_GRAPHS | winograd | beside and len(beside) == 3
     assert all(value > 0 for value in row["milliseconds"].values()) and row["gflops_of_ceiling"] > 0
     assert all(f"  {name} " in done.output for name in row["milliseconds"])
 
