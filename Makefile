@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3.11 python3; do $$p -c 'import sys; sys.exit(s
 VENV := .venv
 BIN ?= $(VENV)/bin/
 STAMP := $(VENV)/.installed
-EXTRAS := cpu,openvino,export,int8,dev
+EXTRAS := cpu,openvino,export,int8,bench,dev
 LINTED := stmask_deploy export runtime tests benchmarks $(wildcard examples)
 LINKS := build/types/stmask_deploy
 

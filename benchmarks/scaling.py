@@ -6,6 +6,7 @@ Graphs really run; where the number of objects matters, detections are replaced 
 """
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -32,6 +33,7 @@ from stmask_deploy.runtime.model import Model
 from stmask_deploy.runtime.options import RunOptions
 from stmask_deploy.runtime.run import run_video
 from stmask_deploy.runtime.sources import open_source
+from stmask_deploy.runtime.timing import FrameTimes
 from stmask_deploy.runtime.video_writer import VideoWriter
 from stmask_deploy.synthetic.clips import render
 
@@ -39,8 +41,29 @@ SCHEMA = "stmask-scaling/1"
 OBJECTS = (1, 2, 5, 10, 20, 50, 100)
 SIZES = ((640, 360), (1280, 720), (1920, 1080), (2560, 1440), (3840, 2160))
 STREAMS = (1, 2, 4, 8)
-LENGTH, CHANGE_EVERY, AT_ONCE, WINDOW = 400, 8, 5, 40  # frames, frames, objects, frames per figure
+# Frames, frames, objects, frames per figure. No more objects than places: others would be taken for known ones.
+LENGTH, CHANGE_EVERY, AT_ONCE, WINDOW = 800, 8, 5, 80
+STATM = Path("/proc/self/statm")
 WARMUP = 3  # frames before those measured
+
+
+class MemoryClock(FrameClock):
+    """Also records how much memory the process has after every frame: MB resident, None where it is not told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.resident_mb: list[float | None] = []
+
+    def end_frame(self, times: FrameTimes) -> None:
+        super().end_frame(times)
+        self.resident_mb.append(resident_mb())
+
+
+def resident_mb() -> float | None:
+    """Memory of this process; None where the system has no such file."""
+    if not STATM.exists():
+        return None
+    return round(int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
 
 
 @dataclass(frozen=True)
@@ -53,9 +76,9 @@ class Setup:
     rounds: int
     folder: Path
 
-    def run(self, bundle: Bundle, video: Path, frames: int, mode: str = "latency", **options: Any) -> FrameClock:
+    def run(self, bundle: Bundle, video: Path, frames: int, mode: str = "latency", **options: Any) -> MemoryClock:
         """Run a bundle on a video and write its results; returns the clock with its times."""
-        clock = FrameClock()
+        clock = MemoryClock()
         # Injected objects have random embeddings, so use the tracker that depends least on them.
         model = Model(bundle, RunOptions(tracker="released", **options), clock)
         with open_source(video) as source:
@@ -100,17 +123,21 @@ def by_size(setup: Setup) -> list[dict[str, Any]]:
 
 
 def by_length(setup: Setup) -> list[dict[str, Any]]:
-    """Milliseconds per frame along a video whose objects keep changing, in exact and in bounded memory."""
+    """Milliseconds per frame, and memory, along a video whose objects keep changing, in bounded and in exact memory.
+
+    Bounded comes first: what exact memory has taken may stay with the process.
+    """
     clip = setup.folder / "long.mp4"
     with VideoWriter(clip) as writer:
         for image in render("val", 0, LENGTH, (180, 320)).pictures():
             writer.write(image)
     found = []
-    for memory in ("exact", "bounded"):
+    for memory in ("bounded", "exact"):
         objects = Objects(AT_ONCE, CHANGE_EVERY)
-        periods = setup.run(inject(setup.bundle, objects), clip, LENGTH, memory=memory).periods()
+        clock = setup.run(inject(setup.bundle, objects), clip, LENGTH, memory=memory)
+        periods = clock.periods()
         found += [{"memory": memory, "frame": end, "objects_seen": AT_ONCE * -(-end // CHANGE_EVERY),
-                   "frame_ms": _milliseconds(periods[end - WINDOW:end])}
+                   "frame_ms": _milliseconds(periods[end - WINDOW:end]), "resident_mb": clock.resident_mb[end - 1]}
                   for end in range(WINDOW, LENGTH + 1, WINDOW)]
     return found
 

@@ -70,7 +70,7 @@ class BundleRun:
         options = RunOptions(**job.row.options)
         resolved = options.resolve(read_description(job.bundle), is_live=False)
         bundle = open_bundle(job.bundle, job.row.backend, device=job.row.device, precision=job.row.precision,
-                             threads=job.threads, with_temporal=resolved.propagates, is_whole=False)
+                             threads=job.threads, cache=job.cache, with_temporal=resolved.propagates, is_whole=False)
         self._calls: Counter[Call] = Counter()
         self._clock = FrameClock()
         self._model = Model(watch(bundle, self._calls), options, self._clock)

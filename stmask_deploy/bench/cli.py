@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .row import Job
 
 DEFAULT_ROWS = ("onnxruntime:f32", "openvino:f32", "openvino:bf16")
+INT8_ROWS = ("onnxruntime:int8", "openvino:int8")  # by default too, of a bundle with such graphs
 
 _EPILOG = """\b
 Examples:
@@ -41,11 +42,15 @@ could not be written; 130 interrupted.
 @click.command(cls=Command, epilog=_EPILOG, context_settings={"max_content_width": 110, "show_default": True})
 @click.argument("bundle", required=False, type=NamedPath())
 @click.argument("video", required=False, type=NamedPath())
-@click.option("--row", "row_texts", multiple=True, default=DEFAULT_ROWS, metavar="ROW",
+@click.option("--row", "row_texts", multiple=True, metavar="ROW",
               help="BACKEND:PRECISION[:DEVICE][,OPTION=VALUE...]; may be given several times. Options are mode and "
-                   "those of the Python API, e.g. score_threshold=0.3.")
+                   "those of the Python API, e.g. score_threshold=0.3.  "
+                   f"[default: {', '.join(DEFAULT_ROWS)}, and int8 where the bundle has it]")
 @click.option("--threads", type=click.IntRange(min=1),
               help="CPU threads of the graphs.  [default: the backend's choice]")
+@click.option("--cache", type=NamedPath(), metavar="DIR",
+              help="Keep what openvino and tensorrt compile in DIR, as stmask-run does, for faster starts the next "
+                   "time.  [default: nothing is kept]")
 @click.option("--warmup", type=click.IntRange(min=1), default=5, help="Frames before every turn of a row.")
 @click.option("--frames", type=click.IntRange(min=1), default=30, help="Frames of a turn, from the start of the video.")
 @click.option("--rounds", type=click.IntRange(min=1), default=5,
@@ -59,9 +64,9 @@ could not be written; 130 interrupted.
 @click.option("--overwrite", is_flag=True, help="Replace the JSON file if it exists.")
 @click.option("--markdown", is_flag=True, help="Print the tables as Markdown.")
 @click.version_option(__version__, prog_name="stmask-bench")
-def main(bundle: Path | None, video: Path | None, row_texts: Sequence[str], threads: int | None, warmup: int,
-         frames: int, rounds: int, draw: bool, compare: Path | None, json_path: Path | None, overwrite: bool,
-         markdown: bool) -> None:
+def main(bundle: Path | None, video: Path | None, row_texts: Sequence[str], threads: int | None,
+         cache: Path | None, warmup: int, frames: int, rounds: int, draw: bool, compare: Path | None,
+         json_path: Path | None, overwrite: bool, markdown: bool) -> None:
     """Measure BUNDLE on VIDEO, one row per combination of backend, precision, device and options.
 
     Without arguments, measures the demo model on its clip. Every row runs in its own process. The tables show frames
@@ -74,16 +79,17 @@ def main(bundle: Path | None, video: Path | None, row_texts: Sequence[str], thre
     from .tables import report_text
 
     report_file, tell = ReportFile(json_path, overwrite, _inputs(bundle, video, compare)), Teller()
-    rows = list({str(row): row for row in map(Row.parse, row_texts)}.values())
+    # Absolute paths, because every row's process receives them.
+    folders, clip = [(bundle or demo_bundle()).absolute()], (video or demo_clip()).absolute()
+    kept = None if cache is None else cache.absolute()
+    rows = list({str(row): row for row in map(Row.parse, row_texts or default_rows(folders[0]))}.values())
     with ended_by_signals(), _scratch_folder() as scratch:
-        # Absolute paths, because every row's process receives them.
-        folders = [(bundle or demo_bundle()).absolute()]
         if compare is not None and os.path.isdir(compare):
             if os.path.exists(folders[0]) and os.path.samefile(compare, folders[0]):
                 raise InputError(f"--compare {compare} is the bundle that is measured; give another one")
             folders.append(compare.absolute())
-        jobs = [Job(row, folder, (video or demo_clip()).absolute(), Path(scratch) / f"{i}-{j}", threads, warmup, frames,
-                    draw) for i, row in enumerate(rows) for j, folder in enumerate(folders)]
+        jobs = [Job(row, folder, clip, Path(scratch) / f"{i}-{j}", threads, warmup, frames, draw, kept)
+                for i, row in enumerate(rows) for j, folder in enumerate(folders)]
         report, compared = _measure(jobs, rounds, compare, markdown, lambda line: tell(click.echo, line, err=True))
     try:
         report_file.write(report)
@@ -92,6 +98,13 @@ def main(bundle: Path | None, video: Path | None, row_texts: Sequence[str], thre
         if compared:
             click.echo(f"\n{compared}")
     tell.check()
+
+
+def default_rows(bundle: Path) -> Sequence[str]:
+    """What is measured of the bundle in a folder if no row is given."""
+    from stmask_deploy.bundle import read_description
+
+    return (*DEFAULT_ROWS, *INT8_ROWS) if "int8" in read_description(bundle).precisions else DEFAULT_ROWS
 
 
 @contextmanager

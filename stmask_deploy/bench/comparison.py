@@ -167,7 +167,7 @@ def _unsteady(machine: Mapping[str, Interval]) -> Iterator[str]:
 def _machine(report: Report) -> dict[str, Any]:
     """What the speed of plain convolutions depends on: hardware and libraries."""
     facts = {**report["machine"], **report["versions"]}
-    return {name: value for name, value in facts.items() if name not in ("load_before", "stmask-deploy")}
+    return {name: value for name, value in facts.items() if name not in ("load_before", "stmask-deploy", "commit")}
 
 
 def _notes(new: Report, old: Report) -> Sequence[str]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from ..environment import available_cpus, installed_versions
 
 PACKAGES = ("stmask-deploy", "torch", "onnxruntime", "onnxruntime-gpu", "openvino", "numpy", "opencv-python-headless",
             "av")
+GIT_S = 10  # seconds that git may take
 CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8")  # affecting speed
 
 
@@ -36,5 +38,19 @@ def describe_machine(cpuinfo: str | None = None) -> dict[str, Any]:
 
 
 def library_versions() -> dict[str, str]:
-    """Version of Python and of each of `PACKAGES` that is installed."""
-    return {"python": platform.python_version(), **installed_versions(PACKAGES)}
+    """Version of Python and of each of `PACKAGES` that is installed, and the commit if this package is a checkout."""
+    found = commit(Path(__file__).resolve().parents[2])
+    return {"python": platform.python_version(), **installed_versions(PACKAGES), **({"commit": found} if found else {})}
+
+
+def commit(repository: Path) -> str | None:
+    """Abbreviated commit of a git checkout, with `-dirty` if files differ from it; None if it is none, or without git.
+    """
+    if not (repository / ".git").exists():  # or git would find one of the folders above
+        return None
+    try:
+        done = subprocess.run(["git", "-C", str(repository), "describe", "--always", "--dirty",  # noqa: S603, S607
+                               "--exclude=*"], capture_output=True, text=True, timeout=GIT_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None

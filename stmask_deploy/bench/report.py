@@ -42,7 +42,7 @@ def make_report(jobs: Sequence[Job], rounds: int, say: Say) -> Report:
         "schema": SCHEMA, "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": describe_machine(), "versions": library_versions(),
         "settings": {"threads": first.threads, "warmup": first.warmup, "frames": first.frames, "rounds": rounds,
-                     "draw": first.draw},
+                     "draw": first.draw, "cache": first.cache is not None},
         "video": describe_video(first),
         "bundles": describe_bundles(bundles)}
     rows, ceilings = measure(jobs, rounds, say)

@@ -79,6 +79,7 @@ class Job:
     warmup: int  # frames before every turn
     frames: int  # per turn, from the start of the video
     draw: bool  # write the annotated video too
+    cache: Path | None = None  # folder for what backends compile, see `load`
 
 
 def _value(text: str) -> Any:

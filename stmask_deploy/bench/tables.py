@@ -62,9 +62,10 @@ def _setup(report: Report) -> str:
                         for one in report["bundles"])
     threads = f"{settings['threads']} threads" if settings["threads"] else "default threads"
     written = "results and video written" if settings["draw"] else "results written"
+    cached = ", with a cache" if settings.get("cache") else ""
     return (f"{bundles}\n{video['name']} {video['width']}x{video['height']}, {settings['frames']} frames x "
-            f"{settings['rounds']} rounds, {written}; {machine['cpu']}, {machine['cores']} cores, {threads}, "
-            f"load before {machine['load_before']}")
+            f"{settings['rounds']} rounds, {written}; {machine['cpu']}, {machine['cores']} cores, {threads}"
+            f"{cached}, load before {machine['load_before']}")
 
 
 def _name(row: Mapping[str, Any], report: Report) -> str:
@@ -105,6 +106,8 @@ def _remarks(report: Report) -> Iterator[str]:
     references = {row["agreement"]["reference"] for row in report["rows"] if row.get("agreement")}
     for reference in references:
         yield f"agreement: with {reference}, AP and mean mask IoU in percent"
+    if not references and any("agreement" in row for row in report["rows"]):
+        yield "agreement: not known, as no row in f32 was measured; add one, such as --row onnxruntime:f32"
 
 
 def _spread(spread: Mapping[str, float]) -> str:

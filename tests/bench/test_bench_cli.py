@@ -21,7 +21,7 @@ from click.testing import CliRunner, Result
 from tiny_bundles import CONFIG, write_bundle
 
 from stmask_deploy.bench import ceiling
-from stmask_deploy.bench.cli import main
+from stmask_deploy.bench.cli import default_rows, main
 from stmask_deploy.bench.figures import describe_bundles
 from stmask_deploy.bench.report import SCHEMA, make_report, read_report
 from stmask_deploy.bench.row import Job, Row
@@ -78,6 +78,25 @@ def test_the_demo_model(tmp_path: Path) -> None:
                  "outside the graphs", "ceiling onnxruntime:f32: "):
         assert told in result.stdout
     assert str(tmp_path) not in out.read_text()
+    unjudged = [{**row, "agreement": None} for row in report["rows"]]
+    assert "agreement: not known, as no row in f32 was measured" in report_text({**report, "rows": unjudged},
+                                                                              markdown=False)
+    assert "not known" not in result.stdout and report["settings"]["cache"] is False
+
+
+def test_what_is_compiled_is_kept_where_that_is_asked_for(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    out, cache = tmp_path / "out.json", tmp_path / "compiled"
+    result = run("--row", "openvino:f32", *QUICK, "--rounds", 1, "--cache", cache, "--json", out)
+    assert result.exit_code == 0, result.output
+    assert list(cache.iterdir()) and ", with a cache, load before" in result.stdout
+    assert read_report(out)["settings"]["cache"] is True and str(tmp_path) not in out.read_text()
+
+
+def test_int8_is_measured_by_default_where_the_bundle_has_it(tmp_path: Path) -> None:
+    plain, both = write_bundle(tmp_path / "plain"), write_bundle(tmp_path / "both", precisions=("int8",))
+    assert set(default_rows(both)) - set(default_rows(plain)) == {"onnxruntime:int8", "openvino:int8"}
+    assert all(Row.parse(text) for text in default_rows(both))
 
 
 def test_figures_outlive_the_reader_of_the_tables(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:

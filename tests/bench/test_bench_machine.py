@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
-from stmask_deploy.bench.machine import describe_machine, library_versions
+import pytest
+
+from stmask_deploy.bench.machine import commit, describe_machine, library_versions
 
 CPUINFO = """\
 processor\t: 0
@@ -40,3 +44,27 @@ def test_only_installed_libraries_have_a_version() -> None:
     versions = library_versions()
     assert {"python", "numpy", "onnxruntime"} <= versions.keys()
     assert "onnxruntime-gpu" not in versions or versions["onnxruntime-gpu"]
+    assert ("commit" in versions) == (commit(Path(__file__).parent.parent.parent) is not None)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_a_checkout_is_named_by_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*args: str) -> str:
+        return subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *args],
+                              check=True, capture_output=True, text=True).stdout.strip()
+
+    assert commit(tmp_path) is None
+    git("init")
+    assert commit(tmp_path) is None  # nothing committed yet
+    (tmp_path / "file").write_text("1")
+    git("add", "file")
+    git("commit", "-m", "one")
+    git("tag", "v1")
+    found = commit(tmp_path)
+    assert found and git("rev-parse", "HEAD").startswith(found)
+    (tmp_path / "file").write_text("2")
+    assert commit(tmp_path) == f"{found}-dirty"
+    (tmp_path / "folder").mkdir()
+    assert commit(tmp_path / "folder") is None  # a package in somebody else's repository
+    monkeypatch.setenv("PATH", "")
+    assert commit(tmp_path) is None

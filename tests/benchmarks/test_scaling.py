@@ -89,7 +89,8 @@ def test_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(point["temporal_graph_ms"] > 0 and point["host_ms"] > 0 for point in found["objects"])
     assert [(point["width"], point["fps"] > 0) for point in found["size"]] == [(64, True), (96, True)]
     assert [(point["memory"], point["frame"], point["objects_seen"]) for point in found["length"]] == [
-        ("exact", 4, 4), ("exact", 8, 8), ("bounded", 4, 4), ("bounded", 8, 8)]
+        ("bounded", 4, 4), ("bounded", 8, 8), ("exact", 4, 4), ("exact", 8, 8)]
+    assert all(point["resident_mb"] is None or 50 < point["resident_mb"] < 5000 for point in found["length"])
     assert [point["streams"] for point in found["streams"]] == [1, 2]
     assert [(point["threads"], point["fps"] > 0) for point in found["threads"]] == [(1, True), (2, True), (3, True)]
     assert opened == [1, 1, 2, 3]
@@ -154,7 +155,6 @@ def test_thread_counts(cores: int, counts: list[int]) -> None:
 
 
 def test_plots(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     from plots import write_plots
 
     names = ("frame", "frame_graph", "instance_graph", "temporal_graph", "host", "decode")
@@ -167,7 +167,10 @@ def test_plots(tmp_path: Path) -> None:
     paths = write_plots(experiments, tmp_path, "a device")
     assert [path.name for path in paths] == [f"scaling-{name}.svg" for name in experiments]
     before = [path.read_bytes() for path in paths]
-    assert all(b"a device" in content or len(content) > 5000 for content in before)
+    labels = ("objects in every frame", "megapixels per frame", "objects ever seen", "videos at once",
+              "CPU threads of the graphs")
+    for content, label in zip(before, labels, strict=True):  # what its letters say is in comments
+        assert all(f"<!-- {text} -->" in content.decode() for text in ("a device", label))
     assert [path.read_bytes() for path in write_plots(experiments, tmp_path, "a device")] == before
 
 
@@ -180,7 +183,9 @@ def test_bad_input(args: list[str], told: str, code: int) -> None:
     assert (told in done.output, done.exit_code) == (True, code)
 
 
-def test_plots_are_refused_before_anything_is_measured(tmp_path: Path) -> None:
+def test_plots_are_refused_before_anything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = CliRunner().invoke(scaling.main, ["--plots", str(tmp_path / "nowhere")])
-    assert "matplotlib" in done.output or "does not exist; make it first" in done.output
-    assert done.exit_code in (2, 4)
+    assert "nowhere does not exist; make it first" in done.output and done.exit_code == 4
+    monkeypatch.setattr("plots.find_spec", lambda name: None)
+    done = CliRunner().invoke(scaling.main, ["--plots", str(tmp_path)])
+    assert "plots need matplotlib: pip install 'stmask-deploy[bench]'" in done.output and done.exit_code == 2

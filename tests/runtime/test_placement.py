@@ -3,14 +3,16 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import onnxruntime
 import pytest
 
 from stmask_deploy.bundle import read_description
 from stmask_deploy.pretrained import demo_bundle
+from stmask_deploy.runtime.loading import run_outputs
 from stmask_deploy.runtime.onnxruntime_providers import (
     CPU,
     CUDA,
@@ -19,7 +21,7 @@ from stmask_deploy.runtime.onnxruntime_providers import (
     load_cuda,
     provider_options,
 )
-from stmask_deploy.runtime.onnxruntime_session import SessionMaker
+from stmask_deploy.runtime.onnxruntime_session import SessionMaker, specs, zeros
 
 DESCRIPTION = read_description(demo_bundle())
 
@@ -33,37 +35,55 @@ def nodes_by_provider(profile: Path) -> dict[str, list[str]]:
     return dict(found)
 
 
-def profiled(graph: Path | bytes, provider: str, folder: Path, precision: str = "f32",
-             rows: int = 4) -> dict[str, list[str]]:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.enable_profiling = True
-    options.profile_file_prefix = str(folder / "profile")
-    for dimension in ("N", "H", "W"):
-        options.add_free_dimension_override_by_name(dimension, rows)
-    session = onnxruntime.InferenceSession(graph, options, providers=provider_options(provider, precision, None))
-    feeds = {entry.name: np.zeros(entry.shape, {"tensor(uint8)": np.uint8, "tensor(int64)": np.int64}.get(
-        entry.type, np.float32)) for entry in session.get_inputs()}
-    session.run(None, feeds)
-    return nodes_by_provider(Path(session.end_profiling()))
+@pytest.fixture
+def profiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, list[str]]]:
+    """The nodes of a session as a run opens it, by provider."""
+    options_of = SessionMaker._options
+
+    def with_profile(maker: SessionMaker) -> Any:
+        options = options_of(maker)
+        options.enable_profiling = True
+        options.profile_file_prefix = str(tmp_path / "profile")
+        return options
+
+    def profile(graph: Path, provider: str, precision: str = "f32", rows: int = 4,
+                outputs: Sequence[str] | None = None) -> dict[str, list[str]]:
+        maker = SessionMaker(onnxruntime, graph, provider, precision, None, None)
+        session = maker.open(outputs, dict.fromkeys(("N", "H", "W"), rows))
+        session.run(None, zeros(specs(session.get_inputs())))
+        return nodes_by_provider(Path(session.end_profiling()))
+
+    monkeypatch.setattr(SessionMaker, "_options", with_profile)
+    return profile
+
+
+def outputs_of_a_run(role: str) -> tuple[str, ...] | None:
+    """Where there is a GPU, all prototypes come from the frame graph."""
+    return run_outputs(DESCRIPTION, ("frame", "instances", "temporal")) if role == "frame" else None
 
 
 @pytest.mark.parametrize("role", DESCRIPTION.roles)
-def test_every_node_is_told(role: str, tmp_path: Path) -> None:
-    nodes = profiled(demo_bundle() / f"{role}.onnx", CPU, tmp_path)
+def test_every_node_is_told(role: str, profiled: Callable[..., dict[str, list[str]]]) -> None:
+    nodes = profiled(demo_bundle() / f"{role}.onnx", CPU)
     assert list(nodes) == [CPU]
     assert len(nodes[CPU]) > 8 and any("conv" in name.lower() or "relu" in name for name in nodes[CPU])
+    of_a_run = profiled(demo_bundle() / f"{role}.onnx", CPU, rows=16, outputs=outputs_of_a_run(role))
+    assert (len(of_a_run[CPU]) < len(nodes[CPU])) == (role == "frame")
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["f32", "f16"])
+@pytest.mark.parametrize("rows", [1, 16, 64])
 @pytest.mark.parametrize("role", DESCRIPTION.roles)
-def test_no_node_is_computed_on_the_host(role: str, precision: str, tmp_path: Path) -> None:
-    graph: Path | bytes = demo_bundle() / f"{role}.onnx"
+def test_no_node_is_computed_on_the_host(role: str, rows: int, precision: str, tmp_path: Path,
+                                         profiled: Callable[..., dict[str, list[str]]]) -> None:
+    graph = demo_bundle() / f"{role}.onnx"
     if precision == "f16":
         half = pytest.importorskip("stmask_deploy.export.half", reason="needs the exporter's packages")
-        graph = half.to_half(pytest.importorskip("onnx").load(graph))[0].SerializeToString()
-    nodes = profiled(graph, CUDA, tmp_path, precision)
+        data = half.to_half(pytest.importorskip("onnx").load(graph))[0].SerializeToString()
+        graph = tmp_path / "half.onnx"
+        graph.write_bytes(data)
+    nodes = profiled(graph, CUDA, precision, rows, outputs_of_a_run(role))
     assert CPU not in nodes, nodes[CPU]
     assert not [name for name in nodes[CUDA] if name.startswith("Memcpy")]
 

@@ -23,7 +23,9 @@ import stmask_deploy
 from stmask_deploy.errors import InputError
 from stmask_deploy.pretrained import demo_clip
 from stmask_deploy.runtime import model as model_module
+from stmask_deploy.runtime import pipeline as pipeline_module
 from stmask_deploy.runtime import run_writer
+from stmask_deploy.runtime.detector import Detector
 from stmask_deploy.runtime.frame_source import Frame, FrameSource
 from stmask_deploy.runtime.in_turn import InTurn
 from stmask_deploy.runtime.model import Model, load
@@ -130,29 +132,37 @@ def sixth_call() -> Callable[..., bool]:
     return lambda *_args: next(calls) == 5
 
 
-def is_picture_5(inputs: dict[str, Any], *_args: Any) -> bool:
-    """Two threads call the frame graph: the order of its calls is not that of the frames."""
-    return bool(inputs["frame"].max() == 130)
+IN_DETECTION = ("frame graph", "nms", "instance graph")
 
 
-@pytest.mark.parametrize("place", ["source", "frame graph", "temporal graph", "tracker", "results", "drawing", "video",
-                                   "progress"])
+@pytest.mark.parametrize("place", ["source", *IN_DETECTION, "temporal graph", "prototype graph", "masks", "tracker",
+                                   "results", "drawing", "video", "progress"])
 def test_a_failure_anywhere_leaves_what_it_leaves_frame_by_frame(bundle: Path, tmp_path: Path, place: str,
                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise RuntimeError("frame 5")
 
+    def detect(pipeline: Pipeline, image: Any, position: int, times: Any) -> Any:
+        current.position = position
+        return original(pipeline, image, position, times)
+
+    # Two threads detect: the order of calls is not that of the frames.
+    current, original = threading.local(), Pipeline.detect
+    monkeypatch.setattr(Pipeline, "detect", detect)
     left = {}
     for mode in ("latency", "throughput"):
         model, source = load(bundle), Pictures(event=fail if place == "source" else lambda: None)
         with monkeypatch.context() as patch, no_thread_left():
             for name, owner, attribute in (
-                    ("frame graph", model._bundle.frame, "run"), ("temporal graph", model._bundle.temporal, "run"),
+                    ("frame graph", model._bundle.frame, "run"), ("nms", Detector, "_suppress"),
+                    ("instance graph", model._bundle.instances, "run"),
+                    ("temporal graph", model._bundle.temporal, "run"),
+                    ("prototype graph", model._bundle.prototypes, "run"), ("masks", pipeline_module, "assemble_masks"),
                     ("tracker", Pipeline, "track"), ("results", run_writer.ResultsWriter, "write"),
                     ("drawing", run_writer, "draw_result"), ("video", run_writer.VideoWriter, "write"),
                     ("progress", Progress, "advance")):
                 if name == place:
-                    is_due = is_picture_5 if place == "frame graph" else sixth_call()
+                    is_due = (lambda *_: current.position == 5) if place in IN_DETECTION else sixth_call()
                     patch.setattr(owner, attribute, failing(is_due, getattr(owner, attribute)))
             with pytest.raises(RuntimeError, match="frame 5"):
                 run_video(model, source, tmp_path / mode, mode=mode, show_progress=True)
