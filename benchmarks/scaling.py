@@ -52,11 +52,15 @@ class MemoryClock(FrameClock):
 
     def __init__(self) -> None:
         super().__init__()
-        self.resident_mb: list[float | None] = []
+        self.memory: list[float | None] = []
 
     def end_frame(self, times: FrameTimes) -> None:
         super().end_frame(times)
-        self.resident_mb.append(resident_mb())
+        self.memory.append(resident_mb())
+
+    def restart(self) -> None:
+        super().restart()
+        self.memory.clear()
 
 
 def resident_mb() -> float | None:
@@ -137,7 +141,7 @@ def by_length(setup: Setup) -> list[dict[str, Any]]:
         clock = setup.run(inject(setup.bundle, objects), clip, LENGTH, memory=memory)
         periods = clock.periods()
         found += [{"memory": memory, "frame": end, "objects_seen": AT_ONCE * -(-end // CHANGE_EVERY),
-                   "frame_ms": _milliseconds(periods[end - WINDOW:end]), "resident_mb": clock.resident_mb[end - 1]}
+                   "frame_ms": _milliseconds(periods[end - WINDOW:end]), "resident_mb": clock.memory[end - 1]}
                   for end in range(WINDOW, LENGTH + 1, WINDOW)]
     return found
 

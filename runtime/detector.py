@@ -94,15 +94,14 @@ class Detector:
     def skip(self, image: NDArray[np.uint8], times: FrameTimes) -> DetectedFrame:
         """A frame between key frames of which nothing is read, since no objects are known: no graph runs.
 
-        Its prototypes are zeros, its other maps empty.
+        Its maps are empty.
 
         Raises:
             InputError: see `detect`.
         """
         with times.stage("preprocess"):
             geometry = geometry_of(check_image(image), self._model)
-        height, width = self._model.level_sizes[0]
-        nothing = np.zeros((2 * height, 2 * width, self._model.num_prototypes), np.float32)
+        nothing = np.zeros((0, 0, self._model.num_prototypes), np.float32)
         return self._undetected(geometry, _features({"prototypes": nothing}), times)
 
     def _undetected(self, geometry: FrameGeometry, features: FrameFeatures, times: FrameTimes) -> DetectedFrame:

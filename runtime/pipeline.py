@@ -26,8 +26,8 @@ from .tracker import Tracker
 class Pipeline:
     """One video in progress. Holds the state between frames: the previous features and the tracker.
 
-    `step` is `detect` followed by `track`, without graphs that nothing is read of. `detect` is stateless and may run in
-    other threads, several frames ahead. `track` must be called with one frame at a time, in order.
+    `step` is `detect` followed by `track`, but runs no graph whose outputs nobody reads. `detect` is stateless and may
+    run in other threads, several frames ahead. `track` must be called with one frame at a time, in order.
 
     Args:
         bundle: opened graphs.

@@ -126,14 +126,16 @@ def _overlapped(chain: Chain, pipeline: Pipeline, source: FrameSource, max_frame
         return _Detected(item, pipeline.detect(item.frame.image, item.position, item.times))
 
     def track(items: Iterator[_Detected]) -> Generator[TrackedFrame, None, None]:
-        for (_, frame, damage, times), detected in items:
-            result = pipeline.track(detected, frame.index, frame.time_s)
-            yield TrackedFrame(frame, result, damage, pipeline.lost_candidates, times)
+        for read, detected in items:
+            yield tracked_frame(read, pipeline.track(detected, read.frame.index, read.frame.time_s))
 
     def step(items: Iterator[_Read]) -> Generator[TrackedFrame, None, None]:
-        for _, frame, damage, times in items:
-            result = pipeline.step(frame.image, frame.index, frame.time_s, times)
-            yield TrackedFrame(frame, result, damage, pipeline.lost_candidates, times)
+        for read in items:
+            frame = read.frame
+            yield tracked_frame(read, pipeline.step(frame.image, frame.index, frame.time_s, read.times))
+
+    def tracked_frame(read: _Read, result: FrameResult) -> TrackedFrame:
+        return TrackedFrame(read.frame, result, read.damage, pipeline.lost_candidates, read.times)
 
     source.stop_when(chain.is_left)
     with chain:

@@ -63,8 +63,8 @@ def compare_reports(new: Report, old: Report) -> Comparison:
     """Compare a report with an earlier one; only the first bundle of each counts.
 
     A change in the speed of plain convolutions is attributed to the machine, and rows are judged by the rest. With
-    the same machine and libraries only other work changes it, and need not hit rows alike: what is then faster by one
-    measure and slower by the other is unclear.
+    the same machine and libraries only other work changes it much, and need not hit rows alike: where plain times then
+    say something else, it is unclear.
     """
     before, now = _ceilings(old), _ceilings(new)
     is_same = _machine(old) == _machine(new)
@@ -129,9 +129,8 @@ def _judge_apart(old_unit: Rounds, new_unit: Rounds, is_same_machine: bool, befo
         return Speed(change, None, f"{_verdict(change, before, now)}{_NO_CEILING}")
     relative = speedup(in_units_of(old_unit, before), in_units_of(new_unit, now), paired=False)
     told = _verdict(relative, before, now)
-    if is_same_machine and {told, _verdict(change, before, now)} == {"faster", "slower"}:
-        told = "unclear"
-    return Speed(change, relative, told)
+    is_steady = not is_same_machine or _is_steady(speedup(old_unit, new_unit, paired=False))
+    return Speed(change, relative, told if is_steady or told == _verdict(change, before, now) else "unclear")
 
 
 def _verdict(change: Interval, before: Rounds, now: Rounds) -> str:
@@ -159,9 +158,13 @@ def _unknown(changes: Sequence[Change], old: Report) -> Iterator[str]:
 
 def _unsteady(machine: Mapping[str, Interval]) -> Iterator[str]:
     for name, change in machine.items():
-        if not 1 / _STEADY <= change.ratio <= _STEADY:
+        if not _is_steady(change):
             yield (f"whether other work slowed {name} and its plain convolutions alike, which are {change.ratio:.2f}x "
                    "as fast on the same machine; measure again, or compare two bundles in one run")
+
+
+def _is_steady(change: Interval) -> bool:
+    return 1 / _STEADY <= change.ratio <= _STEADY
 
 
 def _machine(report: Report) -> dict[str, Any]:
@@ -180,6 +183,9 @@ def _notes(new: Report, old: Report) -> Sequence[str]:
     before, now = (report["settings"].get("warmup") for report in (old, new))
     if before != now:
         notes.append(f"--warmup was {before}, is {now}")
+    before, now = (bool(report["settings"].get("cache")) for report in (old, new))
+    if before != now:
+        notes.append(f"--cache was {'given' if before else 'left out'}, is {'given' if now else 'left out'}")
     names = [report["bundles"][0].get("export_id") for report in (old, new)]
     if names[0] != names[1]:
         notes.append(f"the bundle was export {str(names[0])[:8]}, is {str(names[1])[:8]}")

@@ -44,13 +44,13 @@ def library_versions() -> dict[str, str]:
 
 
 def commit(repository: Path) -> str | None:
-    """Abbreviated commit of a git checkout, with `-dirty` if files differ from it; None if it is none, or without git.
-    """
+    """Abbreviated commit of a git checkout, with `-dirty` if files differ from it; None if there is none, or no git."""
     if not (repository / ".git").exists():  # or git would find one of the folders above
         return None
     try:
         done = subprocess.run(["git", "-C", str(repository), "describe", "--always", "--dirty",  # noqa: S603, S607
-                               "--exclude=*"], capture_output=True, text=True, timeout=GIT_S, check=True)
+                               "--exclude=*"], capture_output=True, text=True, timeout=GIT_S, check=True,
+                              env={name: value for name, value in os.environ.items() if not name.startswith("GIT_")})
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None

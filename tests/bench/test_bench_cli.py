@@ -93,10 +93,22 @@ def test_what_is_compiled_is_kept_where_that_is_asked_for(tmp_path: Path) -> Non
     assert read_report(out)["settings"]["cache"] is True and str(tmp_path) not in out.read_text()
 
 
-def test_int8_is_measured_by_default_where_the_bundle_has_it(tmp_path: Path) -> None:
+def test_int8_is_measured_by_default_where_the_bundle_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, both = write_bundle(tmp_path / "plain"), write_bundle(tmp_path / "both", precisions=("int8",))
     assert set(default_rows(both)) - set(default_rows(plain)) == {"onnxruntime:int8", "openvino:int8"}
-    assert all(Row.parse(text) for text in default_rows(both))
+    measured: list[str] = []
+
+    def noted(jobs: Any, *_: object) -> Any:
+        measured.extend(str(job.row) for job in jobs)
+        raise OutputError("measured")
+
+    monkeypatch.setattr("stmask_deploy.bench.cli._measure", noted)
+    for bundle in (plain, both):
+        measured.clear()
+        assert run(bundle).exit_code == OutputError.exit_code and measured == list(default_rows(bundle))
+    measured.clear()
+    run(both, "--row", "onnxruntime:f32")
+    assert measured == ["onnxruntime:f32"]
 
 
 def test_figures_outlive_the_reader_of_the_tables(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:

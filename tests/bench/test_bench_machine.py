@@ -59,9 +59,12 @@ def test_a_checkout_is_named_by_its_commit(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "file").write_text("1")
     git("add", "file")
     git("commit", "-m", "one")
-    git("tag", "v1")
+    git("tag", "-a", "-m", "a release", "v1")
     found = commit(tmp_path)
     assert found and git("rev-parse", "HEAD").startswith(found)
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))  # as in a hook
+    assert commit(tmp_path) == found
+    monkeypatch.delenv("GIT_DIR")
     (tmp_path / "file").write_text("2")
     assert commit(tmp_path) == f"{found}-dirty"
     (tmp_path / "folder").mkdir()

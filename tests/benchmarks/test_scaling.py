@@ -70,6 +70,17 @@ def test_objects_that_change_are_new_ones(bundle: Bundle) -> None:
     assert len({identity for ids in frames for identity in ids}) == 6
 
 
+ORDER = ("objects", "size", "streams", "threads", "length")
+
+
+@pytest.mark.skipif(not scaling.STATM.exists(), reason="the system does not tell")
+def test_resident_memory() -> None:
+    before = scaling.resident_mb()
+    kept = np.ones(50_000_000, np.uint8)
+    after = scaling.resident_mb()
+    assert before is not None and after is not None and 40 < after - before < 60 and kept.all()
+
+
 @pytest.mark.slow
 def test_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scaling, "OBJECTS", (1, 4))
@@ -79,10 +90,13 @@ def test_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scaling, "open_bundle", lambda *args, threads, **options: (
         opened.append(threads) or open_bundle(*args, threads=threads, **options)))
     monkeypatch.setattr(scaling, "available_cpus", lambda: 3)
+    counted = [0]
+    monkeypatch.setattr(scaling, "resident_mb", lambda: counted.append(counted[-1] + 1) or counted[-1])
     for name, value in (("LENGTH", 8), ("WINDOW", 4), ("CHANGE_EVERY", 2), ("AT_ONCE", 2)):
         monkeypatch.setattr(scaling, name, value)
     out = tmp_path / "out.json"
-    done = CliRunner().invoke(scaling.main, ["--frames", "1", "--rounds", "1", "--threads", "1", "--json", str(out)])
+    done = CliRunner().invoke(scaling.main, ["--frames", "1", "--rounds", "1", "--threads", "1", "--json", str(out),
+                                             *(word for name in ORDER for word in ("--only", name))])
     assert done.exit_code == 0, done.output
     found = json.loads(out.read_text())["experiments"]
     assert [point["objects"] for point in found["objects"]] == [1, 4]
@@ -90,7 +104,8 @@ def test_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [(point["width"], point["fps"] > 0) for point in found["size"]] == [(64, True), (96, True)]
     assert [(point["memory"], point["frame"], point["objects_seen"]) for point in found["length"]] == [
         ("bounded", 4, 4), ("bounded", 8, 8), ("exact", 4, 4), ("exact", 8, 8)]
-    assert all(point["resident_mb"] is None or 50 < point["resident_mb"] < 5000 for point in found["length"])
+    first, last = (max(counted) - 8 * turn for turn in (1, 0))  # frames of the two runs, the last ones of all
+    assert [point["resident_mb"] for point in found["length"]] == [first - 4, first, last - 4, last]
     assert [point["streams"] for point in found["streams"]] == [1, 2]
     assert [(point["threads"], point["fps"] > 0) for point in found["threads"]] == [(1, True), (2, True), (3, True)]
     assert opened == [1, 1, 2, 3]
