@@ -19,7 +19,7 @@ from report_file import ReportFile, new_report, report_options
 from turns import turns
 
 from stmask_deploy.bench.ceiling import CeilingJob, open_ceiling
-from stmask_deploy.bundle import BundleDescription, read_description
+from stmask_deploy.bundle import read_description
 from stmask_deploy.console import Command
 from stmask_deploy.errors import DeviceError
 from stmask_deploy.openvino_library import import_openvino
@@ -88,7 +88,7 @@ class Forms:
         elif form == "gathered":
             expand_deformable(model)
         for is_whole in (True, False):
-            part = model if is_whole else self._part(model, description)
+            part = model if is_whole else self._part(model)
             name = f"{form}, {'all outputs' if is_whole else 'outputs of a run'}"
             yield name, self._run(part, precision, {"frame": frame})
         yield from self._with_winograd(name, part, precision, {"frame": frame})
@@ -114,7 +114,8 @@ class Forms:
         if expand_convolutions(model, precision, COLUMNS if tuned is None else tuned.columns):
             yield f"{name}, Winograd", self._run(model, precision, feeds)
 
-    def _part(self, model: Any, description: BundleDescription) -> Any:
+    def _part(self, model: Any) -> Any:
+        description = self._description
         names = set(run_outputs(description, [role for role in description.roles if role != "prototypes"]))
         return self._openvino.Model([port.node for port in model.outputs if names & port.names],
                                     model.get_parameters())

@@ -126,16 +126,16 @@ def _overlapped(chain: Chain, pipeline: Pipeline, source: FrameSource, max_frame
         return _Detected(item, pipeline.detect(item.frame.image, item.position, item.times))
 
     def track(items: Iterator[_Detected]) -> Generator[TrackedFrame, None, None]:
-        for read, detected in items:
-            yield tracked_frame(read, pipeline.track(detected, read.frame.index, read.frame.time_s))
+        for item, detected in items:
+            yield tracked_frame(item, pipeline.track(detected, item.frame.index, item.frame.time_s))
 
     def step(items: Iterator[_Read]) -> Generator[TrackedFrame, None, None]:
-        for read in items:
-            frame = read.frame
-            yield tracked_frame(read, pipeline.step(frame.image, frame.index, frame.time_s, read.times))
+        for item in items:
+            frame = item.frame
+            yield tracked_frame(item, pipeline.step(frame.image, frame.index, frame.time_s, item.times))
 
-    def tracked_frame(read: _Read, result: FrameResult) -> TrackedFrame:
-        return TrackedFrame(read.frame, result, read.damage, pipeline.lost_candidates, read.times)
+    def tracked_frame(item: _Read, result: FrameResult) -> TrackedFrame:
+        return TrackedFrame(item.frame, result, item.damage, pipeline.lost_candidates, item.times)
 
     source.stop_when(chain.is_left)
     with chain:

@@ -105,7 +105,7 @@ def test_the_report_names_every_layer(bundle: Path, clip: Path) -> None:
 
 
 def test_layers_of_the_instance_graph_are_named() -> None:
-    """It has no int8 graph, and runs leave out the frame graph's copies of its layers, which are int8."""
+    """It has no int8 graph, and runs leave out the frame graph's copies of its layers, of which the towers are int8."""
     recording = record(demo_bundle(), demo_clip(), 2, ["frame"])
     graphs = {"frame": onnx.load(demo_bundle() / "frame.onnx")}
     layers = quantize(recording, graphs, {}, read_description(demo_bundle()))["onnxruntime"].layers
